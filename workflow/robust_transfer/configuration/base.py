@@ -1,0 +1,51 @@
+"""What every configuration model shares: unknown keys refused, values frozen, one identity for the hash."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+# How a setting enters the hash of the entry it belongs to (DESIGN 11). Without a mark it is left out while it stands
+# at its default, so that adding a setting re-keys nothing.
+ALWAYS = {"identity": "always"}  # changes the mathematics (precision, augmentation, BatchNorm group): always explicit
+NEVER = {"identity": "never"}  # changes speed or rounding only (workers, device): never part of it
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Letters, digits, '.', '_' and '-'; names folders."),
+]
+
+
+class Model(BaseModel):
+    """A frozen model that refuses unknown keys and converts nothing silently that it does not document."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+def identity(model: BaseModel) -> dict[str, Any]:
+    """The part of a model that the hash covers: everything but defaults, and what is marked ALWAYS or NEVER."""
+    found = {}
+    for name, field in type(model).model_fields.items():
+        mark = _mark(field)
+        value = getattr(model, name)
+        if mark == "never" or (mark != "always" and not field.is_required() and value == field.get_default()):
+            continue
+        found[name] = _plain(value)
+    return found
+
+
+def _mark(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra.get("identity", "")) if isinstance(extra, dict) else ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return identity(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

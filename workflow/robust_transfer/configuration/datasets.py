@@ -1,0 +1,122 @@
+"""Datasets: where images come from and how they are stored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from robust_transfer.configuration.base import NEVER, Model
+
+Metric = Literal["top1", "mean_per_class"]
+ShapesTask = Literal["objects", "coarse", "fine", "textures", "counting"]
+
+
+class ShapesOrigin(Model):
+    """The built-in generator: smooth random outlines (shape) under faint gratings (texture), on any machine, offline."""
+
+    kind: Literal["shapes"]
+    task: ShapesTask
+    """What the label is: `objects` both cues (the source), `coarse` and `fine` shapes, `textures` the grating alone, \
+`counting` how many shapes there are."""
+    train: PositiveInt
+    """Number of training images."""
+    test: PositiveInt
+    """Number of test images."""
+    side: Annotated[int, Field(ge=16, le=256)] = 32
+    """Side of the square images in pixels."""
+    amplitude: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    """Amplitude of the grating, in [0, 1] pixel units."""
+    seed: int = 0
+    """Seed of the images; shapes and textures of a class stay the same under every seed."""
+
+
+class FolderOrigin(Model):
+    """A folder of class folders, or of `train/` and `test/` (or `val/`) each holding class folders."""
+
+    kind: Literal["folder"]
+    path: str
+    """The folder; relative paths start at the working directory."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of every class set aside for testing, where the folder has no `test/` or `val/`."""
+    seed: int = 0
+    """Seed of that split."""
+
+
+class ParquetOrigin(Model):
+    """A folder with `train.parquet` and `test.parquet` (and perhaps `validation.parquet`), an image and a label a row."""
+
+    kind: Literal["parquet"]
+    path: str
+    """The folder; relative paths start at the working directory."""
+    image_column: str = "image"
+    """Column of encoded images: bytes, or a struct with a field `bytes` as Hugging Face writes it."""
+    label_column: str = "label"
+    """Column of labels: integers, or class names."""
+
+
+class TorchvisionOrigin(Model):
+    """A class of `torchvision.datasets`, by name."""
+
+    kind: Literal["torchvision"]
+    dataset: str
+    """The class, for instance `CIFAR10` or `Flowers102`."""
+    root: str
+    """Folder that holds, or will hold, the files."""
+    download: bool = False
+    """Let torchvision download what is missing."""
+    train: dict[str, Any] = Field(default={"train": True})
+    """Keyword arguments that select the training images."""
+    test: dict[str, Any] = Field(default={"train": False})
+    """Keyword arguments that select the test images."""
+    validation: dict[str, Any] | None = None
+    """Keyword arguments that select the official validation images, where there are some."""
+
+
+Origin = Annotated[ShapesOrigin | FolderOrigin | ParquetOrigin | TorchvisionOrigin, Field(discriminator="kind")]
+
+
+class Dataset(Model):
+    """One image dataset, as prepared in `store/datasets/`."""
+
+    origin: Origin
+    stored_side: Annotated[int, Field(ge=8)] | None = None
+    """Short side in pixels at which images are stored; never enlarged. Default: as they are."""
+    train_limit: PositiveInt | None = None
+    """At most this many training images, balanced over classes, chosen by `seed`."""
+    test_limit: PositiveInt | None = None
+    """At most this many test images, balanced over classes, chosen by `seed`."""
+    exif_rotation: bool = True
+    """Turn images upright as their EXIF orientation says."""
+    unreadable: Literal["error", "skip"] = "error"
+    """What to do with images that cannot be decoded: stop and name them all, or leave them out and count them."""
+    seed: int = 0
+    """Seed of the limits."""
+    metric: Metric = Field(default="top1", json_schema_extra=NEVER)
+    """The accuracy that selection and figures use; both are always measured."""
+    label: str | None = Field(default=None, json_schema_extra=NEVER)
+    """What figures call it. Default: its name."""
+
+    @model_validator(mode="after")
+    def _side_not_above_generated(self) -> Dataset:
+        if self.stored_side and isinstance(self.origin, ShapesOrigin) and self.stored_side > self.origin.side:
+            raise ValueError(f"stored_side {self.stored_side} is above the generator's side {self.origin.side}")
+        return self
+
+
+class DatasetSettings(Dataset):
+    """Settings of an entry under `store/datasets/`."""
+
+
+class GranularitySettings(Model):
+    """Settings of an entry under `store/granularity/`: a dataset with less detail, made from its input `dataset`."""
+
+    size: Annotated[int, Field(ge=4)]
+    """Short side in pixels after downscaling."""
+
+
+class Preprocessing(Model):
+    """What happens to an image between the store and the network, where nothing is random."""
+
+    resize_ratio: Annotated[float, Field(ge=1, le=2)] = 256 / 224
+    """Images are resized to `input_size` times this on their short side, then cropped in the centre to `input_size`."""

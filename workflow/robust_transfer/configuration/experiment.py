@@ -1,0 +1,143 @@
+"""A whole experiment: one YAML file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
+
+from robust_transfer.configuration.base import Model, Name
+from robust_transfer.configuration.datasets import Dataset, Preprocessing
+from robust_transfer.configuration.eps import Eps, eps_value
+from robust_transfer.configuration.figures import Figures
+from robust_transfer.configuration.training import Architecture, Evaluation, InputSize, Norm, Pretraining
+from robust_transfer.configuration.transfer import Features, Finetuning, Mode, Probing, Protocol, Selection
+
+View = Literal["native"] | Annotated[int, Field(ge=4)]
+
+
+class Part(Model):
+    """A block of the grid: every architecture at every eps and seed, transferred to every target in every mode and view.
+
+    An experiment measures the union of its parts; what two parts share is done once.
+    """
+
+    architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)]
+    """Networks to pretrain."""
+    norm: Norm = "l2"
+    """Norm of the threat model."""
+    eps: Annotated[tuple[Eps, ...], Field(min_length=1)]
+    """Radii to train at; 0 is the standard network that the others are compared with."""
+    seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """Seeds of pretraining."""
+    targets: tuple[Name, ...] | None = None
+    """Names from the experiment's `targets`. Default: all of them."""
+    modes: Annotated[tuple[Mode, ...], Field(min_length=1)] = ("fixed-feature", "full-network")
+    """How backbones are transferred."""
+    protocols: Annotated[tuple[Protocol, ...], Field(min_length=1)] = ("frozen",)
+    """How fixed-feature transfer is measured."""
+    views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
+    """`native` images, and short sides in pixels to which targets are downscaled first."""
+    transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """Seeds of transfer: validation split, head, order of images."""
+
+    @field_validator("architectures", "eps", "seeds", "targets", "modes", "protocols", "views", "transfer_seeds")
+    @classmethod
+    def _nothing_twice(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
+        twice = sorted({str(value) for value in values or () if (values or ()).count(value) > 1})
+        if twice:
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        return values
+
+    @model_validator(mode="after")
+    def _fractions_are_linf(self) -> Part:
+        for eps in self.eps:
+            if "/" in eps and self.norm != "linf":
+                raise ValueError(f"eps {eps} is a fraction of 255, which only norm: linf takes; for l2 write a decimal")
+            if self.norm == "linf" and eps_value(eps) > 1:
+                raise ValueError(f"eps {eps} for norm linf is above 1, the whole pixel range; write {eps}/255?")
+        return self
+
+
+class Experiment(Model):
+    """What one configuration file says."""
+
+    experiment: Name
+    """Name of the experiment: what it measures and draws lies under `results/<experiment>/`."""
+    title: str = ""
+    """Title of the report."""
+    notice: str = ""
+    """A caution that the report and the terminal summary show with the results."""
+    store: Annotated[str, Field(min_length=1)] = "store"
+    """Folder of everything dear; experiments share it."""
+    results: Annotated[str, Field(min_length=1)] = "results"
+    """Folder of results, one folder an experiment."""
+    input_size: InputSize
+    """Side of the network's input in pixels; eps is measured there."""
+    preprocessing: Preprocessing = Preprocessing()
+    """What happens to an image between the store and the network."""
+    datasets: dict[Name, Dataset]
+    """Datasets by name. Those that are neither source nor target are not prepared."""
+    source: Name
+    """The dataset that backbones are pretrained on."""
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The downstream datasets, in the order of figures."""
+    grid: Annotated[tuple[Part, ...], Field(min_length=1)]
+    """Which backbones are trained and how each is transferred: the union of these parts."""
+    pretraining: Pretraining = Pretraining()
+    """How backbones are trained."""
+    evaluation: Evaluation = Evaluation()
+    """How backbones are evaluated on the source."""
+    features: Features = Features()
+    """How features are extracted."""
+    probing: Probing = Probing()
+    """The frozen protocol of fixed-feature transfer."""
+    finetuning: Finetuning = Finetuning()
+    """Full-network transfer."""
+    selection: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
+    """Where hyperparameters, and in 'best robust' cells eps and architecture, are chosen."""
+    figures: Figures = Figures()
+    """What is drawn."""
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Experiment:
+        known = ", ".join(sorted(self.datasets)) or "none"
+        for where, name in [("source", self.source), *((f"targets[{i}]", t) for i, t in enumerate(self.targets))]:
+            if name not in self.datasets:
+                raise ValueError(f"{where} = {name}: no such dataset; datasets defines {known}")
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError(f"targets = {', '.join(self.targets)}: a target is named twice")
+        for i, part in enumerate(self.grid):
+            for j, target in enumerate(part.targets or ()):
+                if target not in self.targets:
+                    raise ValueError(
+                        f"grid[{i}].targets[{j}] = {target}: not a target; targets names {', '.join(self.targets)}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _views_lose_detail(self) -> Experiment:
+        for i, part in enumerate(self.grid):
+            for j, view in enumerate(part.views):
+                if view != "native" and view >= self.input_size:
+                    raise ValueError(
+                        f"grid[{i}].views[{j}] = {view}: a downscaled view must be smaller than input_size "
+                        f"{self.input_size}; at 32 px use 8, 12 or 16"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _figures_resolve(self) -> Experiment:
+        architectures = {name for part in self.grid for name in part.architectures}
+        for i, name in enumerate(self.figures.widths):
+            if name not in architectures:
+                raise ValueError(
+                    f"figures.widths[{i}] = {name}: not in the grid, which has {', '.join(sorted(architectures))}"
+                )
+        every_eps = {eps for part in self.grid for eps in part.eps}
+        fixed = self.figures.fixed_eps
+        if fixed is not None and (fixed not in every_eps or fixed == "0"):
+            raise ValueError(
+                f"figures.fixed_eps = {fixed}: not a robust eps of the grid, which has {', '.join(sorted(every_eps))}"
+            )
+        return self

@@ -1,0 +1,84 @@
+"""Code fingerprints: does the code that a stage runs still say what it said when an entry was made?
+
+A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
+comments and docstrings. It stops at the configuration models and the command line, since values are in an entry's hash.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+from robust_transfer.stages import RESULT_MODULES, STAGES
+
+PACKAGE = "robust_transfer"
+ROOT = Path(__file__).parent
+OUTSIDE = (f"{PACKAGE}.configuration", f"{PACKAGE}.cli", f"{PACKAGE}.grid", f"{PACKAGE}.__main__")
+
+
+@functools.cache
+def stage_fingerprint(stage: str) -> str:
+    """Fingerprint of the code behind a stage: 12 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for module in stage_modules(stage):
+        digest.update(module.encode())
+        digest.update(_meaning(_file(module)).encode())
+    return digest.hexdigest()[:12]
+
+
+@functools.cache
+def stage_modules(stage: str) -> tuple[str, ...]:
+    """The modules a stage's fingerprint covers, sorted."""
+    module = STAGES[stage].module if stage in STAGES else RESULT_MODULES[stage]
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        module = waiting.pop()
+        if module in found or module.startswith(OUTSIDE):
+            continue
+        found.add(module)
+        waiting.extend(_imports(_file(module)))
+    return tuple(sorted(found))
+
+
+def _file(module: str) -> Path:
+    path = ROOT.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _is_module(name: str) -> bool:
+    return name.startswith(PACKAGE + ".") and _file(name).exists()
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [name for name in found if _is_module(name)]
+
+
+def _meaning(path: Path) -> str:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [statement for statement in node.body if not _is_text(statement)] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """A bare string: a docstring, or a string beneath an attribute that documents it."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
