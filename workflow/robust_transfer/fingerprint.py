@@ -1,7 +1,8 @@
 """Code fingerprints: does the code that a stage runs still say what it said when an entry was made?
 
 A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
-comments and docstrings. It stops at the configuration models and the command line, since values are in an entry's hash.
+comments and docstrings. It stops at the configuration models and the command line, since values are in an entry's hash,
+and at the bookkeeping of the store, which says how outputs are named, locked and described and not what is in them.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from robust_transfer.stages import RESULT_MODULES, STAGES
 
 PACKAGE = "robust_transfer"
 ROOT = Path(__file__).parent
-OUTSIDE = (f"{PACKAGE}.configuration", f"{PACKAGE}.cli", f"{PACKAGE}.grid", f"{PACKAGE}.__main__")
+OUTSIDE = tuple(
+    f"{PACKAGE}.{module}" for module in ("configuration", "cli", "__main__", "grid", "store", "stages", "fingerprint")
+)
 
 
 @functools.cache
 def stage_fingerprint(stage: str) -> str:
     """Fingerprint of the code behind a stage: 12 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for module in stage_modules(stage):
-        digest.update(module.encode())
-        digest.update(_meaning(_file(module)).encode())
-    return digest.hexdigest()[:12]
+    return _digest(" ".join(f"{module}={found}" for module, found in module_fingerprints(stage).items()))
+
+
+@functools.cache
+def module_fingerprints(stage: str) -> dict[str, str]:
+    """Fingerprint of each module behind a stage, by its name below this package, so that a change can be named."""
+    return {module.removeprefix(f"{PACKAGE}."): _digest(_meaning(_file(module))) for module in stage_modules(stage)}
 
 
 @functools.cache
@@ -36,11 +41,15 @@ def stage_modules(stage: str) -> tuple[str, ...]:
     waiting = [module]
     while waiting:
         module = waiting.pop()
-        if module in found or module.startswith(OUTSIDE):
+        if module in found or any(module == outside or module.startswith(outside + ".") for outside in OUTSIDE):
             continue
         found.add(module)
         waiting.extend(_imports(_file(module)))
     return tuple(sorted(found))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _file(module: str) -> Path:

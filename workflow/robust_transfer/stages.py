@@ -1,4 +1,4 @@
-"""The stages: name, module, whether their entries are dear, and the files an entry of theirs declares."""
+"""The stages of the experiment in the order data flows: name, module, and whether their entries are dear."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ class Stage:
     """Module with `run(entry, *, threads, device)`; its imports make the stage's fingerprint."""
     dear: bool
     """A dear entry is kept when code changes, and one line says so; a cheap one is made again."""
-    files: tuple[str, ...]
-    """Outputs beside `card.json` and `timing.json` that every entry of the stage has."""
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("datasets", "robust_transfer.datasets.prepare", True, ("train.arrow", "test.arrow")),
-        Stage("granularity", "robust_transfer.granularity", True, ("train.arrow", "test.arrow")),
-        Stage("pretraining", "robust_transfer.pretraining", True, ("weights.safetensors", "epochs.csv")),
-        Stage("evaluation", "robust_transfer.evaluation", False, ("metrics.json",)),
-        Stage("features", "robust_transfer.features", False, ("train.arrow", "test.arrow")),
-        Stage("probing", "robust_transfer.probing", False, ("metrics.json", "predictions.parquet")),
-        Stage("finetuning", "robust_transfer.finetuning", True, ("metrics.json", "predictions.parquet", "epochs.csv")),
+        Stage("datasets", "robust_transfer.datasets.prepare", True),
+        Stage("granularity", "robust_transfer.granularity", True),
+        Stage("pretraining", "robust_transfer.pretraining", True),
+        Stage("evaluation", "robust_transfer.evaluation", False),
+        Stage("features", "robust_transfer.features", False),
+        Stage("probing", "robust_transfer.probing", False),
+        Stage("finetuning", "robust_transfer.finetuning", True),
     )
 }
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.fingerprint import stage_fingerprint
+from robust_transfer.fingerprint import module_fingerprints, stage_fingerprint
 
 ENTRY, CARD, TIMING, LOCK, DRAFT = "entry.json", "card.json", "timing.json", ".lock", ".draft"
 
@@ -45,6 +45,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """Readable name and short hash."""
         return self.path.name
 
     def input(self, role: str) -> Entry:
@@ -126,13 +127,14 @@ class Entry:
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
             "facts": draft.facts,
             "code": stage_fingerprint(self.stage),
+            "modules": module_fingerprints(self.stage),
             "provenance": provenance(),
         }
         timing = {"seconds": round(seconds, 3), "peak_memory_mb": _peak_memory_mb(), **draft.timing}
         (self.path / CARD).unlink(missing_ok=True)  # no card while files change: a card means finished
         for path in files:
             _flush(path)
-            os.replace(path, self.path / path.name)
+            path.replace(self.path / path.name)
         write_json(self.path / TIMING, timing)
         write_json(self.path / CARD, card)
 
@@ -159,18 +161,23 @@ def open_entry(path: Path) -> Entry:
     if not (path / ENTRY).exists():
         raise StoreError(
             f"{path}: no {ENTRY} there; write the entries of an experiment with "
-            "`python -m robust_transfer entries --write --configfile config.yaml`"
+            "`python -m robust_transfer entries --write`"
         )
     described = _read_json(path / ENTRY)
     return Entry(path, described["stage"], described["settings"], described["inputs"])
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with a stable layout, in one piece: a reader sees the old file or the new one."""
+    """Write JSON with a stable layout, in one piece."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one piece: a reader sees the old one or the new one."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    draft.write_text(text)
     _flush(draft)
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def sha256(path: Path) -> str:

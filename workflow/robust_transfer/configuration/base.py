@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
 # How a setting enters the hash of the entry it belongs to (DESIGN 11). Without a mark it is left out while it stands
 # at its default, so that adding a setting re-keys nothing.
-ALWAYS = {"identity": "always"}  # changes the mathematics (precision, augmentation, BatchNorm group): always explicit
-NEVER = {"identity": "never"}  # changes speed or rounding only (workers, device): never part of it
+ALWAYS: JsonDict = {
+    "identity": "always"
+}  # changes the mathematics (precision, augmentation, BatchNorm group): always explicit
+NEVER: JsonDict = {"identity": "never"}  # changes speed or rounding only (workers, device): never part of it
 
 Name = Annotated[
     str,
@@ -21,7 +24,20 @@ Name = Annotated[
 class Model(BaseModel):
     """A frozen model that refuses unknown keys and converts nothing silently that it does not document."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switches_are_not_numbers(cls, data: Any) -> Any:
+        """YAML's true and yes would pass for 1 and "True": refuse them where no switch is meant."""
+        for name, field in cls.model_fields.items() if isinstance(data, dict) else ():
+            if isinstance(data.get(name), bool) and field.annotation is not bool:
+                raise ValueError(
+                    f"{name} = {str(data[name]).lower()}: not a switch; write {field.description or 'a value'}"
+                )
+        return data
 
 
 def identity(model: BaseModel) -> dict[str, Any]:
@@ -34,6 +50,12 @@ def identity(model: BaseModel) -> dict[str, Any]:
             continue
         found[name] = _plain(value)
     return found
+
+
+def kept(model: BaseModel) -> dict[str, Any]:
+    """All settings as JSON values, defaults spelled out, without those marked NEVER: what `entry.json` keeps."""
+    dumped = model.model_dump(mode="json")
+    return {name: dumped[name] for name, field in type(model).model_fields.items() if _mark(field) != "never"}
 
 
 def _mark(field: FieldInfo) -> str:

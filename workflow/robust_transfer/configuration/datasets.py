@@ -13,7 +13,7 @@ ShapesTask = Literal["objects", "coarse", "fine", "textures", "counting"]
 
 
 class ShapesOrigin(Model):
-    """The built-in generator: smooth random outlines (shape) under faint gratings (texture), on any machine, offline."""
+    """The built-in generator: smooth random outlines (shape) under faint gratings (texture), anywhere, offline."""
 
     kind: Literal["shapes"]
     task: ShapesTask
@@ -44,7 +44,7 @@ class FolderOrigin(Model):
 
 
 class ParquetOrigin(Model):
-    """A folder with `train.parquet` and `test.parquet` (and perhaps `validation.parquet`), an image and a label a row."""
+    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`): an image and a label a row."""
 
     kind: Literal["parquet"]
     path: str

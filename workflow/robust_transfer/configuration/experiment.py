@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Model, Name
 from robust_transfer.configuration.datasets import Dataset, Preprocessing
@@ -13,11 +13,18 @@ from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.training import Architecture, Evaluation, InputSize, Norm, Pretraining
 from robust_transfer.configuration.transfer import Features, Finetuning, Mode, Probing, Protocol, Selection
 
-View = Literal["native"] | Annotated[int, Field(ge=4)]
+
+def _view(value: object) -> object:
+    if value == "native" or (isinstance(value, int) and not isinstance(value, bool) and value >= 4):
+        return value
+    raise ValueError("a view is `native` or a short side in pixels, from 4 up")
+
+
+View = Annotated[Literal["native"] | int, BeforeValidator(_view)]
 
 
 class Part(Model):
-    """A block of the grid: every architecture at every eps and seed, transferred to every target in every mode and view.
+    """A block of the grid: every architecture at every eps and seed, to every target in every mode and view.
 
     An experiment measures the union of its parts; what two parts share is done once.
     """

@@ -34,10 +34,10 @@ class Figures(Model):
         "width",
         "granularity",
     )
-    """headline: Table 1; fixed_feature, full_network: Fig. 2 and 3; source_accuracy: Fig. 5; fixed_robustness: Table 2; \
-width: Fig. 6; granularity: Fig. 7."""
+    """headline: Table 1; fixed_feature, full_network: Fig. 2 and 3; source_accuracy: Fig. 5; \
+fixed_robustness: Table 2; width: Fig. 6; granularity: Fig. 7."""
     fixed_eps: Eps | None = None
-    """The eps, chosen beforehand, that figures show beside the best robust one. Default: the middle of the robust ones."""
+    """The eps, chosen beforehand, that figures show beside the best robust one. Default: the middle one."""
     widths: tuple[Architecture, ...] = ()
     """Architectures along the x axis of the width figure, in this order. Default: all, in the grid's order."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000

@@ -14,8 +14,8 @@ Architecture = Annotated[
     str,
     Field(
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="A torchvision classification network by name (resnet18, wide_resnet50_2, …), or a small CIFAR-style "
-        "one: resnet8_w16 is a ResNet of 8 layers (6n + 2) and width 16.",
+        description="A torchvision classification network by name (resnet18, wide_resnet50_2, …), or a small "
+        "CIFAR-style one: resnet8_w16 is a ResNet of 8 layers (6n + 2) and width 16.",
     ),
 ]
 Norm = Literal["l2", "linf"]
@@ -72,8 +72,8 @@ class Recipe(Model):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """In the training loss alone; attacks use the plain cross-entropy."""
     augmentation: Augmentation = Field(default="crop-flip", json_schema_extra=ALWAYS)
-    """`crop-flip`: zero-pad by an eighth and crop, then flip; `square-resized-crop-flip`: a random part of 8 to 100 % of \
-the area of the centre square, resized, then flip."""
+    """`crop-flip`: zero-pad by an eighth and crop, then flip; `square-resized-crop-flip`: a random part of 8 to 100 % \
+of the area of the centre square, resized, then flip."""
     precision: Precision = Field(default="fp32", json_schema_extra=ALWAYS)
     """`bf16` runs convolutions and matrix products in bfloat16 under autocast; weights stay in float32."""
     batchnorm_group: PositiveInt | None = Field(default=None, json_schema_extra=ALWAYS)

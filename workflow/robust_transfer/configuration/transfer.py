@@ -36,7 +36,7 @@ class Probing(Model):
     standardise: bool = True
     """Scale every feature to mean 0 and variance 1 over the images that are fitted on."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of each class's training images held out for choosing, where a dataset has no validation images of its own."""
+    """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
 
     @model_validator(mode="after")
     def _no_strength_twice(self) -> Probing:
@@ -55,7 +55,7 @@ class Finetuning(Model):
     )
     """Optimiser, schedule, augmentation, precision; its learning rate is the grid's."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of each class's training images held out for choosing, where a dataset has no validation images of its own."""
+    """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
 
     @model_validator(mode="after")
     def _rates(self) -> Finetuning:
@@ -81,7 +81,7 @@ class ProbingSettings(Probing):
 
 
 class FinetuningSettings(Model):
-    """Settings of an entry under `store/finetuning/`. Inputs: `backbone`, `dataset`, and for a refit the runs it chooses from.
+    """Settings of an entry under `store/finetuning/`. Inputs: `backbone`, `dataset`, and for a refit its search runs.
 
     A search run fits on the training images less the validation ones and measures validation accuracy; a refit takes
     the learning rate of its best search run, fits on all training images and measures test accuracy.
@@ -89,7 +89,7 @@ class FinetuningSettings(Model):
 
     purpose: Literal["search", "refit"]
     learning_rates: tuple[PositiveFloat, ...]
-    """The one rate of a search run; the rates a refit chooses from, in the order of its inputs `search0`, `search1`, …"""
+    """The one rate of a search run; the rates a refit chooses from, in the order of inputs `search0`, `search1`, …"""
     training: Recipe
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     metric: Metric = "top1"

@@ -1,0 +1,75 @@
+# The one command is `make demo`. Everything else here is a step of it, or for those who change the code.
+# Needs python3 (3.11 or later) with venv; uv and all packages go into .venv, at the versions and hashes of requirements.lock.
+
+PYTHON ?= python3
+CORES ?= all
+CONFIG ?=
+BIN := .venv/bin
+SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
+
+.PHONY: help setup demo report test test-faults check format lock schema clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo          set up, run the default experiment, show its headline table and where the report lies"
+	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment"
+	@echo "make setup         install everything into .venv"
+	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
+	@echo "make check         formatting, linting, types, the workflow's own lint"
+	@echo "make format        let the formatters write"
+	@echo "make lock          renew requirements.lock from pyproject.toml;  make schema: renew the configuration's schema"
+	@echo "make clean         remove .venv and caches; results/ and store/ stay"
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or later is needed: make setup PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+		{ echo "$(PYTHON) has no venv: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@awk '/^uv==/ {on = 1} on {print} on && !/\\$$/ {exit}' requirements.lock > .venv/uv.txt
+	@echo "Installing the locked packages into .venv (about 6 GB, most of it torch's CUDA libraries)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@touch $@
+
+demo: setup
+	$(BIN)/snakemake --cores $(CORES) $(SETTINGS)
+	@$(MAKE) --no-print-directory report
+
+# An HTML file on its own, with every figure, its caption and how it was made.
+report: setup
+	@html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
+	test $$html -nt $${html%/*}/results.parquet -a $$html -nt workflow/report || \
+		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html --quiet all; \
+	echo "Report: $$html"
+
+test: setup
+	$(BIN)/pytest
+
+test-faults: setup
+	$(BIN)/pytest -m faults
+
+check: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+format: setup
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/snakefmt Snakefile rules
+
+lock:
+	@test -x $(BIN)/uv || $(MAKE) setup
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --all-extras \
+		--python-version 3.11 --output-file requirements.lock pyproject.toml
+
+schema: setup
+	PYTHONPATH=workflow $(BIN)/python -m robust_transfer schema
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

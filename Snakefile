@@ -1,0 +1,73 @@
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+# Every job, here or on a cluster, runs `python -m robust_transfer …` with this Python and the package beside this file.
+PACKAGE = str(Path(workflow.basedir) / "workflow")
+sys.path.insert(0, PACKAGE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, os.environ.get("PYTHONPATH")]))
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+configfile: Path(workflow.basedir) / "config.yaml"
+
+
+from robust_transfer.configuration.load import ConfigurationError
+from robust_transfer.wiring import memory, wire
+
+try:
+    WIRING = wire(config, workflow.configfiles, main=workflow.is_main_process)
+except ConfigurationError as error:
+    raise WorkflowError(str(error))
+STORE = WIRING.store
+RESULTS = WIRING.results
+DRAW = WIRING.grid.experiment.figures.draw
+
+
+report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    entry=r"[^/]+",
+    figure="|".join(DRAW),
+
+
+rule all:
+    input:
+        expand(RESULTS / "figures" / "{figure}.png", figure=DRAW),
+        RESULTS / "summary.txt",
+
+
+# One target a figure or table: `snakemake headline`, `snakemake width`, …
+for figure in DRAW:
+
+    rule:
+        name:
+            figure
+        input:
+            RESULTS / "figures" / f"{figure}.png",
+
+
+include: "rules/datasets.smk"
+include: "rules/granularity.smk"
+include: "rules/pretraining.smk"
+include: "rules/evaluation.smk"
+include: "rules/features.smk"
+include: "rules/probing.smk"
+include: "rules/finetuning.smk"
+include: "rules/results.smk"
+include: "rules/figures.smk"
+include: "rules/report.smk"
+
+
+onstart:
+    WIRING.write_entries()
+
+
+onsuccess:
+    WIRING.print_summary()

@@ -1,0 +1,17 @@
+# Prepare a dataset: decode, check, limit and store its images.
+rule datasets:
+    output:
+        card=STORE / "datasets" / "{entry}" / "card.json",
+        timing=STORE / "datasets" / "{entry}" / "timing.json",
+        train=STORE / "datasets" / "{entry}" / "train.arrow",
+        test=STORE / "datasets" / "{entry}" / "test.arrow",
+    log:
+        STORE / "datasets" / "{entry}" / "datasets.log",
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=240,
+    params:
+        code=WIRING.code("datasets"),
+    shell:
+        "python -m robust_transfer datasets {STORE}/datasets/{wildcards.entry}" " --threads {threads}" " --log {log}"

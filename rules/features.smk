@@ -1,0 +1,20 @@
+# Extract a dataset's features: activations before the head of a frozen backbone.
+rule features:
+    input:
+        WIRING.cards("features"),
+    output:
+        card=STORE / "features" / "{entry}" / "card.json",
+        timing=STORE / "features" / "{entry}" / "timing.json",
+        train=STORE / "features" / "{entry}" / "train.arrow",
+        test=STORE / "features" / "{entry}" / "test.arrow",
+    log:
+        STORE / "features" / "{entry}" / "features.log",
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=240,
+        gpu=1,
+    params:
+        code=WIRING.code("features"),
+    shell:
+        "python -m robust_transfer features {STORE}/features/{wildcards.entry}" " --threads {threads}" " --log {log}"

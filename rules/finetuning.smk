@@ -1,0 +1,23 @@
+# Fine-tune a whole network on a target: search runs, and a refit of the best.
+rule finetuning:
+    input:
+        ancient(WIRING.cards("finetuning")),
+    output:
+        card=STORE / "finetuning" / "{entry}" / "card.json",
+        timing=STORE / "finetuning" / "{entry}" / "timing.json",
+        metrics=STORE / "finetuning" / "{entry}" / "metrics.json",
+        predictions=STORE / "finetuning" / "{entry}" / "predictions.parquet",
+        epochs=STORE / "finetuning" / "{entry}" / "epochs.csv",
+    log:
+        STORE / "finetuning" / "{entry}" / "finetuning.log",
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=1440,
+        gpu=1,
+    params:
+        code=WIRING.code("finetuning"),
+    shell:
+        "python -m robust_transfer finetuning {STORE}/finetuning/{wildcards.entry}"
+        " --threads {threads}"
+        " --log {log}"

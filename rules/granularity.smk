@@ -1,0 +1,21 @@
+# Derive a dataset with less detail from another: its images downscaled.
+rule granularity:
+    input:
+        ancient(WIRING.cards("granularity")),
+    output:
+        card=STORE / "granularity" / "{entry}" / "card.json",
+        timing=STORE / "granularity" / "{entry}" / "timing.json",
+        train=STORE / "granularity" / "{entry}" / "train.arrow",
+        test=STORE / "granularity" / "{entry}" / "test.arrow",
+    log:
+        STORE / "granularity" / "{entry}" / "granularity.log",
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=240,
+    params:
+        code=WIRING.code("granularity"),
+    shell:
+        "python -m robust_transfer granularity {STORE}/granularity/{wildcards.entry}"
+        " --threads {threads}"
+        " --log {log}"

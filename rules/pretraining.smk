@@ -1,0 +1,23 @@
+# Train a backbone on the source, adversarially unless its eps is 0.
+rule pretraining:
+    input:
+        ancient(WIRING.cards("pretraining")),
+    output:
+        card=STORE / "pretraining" / "{entry}" / "card.json",
+        timing=STORE / "pretraining" / "{entry}" / "timing.json",
+        weights=STORE / "pretraining" / "{entry}" / "weights.safetensors",
+        epochs=STORE / "pretraining" / "{entry}" / "epochs.csv",
+    log:
+        STORE / "pretraining" / "{entry}" / "pretraining.log",
+    priority: 10
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=2880,
+        gpu=1,
+    params:
+        code=WIRING.code("pretraining"),
+    shell:
+        "python -m robust_transfer pretraining {STORE}/pretraining/{wildcards.entry}"
+        " --threads {threads}"
+        " --log {log}"

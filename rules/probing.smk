@@ -1,0 +1,19 @@
+# Fit the frozen protocol's linear probe on features, for all strengths at once.
+rule probing:
+    input:
+        WIRING.cards("probing"),
+    output:
+        card=STORE / "probing" / "{entry}" / "card.json",
+        timing=STORE / "probing" / "{entry}" / "timing.json",
+        metrics=STORE / "probing" / "{entry}" / "metrics.json",
+        predictions=STORE / "probing" / "{entry}" / "predictions.parquet",
+    log:
+        STORE / "probing" / "{entry}" / "probing.log",
+    threads: 1
+    resources:
+        mem_mb=memory(8000),
+        runtime=240,
+    params:
+        code=WIRING.code("probing"),
+    shell:
+        "python -m robust_transfer probing {STORE}/probing/{wildcards.entry}" " --threads {threads}" " --log {log}"

@@ -1,0 +1,22 @@
+# Collect every measured number of the experiment in one table, and what it cost in a second one.
+rule results:
+    input:
+        metrics=WIRING.measurements,
+        timings=WIRING.timings,
+    output:
+        results=RESULTS / "results.parquet",
+        timings=RESULTS / "timings.parquet",
+    log:
+        RESULTS / "logs" / "results.log",
+    resources:
+        mem_mb=memory(4000),
+        runtime=60,
+    params:
+        code=WIRING.code("results"),
+        experiment=WIRING.experiment_digest,
+    shell:
+        "python -m robust_transfer results {RESULTS}/experiment.json"
+        " --store {STORE}"
+        " --results {output.results}"
+        " --timings {output.timings}"
+        " --log {log}"

@@ -1,0 +1,274 @@
+"""The command line: one subcommand a stage, each usable without Snakemake.
+
+Modules of stages are imported when their command runs, so that no command pays for another's imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robust_transfer import __version__
+from robust_transfer.stages import STAGES
+
+if TYPE_CHECKING:
+    from robust_transfer.wiring import Wiring
+
+DEFAULT_CONFIGURATION = Path(__file__).parents[2] / "config.yaml"
+
+DESCRIPTION = """\
+Do adversarially robust models transfer better? The stages of the experiment, one command each.
+
+`snakemake` runs them all in order; here each runs by hand on one entry of the store, a folder that holds an
+`entry.json` with its settings. `entries --write` writes those files; then, for instance:
+
+  export PYTHONPATH=workflow
+  python -m robust_transfer entries --write
+  python -m robust_transfer datasets store/datasets/<entry>
+  python -m robust_transfer pretraining store/pretraining/<entry> --threads 2
+"""
+
+STAGE_HELP = {
+    "datasets": (
+        "prepare a dataset: decode, check, limit and store its images",
+        "Reads the origin named in entry.json (a folder, parquet files, a torchvision class, the built-in generator)\n"
+        "and writes train.arrow, test.arrow and, where the origin has one, validation.arrow.",
+    ),
+    "granularity": (
+        "derive a dataset with less detail: its images downscaled",
+        "Reads the dataset that entry.json names and writes the same images with a smaller short side, losslessly.",
+    ),
+    "pretraining": (
+        "train a backbone on the source, adversarially unless its eps is 0",
+        "Reads the source dataset; writes weights.safetensors and epochs.csv, a row an epoch.",
+    ),
+    "evaluation": (
+        "measure a backbone on the source's test images, clean and attacked",
+        "Reads a backbone and its source; writes metrics.json: accuracy on clean images and under PGD at each eps.",
+    ),
+    "features": (
+        "extract a dataset's features from a frozen backbone",
+        "Reads a backbone and a dataset; writes the activations before the head as train.arrow, test.arrow, ….",
+    ),
+    "probing": (
+        "fit the frozen protocol's linear probe, all strengths at once",
+        "Reads features; chooses a strength on validation images, refits on all training images, tests once;\n"
+        "writes metrics.json and predictions.parquet.",
+    ),
+    "finetuning": (
+        "fine-tune a whole network on a target",
+        "Reads a backbone and a dataset. A search run trains with one learning rate and measures validation accuracy;\n"
+        "a refit takes the best search's rate, trains on all training images and tests; writes metrics.json,\n"
+        "predictions.parquet and epochs.csv.",
+    ),
+}
+
+
+class UsageError(ValueError):
+    """The command line asks for something that cannot be done; the message says what to write instead."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it did its work, 1 with a message when it could not."""
+    args = _parser().parse_args(arguments)
+    _start_log(getattr(args, "log", None), getattr(args, "entry", None))
+    log = logging.getLogger("robust_transfer")
+    try:
+        args.run(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        log.error("%s: %s", type(error).__name__, error, exc_info=not _is_ours(error))
+        return 1
+    return 0
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Errors raised by this package are worded for the user, who needs no traceback; others are a developer's."""
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return frame is not None and Path(__file__).parent in Path(frame.tb_frame.f_code.co_filename).parents
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m robust_transfer", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"robust-transfer {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for stage in STAGES:
+        _stage_command(commands, stage)
+    _results_commands(commands)
+    _planning_commands(commands)
+    return parser
+
+
+def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], stage: str) -> None:
+    summary, description = STAGE_HELP[stage]
+    command = commands.add_parser(
+        stage,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.\n\n{description}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("entry", type=Path, help=f"folder of the entry, store/{stage}/<name>-<hash>, with entry.json")
+    command.add_argument("--threads", type=_positive, default=1, help="processor threads to use (default: 1)")
+    command.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one"
+    )
+    _add_log(command)
+    command.set_defaults(run=_run_stage, stage=stage)
+
+
+def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    results = commands.add_parser("results", help="collect the measured numbers of an experiment in one table")
+    results.add_argument("experiment", type=Path, help="results/<experiment>/experiment.json")
+    results.add_argument("--store", type=Path, required=True, help="folder of the entries")
+    results.add_argument("--results", type=Path, required=True, help="parquet file to write: a row a number")
+    results.add_argument("--timings", type=Path, required=True, help="parquet file to write: a row an entry")
+    _add_log(results)
+    results.set_defaults(run=_run_results)
+
+    figures = commands.add_parser("figures", help="draw one figure or table of the paper from a results table")
+    figures.add_argument("figure", help="headline, fixed_feature, full_network, source_accuracy, …")
+    figures.add_argument("results", type=Path, help="results/<experiment>/results.parquet")
+    figures.add_argument(
+        "--out", type=Path, required=True, help="path without suffix; .svg, .pdf, .png, .csv are added"
+    )
+    _add_log(figures)
+    figures.set_defaults(run=_run_figures)
+
+    report = commands.add_parser("report", help="sum an experiment up in plain text")
+    report.add_argument("results", type=Path, help="results/<experiment>/results.parquet")
+    report.add_argument("--out", type=Path, help="file to write (default: the terminal)")
+    _add_log(report)
+    report.set_defaults(run=_run_report)
+
+
+def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    entries = commands.add_parser(
+        "entries", help="list the entries of an experiment; with --write make them ready to run"
+    )
+    _add_configfile(entries)
+    entries.add_argument("--write", action="store_true", help="write the entry.json files, so that stages run by hand")
+    entries.set_defaults(run=_run_entries)
+
+    where = commands.add_parser("where", help="say where the results of an experiment lie")
+    _add_configfile(where)
+    where.set_defaults(run=_run_where)
+
+    schema = commands.add_parser("schema", help="write the JSON schema of configuration files beside the models")
+    schema.set_defaults(run=_run_schema)
+
+
+def _add_configfile(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="files with what differs from config.yaml, later ones over earlier ones",
+    )
+
+
+def _add_log(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--log", type=Path, help="file to append messages to, beside the terminal")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: a number of threads is at least 1")
+    return value
+
+
+def _start_log(path: Path | None, entry: Path | None) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    name = f"{entry.name.rpartition('-')[0] or entry.name}  " if entry else ""
+    handlers[0].setFormatter(logging.Formatter(f"{name}%(message)s"))
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
+
+
+def _run_stage(args: argparse.Namespace) -> None:
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[variable] = str(args.threads)
+    from robust_transfer.store import open_entry
+
+    entry = open_entry(args.entry)
+    if entry.stage != args.stage:
+        raise UsageError(
+            f"{args.entry}: an entry of stage {entry.stage}; run `python -m robust_transfer {entry.stage}`"
+        )
+    importlib.import_module(STAGES[args.stage].module).run(entry, threads=args.threads, device=_device(args.device))
+
+
+def _device(asked: str) -> str:
+    """`cuda` if asked for or, for `auto`, if the NVIDIA driver shows a device; found out without importing torch."""
+    if asked != "auto":
+        return asked
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible in ("", "-1") or not Path("/proc/driver/nvidia/gpus").exists():
+        return "cpu"
+    return "cuda"
+
+
+def _run_results(args: argparse.Namespace) -> None:
+    from robust_transfer.results import collect
+
+    collect(args.experiment, args.store, args.results, args.timings)
+
+
+def _run_figures(args: argparse.Namespace) -> None:
+    from robust_transfer.figures.draw import draw
+
+    draw(args.figure, args.results, args.out)
+
+
+def _run_report(args: argparse.Namespace) -> None:
+    from robust_transfer.report import summary
+    from robust_transfer.store import write_text
+
+    text = summary(args.results)
+    if args.out:
+        write_text(args.out, text)
+    else:
+        print(text)
+
+
+def _wiring(overlays: Sequence[Path]) -> Wiring:
+    from robust_transfer.configuration.load import load
+    from robust_transfer.grid import plan
+    from robust_transfer.wiring import Wiring
+
+    return Wiring(plan(load([DEFAULT_CONFIGURATION, *overlays])))
+
+
+def _run_entries(args: argparse.Namespace) -> None:
+    from robust_transfer.store import CARD
+
+    wiring = _wiring(args.configfile)
+    if args.write:
+        wiring.write_entries()
+    for entry in wiring.grid.entries:
+        state = "made" if (wiring.store / entry / CARD).exists() else "to make"
+        print(f"{state:8} {wiring.store / entry}")
+
+
+def _run_where(args: argparse.Namespace) -> None:
+    print(_wiring(args.configfile).results)
+
+
+def _run_schema(args: argparse.Namespace) -> None:
+    from robust_transfer.configuration import schema
+
+    schema.PATH.write_text(schema.text())
+    print(schema.PATH)

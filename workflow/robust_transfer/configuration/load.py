@@ -1,0 +1,183 @@
+"""Read an experiment from YAML files, later ones over earlier ones, and word every mistake."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from robust_transfer.configuration.experiment import Experiment
+
+Key = tuple[int | str, ...]
+
+
+class ConfigurationError(ValueError):
+    """The configuration cannot be run; each line names a file, a key, its value and what to write instead."""
+
+
+def load(paths: Sequence[Path]) -> Experiment:
+    """The experiment that these files describe: mappings merge, later lists and values replace earlier ones."""
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merge(merged, read_yaml(path))
+    return validate(merged, paths)
+
+
+def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Lay `over` on `base`, in place, as Snakemake does with its configuration files."""
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping; raises ConfigurationError for anything else."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: holds a {type(content).__name__}, not settings; write `key: value` lines")
+    return content
+
+
+def validate(merged: Mapping[str, Any], paths: Sequence[Path] = ()) -> Experiment:
+    """Validate a merged configuration; `paths` are the files it came from, for the messages."""
+    try:
+        return Experiment.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_lines(error.errors(), merged, paths))) from None
+
+
+def _lines(errors: Iterable[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
+    return [f"{_file_of(_keys(e['loc'], merged), paths)}: {_line(e, _keys(e['loc'], merged), merged)}" for e in errors]
+
+
+def _line(error: ErrorDetails, key: Key, merged: Mapping[str, Any]) -> str:
+    value = error["input"]
+    name = _dotted(key)
+    if error["type"] == "missing":
+        return f"{name}: required and not there; {_describe(key)}"
+    if error["type"] == "extra_forbidden":
+        return f"{name} = {_show(value)}: unknown key; {_known_keys(key)}"
+    shown = name if isinstance(value, dict | list | tuple) or value is None else f"{name} = {_show(value)}"
+    return ": ".join(part for part in (shown, _mend(error, key)) if part)
+
+
+def _mend(error: ErrorDetails, key: Key) -> str:
+    context = error.get("ctx", {})
+    if error["type"] == "value_error":
+        return str(context["error"])
+    if error["type"] == "literal_error":
+        options = [text.strip("'") for text in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        return f"write {_one_of(options, str(error['input']))}"
+    if error["type"] == "union_tag_invalid":
+        options = [text.strip("'") for text in str(context["expected_tags"]).split(", ")]
+        return f"no such kind of origin: {context['tag']}; write {_one_of(options, str(context['tag']))}"
+    if error["type"] == "union_tag_not_found":
+        return "says no kind; write kind: shapes, folder, parquet or torchvision"
+    message = error["msg"].removeprefix("Input ").removeprefix("Value ")
+    return "; ".join(part for part in (message, _describe(key)) if part)
+
+
+def _one_of(options: Sequence[str], wrong: str) -> str:
+    near = difflib.get_close_matches(wrong, options, n=1)
+    listed = f"{', '.join(options[:-1])} or {options[-1]}" if len(options) > 1 else options[0]
+    return f"{listed} (did you mean {near[0]}?)" if near else listed
+
+
+def _known_keys(key: Key) -> str:
+    model = _model_at(key[:-1])
+    known = list(model.model_fields) if model else []
+    near = difflib.get_close_matches(str(key[-1]), known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+
+
+def _describe(key: Key) -> str:
+    model = _model_at(key[:-1])
+    field = model.model_fields.get(str(key[-1])) if model and key else None
+    return (field.description or "").strip() if field else ""
+
+
+def _model_at(key: Key) -> type[BaseModel] | None:
+    """The model that validates what stands at `key`; the first of a union that has the next key."""
+    candidates: list[Any] = [Experiment]
+    for step in key:
+        reached: list[Any] = []
+        for candidate in candidates:
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                field = candidate.model_fields.get(str(step))
+                reached += _alternatives(field.annotation) if field else []
+            else:
+                reached += _alternatives(typing.get_args(candidate)[-1 if typing.get_origin(candidate) is dict else 0])
+        candidates = reached
+    models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+    return models[0] if models else None
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [found for part in typing.get_args(annotation) for found in _alternatives(part)]
+    return [annotation]
+
+
+def _keys(location: Sequence[int | str], merged: Any) -> Key:
+    """A location as pydantic gives it, without the tags of unions, which are no keys of the file."""
+    found: list[int | str] = []
+    at = merged
+    for i, step in enumerate(location):
+        if isinstance(at, Mapping) and step not in at and at.get("kind") == step:
+            continue
+        found.append(step)
+        try:
+            at = at[step]
+        except (KeyError, IndexError, TypeError):
+            return (*found, *location[i + 1 :])
+    return tuple(found)
+
+
+def _file_of(key: Key, paths: Sequence[Path]) -> str:
+    """The last file that states the key, or its nearest enclosing one."""
+    contents = [(path, read_yaml(path)) for path in paths]
+    for depth in range(len(key), 0, -1):
+        for path, content in reversed(contents):
+            if _holds(content, key[:depth]):
+                return str(path)
+    return str(paths[-1]) if paths else "configuration"
+
+
+def _holds(content: Any, key: Key) -> bool:
+    for step in key:
+        try:
+            content = content[step]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _dotted(key: Key) -> str:
+    text = ""
+    for step in key:
+        text += f"[{step}]" if isinstance(step, int) and not isinstance(step, bool) else f".{step}"
+    return text.lstrip(".")
+
+
+def _show(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else repr(value) if value in ("", None) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

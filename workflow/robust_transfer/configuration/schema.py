@@ -1,0 +1,24 @@
+"""The JSON schema of a configuration file, generated from the models, for editors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from robust_transfer.configuration.experiment import Experiment
+
+PATH = Path(__file__).with_name("schema.json")
+
+
+def schema() -> dict[str, Any]:
+    """The schema of a file of `experiments/`: nothing is required there, since such a file states what differs."""
+    found = Experiment.model_json_schema()
+    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    found.pop("required", None)
+    return found
+
+
+def text() -> str:
+    """The schema as it stands in `schema.json`."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,155 @@
+"""What the rules need from the grid: inputs, parameters and notices, as plain values and named functions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from robust_transfer import experiment_file
+from robust_transfer.configuration.load import ConfigurationError, validate
+from robust_transfer.fingerprint import module_fingerprints, stage_fingerprint
+from robust_transfer.grid import Grid, plan
+from robust_transfer.stages import RESULT_MODULES, STAGES
+from robust_transfer.store import CARD, ENTRY, TIMING, write_json
+
+
+def wire(config: dict[str, Any], files: Iterable[str | Path], main: bool) -> Wiring:
+    """Plan the experiment that Snakemake's merged `config` describes; `files` are where it came from.
+
+    In the main process the notices about kept entries go to the terminal. Raises ConfigurationError.
+    """
+    wiring = Wiring(plan(validate(config, [Path(file) for file in files])))
+    for line in wiring.kept_notices() if main else ():
+        print(line, file=sys.stderr)
+    return wiring
+
+
+def memory(megabytes: int) -> Callable[[Any, int], int]:
+    """Resource function: this much memory, doubled once when a job is tried again."""
+
+    def scaled(wildcards: Any, attempt: int) -> int:
+        return megabytes * min(attempt, 2)
+
+    return scaled
+
+
+class Wiring:
+    """The grid of one experiment as the Snakefile sees it; every path is below the store or the results folder."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.store = Path(grid.experiment.store)
+        self.results = Path(grid.experiment.results) / grid.experiment.experiment
+        self._stages = {name: grid.stage(name) for name in STAGES}
+
+    def cards(self, stage: str) -> Callable[[Any], list[str]]:
+        """Input function: the cards of the entries that an entry of this stage is made from."""
+
+        def cards_of_inputs(wildcards: Any) -> list[str]:
+            entry = self._stages[stage].get(wildcards.entry)
+            if entry is None:
+                raise ConfigurationError(
+                    f"{self.store / stage / wildcards.entry}: not an entry of experiment "
+                    f"{self.grid.experiment.experiment}; `python -m robust_transfer entries` lists those that are"
+                )
+            return [str(self.store / made_from.id / CARD) for made_from in entry.inputs.values()]
+
+        return cards_of_inputs
+
+    def code(self, stage: str) -> str | Callable[[Any], str]:
+        """Parameter that makes cheap stages rerun when their code changed, and dear ones keep what they have."""
+        current = stage_fingerprint(stage)
+        if stage in RESULT_MODULES or not STAGES[stage].dear:
+            return current
+
+        def code_recorded(wildcards: Any) -> str:
+            return str(self._recorded(stage, wildcards.entry).get("code", current))
+
+        return code_recorded
+
+    def _recorded(self, stage: str, folder: str) -> dict[str, Any]:
+        card = self.store / stage / folder / CARD
+        try:
+            found: dict[str, Any] = json.loads(card.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+        return found
+
+    @property
+    def measurements(self) -> list[str]:
+        """The `metrics.json` of every entry that measures something."""
+        return [str(self.store / name / "metrics.json") for name in self.grid.measurements]
+
+    @property
+    def timings(self) -> list[str]:
+        """The `timing.json` of every entry."""
+        return [str(self.store / name / TIMING) for name in self.grid.entries]
+
+    @property
+    def experiment_file(self) -> Path:
+        """What the results stage reads beside the store: the experiment's settings and the keys of its entries."""
+        return self.results / "experiment.json"
+
+    @property
+    def experiment_digest(self) -> str:
+        """Changes when the experiment file does."""
+        return experiment_file.digest(self.grid)
+
+    def print_summary(self) -> None:
+        """Show the experiment's summary and where its figures lie, if this run made or kept them."""
+        summary = self.results / "summary.txt"
+        if summary.exists():
+            print(summary.read_text(), file=sys.stderr)
+
+    def write_entries(self) -> None:
+        """Write `entry.json` of every entry that has none, and the experiment file.
+
+        Raises ConfigurationError if an entry with the same hash was written under other settings: a default changed.
+        """
+        for entry in self.grid.entries.values():
+            path = self.store / entry.id / ENTRY
+            described = entry.described()
+            if path.exists():
+                _same_settings(path, described)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, described)
+        self.results.mkdir(parents=True, exist_ok=True)
+        described = experiment_file.describe(self.grid)
+        if not self.experiment_file.exists() or json.loads(self.experiment_file.read_text()) != described:
+            write_json(self.experiment_file, described)
+
+    def kept_notices(self) -> list[str]:
+        """One line for each dear stage whose entries were made by other code than today's: they are kept."""
+        lines = []
+        for name, stage in STAGES.items():
+            if not stage.dear:
+                continue
+            current = module_fingerprints(name)
+            differing: dict[str, set[str]] = defaultdict(set)
+            for folder in self._stages[name]:
+                modules = self._recorded(name, folder).get("modules", current)
+                if modules != current:
+                    differing[folder] = {m for m in modules.keys() | current.keys() if modules.get(m) != current.get(m)}
+            if differing:
+                changed = ", ".join(sorted(set().union(*differing.values())))
+                lines.append(
+                    f"{name}: kept {len(differing)} of {len(self._stages[name])} entries made by other code "
+                    f"(changed since: {changed}); to make one anew, move its folder under {self.store / name} aside"
+                )
+        return lines
+
+
+def _same_settings(path: Path, described: dict[str, Any]) -> None:
+    found = json.loads(path.read_text())["settings"]
+    now = described["settings"]
+    for key in found.keys() & now.keys():
+        if found[key] != now[key]:
+            raise ConfigurationError(
+                f"{path}: made with {key} = {found[key]}, which the same configuration now reads as {now[key]}: "
+                "a default changed; state the old value in the configuration, or move the entry aside"
+            )
