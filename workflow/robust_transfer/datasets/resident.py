@@ -1,0 +1,62 @@
+"""Hold a whole split in memory as squares at the network's input size, where it is small enough for that."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from robust_transfer.datasets.arrow import Images, Split
+
+
+def square_images(split: Split, input_size: int, resize_ratio: float, *, threads: int = 1) -> Images:
+    """All images of a split, resized and cropped to squares: uint8 RGB [N, input_size, input_size, 3].
+
+    The short side is resized to round(input_size · resize_ratio), enlarged where it is smaller, by antialiased bilinear
+    interpolation; the centre is cropped. The same pixels as torchvision's `Resize` and `CenterCrop` on Pillow images.
+    """
+    if resize_ratio < 1:
+        raise ValueError(f"resize_ratio = {resize_ratio}: below 1 the crop would be larger than the image")
+    short = round(input_size * resize_ratio)
+    squares = np.empty((len(split), input_size, input_size, 3), np.uint8)
+    if split.shape is not None and min(split.shape) == short:
+        top, left = crop_origin(split.shape, input_size)
+        start = 0
+        for stack in split.stacks():
+            squares[start : start + len(stack)] = stack[:, top : top + input_size, left : left + input_size]
+            start += len(stack)
+        return squares
+
+    def place(index: int) -> None:
+        squares[index] = square(split.picture(index), input_size, short)
+
+    if threads == 1:
+        for index in range(len(split)):
+            place(index)
+    else:  # Pillow releases the GIL while it decodes and resizes
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(place, range(len(split))):
+                pass
+    return squares
+
+
+def square(picture: Image.Image, input_size: int, short: int) -> Images:
+    """One image, short side resized to `short`, then cropped in the centre: uint8 [input_size, input_size, 3]."""
+    size = resized(picture.height, picture.width, short)
+    top, left = crop_origin(size, input_size)
+    if size != (picture.height, picture.width):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(picture.crop((left, top, left + input_size, top + input_size)))
+
+
+def resized(height: int, width: int, short: int) -> tuple[int, int]:
+    """(height, width) once the short side is `short` pixels; the long side is rounded down, as torchvision does."""
+    if height <= width:
+        return short, int(short * width / height)
+    return int(short * height / width), short
+
+
+def crop_origin(size: tuple[int, int], input_size: int) -> tuple[int, int]:
+    """(top, left) of the centre crop; halves are rounded to even, as torchvision does."""
+    return round((size[0] - input_size) / 2), round((size[1] - input_size) / 2)

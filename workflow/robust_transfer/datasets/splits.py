@@ -1,0 +1,60 @@
+"""Choose images class by class: the validation split carved from train, and limits on how many images are used.
+
+All of it is a function of labels and seed, and nested: a smaller share or limit chooses a subset of a larger one.
+Random numbers are raw Philox output, which numpy promises never to change (NEP 19).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+# What the numbers are for: choices under one seed that have nothing to do with each other.
+VALIDATION, LIMIT, TEST = 1, 2, 3
+
+
+def validation_mask(
+    labels: NDArray[np.int64], fraction: float, seed: int, *, purpose: int = VALIDATION
+) -> NDArray[np.bool_]:
+    """Which images to set aside: bool [N], about `fraction` of each class.
+
+    Of a class with n images it takes `fraction`·n, rounded to nearest, but at least 1 and at most n - 1: every class
+    can still be trained on, so a class with a single image gives none away. Labels are int64 [N], 0 < fraction < 1.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction = {fraction}: a share to set aside lies between 0 and 1")
+    rank, size = _ranks(labels, seed, purpose)
+    wanted = np.floor(fraction * size + 0.5)
+    mask: NDArray[np.bool_] = rank < np.minimum(np.maximum(wanted, 1), size - 1)
+    return mask
+
+
+def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
+    """Indices of at most `limit` images, int64, ascending, spread over the classes as evenly as they allow.
+
+    Classes differ by at most one image, but for those that have no more to give; which classes get the odd images is
+    random. Raises ValueError for a limit that cannot give every class one image.
+    """
+    classes = np.unique(labels)
+    if limit < len(classes):
+        raise ValueError(
+            f"{limit} images cannot hold one of each of {len(classes)} classes; use {len(classes)} or more"
+        )
+    rank, _ = _ranks(labels, seed, LIMIT)
+    turn = np.empty(len(classes), np.int64)  # in which order classes are served within a round
+    turn[np.argsort(_random(len(classes), seed, LIMIT), kind="stable")] = np.arange(len(classes))
+    served = np.lexsort((turn[np.searchsorted(classes, labels)], rank))
+    return np.sort(served[:limit])
+
+
+def _ranks(labels: NDArray[np.int64], seed: int, purpose: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each image its random rank within its class (0, 1, …), and the number of images in that class."""
+    _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    by_class = np.lexsort((_random(len(labels), seed, purpose), inverse))
+    rank = np.empty(len(labels), np.int64)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rank, sizes[inverse]
+
+
+def _random(count: int, seed: int, purpose: int) -> NDArray[np.uint64]:
+    return np.random.Philox(key=[seed % 2**64, purpose]).random_raw(count)
