@@ -54,14 +54,14 @@ test-faults: setup
 check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakefmt --no-format-shell --check Snakefile rules
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
 format: setup
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	$(BIN)/snakefmt Snakefile rules
+	$(BIN)/snakefmt --no-format-shell Snakefile rules
 
 lock:
 	@test -x $(BIN)/uv || $(MAKE) setup

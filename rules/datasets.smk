@@ -14,4 +14,4 @@ rule datasets:
     params:
         code=WIRING.code("datasets"),
     shell:
-        "python -m robust_transfer datasets {STORE}/datasets/{wildcards.entry}" " --threads {threads}" " --log {log}"
+        "python -m robust_transfer datasets {STORE}/datasets/{wildcards.entry} --threads {threads} --log {log}"

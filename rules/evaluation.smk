@@ -16,6 +16,4 @@ rule evaluation:
     params:
         code=WIRING.code("evaluation"),
     shell:
-        "python -m robust_transfer evaluation {STORE}/evaluation/{wildcards.entry}"
-        " --threads {threads}"
-        " --log {log}"
+        "python -m robust_transfer evaluation {STORE}/evaluation/{wildcards.entry} --threads {threads} --log {log}"

@@ -17,4 +17,4 @@ rule features:
     params:
         code=WIRING.code("features"),
     shell:
-        "python -m robust_transfer features {STORE}/features/{wildcards.entry}" " --threads {threads}" " --log {log}"
+        "python -m robust_transfer features {STORE}/features/{wildcards.entry} --threads {threads} --log {log}"

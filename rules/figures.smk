@@ -20,6 +20,8 @@ rule figures:
     params:
         code=WIRING.code("figures"),
     shell:
-        "python -m robust_transfer figures {wildcards.figure} {input}"
-        " --out {RESULTS}/figures/{wildcards.figure}"
-        " --log {log}"
+        """
+        python -m robust_transfer figures {wildcards.figure} {input} \
+            --out {RESULTS}/figures/{wildcards.figure} \
+            --log {log}
+        """

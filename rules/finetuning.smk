@@ -18,6 +18,4 @@ rule finetuning:
     params:
         code=WIRING.code("finetuning"),
     shell:
-        "python -m robust_transfer finetuning {STORE}/finetuning/{wildcards.entry}"
-        " --threads {threads}"
-        " --log {log}"
+        "python -m robust_transfer finetuning {STORE}/finetuning/{wildcards.entry} --threads {threads} --log {log}"

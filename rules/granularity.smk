@@ -16,6 +16,4 @@ rule granularity:
     params:
         code=WIRING.code("granularity"),
     shell:
-        "python -m robust_transfer granularity {STORE}/granularity/{wildcards.entry}"
-        " --threads {threads}"
-        " --log {log}"
+        "python -m robust_transfer granularity {STORE}/granularity/{wildcards.entry} --threads {threads} --log {log}"

@@ -18,6 +18,4 @@ rule pretraining:
     params:
         code=WIRING.code("pretraining"),
     shell:
-        "python -m robust_transfer pretraining {STORE}/pretraining/{wildcards.entry}"
-        " --threads {threads}"
-        " --log {log}"
+        "python -m robust_transfer pretraining {STORE}/pretraining/{wildcards.entry} --threads {threads} --log {log}"

@@ -16,4 +16,4 @@ rule probing:
     params:
         code=WIRING.code("probing"),
     shell:
-        "python -m robust_transfer probing {STORE}/probing/{wildcards.entry}" " --threads {threads}" " --log {log}"
+        "python -m robust_transfer probing {STORE}/probing/{wildcards.entry} --threads {threads} --log {log}"

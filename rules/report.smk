@@ -12,4 +12,4 @@ rule report:
     params:
         code=WIRING.code("report"),
     shell:
-        "python -m robust_transfer report {input}" " --out {output}" " --log {log}"
+        "python -m robust_transfer report {input} --out {output} --log {log}"

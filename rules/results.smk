@@ -15,8 +15,10 @@ rule results:
         code=WIRING.code("results"),
         experiment=WIRING.experiment_digest,
     shell:
-        "python -m robust_transfer results {RESULTS}/experiment.json"
-        " --store {STORE}"
-        " --results {output.results}"
-        " --timings {output.timings}"
-        " --log {log}"
+        """
+        python -m robust_transfer results {RESULTS}/experiment.json \
+            --store {STORE} \
+            --results {output.results} \
+            --timings {output.timings} \
+            --log {log}
+        """

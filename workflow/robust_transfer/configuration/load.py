@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ def validate(merged: Mapping[str, Any], paths: Sequence[Path] = ()) -> Experimen
         raise ConfigurationError("\n".join(_lines(error.errors(), merged, paths))) from None
 
 
-def _lines(errors: Iterable[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
+def _lines(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
+    # A list whose items are wrong counts as too short besides: only the items are worth a line.
+    errors = [e for e in errors if not any(o["loc"][: len(e["loc"])] == e["loc"] != o["loc"] for o in errors)]
     return [f"{_file_of(_keys(e['loc'], merged), paths)}: {_line(e, _keys(e['loc'], merged), merged)}" for e in errors]
 
 
