@@ -43,12 +43,12 @@ rule all:
         RESULTS / "summary.txt",
 
 
-# One target a figure or table: `snakemake headline`, `snakemake width`, …
+# One target a figure or table: `snakemake figure_headline`, `snakemake figure_width`, …
 for figure in DRAW:
 
     rule:
         name:
-            figure
+            f"figure_{figure}"
         input:
             RESULTS / "figures" / f"{figure}.png",
 

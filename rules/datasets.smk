@@ -7,11 +7,14 @@ rule datasets:
         test=STORE / "datasets" / "{entry}" / "test.arrow",
     log:
         STORE / "datasets" / "{entry}" / "datasets.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=240,
     params:
+        entry=subpath(output.card, parent=True),
         code=WIRING.code("datasets"),
     shell:
-        "python -m robust_transfer datasets {STORE}/datasets/{wildcards.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer datasets {params.entry} --threads {threads} --log {log}"

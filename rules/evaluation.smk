@@ -8,12 +8,15 @@ rule evaluation:
         metrics=STORE / "evaluation" / "{entry}" / "metrics.json",
     log:
         STORE / "evaluation" / "{entry}" / "evaluation.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=240,
         gpu=1,
     params:
+        entry=subpath(output.card, parent=True),
         code=WIRING.code("evaluation"),
     shell:
-        "python -m robust_transfer evaluation {STORE}/evaluation/{wildcards.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer evaluation {params.entry} --threads {threads} --log {log}"

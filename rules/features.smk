@@ -9,12 +9,15 @@ rule features:
         test=STORE / "features" / "{entry}" / "test.arrow",
     log:
         STORE / "features" / "{entry}" / "features.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=240,
         gpu=1,
     params:
+        entry=subpath(output.card, parent=True),
         code=WIRING.code("features"),
     shell:
-        "python -m robust_transfer features {STORE}/features/{wildcards.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer features {params.entry} --threads {threads} --log {log}"

@@ -14,14 +14,17 @@ rule figures:
         csv=RESULTS / "figures" / "{figure}.csv",
     log:
         RESULTS / "logs" / "{figure}.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     resources:
         mem_mb=memory(2000),
         runtime=60,
     params:
+        stem=subpath(output.png, strip_suffix=".png"),
         code=WIRING.code("figures"),
     shell:
         """
         python -m robust_transfer figures {wildcards.figure} {input} \
-            --out {RESULTS}/figures/{wildcards.figure} \
+            --out {params.stem} \
             --log {log}
         """

@@ -10,12 +10,15 @@ rule finetuning:
         epochs=STORE / "finetuning" / "{entry}" / "epochs.csv",
     log:
         STORE / "finetuning" / "{entry}" / "finetuning.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=1440,
         gpu=1,
     params:
+        entry=subpath(output.card, parent=True),
         code=WIRING.code("finetuning"),
     shell:
-        "python -m robust_transfer finetuning {STORE}/finetuning/{wildcards.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer finetuning {params.entry} --threads {threads} --log {log}"

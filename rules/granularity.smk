@@ -9,11 +9,14 @@ rule granularity:
         test=STORE / "granularity" / "{entry}" / "test.arrow",
     log:
         STORE / "granularity" / "{entry}" / "granularity.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=240,
     params:
+        entry=subpath(output.card, parent=True),
         code=WIRING.code("granularity"),
     shell:
-        "python -m robust_transfer granularity {STORE}/granularity/{wildcards.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer granularity {params.entry} --threads {threads} --log {log}"

@@ -10,12 +10,15 @@ rule pretraining:
     log:
         STORE / "pretraining" / "{entry}" / "pretraining.log",
     priority: 10
+    conda:
+        "../envs/robust-transfer.yaml"
     threads: 1
     resources:
         mem_mb=memory(4000),
         runtime=2880,
         gpu=1,
     params:
+        entry=subpath(output.card, parent=True),
         code=WIRING.code("pretraining"),
     shell:
-        "python -m robust_transfer pretraining {STORE}/pretraining/{wildcards.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer pretraining {params.entry} --threads {threads} --log {log}"

@@ -9,11 +9,14 @@ rule probing:
         predictions=STORE / "probing" / "{entry}" / "predictions.parquet",
     log:
         STORE / "probing" / "{entry}" / "probing.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     threads: 1
     resources:
         mem_mb=memory(8000),
         runtime=240,
     params:
+        entry=subpath(output.card, parent=True),
         code=WIRING.code("probing"),
     shell:
-        "python -m robust_transfer probing {STORE}/probing/{wildcards.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer probing {params.entry} --threads {threads} --log {log}"

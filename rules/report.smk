@@ -6,6 +6,8 @@ rule report:
         RESULTS / "summary.txt",
     log:
         RESULTS / "logs" / "report.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     resources:
         mem_mb=memory(1000),
         runtime=30,

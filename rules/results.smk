@@ -8,16 +8,20 @@ rule results:
         timings=RESULTS / "timings.parquet",
     log:
         RESULTS / "logs" / "results.log",
+    conda:
+        "../envs/robust-transfer.yaml"
     resources:
         mem_mb=memory(4000),
         runtime=60,
     params:
+        folder=subpath(output.results, parent=True),
+        store=str(STORE),
         code=WIRING.code("results"),
         experiment=WIRING.experiment_digest,
     shell:
         """
-        python -m robust_transfer results {RESULTS}/experiment.json \
-            --store {STORE} \
+        python -m robust_transfer results {params.folder}/experiment.json \
+            --store {params.store} \
             --results {output.results} \
             --timings {output.timings} \
             --log {log}

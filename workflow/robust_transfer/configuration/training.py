@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from robust_transfer.configuration.base import ALWAYS, Model
 from robust_transfer.configuration.datasets import Preprocessing
 from robust_transfer.configuration.eps import Eps
+from robust_transfer.networks.names import check_architecture
+
+
+def _architecture(name: str) -> str:
+    check_architecture(name)
+    return name
+
 
 Architecture = Annotated[
     str,
+    AfterValidator(_architecture),
     Field(
-        pattern=r"^[a-z][a-z0-9_]*$",
         description="A torchvision classification network by name (resnet18, wide_resnet50_2, …), or a small "
-        "CIFAR-style one: resnet8_w16 is a ResNet of 8 layers (6n + 2) and width 16.",
+        "CIFAR-style one: resnet8_w16 is a ResNet of 8 layers (6n + 2) and width 16."
     ),
 ]
 Norm = Literal["l2", "linf"]
