@@ -1,4 +1,3 @@
-import os
 import sys
 from pathlib import Path
 
@@ -7,21 +6,21 @@ from snakemake.utils import min_version
 
 min_version("9.20")
 
-# Every job, here or on a cluster, runs `python -m robust_transfer …` with this Python and the package beside this file.
-PACKAGE = str(Path(workflow.basedir) / "workflow")
-sys.path.insert(0, PACKAGE)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, os.environ.get("PYTHONPATH")]))
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+PACKAGE = Path(workflow.basedir) / "workflow"
+DEFAULT = Path(workflow.basedir) / "config.yaml"
+sys.path.insert(0, str(PACKAGE))
 
 
-configfile: Path(workflow.basedir) / "config.yaml"
+configfile: DEFAULT
 
 
 from robust_transfer.configuration.load import ConfigurationError
-from robust_transfer.wiring import memory, wire
+from robust_transfer.wiring import export_environment, memory, wire
+
+export_environment(PACKAGE)
 
 try:
-    WIRING = wire(config, workflow.configfiles, main=workflow.is_main_process)
+    WIRING = wire(config, DEFAULT, workflow.configfiles, main=workflow.is_main_process)
 except ConfigurationError as error:
     raise WorkflowError(str(error))
 STORE = WIRING.store

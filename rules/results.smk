@@ -15,13 +15,11 @@ rule results:
         runtime=60,
     params:
         folder=subpath(output.results, parent=True),
-        store=str(STORE),
         code=WIRING.code("results"),
         experiment=WIRING.experiment_digest,
     shell:
         """
         python -m robust_transfer results {params.folder}/experiment.json \
-            --store {params.store} \
             --results {output.results} \
             --timings {output.timings} \
             --log {log}

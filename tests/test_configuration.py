@@ -60,7 +60,8 @@ MISTAKES = [
     (grid(modes=["full"]), ["grid[0].modes[0] = full", "fixed-feature or full-network"]),
     (grid(views=[32]), ["grid[0].views[0] = 32", "smaller than input_size 32", "use 8, 12 or 16"]),
     (grid(views=["small"]), ["grid[0].views[0] = small", "`native` or a short side in pixels"]),
-    (grid(architectures=["ResNet 18"]), ["grid[0].architectures[0] = ResNet 18", "pattern"]),
+    (grid(architectures=["resnet_18"]), ["grid[0].architectures[0] = resnet_18", "did you mean resnet18"]),
+    (grid(architectures=["resnet9_w16"]), ["grid[0].architectures[0] = resnet9_w16", "6n + 2", "resnet8_w16"]),
     ({"grid": []}, ["grid", "at least 1"]),
     ({"source": "imagenet"}, ["source = imagenet", "no such dataset; datasets defines coarse"]),
     ({"targets": ["coarse", "coarse"]}, ["targets = coarse, coarse", "named twice"]),
@@ -97,7 +98,7 @@ def test_a_mistake_gets_one_message_that_names_key_value_and_mend(tmp_path: Path
         load([DEFAULT, overlay])
     message = str(error.value)
     assert len(message.splitlines()) == 1, message
-    assert message.startswith((f"{overlay}: ", f"{DEFAULT}: ")), message
+    assert message.startswith(f"{overlay}: "), message
     for word in words:
         assert word in message
 
@@ -108,6 +109,13 @@ def test_the_message_names_the_file_that_states_the_mistake(tmp_path: Path) -> N
     bad.write_text("pretraining: {training: {epochs: -3}}\n")
     with pytest.raises(ConfigurationError, match=re.escape(f"{bad}: pretraining.training.epochs = -3")):
         load([DEFAULT, bad, good])
+
+
+def test_a_mistake_on_the_command_line_is_called_so() -> None:
+    with pytest.raises(ConfigurationError, match=r"^--config: source = nothing"):
+        validate(overlaid({"source": "nothing"}), [DEFAULT])
+    with pytest.raises(ConfigurationError, match=r"^--config: epochs = 3: unknown key"):
+        validate(overlaid({"epochs": 3}), [DEFAULT])
 
 
 def test_every_mistake_is_listed(tmp_path: Path) -> None:

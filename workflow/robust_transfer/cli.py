@@ -128,7 +128,6 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     results = commands.add_parser("results", help="collect the measured numbers of an experiment in one table")
     results.add_argument("experiment", type=Path, help="results/<experiment>/experiment.json")
-    results.add_argument("--store", type=Path, required=True, help="folder of the entries")
     results.add_argument("--results", type=Path, required=True, help="parquet file to write: a row a number")
     results.add_argument("--timings", type=Path, required=True, help="parquet file to write: a row an entry")
     _add_log(results)
@@ -223,8 +222,9 @@ def _device(asked: str) -> str:
 
 def _run_results(args: argparse.Namespace) -> None:
     from robust_transfer.results import collect
+    from robust_transfer.store import read_json
 
-    collect(args.experiment, args.store, args.results, args.timings)
+    collect(args.experiment, Path(read_json(args.experiment)["store"]), args.results, args.timings)
 
 
 def _run_figures(args: argparse.Namespace) -> None:

@@ -59,7 +59,7 @@ class Entry:
 
     def card(self) -> dict[str, Any]:
         """The entry's `card.json`."""
-        card: dict[str, Any] = _read_json(self.path / CARD)
+        card: dict[str, Any] = read_json(self.path / CARD)
         return card
 
     def facts(self) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def open_entry(path: Path) -> Entry:
             f"{path}: no {ENTRY} there; write the entries of an experiment with "
             "`python -m robust_transfer entries --write`"
         )
-    described = _read_json(path / ENTRY)
+    described = read_json(path / ENTRY)
     return Entry(path, described["stage"], described["settings"], described["inputs"])
 
 
@@ -200,7 +200,8 @@ def provenance() -> dict[str, str]:
     return found
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """A JSON file's content; raises StoreError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

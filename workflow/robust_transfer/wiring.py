@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -17,15 +18,22 @@ from robust_transfer.stages import RESULT_MODULES, STAGES
 from robust_transfer.store import CARD, ENTRY, TIMING, write_json
 
 
-def wire(config: dict[str, Any], files: Iterable[str | Path], main: bool) -> Wiring:
-    """Plan the experiment that Snakemake's merged `config` describes; `files` are where it came from.
+def wire(config: dict[str, Any], default: Path, overlays: Iterable[str | Path], main: bool) -> Wiring:
+    """Plan the experiment that Snakemake's merged `config` describes: the default file's, and what lies over it.
 
     In the main process the notices about kept entries go to the terminal. Raises ConfigurationError.
     """
-    wiring = Wiring(plan(validate(config, [Path(file) for file in files])))
+    files = [default, *(Path(file) for file in overlays if Path(file) != default)]
+    wiring = Wiring(plan(validate(config, files)))
     for line in wiring.kept_notices() if main else ():
         print(line, file=sys.stderr)
     return wiring
+
+
+def export_environment(package: Path) -> None:
+    """Let every job of this run, here or on a cluster, find this Python and the package in that folder."""
+    for variable, first in (("PYTHONPATH", package), ("PATH", Path(sys.executable).parent)):
+        os.environ[variable] = os.pathsep.join(filter(None, [str(first), os.environ.get(variable)]))
 
 
 def memory(megabytes: int) -> Callable[[Any, int], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic_core import ErrorDetails
 from robust_transfer.configuration.experiment import Experiment
 
 Key = tuple[int | str, ...]
+NOWHERE = object()
 
 
 class ConfigurationError(ValueError):
@@ -65,10 +67,21 @@ def validate(merged: Mapping[str, Any], paths: Sequence[Path] = ()) -> Experimen
 def _lines(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
     # A list whose items are wrong counts as too short besides: only the items are worth a line.
     errors = [e for e in errors if not any(o["loc"][: len(e["loc"])] == e["loc"] != o["loc"] for o in errors)]
-    return [f"{_file_of(_keys(e['loc'], merged), paths)}: {_line(e, _keys(e['loc'], merged), merged)}" for e in errors]
+    lines = []
+    for error in errors:
+        key = _keys(error["loc"], merged)
+        line = _line(error, key)
+        lines.append(f"{_file_of(key or _stated_key(line), merged, paths)}: {line}")
+    return lines
 
 
-def _line(error: ErrorDetails, key: Key, merged: Mapping[str, Any]) -> str:
+def _stated_key(line: str) -> Key:
+    """The key that a message about the whole file begins with: `grid[0].views[1] = …` is ("grid", 0, "views", 1)."""
+    steps = re.findall(r"(\w+)|\[(\d+)\]", line.split(" ", 1)[0].rstrip(":"))
+    return tuple(int(index) if index else name for name, index in steps)
+
+
+def _line(error: ErrorDetails, key: Key) -> str:
     value = error["input"]
     name = _dotted(key)
     if error["type"] == "missing":
@@ -154,23 +167,25 @@ def _keys(location: Sequence[int | str], merged: Any) -> Key:
     return tuple(found)
 
 
-def _file_of(key: Key, paths: Sequence[Path]) -> str:
-    """The last file that states the key, or its nearest enclosing one."""
+def _file_of(key: Key, merged: Mapping[str, Any], paths: Sequence[Path]) -> str:
+    """The last file that states the key, or its nearest enclosing one; `--config` if no file has the value."""
     contents = [(path, read_yaml(path)) for path in paths]
     for depth in range(len(key), 0, -1):
+        value = _at(merged, key[:depth])
         for path, content in reversed(contents):
-            if _holds(content, key[:depth]):
-                return str(path)
-    return str(paths[-1]) if paths else "configuration"
+            found = _at(content, key[:depth])
+            if found is not NOWHERE:
+                return str(path) if found == value or isinstance(found, Mapping) else "--config"
+    return "--config" if key and _at(merged, key[:1]) is not NOWHERE else str(paths[-1] if paths else "configuration")
 
 
-def _holds(content: Any, key: Key) -> bool:
+def _at(content: Any, key: Key) -> Any:
     for step in key:
         try:
             content = content[step]
         except (KeyError, IndexError, TypeError):
-            return False
-    return True
+            return NOWHERE
+    return content
 
 
 def _dotted(key: Key) -> str:
