@@ -175,7 +175,7 @@ def _file_of(key: Key, merged: Mapping[str, Any], paths: Sequence[Path]) -> str:
         for path, content in reversed(contents):
             found = _at(content, key[:depth])
             if found is not NOWHERE:
-                return str(path) if found == value or isinstance(found, Mapping) else "--config"
+                return str(path) if repr(found) == repr(value) or isinstance(found, Mapping) else "--config"
     return "--config" if key and _at(merged, key[:1]) is not NOWHERE else str(paths[-1] if paths else "configuration")
 
 
