@@ -84,9 +84,13 @@ class Split:
         return decode(stored.data) if self.shape is None else stored.reshape(*self.shape, 3).copy()
 
     def picture(self, index: int) -> Image.Image:
-        """One image as a Pillow image in mode RGB; saves a copy where Pillow is to go on with it."""
+        """One image as a Pillow image in mode RGB."""
         stored = self._stored(index)
         return _rgb(stored.data) if self.shape is None else Image.fromarray(stored.reshape(*self.shape, 3))
+
+    def stored(self, index: int) -> bytes | Image.Image:
+        """One image as it is stored: the bytes of an encoded file, or a picture where images are stored raw."""
+        return bytes(self._stored(index)) if self.shape is None else self.picture(index)
 
     def size(self, index: int) -> tuple[int, int]:
         """(height, width) of one image, without decoding it."""

@@ -120,9 +120,9 @@ def store_splits(
 ) -> dict[str, Any]:
     """Write every split into the draft and return what the card says of them; `name` is what the log calls them.
 
-    Facts: classes, counts, shape, short_side, encoding, images_per_class (least and most), classes_without_test,
-    checksums. The draft's timing gets images and images_per_second. Raises DatasetError if a class is left without
-    training images.
+    Facts: classes, counts, shape, short_side, encoding, images_per_class (least and most), classes_without_train
+    and classes_without_test (names),
+    checksums. The draft's timing gets images and images_per_second.
     """
     counts, checksums, per_class, short_sides = {}, {}, {}, []
     start = time.monotonic()
@@ -135,9 +135,6 @@ def store_splits(
                 short_sides.append(min(item.size))
         counts[split], checksums[split] = len(labels), writer.checksums
         per_class[split] = np.bincount(labels, minlength=len(classes))
-    untrained = [classes[i] for i in np.flatnonzero(per_class["train"] == 0)]
-    if untrained:
-        raise DatasetError(f"{name}: no training images of {', '.join(untrained)}; add some, or remove the class")
     seconds = time.monotonic() - start
     draft.timing.update(images=len(short_sides), images_per_second=round(len(short_sides) / max(seconds, 1e-9), 1))
     return {
@@ -147,6 +144,7 @@ def store_splits(
         "short_side": _summary(short_sides),
         "encoding": "raw" if shape else "encoded",
         "images_per_class": {split: {"min": int(n.min()), "max": int(n.max())} for split, n in per_class.items()},
+        "classes_without_train": [classes[i] for i in np.flatnonzero(per_class["train"] == 0)],
         "classes_without_test": [classes[i] for i in np.flatnonzero(per_class["test"] == 0)],
         "checksums": checksums,
     }
