@@ -1,0 +1,171 @@
+"""Threat models and projected gradient descent (Madry et al. 2018) on images in [0, 1]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_transfer import randomness
+from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.training import Attack, Norm
+
+_TINY = 1e-12  # below any norm that matters; a zero gradient stays zero instead of becoming NaN
+
+
+@dataclass(frozen=True)
+class L2:
+    """Perturbations of Euclidean norm at most `eps`, in [0, 1] pixel units over all pixels and channels."""
+
+    eps: float
+    norm: Norm = "l2"
+
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest point of the ball, by image: float [N, 3, H, W] to the same."""
+        return delta * (self.eps / _norms(delta).clamp_min(self.eps))
+
+    def step(self, gradient: Tensor, size: float) -> Tensor:
+        """A step of Euclidean length `size` along the gradient, by image; nothing where the gradient is zero."""
+        return gradient * (size / _norms(gradient).clamp_min(_TINY))
+
+    def random_start(self, keys: Tensor, like: Tensor) -> Tensor:
+        """A uniform point of the ball for each image: a function of `keys` (int64 [N]) and the pixel alone."""
+        bits = _pixel_bits(keys, like)
+        # Sums of four uniform 16-bit numbers, nearly Gaussian and the same integers on every device, give a direction.
+        parts = torch.stack([(bits >> shift) & 0xFFFF for shift in (0, 16, 32, 48)]).sum(0)
+        direction = (parts - 2 * 0xFFFF).to(like.dtype)
+        radius = randomness.uniform(keys, torch.full_like(keys, -1)) ** (1 / like[0].numel())
+        return direction * (self.eps * radius.to(like.dtype).view(-1, 1, 1, 1) / _norms(direction))
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Perturbations of at most `eps` in every pixel and channel, in [0, 1] pixel units."""
+
+    eps: float
+    norm: Norm = "linf"
+
+    def project(self, delta: Tensor) -> Tensor:
+        """The nearest point of the ball: float [N, 3, H, W] to the same."""
+        return delta.clamp(-self.eps, self.eps)
+
+    def step(self, gradient: Tensor, size: float) -> Tensor:
+        """A step of `size` in every pixel, by the gradient's sign."""
+        return gradient.sign() * size
+
+    def random_start(self, keys: Tensor, like: Tensor) -> Tensor:
+        """A uniform point of the ball for each image: a function of `keys` (int64 [N]) and the pixel alone."""
+        unit = ((_pixel_bits(keys, like) >> 40) & 0xFFFFFF).to(like.dtype) * 2.0**-24
+        return (2 * unit - 1) * self.eps
+
+
+Threat = L2 | Linf
+
+
+def threat_model(norm: Norm, eps: str) -> Threat:
+    """The threat model of a norm and a canonical eps (`0.25`, `4/255`)."""
+    return L2(eps_value(eps)) if norm == "l2" else Linf(eps_value(eps))
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Random starts of a batch: functions of (seed, epoch, image index, restart, pixel), whatever the batch."""
+
+    seed: int
+    epoch: int
+    indices: Tensor
+    """int64 [N], the images' numbers in their dataset, on the images' device."""
+
+    def keys(self, restart: int) -> Tensor:
+        """A key for each image: int64 [N]."""
+        return randomness.bits(randomness.key(self.seed, randomness.START, self.epoch, restart), self.indices)
+
+
+def pgd(
+    network: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: Attack, starts: Starts | None = None
+) -> Tensor:
+    """Adversarial images: float [N, 3, H, W] in [0, 1], within `threat` of `images`, of higher cross-entropy.
+
+    `images` are float [N, 3, H, W] in [0, 1], `labels` int64 [N]; `network` maps images to logits and is attacked in
+    eval mode, as in the library the paper used (MadryLab robustness, `attacker.py`), then set back to the mode it was
+    in. Steps follow each image's own gradient (normalised for L2, its sign for Linf), are projected on the ball and
+    clamped to [0, 1]. With `attack.use_best` the iterate of highest loss counts for each image, the start included;
+    of several restarts, the one of highest loss. Runs under the caller's autocast. `starts` is needed for
+    `attack.random_start`, else ValueError. An eps of 0 returns `images`.
+    """
+    if threat.eps == 0:
+        return images
+    if attack.random_start and starts is None:
+        raise ValueError("random_start: true needs `starts`, the seed, epoch and numbers of the images")
+    size = threat.eps * (attack.relative_step_size or 2 / attack.steps)
+    keep_worst = attack.use_best or attack.restarts > 1
+    worst, worst_loss = images, torch.full(labels.shape, -torch.inf, device=images.device)
+    with attacked(network):
+        for restart in range(attack.restarts):
+            found = images
+            if attack.random_start and starts is not None:
+                found = (images + threat.random_start(starts.keys(restart), images)).clamp_(0, 1)
+            for _ in range(attack.steps):
+                loss, gradient = _loss_and_gradient(network, found, labels)
+                if attack.use_best:
+                    worst, worst_loss = _worse(worst, worst_loss, found, loss)
+                moved = threat.project(found + threat.step(gradient, size) - images)
+                found = moved.add_(images).clamp_(0, 1)
+            if not keep_worst:
+                return found
+            with torch.no_grad():
+                worst, worst_loss = _worse(worst, worst_loss, found, _losses(network, found, labels))
+    return worst
+
+
+@contextmanager
+def attacked(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode and its parameters without gradients, which saves a third of a step; then as before."""
+    training = [module for module in network.modules() if module.training]
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    network.eval()
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
+
+
+def _losses(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(network(images).float(), labels, reduction="none")
+
+
+def _loss_and_gradient(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    images = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        losses = _losses(network, images, labels)
+        # The sum gives each image its own gradient, whatever else is in the batch.
+        (gradient,) = torch.autograd.grad(losses.sum(), images)
+    return losses.detach(), gradient
+
+
+def _worse(worst: Tensor, worst_loss: Tensor, found: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+    # lerp at weights 0 and 1 gives its ends exactly, and is five times as fast as where with a broadcast condition
+    # (AMD EPYC, one core: 0.05 ms against 0.27 ms for 128 images of 32 pixels).
+    replace = (loss > worst_loss).to(found.dtype).view(-1, 1, 1, 1)
+    return torch.lerp(worst, found, replace), torch.maximum(worst_loss, loss)
+
+
+def _norms(x: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+    return norms
+
+
+def _pixel_bits(keys: Tensor, like: Tensor) -> Tensor:
+    """Random int64 in the shape of `like` [N, 3, H, W]; pixels are counted in the order height, width, channel."""
+    _, channels, height, width = like.shape
+    counters = torch.arange(height * width * channels, device=like.device).view(1, height, width, channels)
+    return randomness.bits(keys.view(-1, 1, 1, 1), counters).permute(0, 3, 1, 2)

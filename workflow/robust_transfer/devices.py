@@ -1,0 +1,49 @@
+"""What a job asks of its device: threads, memory, precision."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import sys
+
+import torch
+
+from robust_transfer.configuration.training import Precision
+
+_MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
+
+
+def prepare(device: str, threads: int) -> torch.device:
+    """Give torch its threads and make large tensors cheap to allocate; returns the device."""
+    torch.set_num_threads(threads)
+    _keep_freed_memory()
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
+    return torch.device(device)
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """The context in which a network computes at that precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory so far: of the device if it is a GPU, else of the process."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse the memory of freed tensors rather than return it to the kernel and fault it in again.
+
+    Activations of a training step are a few MB each, above the size from which malloc maps fresh pages every time.
+    Measured on one core of an AMD EPYC (resnet8_w16, 128 images of 32 pixels, bf16): a gradient of the attack takes
+    55 ms instead of 67.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "gnu_get_libc_version"):
+            for option, value in _MALLOPT.values():
+                libc.mallopt(option, value)

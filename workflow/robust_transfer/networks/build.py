@@ -1,0 +1,127 @@
+"""Networks by name: a body, the normalisation in front of it, and a linear head behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robust_transfer.networks.names import check_architecture, small_resnet
+from robust_transfer.networks.small_resnet import SmallResNet
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# torchvision's two networks with auxiliary heads get them left out, and the initialisation they had in its papers.
+_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+class Normalise(nn.Module):
+    """(image - mean) / std by channel, so that everything outside the network speaks of pixels in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images float [N, 3, H, W] in [0, 1] to the same shape, normalised."""
+        return (images - self.mean) / self.std
+
+
+class Network(nn.Module):
+    """A classifier of images float [N, 3, H, W] in [0, 1]: `head(body(normalise(images)))`."""
+
+    def __init__(self, architecture: str, body: nn.Module, features_n: int, classes: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.normalise = Normalise()
+        self.body = body
+        self.head = nn.Linear(features_n, classes)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, the outputs of the head."""
+        return self.head.out_features
+
+    @property
+    def parameters_n(self) -> int:
+        """Number of trainable parameters, the head's included."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def features(self, images: Tensor) -> Tensor:
+        """Activations [N, D] in front of the head, of images float [N, 3, H, W] in [0, 1]."""
+        found: Tensor = self.body(self.normalise(images))
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    def replace_head(self, classes: int, *, seed: int = 0) -> None:
+        """Put a fresh head for so many classes in place of this one, initialised from `seed` as nn.Linear is."""
+        old = self.head.weight
+        with _seeded(seed):
+            self.head = nn.Linear(self.head.in_features, classes).to(device=old.device, dtype=old.dtype)
+
+
+def build(architecture: str, classes: int, *, seed: int = 0) -> Network:
+    """A network by name, freshly initialised from `seed` on the CPU, in train mode.
+
+    `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a torchvision classification network (`resnet18`) or
+    `wide_resnet50_4`. The global random state is left as it was. Raises ValueError, naming a near match and what
+    exists, for any other name.
+    """
+    check_architecture(architecture)
+    with _seeded(seed):
+        if small := small_resnet(architecture):
+            body: nn.Module = SmallResNet(*small)
+            features_n = 4 * small[1]
+        else:
+            body = _torchvision(architecture)
+            features_n = _cut_head(body)
+        return Network(architecture, body, features_n, classes)
+
+
+def _torchvision(architecture: str) -> nn.Module:
+    import torchvision.models  # 5 s of CPU time: only where a network of its is asked for
+
+    if architecture == "wide_resnet50_4":  # as in the paper's code: WRN-50-2 has width_per_group 128
+        resnet: nn.Module = torchvision.models.ResNet(
+            torchvision.models.resnet.Bottleneck, [3, 4, 6, 3], width_per_group=256
+        )
+        return resnet
+    network: nn.Module = torchvision.models.get_model(architecture, weights=None, **_ARGUMENTS.get(architecture, {}))
+    return network
+
+
+def _cut_head(network: nn.Module) -> int:
+    """Replace the last linear layer, which is the last layer altogether, by an identity; returns its input width.
+
+    `fc` in ResNets and ShuffleNets, `classifier`, `classifier.1` or `classifier.6` elsewhere: what they share is that
+    no linear layer is registered after it.
+    """
+    path, head = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
+    network.set_submodule(path, nn.Identity())
+    return head.in_features
+
+
+class _seeded:  # noqa: N801
+    """The global CPU random state seeded for a block, and afterwards as it was before."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._before = torch.get_rng_state()
+        torch.default_generator.manual_seed(self._seed)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_rng_state(self._before)

@@ -1,0 +1,68 @@
+"""Counter-based randomness: a number is a function of (seed, purpose, epoch, image, …), never of what was drawn before.
+
+So order, augmentation and random starts do not depend on workers, batches, the resume point or the device. The
+generator is SplitMix64 (Steele, Lea and Flood 2014) in int64 arithmetic, which wraps alike on every device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_MASK = (1 << 64) - 1
+
+# What numbers are for: streams under one seed that have nothing to do with each other.
+ORDER, AUGMENTATION, START = 1, 2, 3
+
+
+def key(*parts: int) -> int:
+    """One 64-bit key from a few integers, such as seed, stream and epoch."""
+    state = 0
+    for part in parts:
+        state = _mix_int((state + (part & _MASK) * _GAMMA + _GAMMA) & _MASK)
+    return state
+
+
+def bits(keys: int | Tensor, counters: Tensor) -> Tensor:
+    """Random int64 (all 64 bits), for a key (int, or int64 tensor) at counters (int64 tensor), which broadcast."""
+    base = _signed(keys) if isinstance(keys, int) else keys
+    return _mix(base + (counters + 1) * _signed(_GAMMA))
+
+
+def uniform(keys: int | Tensor, counters: Tensor) -> Tensor:
+    """Random float64 in [0, 1), 53 bits, for a key at counters, which broadcast."""
+    return _shift(bits(keys, counters), 11).to(torch.float64) * 2.0**-53
+
+
+def order(seed: int, epoch: int, n: int) -> Tensor:
+    """The order of n images in an epoch: int64 [n], a permutation, on the CPU."""
+    return torch.argsort(bits(key(seed, ORDER, epoch), torch.arange(n)), stable=True)
+
+
+def per_image(seed: int, stream: int, epoch: int, indices: Tensor, columns: int) -> Tensor:
+    """A row of `columns` random numbers in [0, 1) for each image index (int64 [B]): float64 [B, columns]."""
+    keys = bits(key(seed, stream, epoch), indices)
+    return uniform(keys[:, None], torch.arange(columns, device=indices.device)[None])
+
+
+def _mix(x: Tensor) -> Tensor:
+    for shift, factor in _MIX:
+        x = (x ^ _shift(x, shift)) * _signed(factor)
+    return x ^ _shift(x, 31)
+
+
+def _mix_int(x: int) -> int:
+    for shift, factor in _MIX:
+        x = ((x ^ (x >> shift)) * factor) & _MASK
+    return x ^ (x >> 31)
+
+
+def _shift(x: Tensor, by: int) -> Tensor:
+    """Logical shift to the right; torch's own shift of int64 keeps the sign."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
