@@ -65,7 +65,7 @@ include: "rules/report.smk"
 
 
 onstart:
-    WIRING.write_entries()
+    WIRING.prepare()
 
 
 onsuccess:

@@ -113,6 +113,22 @@ class Wiring:
         if summary.exists():
             print(summary.read_text(), file=sys.stderr)
 
+    def prepare(self) -> None:
+        """Before the first job: check that data is where the configuration says, and describe the entries."""
+        self._check_origins()
+        self.write_entries()
+
+    def _check_origins(self) -> None:
+        for entry in self.grid.entries.values():
+            if entry.stage != "datasets" or (self.store / entry.id / CARD).exists():
+                continue
+            path = getattr(getattr(entry.settings, "origin", None), "path", None)
+            if path is not None and not Path(path).is_dir():
+                raise ConfigurationError(
+                    f"datasets.{entry.name}.origin.path = {path}: no such folder (from {Path.cwd()}); "
+                    "put or link the images there, or write where they are"
+                )
+
     def write_entries(self) -> None:
         """Write `entry.json` of every entry that has none, and the experiment file.
 

@@ -1,0 +1,167 @@
+"""The grid: names, hashes and what an experiment consists of."""
+
+from collections import Counter
+
+import pytest
+import yaml
+from conftest import ROOT
+from robust_transfer.configuration.load import merge, validate
+from robust_transfer.grid import Grid, plan
+
+SMALL = {
+    "experiment": "small",
+    "input_size": 32,
+    "datasets": {
+        "objects": {"origin": {"kind": "shapes", "task": "objects", "train": 100, "test": 50}},
+        "coarse": {"origin": {"kind": "shapes", "task": "coarse", "train": 100, "test": 50}},
+        "fine": {"origin": {"kind": "shapes", "task": "fine", "train": 100, "test": 50}},
+    },
+    "source": "objects",
+    "targets": ["coarse", "fine"],
+    "grid": [{"architectures": ["resnet8_w8"], "eps": [0, 0.25]}],
+}
+
+# Golden: an entry made under one of these hashes must be found again for ever. Lines may be added, never changed.
+GOLDEN = {
+    "datasets/objects": "",
+}
+
+
+def planned(**over: object) -> Grid:
+    configuration = yaml.safe_load(yaml.safe_dump(SMALL))
+    merge(configuration, over)
+    return plan(validate(configuration))
+
+
+def counts(grid: Grid) -> Counter[str]:
+    return Counter(entry.stage for entry in grid.entries.values())
+
+
+def hashes(grid: Grid) -> set[str]:
+    return set(grid.entries)
+
+
+def test_counts_of_a_small_experiment() -> None:
+    assert counts(planned()) == {
+        "datasets": 3,
+        "pretraining": 2,
+        "evaluation": 2,
+        "features": 4,
+        "probing": 4,
+        "finetuning": 2 * 2 * (2 + 1),  # backbones × targets × (learning rates + the refit)
+    }
+
+
+def test_the_papers_grid_has_the_papers_counts() -> None:
+    """PROTOCOL: 12 datasets × 40 backbones: 480 fixed-feature jobs and 960 full-network runs, beside their refits."""
+    targets = [f"target{i}" for i in range(12)]
+    datasets = {name: {"origin": {"kind": "folder", "path": name}} for name in [*targets, "imagenet"]}
+    part = {
+        "architectures": ["resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"],
+        "eps": [0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5],
+    }
+    grid = planned(source="imagenet", targets=targets, datasets=datasets, input_size=224, grid=[part])
+    searches = [entry for entry in grid.stage("finetuning").values() if "_refit_" not in entry.name]
+    assert counts(grid)["pretraining"] == 40
+    assert counts(grid)["probing"] == 480
+    assert len(searches) == 960
+
+
+def test_parts_that_share_entries_do_them_once() -> None:
+    part = SMALL["grid"][0]  # type: ignore[index]
+    assert hashes(planned(grid=[part, part])) == hashes(planned())
+
+
+def test_names_are_read_by_people() -> None:
+    names = {entry.name for entry in planned(grid=[{**SMALL["grid"][0], "views": ["native", 12]}]).entries.values()}  # type: ignore[index]
+    assert {
+        "objects",
+        "coarse_12px",
+        "objects_resnet8_w8_eps0_seed0",
+        "objects_resnet8_w8_l2_eps0.25_seed0",
+        "objects_resnet8_w8_l2_eps0.25_seed0_on_fine_12px_seed0",
+        "objects_resnet8_w8_eps0_seed0_on_coarse_lr0.01_seed0",
+        "objects_resnet8_w8_eps0_seed0_on_coarse_refit_seed0",
+    } <= names
+
+
+def test_linf_fractions_make_names_without_slashes() -> None:
+    grid = planned(grid=[{"architectures": ["resnet8_w8"], "norm": "linf", "eps": ["4/255"]}])
+    assert "objects_resnet8_w8_linf_eps4of255_seed0" in {entry.name for entry in grid.entries.values()}
+
+
+def test_every_entry_comes_after_its_inputs() -> None:
+    seen: set[str] = set()
+    for entry in planned().entries.values():
+        assert {made_from.id for made_from in entry.inputs.values()} <= seen
+        seen.add(entry.id)
+
+
+@pytest.mark.parametrize("eps", [0.25, "0.25", "0.250", "2.5e-1"])
+def test_spellings_of_an_eps_are_one_backbone(eps: object) -> None:
+    assert hashes(planned(grid=[{"architectures": ["resnet8_w8"], "eps": [0, eps]}])) == hashes(planned())
+
+
+def test_a_setting_at_its_default_changes_no_hash() -> None:
+    stated = planned(
+        pretraining={"training": {"momentum": 0.9, "label_smoothing": 0.0}, "attack": {"use_best": True}},
+        features={"dtype": "float16"},
+        datasets={"fine": {"exif_rotation": True, "train_limit": None}},
+    )
+    assert hashes(stated) == hashes(planned())
+
+
+def test_labels_and_figures_change_no_hash() -> None:
+    stated = planned(title="Other", datasets={"fine": {"label": "Fine"}}, figures={"draw": ["headline"]}, results="r")
+    assert hashes(stated) == hashes(planned())
+
+
+def changed_stages(**over: object) -> set[str]:
+    before, after = planned(), planned(**over)
+    return {entry.partition("/")[0] for entry in hashes(after) - hashes(before)}
+
+
+def test_a_change_reaches_what_hangs_on_it_and_nothing_else() -> None:
+    everything_trained = {"pretraining", "evaluation", "features", "probing", "finetuning"}
+    assert changed_stages(probing={"standardise": False}) == {"probing"}
+    assert changed_stages(features={"dtype": "float32"}) == {"features", "probing"}
+    assert changed_stages(finetuning={"training": {"epochs": 3}}) == {"finetuning"}
+    assert changed_stages(evaluation={"attack": {"steps": 50}}) == {"evaluation"}
+    assert changed_stages(pretraining={"training": {"epochs": 3}}) == everything_trained
+    assert changed_stages(datasets={"fine": {"metric": "mean_per_class"}}) == {"probing", "finetuning"}
+
+
+def test_the_attack_defines_robust_backbones_only() -> None:
+    before, after = planned(), planned(pretraining={"attack": {"steps": 7}})
+    made_anew = {entry.name for i, entry in after.entries.items() if i not in before.entries}
+    assert made_anew
+    assert not any("_eps0_" in name for name in made_anew)
+
+
+def test_one_more_learning_rate_keeps_the_searches_made() -> None:
+    before, after = planned(), planned(finetuning={"learning_rates": [0.01, 0.001, 0.0001]})
+    made_anew = {entry.name for i, entry in after.entries.items() if i not in before.entries}
+    assert all("_refit_" in name or "_lr0.0001_" in name for name in made_anew)
+
+
+def test_table_keys_differ() -> None:
+    grid = planned(grid=[{**SMALL["grid"][0], "views": ["native", 8, 12], "seeds": [0, 1], "transfer_seeds": [0, 1]}])  # type: ignore[index]
+    keys = [str(sorted(measured.key.items(), key=str)) for measured in grid.measurements.values()]
+    assert len(set(keys)) == len(keys) > 50
+
+
+def test_the_default_experiment_keeps_to_its_budget() -> None:
+    """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none."""
+    grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
+    with_torch = {"pretraining", "evaluation", "features", "finetuning"}
+    assert sum(counts(grid)[stage] for stage in with_torch) <= 90
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN))
+def test_golden_hashes(entry: str) -> None:
+    found = {f"{planned.stage}/{planned.name}": planned.hash for planned in planned_golden().entries.values()}
+    assert found[entry] == GOLDEN[entry]
+
+
+def planned_golden() -> Grid:
+    return planned(grid=[{**SMALL["grid"][0], "views": ["native", 12]}])  # type: ignore[index]

@@ -1,0 +1,277 @@
+"""The workflow itself: a tiny experiment from nothing to figures, and what Snakemake then wants to run again."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT
+
+TINY = """
+experiment: tiny
+datasets:
+  objects: {origin: {kind: shapes, task: objects, train: 128, test: 64}}
+  coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}
+  fine: {origin: {kind: shapes, task: fine, train: 80, test: 64}}
+targets: [coarse, fine]
+grid:
+  - architectures: [resnet8_w4]
+    eps: [0, 0.5]
+    modes: [fixed-feature]
+  - architectures: [resnet8_w4]
+    eps: [0, 0.5]
+    targets: [coarse]
+    views: [12]
+    modes: [fixed-feature]
+  - architectures: [resnet8_w4]
+    eps: [0, 0.5]
+    targets: [fine]
+    modes: [full-network]
+pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
+evaluation: {eps: [0.5], attack: {steps: 1}}
+finetuning: {learning_rates: [0.01], training: {epochs: 1, batch_size: 32}}
+figures: {fixed_eps: 0.5, widths: [], bootstrap: 100}
+"""
+
+
+class Checkout:
+    """A copy of what a run needs, so that tests can edit code and configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(ROOT / name, folder / name)
+        for name in ("rules", "profiles", "envs", "workflow"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "tiny.yaml").write_text(TINY)
+
+    def snakemake(self, *arguments: str, overlay: str = "tiny.yaml") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", overlay]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=500)
+
+    def planned(self, *arguments: str, overlay: str = "tiny.yaml") -> dict[str, int]:
+        """Jobs by rule that a dry run lists."""
+        run = self.snakemake("-n", *arguments, overlay=overlay)
+        assert run.returncode == 0, run.stderr + run.stdout
+        table = (run.stdout + run.stderr).partition("Job stats:")[2].partition("total")[0]
+        return {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.M) if rule != "all"}
+
+    def overlay(self, name: str, **changes: object) -> str:
+        """A variation of the tiny experiment, written beside it."""
+        configuration = yaml.safe_load(TINY)
+        for key, value in changes.items():
+            if isinstance(value, dict):
+                configuration[key].update(value)
+            else:
+                configuration[key] = value
+        (self.folder / name).write_text(yaml.safe_dump(configuration))
+        return name
+
+    def grid(self, eps: list[float]) -> list[dict[str, object]]:
+        return [{**part, "eps": eps} for part in yaml.safe_load(TINY)["grid"]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    run = checkout.snakemake()
+    assert run.returncode == 0, run.stderr[-5000:]
+    (checkout.folder / "run.txt").write_text(run.stderr)
+    return checkout
+
+
+@pytest.fixture
+def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
+    """The finished experiment once more, for a test that edits or deletes something."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    again = Checkout.__new__(Checkout)
+    again.folder = folder
+    return again
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} has no {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+DRAWN = {"figures": 7, "report": 1}
+
+
+def test_everything_is_there(finished: Checkout) -> None:
+    results = finished.folder / "results" / "tiny"
+    for figure in (
+        "headline",
+        "fixed_feature",
+        "full_network",
+        "source_accuracy",
+        "fixed_robustness",
+        "width",
+        "granularity",
+    ):
+        for suffix in ("png", "pdf", "svg", "csv"):
+            assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 100
+    table = pq.read_table(results / "results.parquet").to_pandas()
+    assert set(table["mode"]) == {"source", "fixed-feature", "full-network"}
+    assert set(table["eps"]) >= {"0", "0.5", "best-robust"}
+    assert table["value"].between(-100, 100).all()
+    timings = pq.read_table(results / "timings.parquet").to_pandas()
+    assert set(timings["stage"]) >= {"datasets", "pretraining", "evaluation", "features", "probing", "finetuning"}
+    assert (timings["seconds"] >= 0).all()
+
+
+def test_the_terminal_shows_progress_and_a_summary(finished: Checkout) -> None:
+    shown = (finished.folder / "run.txt").read_text()
+    assert re.search(r"objects_resnet8_w4_l2_eps0.5_seed0  epoch 1/1 .*images/s", shown)
+    assert re.search(r"\d+ of \d+ steps \(100%\) done", shown)
+    assert (finished.folder / "results" / "tiny" / "summary.txt").read_text().strip() in shown
+
+
+def test_a_second_run_has_nothing_to_do(finished: Checkout) -> None:
+    run = finished.snakemake()
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stderr
+    assert finished.planned() == {}
+
+
+def test_another_eps_makes_only_what_hangs_on_it(finished: Checkout) -> None:
+    overlay = finished.overlay("eps.yaml", grid=finished.grid([0, 0.5, 1]))
+    assert finished.planned(overlay=overlay) == {
+        "pretraining": 1,
+        "evaluation": 1,
+        "features": 3,
+        "probing": 3,
+        "finetuning": 2,
+        "results": 1,
+        **DRAWN,
+    }
+
+
+def test_there_and_back_loses_nothing(checkout: Checkout) -> None:
+    """Another probe is fitted and drawn; going back fits nothing, since the entries of before are still there."""
+    (checkout.folder / "probe.yaml").write_text(TINY + "probing: {strengths: [0.1, 0.01]}\n")
+    before = pq.read_table(checkout.folder / "results" / "tiny" / "results.parquet")
+    run = checkout.snakemake(overlay="probe.yaml")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert checkout.planned() == {"results": 1, **DRAWN}
+    assert checkout.snakemake().returncode == 0
+    assert pq.read_table(checkout.folder / "results" / "tiny" / "results.parquet").equals(before)
+    assert checkout.planned() == {}
+
+
+def test_a_deleted_figure_is_drawn_again_alone(checkout: Checkout) -> None:
+    (checkout.folder / "results" / "tiny" / "figures" / "width.pdf").unlink()
+    assert checkout.planned() == {"figures": 1}
+
+
+def test_an_edited_figure_is_drawn_again(checkout: Checkout) -> None:
+    path = checkout.folder / "workflow" / "robust_transfer" / "figures" / "draw.py"
+    path.write_text(path.read_text() + "\nSOMETHING = 1\n")
+    assert checkout.planned() == {"figures": 7}
+
+
+def test_remarks_and_bookkeeping_rerun_nothing(checkout: Checkout) -> None:
+    package = checkout.folder / "workflow" / "robust_transfer"
+    edit(package / "attacks.py", '"""', '"""Reworded. ')
+    edit(package / "probing.py", "\n\n", "\n\n# a remark\n")
+    for module in ("grid.py", "cli.py", "store.py"):
+        path = package / module
+        path.write_text(path.read_text() + "\nSOMETHING = 1\n")
+    edit(checkout.folder / "config.yaml", "title:", "# a remark\ntitle:")
+    assert checkout.planned() == {}
+
+
+def test_an_edited_attack_keeps_what_is_dear_and_says_so(checkout: Checkout) -> None:
+    path = checkout.folder / "workflow" / "robust_transfer" / "attacks.py"
+    path.write_text(path.read_text() + "\nSOMETHING = 1\n")
+    run = checkout.snakemake("-n")
+    kept = [line for line in run.stderr.splitlines() if line.startswith("pretraining: kept 2 of 2 entries")]
+    assert len(kept) == 1
+    assert "changed since: attacks" in kept[0]
+    assert checkout.planned() == {"evaluation": 2, "results": 1, **DRAWN}
+
+
+def test_a_second_experiment_shares_the_store(finished: Checkout) -> None:
+    overlay = finished.overlay("other.yaml", experiment="other")
+    assert finished.planned(overlay=overlay) == {"results": 1, **DRAWN}
+
+
+def test_one_figure_can_be_asked_for(finished: Checkout) -> None:
+    overlay = finished.overlay("other.yaml", experiment="other")
+    assert finished.planned("figure_width", overlay=overlay) == {"results": 1, "figures": 1, "figure_width": 1}
+
+
+def test_a_changed_default_is_refused_before_any_job(checkout: Checkout) -> None:
+    """A default is left out of hashes, so a changed one would pass off old entries as new."""
+    path = checkout.folder / "workflow" / "robust_transfer" / "configuration" / "training.py"
+    edit(
+        path,
+        "momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9",
+        "momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5",
+    )
+    run = checkout.snakemake("--forcerun", "results")
+    assert run.returncode != 0
+    assert "a default changed" in run.stderr
+    assert "momentum" in run.stderr
+
+
+def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
+    (finished.folder / "bad.yaml").write_text("input_size: 3\n")
+    run = finished.snakemake(overlay="bad.yaml")
+    assert run.returncode != 0
+    assert "bad.yaml: input_size = 3: should be greater than or equal to 16" in run.stderr
+    assert "Job stats" not in run.stderr
+
+
+def test_a_missing_folder_stops_before_any_job(finished: Checkout) -> None:
+    (finished.folder / "nowhere.yaml").write_text(
+        TINY.replace(
+            "coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}",
+            "coarse: {origin: {kind: folder, path: nowhere}}",
+        )
+    )
+    run = finished.snakemake(overlay="nowhere.yaml")
+    assert run.returncode != 0
+    assert "datasets.coarse.origin.path = nowhere: no such folder" in run.stderr
+
+
+def test_a_failing_job_shows_its_log(checkout: Checkout) -> None:
+    folder = checkout.folder / "images" / "a"
+    folder.mkdir(parents=True)
+    (folder / "broken.png").write_text("no image")
+    (checkout.folder / "broken.yaml").write_text(
+        TINY.replace(
+            "coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}",
+            "coarse: {origin: {kind: folder, path: images}}",
+        )
+    )
+    run = checkout.snakemake(overlay="broken.yaml")
+    assert run.returncode != 0
+    assert "broken.png" in run.stderr
+    assert "datasets.log" in run.stderr
+
+
+def test_the_report_is_one_html_file(finished: Checkout) -> None:
+    html = finished.folder / "report.html"
+    run = finished.snakemake("--report", str(html))
+    assert run.returncode == 0, run.stderr
+    text = html.read_text()
+    for figure in ("headline", "granularity"):
+        assert figure in text
+
+
+def test_every_stage_has_rule_module_command_and_folder(finished: Checkout) -> None:
+    from robust_transfer.cli import STAGE_HELP
+    from robust_transfer.stages import STAGES
+
+    assert set(STAGE_HELP) == set(STAGES)
+    for name, stage in STAGES.items():
+        assert (ROOT / "rules" / f"{name}.smk").exists()
+        assert stage.module.split(".")[1] == name
+        assert (finished.folder / "store" / name).is_dir()
+        assert list(ROOT.glob(f"tests/test_{name}.py"))
