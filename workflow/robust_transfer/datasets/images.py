@@ -5,7 +5,7 @@ Of 16-bit grey the range 0 to 65535 becomes 0 to 255, rounded to nearest. Of an 
 orientation is applied if the dataset says so; TIFF orientation always is, by Pillow.
 
 Whatever had to be changed is stored losslessly. Small images, as binary PPM: bare pixels, read in 30 µs at 12 × 16 and
-50 µs at 64 × 83, where PNG takes 40 and 190 and WebP 90 and 250. Larger ones as WebP: 25 % smaller than PNG, and quicker
+50 µs at 64 × 83, where PNG takes 40 and 190, WebP 90 and 250. Larger ones as WebP: 25 % smaller than PNG, and quicker
 to write and read (128 × 180: .9 and .5 ms, PNG 2 and .8 ms; one core of a Xeon, Pillow 13). PNG steps in above WebP's
 limit of 16383 px.
 """
@@ -38,7 +38,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # here it is an error of that image
+# Here the first is an error of that image, and the others (broken EXIF data, mostly) are no reason to lose it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class UnreadableImage(ValueError):  # noqa: N818, it is the image that is meant
