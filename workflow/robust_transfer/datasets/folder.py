@@ -55,7 +55,7 @@ def open_folder(origin: FolderOrigin) -> Collection:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split. A `train` that holds images and no folders is a class like any other."""
-    named = {name: root / name for name in ("train", "test", "val", "validation")}
+    named = {name: root / name for name in ("train", "test", "val", "valid", "validation")}
     there = {name: path for name, path in named.items() if path.is_dir() and any(_folders(path))}
     if "train" not in there:
         if there:
@@ -66,7 +66,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
             f"{named['test']}: no class folders, so its images have no labels; move it elsewhere to use val/, "
             "or to have test images set aside from train/"
         )
-    validation = there.get("val", there.get("validation"))
+    validation = next((there[name] for name in ("val", "valid", "validation") if name in there), None)
     folders = {"train": there["train"]}
     if "test" in there:
         folders["test"] = there["test"]

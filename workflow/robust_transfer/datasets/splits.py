@@ -57,4 +57,5 @@ def _ranks(labels: NDArray[np.int64], seed: int, purpose: int) -> tuple[NDArray[
 
 
 def _random(count: int, seed: int, purpose: int) -> NDArray[np.uint64]:
-    return np.random.Philox(key=[seed % 2**64, purpose]).random_raw(count)
+    key = np.array([seed % 2**64, purpose], np.uint64)  # as a list, numpy would pass large seeds through floats
+    return np.random.Philox(key=key).random_raw(count)

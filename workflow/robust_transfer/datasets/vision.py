@@ -57,7 +57,8 @@ def _class(name: str) -> Any:
 
     maker = getattr(datasets, name, None)
     if not inspect.isclass(maker) or not hasattr(maker, "__getitem__"):
-        near = difflib.get_close_matches(name, datasets.__all__, n=3, cutoff=0.5)
+        known = {each.lower(): each for each in datasets.__all__}
+        near = [known[each] for each in difflib.get_close_matches(name.lower(), known, n=3)]
         hint = f"; did you mean {' or '.join(near)}?" if near else "; see torchvision's list of datasets"
         raise DatasetError(f"origin.dataset = {name}: torchvision.datasets has no such class{hint}")
     return maker
