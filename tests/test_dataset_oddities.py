@@ -163,6 +163,12 @@ def test_large_images_are_encoded_losslessly_and_without_their_profile():
     assert data[8:12] == b"WEBP"
     assert b"xxxx" not in data
     np.testing.assert_array_equal(decode(data), image[..., :3])
+    for large in (image[..., :3], pixels(1, 20000)):
+        profiled = encoded(Image.fromarray(large).quantize(16), icc_profile=b"x" * 5000)
+        assert b"iCCP" in profiled
+        file = to_store(profiled, side=None, exif_rotation=True, raw=False)[0]
+        assert b"iCCP" not in file
+        assert b"ICCP" not in file
 
 
 def broken_files() -> dict[str, bytes]:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from prepared_datasets import encoded, new_entry, pixels, prepared, write_folder, write_parquet, written
 from robust_transfer.datasets import prepare
-from robust_transfer.datasets.arrow import entry_splits, open_split
+from robust_transfer.datasets.arrow import checksum, entry_splits, open_split
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.datasets.splits import balanced_subset, validation_mask
 from robust_transfer.datasets.storing import DatasetError, SplitWriter, in_order, raw_shape
@@ -237,6 +237,26 @@ def test_foreign_files_are_refused(tmp_path, images):
         open_split(entry, "train").image(0)
 
 
+def test_a_card_that_counts_otherwise_is_noticed(tmp_path, images):
+    entry = written(tmp_path, images, [0] * 50)
+    card = entry.card()
+    card["facts"]["counts"]["train"] = 49
+    write_json(entry.path / "card.json", card)
+    with pytest.raises(StoreError, match="50 images where the card counts 49"):
+        open_split(entry, "train")
+
+
+def test_a_batch_is_checked_once(tmp_path, images, monkeypatch):
+    split = open_split(written(tmp_path, images, [0] * 50, batch_bytes=10 * 360), "train")
+    asked = []
+    monkeypatch.setattr(
+        "robust_transfer.datasets.arrow.checksum", lambda *arrays, of=checksum: asked.append(1) or of(*arrays)
+    )
+    for i in [*range(50), *range(50)]:
+        split.image(i)
+    assert len(asked) == 5
+
+
 def test_other_formats_and_missing_splits_are_named(tmp_path, images, monkeypatch):
     monkeypatch.setattr("robust_transfer.datasets.storing.FORMAT", "2")
     entry = written(tmp_path, images, [0] * 50)
@@ -396,6 +416,7 @@ def test_a_lived_in_folder(tmp_path, caplog):
     (root / "cat" / ".hidden.png").write_bytes(b"x")
     (root / "cat" / "Thumbs.db").write_bytes(b"x")
     (root / "README.txt").write_text("x")
+    (root / "info.json").write_text("{}")
     (root / ".git").mkdir()
     (root / "dog" / "more").mkdir()
     (root / "dog" / "more" / "UPPER.JPEG").write_bytes(encoded(pixels(20, 24), "JPEG"))
@@ -446,6 +467,10 @@ def test_parquet_as_hugging_face_writes_it(tmp_path):
     for i in range(6):
         assert split.stored(i) == rows[i]["bytes"]  # the original file, untouched
     assert len(open_split(entry, "validation")) == 1
+    for seed in range(5):
+        limited = open_split(prepared(tmp_path, parquet(data), train_limit=3, seed=seed), "train")
+        chosen = balanced_subset(split.labels, 3, seed)
+        assert [limited.stored(i) for i in range(3)] == [rows[i]["bytes"] for i in chosen]
 
 
 def test_parquet_with_names_or_odd_numbers_as_labels(tmp_path):
