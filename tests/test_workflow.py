@@ -127,7 +127,7 @@ def test_everything_is_there(finished: Checkout) -> None:
 
 def test_the_terminal_shows_progress_and_a_summary(finished: Checkout) -> None:
     shown = (finished.folder / "run.txt").read_text()
-    assert re.search(r"objects_resnet8_w4_l2_eps0.5_seed0  epoch 1/1 .*images/s", shown)
+    assert re.search(r"pretraining objects_resnet8_w4_l2_eps0.5_seed0: epoch 1/1 .*images/s", shown)
     assert re.search(r"\d+ of \d+ steps \(100%\) done", shown)
     assert (finished.folder / "results" / "tiny" / "summary.txt").read_text().strip() in shown
 

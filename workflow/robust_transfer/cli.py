@@ -188,7 +188,7 @@ def _positive(text: str) -> int:
 
 def _start_log(path: Path | None, entry: Path | None) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    name = f"{entry.name.rpartition('-')[0] or entry.name}  " if entry else ""
+    name = f"{entry.parent.name} {entry.name.rpartition('-')[0] or entry.name}: " if entry else ""
     handlers[0].setFormatter(logging.Formatter(f"{name}%(message)s"))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
