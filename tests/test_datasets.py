@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +349,21 @@ def test_raw_squares_of_the_right_size_are_copied(tmp_path, monkeypatch):
 
 
 # Origins
+
+
+def test_generated_images_are_stored_as_they_come(tmp_path, monkeypatch):
+    made = {
+        split: np.stack([pixels(16, 16, seed=seed + i) for i in range(8)])
+        for split, seed in (("train", 0), ("test", 50))
+    }
+    generator = types.ModuleType("shapes")
+    generator.generate = lambda origin, split: (made[split], np.arange(8) % 2, [f"{origin.task} {i}" for i in range(2)])
+    monkeypatch.setitem(sys.modules, "robust_transfer.datasets.shapes", generator)
+    entry = prepared(tmp_path, {"kind": "shapes", "task": "coarse", "train": 8, "test": 8, "side": 16}, test_limit=4)
+    assert entry.facts()["classes"] == ["coarse 0", "coarse 1"]
+    assert entry.facts()["counts"] == {"train": 8, "test": 4}
+    assert entry.facts()["origin"] == {"kind": "shapes", "task": "coarse"}
+    np.testing.assert_array_equal(square_images(open_split(entry, "train"), 16, 1.0), made["train"])
 
 
 def folder(path: Path, **settings: object) -> dict[str, object]:
@@ -722,6 +738,7 @@ def test_a_killed_preparation_leaves_nothing_half_written(tmp_path):
     entry = new_entry(tmp_path, "datasets", {"origin": folder(root)})
     script = f"""
 import time
+import types
 from pathlib import Path
 from robust_transfer.datasets import prepare
 from robust_transfer.store import open_entry
