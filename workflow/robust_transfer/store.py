@@ -99,9 +99,10 @@ class Entry:
             lock.truncate()
             lock.write(f"process {os.getpid()} on {socket.gethostname()}{_cluster_job()}")
             lock.flush()
-            yield
-            lock.seek(0)
-            lock.truncate()
+            try:
+                yield
+            finally:
+                lock.truncate(0)
 
     @contextmanager
     def writing(self) -> Iterator[Draft]:
