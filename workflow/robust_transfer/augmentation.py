@@ -9,19 +9,29 @@ from torch import Tensor
 
 from robust_transfer import randomness
 from robust_transfer.configuration.training import Augmentation
+from robust_transfer.datasets.arrow import Split
+from robust_transfer.datasets.resident import square_images
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of square-resized-crop-flip, as torchvision's RandomResizedCrop has them
 
 
-def resident_side(augmentation: Augmentation, input_size: int) -> int:
-    """Side at which images are held in memory: twice the input's where crops of them are enlarged to it."""
-    return 2 * input_size if augmentation == "square-resized-crop-flip" else input_size
+def resident_images(
+    split: Split, augmentation: Augmentation, input_size: int, resize_ratio: float, *, threads: int = 1
+) -> Tensor:
+    """All images of a split as an Augmenter takes them: uint8 [N, side, side, 3].
+
+    For `square-resized-crop-flip` the whole centre square, at twice the input's side since parts of it are enlarged;
+    otherwise what the network would see of the image untouched, at the input's side.
+    """
+    if augmentation == "square-resized-crop-flip":
+        return torch.from_numpy(square_images(split, 2 * input_size, 1.0, threads=threads))
+    return torch.from_numpy(square_images(split, input_size, resize_ratio, threads=threads))
 
 
 class Augmenter:
     """Draws augmented batches from images held in memory.
 
-    `pixels` is uint8 [N, side, side, 3] with the side of `resident_side`, on the device that batches are to be on.
+    `pixels` is uint8 [N, side, side, 3] from `resident_images`, on the device that batches are to be on.
     """
 
     def __init__(self, pixels: Tensor, augmentation: Augmentation, input_size: int, seed: int) -> None:

@@ -12,15 +12,14 @@ import logging
 import torch
 
 from robust_transfer.attacks import threat_model
-from robust_transfer.augmentation import resident_side
+from robust_transfer.augmentation import resident_images
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.datasets.arrow import open_split
-from robust_transfer.datasets.resident import square_images
 from robust_transfer.devices import prepare
 from robust_transfer.networks.backbones import WEIGHTS, save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.store import Entry
-from robust_transfer.training import Adversary, fit, write_epochs
+from robust_transfer.training import Adversary, fit, throughput, write_epochs
 
 log = logging.getLogger("robust_transfer")
 
@@ -28,38 +27,33 @@ log = logging.getLogger("robust_transfer")
 def run(entry: Entry, *, threads: int, device: str) -> None:
     """Train the backbone that `entry` describes."""
     settings = PretrainingSettings.model_validate(entry.settings)
-    on = prepare(device, threads)
+    recipe, on = settings.training, prepare(device, threads)
     source = entry.input("source")
-    split = open_split(source, "train")
-    side = resident_side(settings.training.augmentation, settings.input_size)
-    pixels = torch.from_numpy(square_images(split, side, settings.preprocessing.resize_ratio, threads=threads)).to(on)
-    labels = torch.tensor(split.labels, device=on)
-    network = build(settings.architecture, len(split.classes), seed=settings.seed).to(on)
-    perturb = None
-    if settings.norm and settings.attack:
-        perturb = Adversary(threat_model(settings.norm, settings.eps), settings.attack, settings.seed)
-    log.info(
-        "%s: %s parameters, %d images of %s at %d px, %d classes",
-        entry.name, f"{network.parameters_n:,}", len(labels), source.name, settings.input_size, len(split.classes),
-    )  # fmt: skip
     with entry.writing() as draft:
-        rows = fit(
-            network, pixels, labels, settings.training, input_size=settings.input_size, seed=settings.seed,
-            perturb=perturb,
-        )  # fmt: skip
+        split = open_split(source, "train")
+        ratio = settings.preprocessing.resize_ratio
+        pixels = resident_images(split, recipe.augmentation, settings.input_size, ratio, threads=threads).to(on)
+        labels = torch.tensor(split.labels, device=on)
+        network = build(settings.architecture, len(split.classes), seed=settings.seed).to(on)
+        log.info(
+            "%s, %s parameters; %d images at %d px, %d classes",
+            *(settings.architecture, f"{network.parameters_n:,}", len(labels), settings.input_size, network.classes),
+        )
+        perturb = None
+        if settings.norm and settings.attack:
+            perturb = Adversary(network, threat_model(settings.norm, settings.eps), settings.attack, settings.seed)
+        epochs = fit(
+            network, pixels, labels, recipe, input_size=settings.input_size, seed=settings.seed, perturb=perturb
+        )
         facts = {
             "architecture": settings.architecture,
             "classes": list(split.classes),
             "input_size": settings.input_size,
             "norm": settings.norm,
             "eps": settings.eps,
+            "precision": recipe.precision,
         }
         save_weights(draft.file(WEIGHTS), network, facts)
-        write_epochs(draft.file("epochs.csv"), rows)
+        write_epochs(draft.file("epochs.csv"), epochs)
         draft.facts = facts | {"parameters": network.parameters_n, "source": source.name}
-        draft.timing.update(
-            images=len(rows) * len(labels),
-            images_per_second=round(len(rows) * len(labels) / sum(row.seconds for row in rows), 1),
-            device=device,
-            threads=threads,
-        )
+        draft.timing.update(throughput(epochs), device=device, threads=threads)

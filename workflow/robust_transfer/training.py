@@ -21,6 +21,8 @@ from robust_transfer.augmentation import Augmenter
 from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.devices import autocast, peak_memory_mb
 from robust_transfer.networks.build import Network
+from robust_transfer.networks.folding import Folded
+from robust_transfer.sgd import SGD
 
 log = logging.getLogger("robust_transfer")
 
@@ -35,7 +37,7 @@ class TrainingError(RuntimeError):
 class Perturb(Protocol):
     """What an adversary does to a batch before the network learns from it."""
 
-    def __call__(self, network: Network, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
         """Images float [B, 3, H, W] in [0, 1] and what is known of them, to images of the same shape and range."""
 
 
@@ -49,22 +51,26 @@ class EpochRow:
     """Percent."""
     learning_rate: float
     """At the epoch's last step."""
+    images: int
+    """Seen in the epoch."""
     images_per_second: float
     seconds: float
     peak_memory_mb: float
 
 
-@dataclass(frozen=True)
 class Adversary:
-    """Perturbs every batch by PGD at one threat model; a Perturb."""
+    """Perturbs every batch by PGD against the network as it is at that step; a Perturb."""
 
-    threat: Threat
-    attack: Attack
-    seed: int
+    def __init__(self, network: Network, threat: Threat, attack: Attack, seed: int) -> None:
+        self._network, self._threat, self._attack, self._seed = network, threat, attack, seed
+        self._folded: Folded | None = None
 
-    def __call__(self, network: Network, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
         """As Perturb."""
-        return pgd(network, images, labels, self.threat, self.attack, Starts(self.seed, epoch, indices))
+        if self._folded is None:  # not before training has put the network in its place and memory format
+            self._folded = Folded(self._network)
+        self._folded.refresh()
+        return pgd(self._folded, images, labels, self._threat, self._attack, Starts(self._seed, epoch, indices))
 
 
 def fit(
@@ -80,7 +86,7 @@ def fit(
 ) -> list[EpochRow]:
     """Train `network` in place by SGD; returns a row for each epoch.
 
-    `pixels` (uint8 [N, side, side, 3], side as in `augmentation.resident_side`) and `labels` (int64 [N]) are on the
+    `pixels` (uint8 [N, side, side, 3], from `augmentation.resident_images`) and `labels` (int64 [N]) are on the
     network's device. `learning_rate` stands in for the recipe's. Order, augmentation and perturbation depend on `seed`,
     the epoch and the number of an image alone. Raises TrainingError when the loss is not finite.
     """
@@ -88,10 +94,9 @@ def fit(
     network.train().to(memory_format=channels_last)
     augmenter = Augmenter(pixels, recipe.augmentation, input_size, seed)
     peak = learning_rate or recipe.learning_rate
-    optimiser = torch.optim.SGD(
-        network.parameters(), lr=peak, momentum=recipe.momentum, nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay, fused=True,
-    )  # fmt: skip
+    optimiser = SGD(
+        network.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+    )
     sizes = batch_sizes(len(pixels), recipe.batch_size, recipe.batchnorm_group)
     live = _Live(recipe.epochs, sum(sizes))
     rows, step = [], 0
@@ -104,9 +109,8 @@ def fit(
             images, targets = augmenter.batch(indices, epoch), labels[indices]
             with autocast(recipe.precision, device):
                 if perturb is not None:
-                    images = perturb(network, images, targets, epoch, indices)
-            optimiser.param_groups[0]["lr"] = rate
-            optimiser.zero_grad(set_to_none=True)
+                    images = perturb(images, targets, epoch, indices)
+            optimiser.zero_grad()
             for part, part_targets in groups(network, images, targets, recipe.batchnorm_group):
                 with autocast(recipe.precision, device):
                     logits = network(part).float()
@@ -114,7 +118,7 @@ def fit(
                 torch.autograd.backward(loss / len(indices))
                 loss_sum += loss.detach()
                 right += (logits.detach().argmax(1) == part_targets).sum()
-            optimiser.step()
+            optimiser.step(rate)
             step += 1
             if live.due(len(indices)):
                 live.speak(_finite(loss_sum, step, rate), right)
@@ -180,6 +184,12 @@ def write_epochs(path: Path, rows: list[EpochRow]) -> None:
         writer.writerows(asdict(row) for row in rows)
 
 
+def throughput(rows: list[EpochRow]) -> dict[str, float]:
+    """What `timing.json` says of a training: images, each counted every time it was seen, and images a second."""
+    images, seconds = sum(row.images for row in rows), sum(row.seconds for row in rows)
+    return {"images": images, "images_per_second": round(images / seconds, 1)}
+
+
 def _finite(loss_sum: Tensor, step: int, rate: float) -> float:
     loss = float(loss_sum)  # waits for a GPU to catch up, so it is asked for when something is said, not every step
     if not math.isfinite(loss):
@@ -226,6 +236,7 @@ class _Live:
             loss=round(loss / self._seen, 6),
             train_accuracy=round(100 * float(right) / self._seen, 4),
             learning_rate=rate,
+            images=self._seen,
             images_per_second=round(self._seen / seconds, 1),
             seconds=round(seconds, 3),
             peak_memory_mb=memory,

@@ -32,7 +32,7 @@ class Normalise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images float [N, 3, H, W] in [0, 1] to the same shape, normalised."""
-        return (images - self.mean) / self.std
+        return torch.addcmul(-self.mean / self.std, images, 1 / self.std)
 
 
 class Network(nn.Module):

@@ -1,0 +1,97 @@
+"""BatchNorm folded into convolutions: what a network computes in eval mode, with a pass over the activations less.
+
+An attack asks a network in eval mode for its gradient several times between two updates of its weights. There BatchNorm
+is a fixed scale and shift by channel, which the convolution in front of it can take over. Measured on one core of an
+AMD EPYC (resnet8_w16, 128 images of 32 pixels, bf16): PGD with two steps takes 143 ms instead of 166.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+
+from robust_transfer.networks.build import Network
+
+
+class Folded(nn.Module):
+    """The same function as `network` in eval mode, up to rounding. `refresh` follows its weights and statistics.
+
+    Layers that are not folded are the network's own. The parameters of those that are take no gradients: this is for
+    gradients with respect to images.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.normalise, self.head = network.normalise, network.head
+        self.body, self._pairs = _fold(network.body)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the network's present weights and BatchNorm statistics."""
+        for folded, convolution, norm in self._pairs:
+            scale = torch.rsqrt(_given(norm.running_var) + norm.eps) * norm.weight
+            folded.weight.copy_(convolution.weight * scale.view(-1, 1, 1, 1))
+            mean = _given(norm.running_mean)
+            if convolution.bias is not None:
+                mean = mean - convolution.bias
+            _given(folded.bias).copy_(norm.bias - mean * scale)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]."""
+        logits: Tensor = self.head(self.body(self.normalise(images)))
+        return logits
+
+
+def _fold(body: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]]]:
+    """A copy of the body's graph without the BatchNorms that follow a convolution, and those pairs.
+
+    Raises torch.fx's TraceError for a body whose control flow depends on its input.
+    """
+    training = [module for module in body.modules() if module.training]
+    body.eval()  # the graph keeps the branches of the mode it is traced in
+    graph = fx.Tracer().trace(body)
+    for module in training:
+        module.training = True
+    modules = dict(body.named_modules())
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    targets = [node.target for node in calls]
+    pairs, replaced = [], {}
+    for node in calls:
+        before, norm = node.args[0], modules[node.target]
+        if (
+            not isinstance(norm, nn.BatchNorm2d)
+            or not norm.affine
+            or not norm.track_running_stats
+            or before.op != "call_module"
+        ):
+            continue
+        convolution = modules[before.target]
+        once = len(before.users) == 1 and targets.count(before.target) == 1
+        if not isinstance(convolution, nn.Conv2d) or not once:
+            continue
+        replaced[before.target] = folded = _with_bias(convolution)
+        pairs.append((folded, convolution, norm))
+        node.replace_all_uses_with(before)
+        graph.erase_node(node)
+    copy = fx.GraphModule(body, graph)
+    for target, folded in replaced.items():
+        copy.set_submodule(target, folded)
+    return copy, pairs
+
+
+def _with_bias(convolution: nn.Conv2d) -> nn.Conv2d:
+    weight = convolution.weight
+    folded = nn.Conv2d(
+        convolution.in_channels, convolution.out_channels, convolution.kernel_size,  # type: ignore[arg-type]
+        convolution.stride, convolution.padding, convolution.dilation, convolution.groups,  # type: ignore[arg-type]
+        bias=True, padding_mode=convolution.padding_mode, device=weight.device, dtype=weight.dtype,
+    )  # fmt: skip
+    folded.weight = nn.Parameter(torch.empty_like(weight), requires_grad=False)  # keeps the memory layout
+    _given(folded.bias).requires_grad_(False)
+    return folded.eval()
+
+
+def _given(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None  # as _fold has seen
+    return tensor
