@@ -33,7 +33,7 @@ from robust_transfer.metrics import measurements
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import Network
 from robust_transfer.store import Entry, StoreError
-from robust_transfer.training import EpochRow, fit, throughput, write_epochs
+from robust_transfer.training import Epoch, cost, fit, write_epochs
 
 log = logging.getLogger("robust_transfer")
 
@@ -96,7 +96,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         write_predictions(draft.file("predictions.parquet"), tables + ([chosen.predictions] if chosen else []))
         write_epochs(draft.file("epochs.csv"), epochs)
         draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "learning_rate": rate}
-        draft.timing.update(throughput(epochs), device=device, threads=threads)
+        draft.timing.update(cost(epochs), device=device, threads=threads)
 
 
 def parts(dataset: Entry, settings: FinetuningSettings) -> tuple[list[Part], Part]:
@@ -146,7 +146,7 @@ def _whole(dataset: Entry, name: str) -> Part:
 
 def _fit(
     network: Network, trained_on: list[Part], settings: FinetuningSettings, input_size: int, rate: float, threads: int
-) -> list[EpochRow]:
+) -> list[Epoch]:
     recipe, ratio = settings.training, settings.preprocessing.resize_ratio
     on = network.head.weight.device
     pixels = [

@@ -19,7 +19,7 @@ from robust_transfer.devices import prepare
 from robust_transfer.networks.backbones import WEIGHTS, save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.store import Entry
-from robust_transfer.training import Adversary, fit, throughput, write_epochs
+from robust_transfer.training import Adversary, cost, fit, write_epochs
 
 log = logging.getLogger("robust_transfer")
 
@@ -56,4 +56,4 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         save_weights(draft.file(WEIGHTS), network, facts)
         write_epochs(draft.file("epochs.csv"), epochs)
         draft.facts = facts | {"parameters": network.parameters_n, "source": source.name}
-        draft.timing.update(throughput(epochs), device=device, threads=threads)
+        draft.timing.update(cost(epochs), device=device, threads=threads)

@@ -7,9 +7,9 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +42,8 @@ class Perturb(Protocol):
 
 
 @dataclass(frozen=True)
-class EpochRow:
-    """One line of `epochs.csv`. Loss and accuracy are those of the training batches, perturbed if they were."""
+class Epoch:
+    """What an epoch came to. Loss and accuracy are those of the training batches, perturbed if they were."""
 
     epoch: int
     loss: float
@@ -53,9 +53,14 @@ class EpochRow:
     """At the epoch's last step."""
     images: int
     """Seen in the epoch."""
-    images_per_second: float
     seconds: float
+    images_per_second: float
     peak_memory_mb: float
+
+
+# What `epochs.csv` has of it: the same settings give the same file, and so the same card. Its cost is in `timing.json`.
+RESULT = ("epoch", "loss", "train_accuracy", "learning_rate")
+COST = ("epoch", "seconds", "images_per_second", "peak_memory_mb")
 
 
 class Adversary:
@@ -83,15 +88,15 @@ def fit(
     seed: int,
     learning_rate: float | None = None,
     perturb: Perturb | None = None,
-) -> list[EpochRow]:
-    """Train `network` in place by SGD; returns a row for each epoch.
+) -> list[Epoch]:
+    """Train `network` in place by SGD; returns what each epoch came to.
 
     `pixels` (uint8 [N, side, side, 3], from `augmentation.resident_images`) and `labels` (int64 [N]) are on the
     network's device. `learning_rate` stands in for the recipe's. Order, augmentation and perturbation depend on `seed`,
     the epoch and the number of an image alone. Raises TrainingError when the loss is not finite.
     """
-    device, channels_last = pixels.device, torch.channels_last
-    network.train().to(memory_format=channels_last)
+    device = pixels.device
+    network.train().to(memory_format=torch.channels_last)
     augmenter = Augmenter(pixels, recipe.augmentation, input_size, seed)
     peak = learning_rate or recipe.learning_rate
     optimiser = SGD(
@@ -176,18 +181,19 @@ def groups(network: nn.Module, images: Tensor, labels: Tensor, group: int | None
             norm.momentum = momentum
 
 
-def write_epochs(path: Path, rows: list[EpochRow]) -> None:
-    """Write the rows as CSV with a header."""
+def write_epochs(path: Path, epochs: list[Epoch]) -> None:
+    """Write what the epochs came to as CSV with a header: epoch, loss, train_accuracy, learning_rate."""
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(EpochRow)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(RESULT)
+        writer.writerows([getattr(epoch, name) for name in RESULT] for epoch in epochs)
 
 
-def throughput(rows: list[EpochRow]) -> dict[str, float]:
-    """What `timing.json` says of a training: images, each counted every time it was seen, and images a second."""
-    images, seconds = sum(row.images for row in rows), sum(row.seconds for row in rows)
-    return {"images": images, "images_per_second": round(images / seconds, 1)}
+def cost(epochs: list[Epoch]) -> dict[str, Any]:
+    """What `timing.json` says of a training: images, each counted every time it was seen, and by epoch what it took."""
+    images, seconds = sum(epoch.images for epoch in epochs), sum(epoch.seconds for epoch in epochs)
+    by_epoch = [{name: getattr(epoch, name) for name in COST} for epoch in epochs]
+    return {"images": images, "images_per_second": round(images / seconds, 1), "epochs": by_epoch}
 
 
 def _finite(loss_sum: Tensor, step: int, rate: float) -> float:
@@ -228,10 +234,10 @@ class _Live:
         )  # fmt: skip
         self._spoken = now
 
-    def end_epoch(self, loss: float, right: Tensor, rate: float, memory: float) -> EpochRow:
+    def end_epoch(self, loss: float, right: Tensor, rate: float, memory: float) -> Epoch:
         self.speak(loss, right)
         seconds = time.monotonic() - self._start
-        return EpochRow(
+        return Epoch(
             epoch=self._epoch + 1,
             loss=round(loss / self._seen, 6),
             train_accuracy=round(100 * float(right) / self._seen, 4),

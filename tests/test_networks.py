@@ -1,0 +1,267 @@
+"""Networks: what each name builds, what lies in front of the head, folding, and weights that survive being stored."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from prepared_datasets import new_entry
+from robust_transfer.networks import backbones
+from robust_transfer.networks.backbones import load_backbone, save_weights
+from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
+from robust_transfer.networks.folding import Folded
+from robust_transfer.networks.names import CATALOGUE, check_architecture
+from robust_transfer.store import StoreError, sha256, write_json
+from torch import nn
+
+
+def images(n=4, side=32, seed=0):
+    return torch.rand(n, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def with_statistics(network, seed=0):
+    """BatchNorm as after some training: statistics, scales and shifts that do something."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.7, 1.4),
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.2, 0.2),
+            ):
+                tensor.data.uniform_(low, high, generator=generator)
+    return network
+
+
+class TestNames:
+    def test_the_catalogue_is_what_torchvision_has_with_a_linear_head(self):
+        models = pytest.importorskip("torchvision.models")
+        offered = {name for name in models.list_models(module=models) if not name.startswith("squeezenet")}
+        assert {*CATALOGUE} == offered | {"wide_resnet50_4"}
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("resnet19", "resnet19: no such architecture; did you mean resnet18"),
+            ("wide_resnet50", "did you mean wide_resnet50_"),
+            (
+                "resnet9_w16",
+                "a small ResNet has 6n + 2 layers (8, 14, 20, …); did you mean resnet8_w16 or resnet14_w16?",
+            ),
+            ("resnet2_w16", "did you mean resnet8_w16 or resnet14_w16?"),
+            ("resnet8_w0", "a width is at least 1; did you mean resnet8_w16?"),
+            ("squeezenet1_0", "no such architecture"),
+            ("zzz", "There are small ResNets by depth 6n + 2 and width (resnet8_w16, resnet20_w32, …), and alexnet, "),
+        ],
+    )
+    def test_another_name_is_refused_with_what_to_write(self, name, says):
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            build(name, 10)
+        assert says in str(error.value)
+        assert name in str(error.value)
+
+    def test_what_is_in_the_catalogue_passes(self):
+        for name in (*CATALOGUE, "resnet8_w16", "resnet56_w4"):
+            check_architecture(name)
+
+
+class TestBuild:
+    @pytest.mark.parametrize(
+        ("name", "classes", "parameters"),
+        [
+            # Convolutions and BatchNorm: stem, then blocks of two 3×3, the 1×1 shortcuts, the head; counted by hand.
+            ("resnet8_w16", 10, 432 + 32 + 4672 + 14528 + 57728 + 650),
+            # He et al. (2016), Table 6, say 0.27M for ResNet-20 and 0.85M for ResNet-56; theirs have free shortcuts, of
+            # which ours are 16·32 + 64 and 32·64 + 128.
+            ("resnet20_w16", 10, 269_722 + 576 + 2176),
+            ("resnet56_w16", 10, 853_018 + 576 + 2176),
+            ("resnet18", 1000, 11_689_512),
+            ("resnet50", 1000, 25_557_032),
+        ],
+    )
+    def test_parameter_counts(self, name, classes, parameters):
+        assert build(name, classes).parameters_n == parameters
+
+    def test_wide_resnet50_4_has_twice_the_inner_width_of_wide_resnet50_2(self):
+        torchvision = pytest.importorskip("torchvision")
+        with torch.device("meta"):  # 223 million parameters, none of them allocated
+            ours, theirs = build("wide_resnet50_4", 1000), torchvision.models.wide_resnet50_2()
+        assert ours.body.layer1[0].conv2.out_channels == 2 * theirs.layer1[0].conv2.out_channels == 256
+        assert ours.head.in_features == theirs.fc.in_features == 2048
+        assert ours.parameters_n == pytest.approx(223.4e6, rel=1e-3)
+
+    @pytest.mark.parametrize(
+        "name",
+        ["resnet18", "resnext50_32x4d", "densenet121", "mobilenet_v2", "mnasnet0_5", "shufflenet_v2_x0_5", "vgg11_bn"],
+    )
+    def test_the_head_is_torchvisions_last_layer_and_features_lie_before_it(self, name):
+        torchvision = pytest.importorskip("torchvision")
+        ours = build(name, 7, seed=3).eval()
+        theirs = torchvision.models.get_model(name, weights=None, num_classes=7).eval()
+        last = [layer for layer in theirs.modules() if isinstance(layer, nn.Linear)][-1]
+        state = ours.body.state_dict() | _prefixed(theirs, last, ours.head.state_dict())
+        for name, tensor in theirs.state_dict().items():
+            tensor.copy_(state.pop(name))
+        assert not state
+        x = images(2)
+        normalised = (x - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+        seen = []
+        last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        with torch.no_grad():
+            torch.testing.assert_close(ours(x), theirs(normalised), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(ours.features(x), seen[0], rtol=1e-4, atol=1e-5)
+
+    def test_weights_depend_on_the_seed_alone(self):
+        torch.manual_seed(5)
+        state = torch.get_rng_state()
+        one, two, other = build("resnet8_w4", 3, seed=1), build("resnet8_w4", 3, seed=1), build("resnet8_w4", 3, seed=2)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+        assert not torch.equal(one.head.weight, other.head.weight)
+        assert not torch.equal(one.body.stem[0].weight, other.body.stem[0].weight)
+
+    def test_a_replaced_head_is_fresh_and_the_body_stays(self):
+        network = build("resnet8_w4", 3).double().eval()
+        before = {name: value.clone() for name, value in network.body.state_dict().items()}
+        network.replace_head(5, seed=1)
+        first = network.head.weight.detach().clone()
+        network.replace_head(5, seed=2)
+        assert network.classes == 5
+        assert network(images().double()).shape == (4, 5)
+        assert not torch.equal(network.head.weight, first)
+        assert first.abs().max() <= 16**-0.5  # nn.Linear's own initialisation, of 16 features
+        assert all(torch.equal(value, before[name]) for name, value in network.body.state_dict().items())
+
+    def test_images_of_any_side_fit(self):
+        network = build("resnet8_w4", 3)
+        assert network.features(images(2, 32)).shape == network.features(images(2, 48)).shape == (2, 16)
+
+
+def _prefixed(network, layer, state):
+    path = next(path for path, module in network.named_modules() if module is layer)
+    return {f"{path}.{name}": value for name, value in state.items()}
+
+
+class TestFolded:
+    @pytest.mark.parametrize("name", ["resnet8_w4", "resnet14_w4", "mobilenet_v2", "densenet121", "googlenet"])
+    def test_is_the_network_in_eval_mode_and_follows_its_weights(self, name):
+        network = with_statistics(build(name, 5)).double()
+        network.train()
+        folded = Folded(network)
+        assert all(module.training for module in network.modules())
+        network.eval(), folded.eval()
+        x = images(2).double()
+        with torch.no_grad():
+            torch.testing.assert_close(folded(x), network(x), rtol=1e-9, atol=1e-9)
+            for parameter in network.parameters():
+                parameter.mul_(1.1)
+            with_statistics(network, seed=1)
+            stale = (folded(x) - network(x)).abs().max()
+            folded.refresh()
+            torch.testing.assert_close(folded(x), network(x), rtol=1e-9, atol=1e-9)
+        assert stale > 1e-3
+
+    def test_has_the_networks_gradient(self):
+        network = with_statistics(build("resnet8_w4", 5)).double().eval()
+        x = images(2).double().requires_grad_(True)
+        expected, found = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network)))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+    def test_leaves_no_batchnorm_after_a_convolution(self):
+        folded = Folded(build("resnet8_w4", 5))
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+    def test_a_network_without_batchnorm_is_left_alone(self):
+        network = build("convnext_tiny", 5).eval()
+        x = images(1)
+        with torch.no_grad():
+            assert torch.equal(Folded(network).eval()(x), network(x))
+
+
+@pytest.fixture
+def backbone(tmp_path):
+    """A finished pretraining entry of an untrained network."""
+    entry = new_entry(tmp_path, "pretraining", {})
+    network = with_statistics(build("resnet8_w4", 3, seed=1))
+    facts = {"architecture": "resnet8_w4", "classes": ["a", "b", "c"], "input_size": 32, "norm": None, "eps": "0"}
+    with entry.writing() as draft:
+        save_weights(draft.file("weights.safetensors"), network, facts)
+        draft.facts = facts
+    return entry, network, facts
+
+
+class TestBackbones:
+    def test_loads_what_was_saved_bit_for_bit_in_eval_mode(self, backbone):
+        entry, network, _ = backbone
+        loaded = load_backbone(entry)
+        assert not loaded.training
+        for name, value in network.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], value), name
+
+    @pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
+    def test_torchvisions_networks_survive_too(self, name, tmp_path):
+        entry, network = new_entry(tmp_path, "pretraining", {}), with_statistics(build(name, 3, seed=1))
+        facts = {"architecture": name, "classes": ["a", "b", "c"], "input_size": 32}
+        self._overwrite(entry, network, facts)
+        loaded = load_backbone(entry).state_dict()
+        assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+    def test_equal_weights_are_equal_files(self, backbone, tmp_path):
+        _, network, facts = backbone
+        network.to(memory_format=torch.channels_last)
+        for number in range(3):
+            save_weights(tmp_path / f"{number}", network, dict(reversed(facts.items())) if number else facts)
+        assert len({sha256(tmp_path / f"{number}") for number in range(3)}) == 1
+
+    def test_an_altered_file_is_refused(self, backbone):
+        entry, _, _ = backbone
+        path = entry.path / "weights.safetensors"
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(StoreError, match=r"weights\.safetensors.*altered"):
+            load_backbone(entry)
+
+    def test_another_architecture_is_named_with_the_shapes_that_differ(self, backbone):
+        entry, network, facts = backbone
+        self._overwrite(entry, network, facts | {"architecture": "resnet8_w8"})
+        with pytest.raises(
+            StoreError, match=r"body.blocks.0.bn1.bias is float32 \[4\] where resnet8_w8 has float32 \[8\]"
+        ):
+            load_backbone(entry)
+
+    def test_a_missing_tensor_is_named(self, backbone):
+        entry, network, facts = backbone
+        del network.body.blocks[2]
+        self._overwrite(entry, network, facts)
+        with pytest.raises(StoreError, match=r"blocks.2.bn1.bias is missing where resnet8_w4 has .* and \d+ more"):
+            load_backbone(entry)
+
+    def test_other_classes_than_the_cards_are_named(self, backbone):
+        entry, _, _ = backbone
+        card = entry.card()
+        card["facts"]["classes"] = ["a", "b", "d"]
+        write_json(entry.path / "card.json", card)
+        with pytest.raises(StoreError, match="classes 3 names: a, b, c where the card says 3 names: a, b, d"):
+            load_backbone(entry)
+
+    @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\x00" * 64])
+    def test_a_file_of_another_kind_is_refused(self, content, tmp_path):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(StoreError, match="not a readable safetensors file"):
+            backbones.read_weights(tmp_path / "x")
+
+    def test_safetensors_of_another_origin_are_refused(self, tmp_path):
+        from safetensors.torch import save_file
+
+        save_file({"weight": torch.zeros(2)}, tmp_path / "x")
+        with pytest.raises(StoreError, match="not written by this software"):
+            backbones.read_weights(tmp_path / "x")
+
+    def _overwrite(self, entry, network, facts):
+        """Put another file in the entry's place, with a card that fits it."""
+        shutil.rmtree(entry.path / ".draft", ignore_errors=True)
+        with entry.writing() as draft:
+            save_weights(draft.file("weights.safetensors"), network, facts)
+            draft.facts = json.loads(json.dumps(facts))
