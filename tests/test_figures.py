@@ -1,0 +1,444 @@
+"""Figures draw what the table holds, for tables of any shape, legibly, and the same bytes each time."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import matplotlib
+import pytest
+from fake_entries import Fake
+from matplotlib.container import BarContainer
+from matplotlib.text import Text
+from robust_transfer import fingerprint
+from robust_transfer.figures import style
+from robust_transfer.figures.axes import EpsAxis
+from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.draw import FIGURES, TABLES, draw
+from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.fixed_robustness import fit
+from robust_transfer.table import About, Results, Row, TableError, Target, canonical, read
+
+PAPER_EPS = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
+PAPER_ARCHS = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4")
+SMALL_EPS = ("0", "0.1", "0.25", "0.5", "1")
+SMALL_ARCHS = ("resnet8_w8", "resnet8_w16", "resnet8_w24")
+
+
+def row(target: str, arch: str, eps: str, value: float, **of) -> Row:
+    """A row of a made-up table."""
+    robust = eps not in ("0",)
+    plain = Row(
+        experiment="made-up",
+        source="imagenet",
+        target=target,
+        arch=arch,
+        recipe="paper",
+        norm="l2" if robust else "none",
+        eps=eps,
+        eps_value=None if eps == "best-robust" else float(eps.removesuffix("/255")),
+        backbone_seed=0,
+        transfer_seed=0,
+        mode="fixed-feature",
+        protocol="frozen",
+        variant="{}",
+        images_per_class=None,
+        attack=None,
+        split="test",
+        selection="validation",
+        metric="top1",
+        value=value,
+        ci_low=value - 1.5,
+        ci_high=value + 1.5,
+        ci_kind="images",
+        n=1000,
+        hyperparameters=canonical({"arch": arch, "eps": eps}),
+        backbone="pretraining/x",
+        entry="probing/x",
+        code="abc",
+    )
+    return replace(plain, **of)
+
+
+def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), downscaled=32) -> Results:
+    """A made-up table with every cell, its chosen rows among them."""
+    names = [f"Target {i + 1}" for i in range(targets)]
+    rows = []
+    for a, arch in enumerate(archs):
+        for e, one in enumerate(eps):
+            source = row("imagenet", arch, one, 70 + 2 * a - e * e / 3, mode="source", protocol=None, selection=None)
+            rows.append(replace(source, transfer_seed=None))
+    for mode in modes:
+        for view in (None, downscaled):
+            variant = canonical({"downscaled": view} if view else {})
+            for t, target in enumerate(names):
+                of = {"mode": mode, "variant": variant, "protocol": "frozen" if mode == "fixed-feature" else "paper"}
+                values = {
+                    (arch, one): 60 + t + 3 * a + 4 * math.sin(e + t)
+                    for a, arch in enumerate(archs)
+                    for e, one in enumerate(eps)
+                }
+                rows += [row(target, arch, one, value, **of) for (arch, one), value in values.items()]
+                seedless = {**of, "backbone_seed": None, "transfer_seed": None}
+                for arch in (*archs, "best"):
+                    inside = {key: value for key, value in values.items() if arch in (key[0], "best")}
+                    robust = {key: value for key, value in inside.items() if key[1] != "0"}
+                    best, standard = (
+                        max(robust, key=robust.__getitem__),
+                        max(inside[key] for key in inside if key[1] == "0"),
+                    )
+                    says = canonical({"arch": best[0], "eps": best[1]})
+                    chosen = row(target, arch, "best-robust", robust[best], hyperparameters=says, **seedless)
+                    rows += [chosen, replace(chosen, metric="top1_difference", value=chosen.value - standard)]
+                    if arch == "best":
+                        rows.append(row(target, arch, "0", standard, **seedless))
+                        rows.append(row(target, arch, eps[2], 61.0, **seedless))
+    about = About(
+        experiment="made-up",
+        source="imagenet",
+        source_label="ImageNet",
+        targets=tuple(Target(name, name, "top1") for name in names),
+        architectures=tuple(archs),
+        widths=tuple(archs),
+        fixed_eps={"l2": eps[2]},
+    )
+    return Results(about, tuple(rows))
+
+
+def drawn(name: str, results: Results, *, laid_out: bool = False) -> Drawing:
+    with matplotlib.rc_context(style.RC):
+        drawing = FIGURES[name](results)
+        if laid_out:
+            drawing.figure.draw_without_rendering()
+    return drawing
+
+
+def visible_texts(figure) -> list[Text]:
+    """Every text but labels of ticks that lie outside their axis, which matplotlib keeps and does not draw."""
+    outside = set()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            outside |= {
+                tick.label1 for tick in axis.get_major_ticks() if not low - 1e-9 <= tick.get_loc() <= high + 1e-9
+            }
+    return [text for text in figure.findobj(Text) if text.get_text().strip() and text not in outside]
+
+
+@pytest.fixture(scope="module")
+def paper_sized() -> Results:
+    return table(12, PAPER_ARCHS, PAPER_EPS)
+
+
+@pytest.fixture(scope="module")
+def small() -> Results:
+    return table(4, SMALL_ARCHS, SMALL_EPS, downscaled=12)
+
+
+# full_network is drawn as fixed_feature is; what differs between the others at either size is tried at one of them.
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, "paper_sized") for name in ("fixed_feature", "source_accuracy", "granularity", "headline")]
+    + [(name, "small") for name in ("fixed_feature", "granularity", "width", "fixed_robustness")],
+)
+def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
+    figure = drawn(name, request.getfixturevalue(size), laid_out=True).figure
+    renderer = figure.canvas.get_renderer()
+    assert figure.get_figwidth() in (style.COLUMN, style.PAGE)
+    page, shown = figure.bbox, visible_texts(figure)
+    for text in shown:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= page.x0 - 1, text
+        assert box.y0 >= page.y0 - 1, text
+        assert box.x1 <= page.x1 + 1, text
+        assert box.y1 <= page.y1 + 1, text
+        assert text.get_fontsize() >= 5
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            ticks = [label for label in axis.get_ticklabels() if label in shown]
+            if ticks and ticks[0].get_rotation() == 0:
+                boxes = [label.get_window_extent(renderer) for label in ticks]
+                assert not any(a.overlaps(b) for a, b in combinations(boxes, 2)), [t.get_text() for t in ticks]
+    # Titles and legends: neither on each other nor on a panel.
+    titles = [ax.title.get_window_extent(renderer) for ax in figure.axes if ax.get_title()]
+    legends = [legend.get_window_extent(renderer) for legend in figure.legends]
+    assert not any(a.overlaps(b) for a, b in combinations(titles + legends, 2))
+
+
+@pytest.mark.parametrize("name", ["headline", "fixed_robustness"])
+def test_columns_of_tables_do_not_touch(name, paper_sized):
+    figure = drawn(name, paper_sized).figure
+    renderer = figure.canvas.get_renderer()
+    lines: dict[float, list] = {}
+    for text in visible_texts(figure):
+        lines.setdefault(round(text.get_position()[1], 4), []).append(text.get_window_extent(renderer))
+    for boxes in lines.values():
+        for left, right in pairwise(sorted(boxes, key=lambda box: box.x0)):
+            assert left.x1 <= right.x0 + 2
+
+
+def test_bars_are_as_high_as_the_csv_says(small):
+    drawing = drawn("fixed_feature", small)
+    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+        tops = sorted(bar.get_y() + bar.get_height() for c in ax.containers if isinstance(c, BarContainer) for bar in c)
+        of_panel = [n for n in drawing.numbers if n["target"] == panel.name]
+        assert tops == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] != "fixed eps"))
+        diamonds = {y for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()}
+        assert sorted(diamonds) == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] == "fixed eps"))
+        assert {n["chosen_eps"] for n in of_panel if n["series"] == "best robust"} <= set(SMALL_EPS[1:])
+
+
+def test_points_of_source_accuracy_are_those_of_the_csv(small):
+    drawing = drawn("source_accuracy", small)
+    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+        points = sorted(
+            (round(float(x), 6), float(y))
+            for c in ax.collections
+            if len(c.get_facecolor())
+            for x, y in c.get_offsets()
+            if (x, y) != (0, 0)
+        )
+        numbers = [n for n in drawing.numbers if n["target"] == panel.name]
+        transfer = sorted((round(n["source_value"], 6), n["value"]) for n in numbers if n["series"] == "transfer")
+        assert len(points) == len(SMALL_ARCHS) * len(SMALL_EPS)
+        for i in (0, 1):
+            assert [point[i] for point in points] == pytest.approx([number[i] for number in transfer])
+        level = [
+            line.get_ydata()[0]
+            for line in ax.lines
+            if len(set(line.get_xdata())) == 2 and set(line.get_xdata()) == {0, 1}
+        ]
+        assert level == pytest.approx([n["value"] for n in numbers if n["series"] == "standard level"])
+
+
+@pytest.mark.parametrize(("name", "lines"), [("width", len(SMALL_EPS)), ("granularity", 2 * 2 * len(SMALL_ARCHS))])
+def test_curves_are_those_of_the_csv(name, lines, small):
+    drawing = drawn(name, small)
+    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+        curves = [line for line in ax.lines if line.get_marker() in style.MARKERS and line.get_markersize() < 6]
+        assert len(curves) == lines
+        values = sorted(float(y) for line in curves for y in line.get_ydata())
+        assert values == pytest.approx(sorted(n["value"] for n in drawing.numbers if n["target"] == panel.name))
+
+
+def test_headline_holds_every_number_of_its_csv(small):
+    drawing = drawn("headline", small)
+    shown = " ".join(text.get_text() for text in visible_texts(drawing.figure)).replace("−", "-")
+    assert len(drawing.numbers) == 2 * 4 * 4
+    for one in drawing.numbers:
+        assert f"{one['value']:.1f}" in shown
+        assert f"{one['value']:.1f}" in drawing.markdown.replace("−", "-")
+
+
+def test_headline_bolds_the_better_and_marks_what_is_decided():
+    results = table(2, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",))
+    values = {"best-robust": 80.0, "0": 70.0}
+    rows = []
+    for one in results.rows:
+        ahead = one.target == "Target 1"
+        if one.arch == "best" and one.metric == "top1_difference":
+            one = replace(
+                one, value=10.0 if ahead else -10.0, ci_low=8.0 if ahead else -21.0, ci_high=12.0 if ahead else 1.0
+            )
+        elif one.arch == "best" and one.eps in values:
+            one = replace(one, value=values[one.eps] if ahead else 150 - values[one.eps])
+        rows.append(one)
+    text = drawn("headline", replace(results, rows=tuple(rows))).markdown
+    first, second = (next(line for line in text.splitlines() if line.startswith(f"| Target {i}")) for i in (1, 2))
+    cells, others = ([cell.strip() for cell in line.strip("|").split("|")] for line in (first, second))
+    assert cells[1].startswith("70.0")
+    assert cells[2].startswith("**80.0")
+    assert cells[5] == "+10.0 [+8.0, +12.0]\\*"
+    assert others[1].startswith("**80.0")
+    assert others[2].startswith("70.0")
+    assert others[5] == "−10.0 [−21.0, +1.0]"
+
+
+def test_fixed_robustness_fits_a_line_or_says_what_it_lacks():
+    archs = ("a", "b", "c", "d")
+    rows = []
+    for i, arch in enumerate(archs):
+        rows.append(row("imagenet", arch, "1", 50 + 5 * i, mode="source", selection=None))
+        rows.append(row("t", arch, "1", 80 - 2 * i))
+        if i < 3:
+            rows.append(row("imagenet", arch, "3", 40 + i, mode="source", selection=None))
+            rows.append(row("t", arch, "3", 60 + i * i))
+    about = About("x", targets=(Target("t", "T", "top1"),), architectures=archs)
+    results = Results(about, tuple(rows))
+    cells = Cells(results)
+    (panel,) = cells.panels("fixed-feature")
+    full = fit(cells, panel, "1")
+    assert (full.networks, full.r2, full.slope) == (4, pytest.approx(1), pytest.approx(-0.4))
+    assert fit(cells, panel, "3").r2 is None
+    text = drawn("fixed_robustness", results).markdown
+    assert "1.00 (−)" in text
+    assert "needs 1 more network " in text
+
+
+def test_seeds_count_as_networks_and_pair_with_their_own_source_accuracy():
+    rows = []
+    for seed in range(4):
+        rows.append(row("imagenet", "a", "1", 50 + seed, mode="source", selection=None, backbone_seed=seed))
+        rows.append(row("t", "a", "1", 60 + 3 * seed, backbone_seed=seed))
+    rows.append(row("t", "a", "1", 64.5, backbone_seed=None, transfer_seed=None))
+    cells = Cells(Results(About("x", targets=(Target("t", "T", "top1"),), architectures=("a",)), tuple(rows)))
+    (panel,) = cells.panels("fixed-feature")
+    found = fit(cells, panel, "1")
+    assert (found.networks, found.architectures, found.slope) == (4, 1, pytest.approx(3))
+
+
+def only_robust(results: Results) -> Results:
+    keep = [one for one in results.rows if one.norm != "none" and not one.metric.endswith("_difference")]
+    return replace(results, rows=tuple(keep))
+
+
+def one_cell(results: Results) -> Results:
+    return replace(results, rows=tuple(one for one in results.rows if one.target == "Target 2" and one.eps == "0.25"))
+
+
+ODD = {
+    "empty": lambda: replace(table(2, SMALL_ARCHS, SMALL_EPS), rows=()),
+    "one of everything": lambda: table(1, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",)),
+    "full-network only": lambda: table(2, SMALL_ARCHS, SMALL_EPS, modes=("full-network",)),
+    "no standard networks": lambda: only_robust(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "one cell": lambda: one_cell(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "ten networks": lambda: table(7, tuple(f"densenet{i}" for i in range(161, 171)), ("0", "1", "3")),
+}
+
+
+@pytest.mark.parametrize("shape", ODD)
+@pytest.mark.parametrize("name", FIGURES)
+def test_odd_tables_still_draw(name, shape):
+    drawing = drawn(name, ODD[shape](), laid_out=shape == "one of everything")
+    texts = " ".join(text.get_text() for text in visible_texts(drawing.figure))
+    assert texts
+    if not any(one.get("value", one.get("r2")) for one in drawing.numbers):
+        assert any(words in texts for words in ("not measured", "needs", "lacks", "two widths"))
+
+
+def test_what_was_not_measured_is_named_in_its_place():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    keep = [one for one in results.rows if one.target == "Target 1" or one.arch != "resnet8_w24"]
+    drawing = drawn("fixed_feature", replace(results, rows=tuple(keep)))
+    words = [[text.get_text() for text in ax.texts].count("not measured") for ax in drawing.figure.axes]
+    assert words == [0, 2]
+    assert not drawing.figure.legends[-1].get_texts()[0].get_text().startswith("not measured")
+    missing = [one for one in drawing.numbers if one["value"] is None]
+    assert {(one["target"], one["arch"]) for one in missing} == {("Target 2", "resnet8_w24")}
+
+
+def test_networks_measured_nowhere_are_named_above_the_panels():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    keep = [one for one in results.rows if one.arch != "resnet8_w24" or one.mode != "full-network"]
+    drawing = drawn("full_network", replace(results, rows=tuple(keep)))
+    assert drawing.figure.legends[-1].get_texts()[0].get_text() == "not measured: ResNet-8 w24"
+    assert len(drawing.figure.axes[0].get_xticks()) == 2
+    assert {one["arch"] for one in drawing.numbers if one["value"] is None} == {"resnet8_w24"}
+
+
+def test_a_panel_without_downscaled_images_says_so():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    keep = [one for one in results.rows if one.target == "Target 1" or not one.downscaled]
+    axes = drawn("granularity", replace(results, rows=tuple(keep))).figure.axes
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [[], ["32 px: not measured"]]
+
+
+def test_several_norms_and_protocols_have_panels_that_say_so():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    other = [
+        replace(one, norm="linf", eps=f"{4 * float(one.eps):g}/255")
+        for one in results.rows
+        if one.norm == "l2" and one.eps_value
+    ]
+    released = [replace(one, protocol="paper") for one in results.rows if one.mode != "source"]
+    norms = drawn("granularity", replace(results, rows=(*results.rows, *other)))
+    assert [ax.get_title() for ax in norms.figure.axes] == ["Target 1, L2", "Target 1, L∞"]
+    protocols = drawn("fixed_feature", replace(results, rows=(*results.rows, *released)))
+    assert [ax.get_title() for ax in protocols.figure.axes] == [
+        "Target 1, Fixed-feature (frozen protocol)",
+        "Target 1, Fixed-feature (paper protocol)",
+    ]
+
+
+def test_numbers_chosen_on_test_stay_out_where_validation_chose():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    cheating = [replace(one, selection="test", value=99.0) for one in results.rows if one.mode != "source"]
+    assert not any(
+        n["value"] == 99 for n in drawn("headline", replace(results, rows=(*results.rows, *cheating))).numbers
+    )
+    alone = drawn("headline", replace(results, rows=tuple(cheating)))
+    assert "chosen on test" in alone.markdown
+
+
+def test_eps_axis_sets_0_apart_and_labels_what_fits():
+    axis = EpsAxis(PAPER_EPS, "l2")
+    places = [axis.positions[eps] for eps in PAPER_EPS]
+    assert places == sorted(places)
+    assert places[1] - places[0] > places[2] - places[1]
+    assert axis.positions["1"] - axis.positions["0.1"] == pytest.approx(1)
+    narrow = axis._fitting({eps: eps for eps in PAPER_EPS}, 0.4)
+    assert {"0", "5"} <= narrow < set(PAPER_EPS)
+    assert axis._fitting({eps: eps for eps in PAPER_EPS}, 4) == set(PAPER_EPS)
+    assert EpsAxis(("0", "1/255", "4/255"), "linf").label() == "ε of pretraining (L∞, in 1/255)"
+
+
+def test_bars_start_at_0_unless_they_would_look_alike(small):
+    alike = drawn("fixed_feature", small).figure.axes[0]
+    assert alike.get_ylim()[0] > 0
+    assert len([line for line in alike.lines if line.get_transform() == alike.transAxes]) == 2  # the break
+    apart = table(1, ("resnet18",), ("0", "1", "3"))
+    halved = [replace(one, value=one.value / 4, ci_low=5.0) if one.eps == "0" else one for one in apart.rows]
+    assert drawn("fixed_feature", replace(apart, rows=tuple(halved))).figure.axes[0].get_ylim()[0] == 0
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory) -> Path:
+    """A table that went through the results stage, with two seeds of one network."""
+    fake = Fake(tmp_path_factory.mktemp("collected"), bootstrap=100)
+    for eps, accuracy in (("0", 30), ("0.25", 70), ("1", 60)):
+        for seed in (0, 1):
+            fake.source(90 - 20 * float(eps), eps=eps, backbone_seed=seed)
+            for target in fake.targets:
+                fake.transfer(accuracy + seed, accuracy + seed, target=target, eps=eps, backbone_seed=seed)
+        fake.transfer(accuracy, accuracy, "finetuning", target="coarse", eps=eps)
+    return fake.collect()
+
+
+@pytest.mark.parametrize("name", ["headline", "fixed_feature", "source_accuracy"])
+def test_files_are_written_and_the_same_bytes_twice(name, collected, tmp_path):
+    for again in ("first", "second"):
+        draw(name, collected, tmp_path / again / name)
+    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if name in TABLES else set())
+    assert {path.suffix[1:] for path in (tmp_path / "first").iterdir()} == kinds
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+    with open(tmp_path / "first" / f"{name}.csv") as file:
+        numbers = list(csv.DictReader(file))
+    assert {number["target"] for number in numbers} <= {"coarse", "fine"}
+
+
+def test_seeds_are_dots_beside_the_bar_of_their_mean(collected):
+    drawing = drawn("fixed_feature", read(collected))
+    first = [one for one in drawing.numbers if one["target"] == "coarse"]
+    assert first[0]["value"] == pytest.approx(30.5)
+    dots = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "."]
+    assert sorted(dots[0].get_ydata()) == pytest.approx([30, 31])
+
+
+def test_an_unknown_figure_is_an_error_that_names_those_there_are(collected, tmp_path):
+    with pytest.raises(TableError, match="figure pie: no such figure; there are headline, fixed_feature"):
+        draw("pie", collected, tmp_path / "pie")
+
+
+def test_every_figure_module_is_in_the_fingerprint():
+    modules = fingerprint.stage_modules("figures")
+    folder = Path(fingerprint.__file__).parent / "figures"
+    named = {f"robust_transfer.figures.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"}
+    assert named <= set(modules)
+
+
+def test_metadata_of_the_table_reaches_the_figure(collected):
+    assert json.loads(canonical(read(collected).about.fixed_eps)) == {"l2": "0.25"}
+    assert [target.label for target in read(collected).about.targets] == ["Coarse", "Fine"]

@@ -1,0 +1,1 @@
+"""Figures and tables, one module each; `draw.py` draws one by name from the results table."""

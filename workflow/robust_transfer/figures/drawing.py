@@ -1,0 +1,46 @@
+"""What a figure module hands to `draw.py`: a figure, the numbers in it, and for a table its text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from robust_transfer.figures.cells import Panel
+from robust_transfer.table import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Number = dict[str, object]
+"""One drawn mark: a line of the CSV; None is an empty field."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and the numbers drawn in it."""
+
+    figure: Figure
+    numbers: list[Number]
+    markdown: str | None = None
+    """The table as text, where the figure is one."""
+
+
+def number(panel: Panel, series: str, arch: str, eps: str, row: Row | None, **more: object) -> Number:
+    """A line of the CSV: which mark it is, and its value and interval in percent; None where not measured."""
+    return {
+        "target": panel.target.name,
+        "mode": panel.way.mode,
+        "protocol": panel.way.protocol,
+        "deviations": panel.way.deviations,
+        "norm": panel.norm,
+        "metric": panel.target.metric,
+        "series": series,
+        "arch": arch,
+        "eps": eps,
+        **more,
+        "value": row.value if row else None,
+        "ci_low": row.ci_low if row else None,
+        "ci_high": row.ci_high if row else None,
+        "ci_kind": row.ci_kind if row else None,
+        "n": row.n if row else None,
+    }

@@ -1,0 +1,242 @@
+"""How every figure looks: sizes, colours, names, axes, and how it is saved.
+
+One colour a role in all figures: standard grey, best robust blue, robust at the eps fixed beforehand orange (Okabe and
+Ito's colours, told apart by colour-blind readers), and light to dark green-blue for growing eps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robust_transfer.table import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.3, 6.9
+"""Widths in inches of one column and of both, of a two-column paper."""
+STANDARD, ROBUST, FIXED = "#7f7f7f", "#0072b2", "#e69f00"
+VIEWS = ("#009e73", "#cc79a7", "#d55e00")
+"""Downscaled views, from the largest size to the smallest."""
+INK, LINK, FAINT = "#262626", "#8c8c8c", "#e0e0e0"
+DASHES = (0, (4, 2))
+"""The line style of standard networks."""
+MARKERS = "osD^vPX<>"
+"""One for each architecture, in the experiment's order."""
+SMALL = 6.0
+"""Font size in points of ticks and notes; the smallest there is but for notes inside bars."""
+
+Look = dict[str, Any]
+"""Keyword arguments that say how an artist looks."""
+
+# Typed loosely: matplotlib's types name every key.
+RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.5,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.4,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.0,
+    "figure.dpi": 100,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "robust-transfer",
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+}
+
+_KNOWN = {
+    "wide_resnet50_2": "WRN-50-2",
+    "wide_resnet50_4": "WRN-50-4",
+    "wide_resnet101_2": "WRN-101-2",
+    "resnext50_32x4d": "ResNeXt-50",
+    "mnasnet1_0": "MNASNet",
+    "mobilenet_v2": "MobileNet-v2",
+    "shufflenet_v2_x1_0": "ShuffleNet-v2",
+    "vgg16_bn": "VGG-16-BN",
+    "best": "best",
+}
+
+
+def architecture_label(name: str) -> str:
+    """An architecture as papers write it: `ResNet-50`, `WRN-50-2`; `ResNet-8 w16` has 8 layers, the first 16 wide."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if small := re.fullmatch(r"resnet(\d+)_w(\d+)", name):
+        return f"ResNet-{small[1]} w{small[2]}"
+    if plain := re.fullmatch(r"(resnet|densenet|vgg)(\d+)", name):
+        return {"resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG"}[plain[1]] + f"-{plain[2]}"
+    return name
+
+
+def eps_colours(eps: Sequence[str]) -> dict[str, Any]:
+    """A colour for each eps: the standard one for 0, then light to dark for growing eps."""
+    from matplotlib import colormaps
+
+    robust = [one for one in eps if one != "0"]
+    shades = colormaps["viridis_r"]
+    step = 1 / max(1, len(robust) - 1)
+    colours: dict[str, Any] = {one: shades(0.15 + 0.85 * i * step) for i, one in enumerate(robust)}
+    return {"0": STANDARD, **colours}
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, laid out so that nothing is clipped."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def panels(titles: Sequence[str], row_height: float, extra_height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with an axes for each title, at most four in a row, and the axes.
+
+    One panel is a column wide, more are a page wide. `extra_height` in inches is for labels that panels share.
+    """
+    rows = -(-len(titles) // 4)
+    columns = -(-len(titles) // rows)
+    made = figure(COLUMN if len(titles) == 1 else PAGE, rows * row_height + extra_height)
+    grid = made.subplots(rows, columns, squeeze=False)
+    axes = list(grid.flat)
+    for unused in axes[len(titles) :]:
+        unused.remove()
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title, pad=3)
+    return made, axes[: len(titles)]
+
+
+def legends(drawn: Figure, *groups: Sequence[Any]) -> None:
+    """Legends above the panels, each group on lines of its own; the figure grows by the height they need."""
+    line, width = 0.145, drawn.get_figwidth()
+    blocks = [(handles, _legend_columns(handles, width)) for handles in groups if handles]
+    band = 0.06 + line * sum(-(-len(handles) // columns) for handles, columns in blocks)
+    height = drawn.get_figheight() + band
+    drawn.set_figheight(height)
+    engine = drawn.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0, 0, 1, 1 - band / height))  # type: ignore[call-arg]
+    top = height - 0.03
+    for handles, columns in blocks:
+        # matplotlib fills columns first; readers read lines.
+        in_lines = [handles[i] for column in range(columns) for i in range(column, len(handles), columns)]
+        place: Look = {"loc": "upper center", "bbox_to_anchor": (0.5, top / height), "borderaxespad": 0, "borderpad": 0}
+        drawn.legend(handles=in_lines, ncols=columns, labelspacing=0.35, **place).set_in_layout(False)
+        top -= line * -(-len(handles) // columns)
+
+
+def _legend_columns(handles: Sequence[Any], width: float) -> int:
+    """Columns, as many as fit into a width in inches."""
+    lengths = [len(handle.get_label()) for handle in handles]
+    for columns in range(len(handles), 1, -1):
+        widest = [max(lengths[column::columns]) for column in range(columns)]
+        if sum(0.36 + 0.052 * length for length in widest) <= width:
+            return columns
+    return 1
+
+
+def in_last_row(axes: Sequence[Axes], ax: Axes) -> bool:
+    """Whether nothing lies below this panel, so that it bears the labels of the x axis."""
+    spec, others = ax.get_subplotspec(), [other.get_subplotspec() for other in axes]
+    assert spec is not None
+    return not any(o and o.colspan == spec.colspan and o.rowspan.start > spec.rowspan.start for o in others)
+
+
+def say(ax: Axes, text: str) -> None:
+    """An empty panel that says why it is empty."""
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=STANDARD, style="italic")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+
+
+def nothing(text: str) -> Figure:
+    """A column-wide figure that only says why there is nothing to draw."""
+    made = figure(COLUMN, 1.0)
+    ax = made.subplots()
+    ax.spines[:].set_visible(False)
+    say(ax, text)
+    return made
+
+
+def curve(ax: Axes, x: Sequence[float], rows: Sequence[Row], colour: Any, *, dashed: bool, marker: str = "o") -> None:
+    """A line through accuracies in percent, with their intervals as thin bars."""
+    y = [row.value for row in rows]
+    ax.plot(x, y, marker=marker, ls=DASHES if dashed else "-", color=colour, ms=2.8, mew=0)
+    ax.errorbar(x, y, whiskers(rows), fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.7)
+
+
+def whiskers(rows: Sequence[Row]) -> list[list[float]]:
+    """Lengths of the intervals below and above the values, as matplotlib takes them: [2, rows]."""
+    return [[max(0.0, row.value - row.ci_low) for row in rows], [max(0.0, row.ci_high - row.value) for row in rows]]
+
+
+def marker(archs: Sequence[str], arch: str) -> str:
+    """The marker of an architecture among those drawn."""
+    return MARKERS[list(archs).index(arch) % len(MARKERS)]
+
+
+def words(text: str) -> Any:
+    """A legend handle that is words alone."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], ls="", label=text)
+
+
+def architecture_handles(archs: Sequence[str]) -> list[Any]:
+    """Legend handles for markers of architectures."""
+    from matplotlib.lines import Line2D
+
+    look: Look = {"ls": "", "color": "white", "mec": INK, "mew": 0.6}
+    return [Line2D([], [], marker=marker(archs, arch), label=architecture_label(arch), **look) for arch in archs]
+
+
+def view_colour(views: Sequence[int | None], view: int | None) -> str:
+    """The colour of native images (None), or of a size downscaled to."""
+    sizes = sorted((one for one in views if one is not None), reverse=True)
+    return INK if view is None else VIEWS[sizes.index(view) % len(VIEWS)]
+
+
+def save(drawn: Figure, stem: Path) -> None:
+    """Write `stem`.svg, .pdf and .png; the same figure gives the same bytes."""
+    nothing_that_changes = {
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        "png": {"Software": None},
+    }
+    # Once laid out it stays: laying out takes longer than drawing, and there are three files to draw.
+    drawn.draw_without_rendering()
+    drawn.set_layout_engine("none")
+    for kind, metadata in nothing_that_changes.items():
+        drawn.savefig(stem.parent / f"{stem.name}.{kind}", metadata=metadata)

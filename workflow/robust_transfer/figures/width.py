@@ -1,0 +1,71 @@
+"""Figure 6: accuracy over the width of the network, a line an eps, one panel a target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from robust_transfer.figures import style
+from robust_transfer.figures.axes import accuracy_limits, architecture_ticks
+from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Panel, shown_mode
+from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.table import Results, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def width(results: Results) -> Drawing:
+    """Draw every eps that was measured at two widths or more, in the fixed-feature mode where there is one."""
+    cells = Cells(results)
+    mode = shown_mode(cells)
+    panels = cells.panels(mode)
+    lines = {panel: {eps: _line(cells, panel, eps) for eps in cells.eps(panel.norm)} for panel in panels}
+    shown = {panel: {eps: line for eps, line in lines[panel].items() if len(line) > 1} for panel in panels}
+    if not any(shown.values()):
+        return Drawing(style.nothing("Accuracy over width: no ε was measured at two widths"), [])
+    figure, axes = style.panels([panel.label for panel in panels], row_height=1.35, extra_height=0.3)
+    colours = style.eps_colours(cells.eps())
+    for panel, ax in zip(panels, axes, strict=True):
+        _panel(ax, shown[panel], colours)
+        architecture_ticks(ax, cells.about.widths, labelled=style.in_last_row(axes, ax))
+    figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
+    drawn = [eps for eps in cells.eps() if any(eps in line for line in shown.values())]
+    style.legends(figure, _handles(drawn, colours))
+    return Drawing(figure, _numbers(shown))
+
+
+def _line(cells: Cells, panel: Panel, eps: str) -> list[tuple[int, str, Row]]:
+    """The widths at which this eps was measured: (place on the axis, architecture, accuracy)."""
+    found = [(place, arch, cells.cell(panel, arch, eps)) for place, arch in enumerate(cells.about.widths)]
+    return [(place, arch, row) for place, arch, row in found if row]
+
+
+def _panel(ax: Axes, lines: dict[str, list[tuple[int, str, Row]]], colours: dict[str, Any]) -> None:
+    if not lines:
+        style.say(ax, NOT_MEASURED)
+        return
+    rows = [row for line in lines.values() for _, _, row in line]
+    accuracy_limits(ax, rows)
+    for i, (eps, line) in enumerate(lines.items()):
+        # Side by side, so that intervals of neighbouring lines do not hide each other.
+        aside = 0.03 * (i - (len(lines) - 1) / 2)
+        x, rows = [place + aside for place, _, _ in line], [row for _, _, row in line]
+        style.curve(ax, x, rows, colours[eps], dashed=eps == "0")
+
+
+def _numbers(shown: dict[Panel, dict[str, list[tuple[int, str, Row]]]]) -> list[Number]:
+    return [
+        number(panel, "transfer", arch, eps, row)
+        for panel, lines in shown.items()
+        for eps, line in lines.items()
+        for _, arch, row in line
+    ]
+
+
+def _handles(eps: list[str], colours: dict[str, Any]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color=colours[one], marker="o", ls=style.DASHES if one == "0" else "-", label=f"ε {one}")
+        for one in eps
+    ]
