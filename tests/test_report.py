@@ -1,0 +1,106 @@
+"""The terminal summary says what the table says, and the report's captions render for every experiment."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from docutils.core import publish_parts
+from fake_entries import Fake
+from jinja2 import Environment
+from robust_transfer.figures.draw import FIGURES
+from robust_transfer.report import COLUMNS, summary
+
+ROOT = Path(__file__).parents[1]
+CAPTIONS = ROOT / "workflow" / "report"
+MINIMAL = {
+    "experiment": "tiny",
+    "input_size": 32,
+    "datasets": {"a": {"origin": {"kind": "folder"}}, "b": {"origin": {"kind": "folder"}}},
+    "source": "a",
+    "targets": ["b"],
+    "grid": [{"architectures": ["resnet18"], "eps": [0, 3]}],
+}
+
+
+def both_modes(root: Path, **of: Any) -> Fake:
+    """Robust ahead on coarse, standard on fine, both decidedly; full-network level."""
+    fake = Fake(root, **of)
+    for stage, accuracies in (
+        ("probing", {"coarse": (20, 90), "fine": (70, 30)}),
+        ("finetuning", {"coarse": (80, 80)}),
+    ):
+        for target, (standard, robust) in accuracies.items():
+            right = [standard > i / 2 for i in range(fake.images)]
+            better = [robust > i / 2 for i in range(fake.images)]
+            fake.transfer(right, right, stage, target=target)
+            fake.transfer(better, better, stage, target=target, eps="0.25")
+    return fake
+
+
+def test_summary_counts_who_is_ahead_and_says_when_standard_wins(tmp_path):
+    text = " ".join(summary(both_modes(tmp_path).collect()).split())
+    assert "Fixed-feature: best robust ahead on 1 of 2 targets, standard on 1." in text
+    assert "The interval excludes 0 for robust on Coarse; for standard on Fine." in text
+    assert "Full-network: best robust ahead on 0 of 1 targets, standard on 0, level on 1." in text
+    assert "No interval excludes 0." in text
+
+
+def test_summary_shows_every_number_of_the_headline(tmp_path):
+    text = summary(both_modes(tmp_path).collect(), Path("somewhere/report.html"))
+    coarse = next(line for line in text.splitlines() if line.startswith("  Coarse"))
+    assert coarse.split()[:6] == ["Coarse", "20.0", "90.0", "(0.25,", "ResNet-8", "w8)"]
+    assert "+70.0 [" in coarse
+    assert coarse.endswith("]*")
+    assert str(tmp_path / "figures") in text
+    assert "somewhere/report.html" in text
+
+
+def test_summary_prints_title_and_notice_and_keeps_its_width(tmp_path):
+    notice = "This world was constructed. " * 8
+    labels = {"coarse": "A target whose name is far longer than any column could ever be", "fine": "Fine"}
+    text = summary(both_modes(tmp_path, title="Shapes", notice=notice, labels=labels).collect())
+    assert text.startswith("Shapes\n\nThis world was constructed.")
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= COLUMNS
+
+
+def test_summary_says_what_was_not_measured(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(50, 50, target="coarse", eps="0.25")
+    text = summary(fake.collect())
+    assert "Full-network: not measured." in text
+    assert "standard and robust were not both measured" in text
+
+
+def configurations() -> dict[str, dict[str, Any]]:
+    """The default experiment, every other one laid over it as Snakemake does, and one that states no defaults."""
+
+    def over(base: Any, overlay: Any) -> Any:
+        if not isinstance(base, dict) or not isinstance(overlay, dict):
+            return overlay
+        return {**base, **{key: over(base.get(key), value) for key, value in overlay.items()}}
+
+    default = yaml.safe_load((ROOT / "config.yaml").read_text()) if (ROOT / "config.yaml").exists() else MINIMAL
+    found = {"minimal": MINIMAL, "default": default}
+    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        found[path.stem] = over(default, yaml.safe_load(path.read_text()))
+    return found
+
+
+@pytest.mark.parametrize("name", configurations())
+def test_captions_render_for_every_experiment(name):
+    config = configurations()[name]
+    environment = Environment(trim_blocks=True, lstrip_blocks=True)
+
+    class Snakemake:
+        """As much of Snakemake's object as the description of a workflow sees."""
+
+    Snakemake.config = config
+    for figure in ("workflow", *FIGURES):
+        text = environment.from_string((CAPTIONS / f"{figure}.rst").read_text()).render(snakemake=Snakemake)
+        html = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
+        assert "system-message" not in html, (figure, html)
+        assert "{{" not in html
+    described = environment.from_string((CAPTIONS / "workflow.rst").read_text()).render(snakemake=Snakemake)
+    assert ("Read this first" in described) == bool(config.get("notice"))
+    assert all(arch in described for part in config["grid"] for arch in part["architectures"])

@@ -1,0 +1,110 @@
+"""Stage report: the summary that a run ends with, at most 100 columns wide.
+
+    python -m robust_transfer report results/<name>/results.parquet --out results/<name>/summary.txt
+
+The HTML report is Snakemake's (`snakemake --report`); its captions lie in `workflow/report/`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from robust_transfer.figures.cells import (
+    FIXED_FEATURE,
+    FULL_NETWORK,
+    MODE_LABELS,
+    NOT_MEASURED,
+    Against,
+    Cells,
+    Panel,
+    way_label,
+)
+from robust_transfer.figures.headline import difference_text
+from robust_transfer.figures.style import architecture_label
+from robust_transfer.table import BEST_ARCH, Row, read
+
+COLUMNS = 100
+LABEL = 30
+"""Longest label of a target; longer ones are cut."""
+
+
+def summary(results: Path, report: Path | None = None) -> str:
+    """Title, notice, headline table, what held in a sentence a mode, and where the files lie.
+
+    `results` is the results table; `report` the HTML report, if there is to be one. Raises TableError as `read` does.
+    """
+    table = read(results)
+    cells = Cells(table)
+    parts = [table.about.title or table.about.experiment]
+    if table.about.notice:
+        parts.append(textwrap.fill(table.about.notice, COLUMNS))
+    sentences = []
+    for mode in (FIXED_FEATURE, FULL_NETWORK):
+        for way in cells.ways(mode):
+            lines = [(panel, cells.against(panel, BEST_ARCH)) for panel in cells.panels(mode, way)]
+            parts.append(_table(way_label(way), lines))
+            sentences.append(textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  "))
+        if not cells.ways(mode):
+            sentences.append(f"{MODE_LABELS[mode]}: {NOT_MEASURED}.")
+    parts.append(
+        f"Accuracies in %. Network and eps chosen on {cells.selection}, reported on test. *: interval excludes 0."
+    )
+    parts.append("\n".join(sentences))
+    parts.append(_files(results, report))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(heading: str, lines: list[tuple[Panel, Against]]) -> str:
+    """Targets as lines: standard, best robust with what was chosen, paired difference with its 95 % interval."""
+    rows = [[heading, "standard", "best robust", "(eps, network)", "difference [95 %]"]]
+    for panel, against in lines:
+        robust, difference = against.robust, against.difference
+        rows.append(
+            [
+                "  " + textwrap.shorten(panel.label, LABEL, placeholder="…"),
+                _percent(against.standard),
+                _percent(robust),
+                f"({robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])})" if robust else "",
+                difference_text(difference) + ("*" if against.decided else " ") if difference else f"{NOT_MEASURED} ",
+            ]
+        )
+    # The heading may run over the columns of numbers; only targets widen the first column.
+    first = max(len(row[0]) for row in rows[1:])
+    widths = [max(len(row[i]) for row in rows) for i in range(1, 5)]
+    head = "  ".join(f"{name:>{width}}" for name, width in zip(rows[0][1:], widths, strict=True))
+    body = ["  ".join([f"{row[0]:<{first}}", *_aligned(row[1:], widths)]).rstrip() for row in rows[1:]]
+    return "\n".join([heading, " " * (first + 2) + head.rstrip(), *body])
+
+
+def _aligned(row: list[str], widths: list[int]) -> list[str]:
+    """Numbers flush right, what was chosen flush left."""
+    return [
+        f"{text:<{width}}" if i == 2 else f"{text:>{width}}"
+        for i, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _percent(row: Row | None) -> str:
+    return f"{row.value:.1f}" if row else "–"
+
+
+def _sentence(mode: str, lines: list[tuple[Panel, Against]]) -> str:
+    """Who is ahead on how many targets, and where the interval of the difference excludes 0."""
+    measured = [(panel.label, one) for panel, one in lines if one.difference]
+    if not measured:
+        return f"{mode}: standard and robust were not both measured on any target."
+    ahead = {side: [label for label, one in measured if one.ahead == side] for side in ("robust", "standard", "")}
+    decided = {side: [label for label, one in measured if one.decided and one.ahead == side] for side in ahead}
+    counts = [f"best robust ahead on {len(ahead['robust'])} of {len(measured)} targets"]
+    counts.append(f"standard on {len(ahead['standard'])}")
+    if ahead[""]:
+        counts.append(f"level on {len(ahead[''])}")
+    favours = [f"{side} on {', '.join(decided[side])}" for side in ("robust", "standard") if decided[side]]
+    verdict = f"The interval excludes 0 for {'; for '.join(favours)}." if favours else "No interval excludes 0."
+    return f"{mode}: {', '.join(counts)}. {verdict}"
+
+
+def _files(results: Path, report: Path | None) -> str:
+    lines = [f"figures  {results.parent / 'figures'}/", f"numbers  {results}"]
+    return "\n".join([*lines, f"report   {report}"] if report else lines)
