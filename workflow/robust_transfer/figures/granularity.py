@@ -81,13 +81,7 @@ def _say_missing(ax: Axes, views: Sequence[int | None], rows: Sequence[Row]) -> 
     if views:
         names = ", ".join(f"{view} px" if view else "native" for view in views)
         y, va = (0.05, "bottom") if rows[-1].value > sum(ax.get_ylim()) / 2 else (0.95, "top")
-        look: style.Look = {
-            "color": style.STANDARD,
-            "style": "italic",
-            "fontsize": style.SMALL,
-            "ha": "right",
-            "va": va,
-        }
+        look: style.Look = {"color": style.STANDARD, "style": "italic", "fontsize": style.SMALL, "va": va}
         ax.text(0.98, y, f"{names}: {NOT_MEASURED}", transform=ax.transAxes, ha="right", **look)
 
 
