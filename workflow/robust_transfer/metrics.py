@@ -1,8 +1,8 @@
 """Accuracies, their bootstrap intervals, and the rows a measuring stage writes to `metrics.json`.
 
 numpy only, since dozens of short jobs import it. Resampling images with replacement changes two numbers a class: how
-many of its images are drawn right and how many wrong. Those counts are multinomial, so they are drawn directly: the same
-distribution as drawing n indices 1000 times, at a cost that does not grow with n (0.07 s for 200 classes on one core;
+many of its images are drawn right and how many wrong. Those counts are multinomial, so they are drawn directly: that is
+the distribution of 1000 drawings of n indices, at a cost that does not grow with n (0.07 s for 200 classes on one core;
 index by index, 10,000 images take 0.2 s and 50,000 take 1 s).
 """
 
