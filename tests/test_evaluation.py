@@ -1,0 +1,125 @@
+"""Clean and attacked accuracy of backbones with a known answer, and of what the stage writes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from prepared_datasets import encoded, new_entry, prepared, write_parquet
+from robust_transfer import evaluation
+from robust_transfer.configuration.training import EvaluationSettings
+from robust_transfer.networks.backbones import save_weights
+from robust_transfer.networks.build import build
+from robust_transfer.store import StoreError, open_entry
+
+SIDE, CLASSES = 16, 2
+
+
+def greys(n, seed=0):
+    """Encoded images of class 0, dark, and class 1, bright: grey levels 102 and 153 of 255, and labels."""
+    labels = np.arange(n) % CLASSES
+    return [encoded(np.full((SIDE, SIDE, 3), 102 + 51 * label, np.uint8)) for label in labels], labels.tolist()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = tmp_path_factory.mktemp("source")
+    write_parquet(root / "data/train.parquet", *greys(8))
+    write_parquet(root / "data/test.parquet", *greys(20))
+    return prepared(root, {"kind": "parquet", "path": str(root / "data")})
+
+
+@pytest.fixture(scope="module")
+def backbone(source):
+    """A network that compares the mean over one pixel in 16, which is what its strides leave, with 1/2.
+
+    The classes lie 0.1 on either side, so every image is lost from 0.1 on within Linf, from 0.1·sqrt(3·16) = 0.693 on
+    within L2, and none before.
+    """
+    network = build("resnet8_w4", CLASSES).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.fill_(1.0 if name.endswith(("bn1.weight", "bn2.weight", ".1.weight")) else 0.0)
+        network.body.stem[0].weight[0, :, 1, 1] = network.normalise.std.flatten() / 3
+        network.body.stem[1].bias[0] = network.normalise.mean.mean()
+        for block in network.body.blocks[1:]:
+            block.shortcut[0].weight[0, 0] = 1.0
+        network.head.weight[1, 0], network.head.bias[1] = 40.0, -20.0
+    return stored(source, network)
+
+
+def stored(source, network, **changes):
+    entry = new_entry(source.path.parents[2], "pretraining", {})
+    facts = {"architecture": "resnet8_w4", "classes": ["0", "1"], "input_size": SIDE, "norm": None, "eps": "0"}
+    facts |= {"precision": "fp32", **changes}
+    with entry.writing() as draft:
+        save_weights(draft.file("weights.safetensors"), network, facts)
+        draft.facts = facts
+    return open_entry(entry.path)
+
+
+def evaluated(source, backbone, **changes):
+    settings = {
+        "norm": "l2",
+        "eps": [],
+        "attack": {"steps": 10, "relative_step_size": 0.25, "random_start": True},
+        "preprocessing": {"resize_ratio": 1.0},
+        **changes,
+    }
+    settings = EvaluationSettings.model_validate(settings).model_dump(mode="json")
+    entry = new_entry(source.path.parents[2], "evaluation", settings, backbone=backbone, source=source)
+    evaluation.run(entry, threads=1, device="cpu")
+    return open_entry(entry.path)
+
+
+def rows(entry):
+    return json.loads((entry.path / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize(("norm", "below", "above"), [("l2", "0.65", "0.75"), ("linf", "0.09", "28/255")])
+@pytest.mark.parametrize("random_start", [True, False])
+def test_images_are_lost_from_the_radius_at_which_they_must_be(source, backbone, norm, below, above, random_start):
+    attack = {"steps": 10, "relative_step_size": 0.25, "random_start": random_start}
+    found = rows(evaluated(source, backbone, norm=norm, eps=[below, above], attack=attack))
+    by_attack = {(row["attack"] or {}).get("eps"): row["value"] for row in found if row["metric"] == "top1"}
+    assert by_attack == {None: 100.0, below: 100.0, above: 0.0}
+
+
+def test_rows_say_what_was_measured(source, backbone):
+    attack = {"steps": 3, "random_start": True, "restarts": 2}
+    entry = evaluated(source, backbone, eps=["0.5"], attack=attack)
+    found = rows(entry)
+    assert [row["metric"] for row in found] == ["top1", "mean_per_class"] * 2
+    assert [row["attack"] for row in found] == [None] * 2 + [
+        {"norm": "l2", "eps": "0.5", "steps": 3, "restarts": 2}
+    ] * 2
+    for row in found:
+        assert (row["split"], row["selection"], row["n"], row["hyperparameters"]) == ("test", None, 20, {})
+        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+    assert entry.facts() == {"backbone": backbone.name, "images": 20, "precision": "fp32"}
+    timing = json.loads((entry.path / "timing.json").read_text())
+    assert (timing["images"], timing["device"], timing["threads"]) == (40, "cpu", 1)
+
+
+def test_made_again_it_is_the_same_card(source, backbone):
+    cards = [evaluated(source, backbone, eps=["0.69"]).card() for _ in range(2)]
+    assert cards[0]["files"] == cards[1]["files"]
+
+
+def test_without_attacks_only_clean_accuracy_is_measured(source, backbone):
+    assert [row["attack"] for row in rows(evaluated(source, backbone))] == [None, None]
+
+
+def test_a_backbone_of_other_classes_is_refused(source):
+    other = stored(source, build("resnet8_w4", 3), classes=["0", "1", "2"])
+    with pytest.raises(StoreError, match=r"its 3 classes are not the 2 of .*trained on"):
+        evaluated(source, other)
+
+
+def test_precision_is_the_backbones(source, backbone):
+    """Logits in bfloat16 differ; the accuracy of so plain a network does not."""
+    network = evaluation.load_backbone(backbone)
+    bf16 = stored(source, network, precision="bf16")
+    entry = evaluated(source, bf16, eps=["0.6", "0.8"])
+    assert entry.facts()["precision"] == "bf16"
+    assert [row["value"] for row in rows(entry) if row["metric"] == "top1"] == [100.0, 100.0, 0.0]
