@@ -75,6 +75,13 @@ class TestSolver:
             assert reached == pytest.approx(fit.objective, rel=1e-5)
             assert reached <= optimum(scaled, labels, fit.strength) * (1 + 1e-4), fit
 
+    @pytest.mark.parametrize("strength", [1e3, 1e5])
+    def test_under_a_strong_penalty_weights_are_still_the_optimums(self, strength):
+        features, labels = problem(300, 40, 10, separation=0.5)
+        fit = next(Regression(features, labels, standardise=True).path([strength]))
+        limit = (np.eye(10)[labels] - 0.1).T @ standardised(features) / (300 * strength)
+        np.testing.assert_allclose(fit.weights, limit, atol=0.03 * np.abs(limit).max())
+
     def test_a_strength_alone_reaches_what_the_path_does_at_a_greater_cost(self):
         features, labels = problem(300, 40, 10, separation=0.5)
         regression = Regression(features, labels, standardise=True)

@@ -41,7 +41,7 @@ def open_features(entry: Entry, split: str) -> tuple[Features, Labels]:
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        parts = [_matrix(batch.column("features")) for batch in batches]
+        parts = [_values(batch.column("features")).reshape(batch.num_rows, -1) for batch in batches]
         labels: list[Labels] = [_values(batch.column("label")).astype(np.int64) for batch in batches]
     except (pa.ArrowException, KeyError) as error:
         raise StoreError(
@@ -89,10 +89,8 @@ def _column(kind: pa.DataType, values: NDArray[Any]) -> pa.Array:
 
 
 def _values(column: pa.Array) -> NDArray[Any]:
-    """The numbers of a column without nulls, mapped."""
-    found = np.frombuffer(column.buffers()[1], column.type.to_pandas_dtype())
-    return found[column.offset : column.offset + len(column)]
-
-
-def _matrix(column: pa.Array) -> Features:
-    return _values(column.flatten()).reshape(len(column), column.type.list_size)
+    """The numbers of a column without nulls, also one of lists, mapped; `flatten` would import pyarrow.compute."""
+    lists = isinstance(column.type, pa.FixedSizeListType)
+    kind, size = (column.type.value_type, column.type.list_size) if lists else (column.type, 1)
+    found = np.frombuffer(column.buffers()[-1], kind.to_pandas_dtype())
+    return found[column.offset * size : (column.offset + len(column)) * size]
