@@ -5,6 +5,7 @@ PYTHON ?= python3
 CORES ?= all
 CONFIG ?=
 BIN := .venv/bin
+IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
 SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
 
 .PHONY: help setup demo report test test-faults check format lock schema clean
@@ -32,6 +33,7 @@ setup: .venv/installed
 	@echo "Installing the locked packages into .venv (about 6 GB, most of it torch's CUDA libraries)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "$(IMPORTS)"  # compiled once here, not in a hundred short jobs
 	@touch $@
 
 demo: setup

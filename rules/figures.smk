@@ -21,7 +21,7 @@ rule figures:
         runtime=60,
     params:
         stem=subpath(output.png, strip_suffix=".png"),
-        code=WIRING.code("figures"),
+        code=WIRING.figure_code,
     shell:
         """
         python -m robust_transfer figures {wildcards.figure} {input} \

@@ -8,8 +8,8 @@ import yaml
 from docutils.core import publish_parts
 from fake_entries import Fake
 from jinja2 import Environment
-from robust_transfer.figures.draw import FIGURES
 from robust_transfer.report import COLUMNS, summary
+from robust_transfer.stages import FIGURE_MODULES
 
 ROOT = Path(__file__).parents[1]
 CAPTIONS = ROOT / "workflow" / "report"
@@ -96,7 +96,7 @@ def test_captions_render_for_every_experiment(name):
         """As much of Snakemake's object as the description of a workflow sees."""
 
     Snakemake.config = config
-    for figure in ("workflow", *FIGURES):
+    for figure in ("workflow", *FIGURE_MODULES):
         text = environment.from_string((CAPTIONS / f"{figure}.rst").read_text()).render(snakemake=Snakemake)
         html = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
         assert "system-message" not in html, (figure, html)

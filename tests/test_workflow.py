@@ -170,8 +170,10 @@ def test_a_deleted_figure_is_drawn_again_alone(checkout: Checkout) -> None:
 
 
 def test_an_edited_figure_is_drawn_again(checkout: Checkout) -> None:
-    path = checkout.folder / "workflow" / "robust_transfer" / "figures" / "draw.py"
-    path.write_text(path.read_text() + "\nSOMETHING = 1\n")
+    figures = checkout.folder / "workflow" / "robust_transfer" / "figures"
+    edit(figures / "width.py", "\n\n", "\n\nSOMETHING = 1\n")
+    assert checkout.planned() == {"figures": 1}
+    edit(figures / "draw.py", "\n\n", "\n\nSOMETHING = 1\n")
     assert checkout.planned() == {"figures": 7}
 
 

@@ -12,7 +12,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from robust_transfer.stages import RESULT_MODULES, STAGES
+from robust_transfer.stages import FIGURE_MODULES, RESULT_MODULES, STAGES
 
 PACKAGE = "robust_transfer"
 ROOT = Path(__file__).parent
@@ -22,30 +22,37 @@ OUTSIDE = tuple(
 
 
 @functools.cache
-def stage_fingerprint(stage: str) -> str:
-    """Fingerprint of the code behind a stage: 12 hexadecimal digits."""
-    return _digest(" ".join(f"{module}={found}" for module, found in module_fingerprints(stage).items()))
+def fingerprint(name: str) -> str:
+    """Fingerprint of the code behind a stage or a figure: 12 hexadecimal digits."""
+    return _digest(" ".join(f"{module}={found}" for module, found in module_fingerprints(name).items()))
 
 
 @functools.cache
-def module_fingerprints(stage: str) -> dict[str, str]:
-    """Fingerprint of each module behind a stage, by its name below this package, so that a change can be named."""
-    return {module.removeprefix(f"{PACKAGE}."): _digest(_meaning(_file(module))) for module in stage_modules(stage)}
+def module_fingerprints(name: str) -> dict[str, str]:
+    """Fingerprint of each module behind a stage or a figure, by its name in this package."""
+    return {module: _digest(_meaning(_file(f"{PACKAGE}.{module}"))) for module in modules(name)}
 
 
 @functools.cache
-def stage_modules(stage: str) -> tuple[str, ...]:
-    """The modules a stage's fingerprint covers, sorted."""
-    module = STAGES[stage].module if stage in STAGES else RESULT_MODULES[stage]
+def modules(name: str) -> tuple[str, ...]:
+    """The modules that the fingerprint of a stage or a figure covers, sorted, by their names in this package."""
     found: set[str] = set()
-    waiting = [module]
+    waiting = _roots(name)
     while waiting:
         module = waiting.pop()
         if module in found or any(module == outside or module.startswith(outside + ".") for outside in OUTSIDE):
             continue
         found.add(module)
         waiting.extend(_imports(_file(module)))
-    return tuple(sorted(found))
+    return tuple(sorted(module.removeprefix(f"{PACKAGE}.") for module in found))
+
+
+def _roots(name: str) -> list[str]:
+    if name in STAGES:
+        return [STAGES[name].module]
+    if name in FIGURE_MODULES:
+        return [RESULT_MODULES["figures"], FIGURE_MODULES[name]]
+    return [RESULT_MODULES[name]]
 
 
 def _digest(text: str) -> str:

@@ -35,3 +35,17 @@ RESULT_MODULES = {
     "figures": "robust_transfer.figures.draw",
     "report": "robust_transfer.report",
 }
+
+# Each figure or table: the module with the function of its name that draws it.
+FIGURE_MODULES = {
+    name: f"robust_transfer.figures.{module}"
+    for name, module in (
+        ("headline", "headline"),
+        ("fixed_feature", "bars"),
+        ("full_network", "bars"),
+        ("source_accuracy", "source_accuracy"),
+        ("fixed_robustness", "fixed_robustness"),
+        ("width", "width"),
+        ("granularity", "granularity"),
+    )
+}

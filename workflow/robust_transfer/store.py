@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.fingerprint import module_fingerprints, stage_fingerprint
+from robust_transfer.fingerprint import fingerprint, module_fingerprints
 
 ENTRY, CARD, TIMING, LOCK, DRAFT = "entry.json", "card.json", "timing.json", ".lock", ".draft"
 
@@ -127,7 +127,7 @@ class Entry:
             "entry": f"{self.stage}/{self.name}",
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
             "facts": draft.facts,
-            "code": stage_fingerprint(self.stage),
+            "code": fingerprint(self.stage),
             "modules": module_fingerprints(self.stage),
             "provenance": provenance(),
         }

@@ -12,7 +12,7 @@ from typing import Any
 
 from robust_transfer import experiment_file
 from robust_transfer.configuration.load import ConfigurationError, validate
-from robust_transfer.fingerprint import module_fingerprints, stage_fingerprint
+from robust_transfer.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.grid import Grid, plan
 from robust_transfer.stages import RESULT_MODULES, STAGES
 from robust_transfer.store import CARD, ENTRY, TIMING, write_json
@@ -70,7 +70,7 @@ class Wiring:
 
     def code(self, stage: str) -> str | Callable[[Any], str]:
         """Parameter that makes cheap stages rerun when their code changed, and dear ones keep what they have."""
-        current = stage_fingerprint(stage)
+        current = fingerprint(stage)
         if stage in RESULT_MODULES or not STAGES[stage].dear:
             return current
 
@@ -78,6 +78,11 @@ class Wiring:
             return str(self._recorded(stage, wildcards.entry).get("code", current))
 
         return code_recorded
+
+    @staticmethod
+    def figure_code(wildcards: Any) -> str:
+        """Parameter that redraws a figure when its own code changed, and not when another figure's did."""
+        return fingerprint(wildcards.figure)
 
     def _recorded(self, stage: str, folder: str) -> dict[str, Any]:
         card = self.store / stage / folder / CARD
