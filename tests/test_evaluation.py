@@ -7,7 +7,9 @@ import pytest
 import torch
 from prepared_datasets import encoded, new_entry, prepared, write_parquet
 from robust_transfer import evaluation
-from robust_transfer.configuration.training import EvaluationSettings
+from robust_transfer.attacks import L2
+from robust_transfer.configuration.training import Attack, EvaluationSettings
+from robust_transfer.datasets.arrow import open_split
 from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.store import StoreError, open_entry
@@ -123,3 +125,17 @@ def test_precision_is_the_backbones(source, backbone):
     entry = evaluated(source, bf16, eps=["0.6", "0.8"])
     assert entry.facts()["precision"] == "bf16"
     assert [row["value"] for row in rows(entry) if row["metric"] == "top1"] == [100.0, 100.0, 0.0]
+
+
+def test_an_image_that_is_wrong_already_stays_as_it_was_taken(source, backbone):
+    """Attacked the other way round it would be taken for its label; that is no robustness."""
+    network = evaluation.load_backbone(backbone)
+    split = open_split(source, "test")
+    pixels = torch.from_numpy(np.stack([split.image(i) for i in range(20)]))
+    labels = torch.tensor(split.labels)
+    labels[:6] = 1 - labels[:6]
+    clean = evaluation.predict(network, pixels, "fp32")
+    attack, threat = Attack(steps=5), L2(0.8)
+    found = evaluation.attacked_predictions(network, pixels, labels, clean, threat, attack, 0, "fp32")
+    assert (found[:6] == clean[:6]).all()
+    assert (found[6:] == 1 - clean[6:]).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,7 @@ from robust_transfer.configuration.training import Precision
 from robust_transfer.devices import autocast
 
 BATCH = 256
-
-
-def image_batches(pixels: Tensor, batch_size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of uint8 [N, S, S, 3], in order: numbers int64 [B], and images float32 [B, 3, S, S] in [0, 1], channels last."""
-    for indices in torch.split(torch.arange(len(pixels), device=pixels.device), batch_size):
-        yield indices, as_images(pixels[indices])
+"""Images a forward pass."""
 
 
 @torch.no_grad()
@@ -36,7 +30,7 @@ def classify(network: nn.Module, images: Tensor, precision: Precision) -> Tensor
 def predict(network: nn.Module, pixels: Tensor, precision: Precision) -> NDArray[np.int64]:
     """The most probable class of each image (uint8 [N, S, S, 3]): int64 [N]; puts the network in eval mode."""
     network.eval()
-    found = [classify(network, images, precision) for _, images in image_batches(pixels)]
+    found = [classify(network, as_images(part), precision) for part in torch.split(pixels, BATCH)]
     predictions: NDArray[np.int64] = torch.cat(found).cpu().numpy()
     return predictions
 
