@@ -6,7 +6,7 @@ A search run trains at one learning rate on the training images less the validat
 accuracy. A refit takes the learning rate of the best search run, trains on all training images and measures test
 accuracy; it repeats the chosen run's validation rows beside it. Both write `metrics.json`, `predictions.parquet` and
 `epochs.csv`; weights are not kept. Images are normalised as the backbone was trained, not by the target's statistics
-as the paper's code did.
+as the paper's code did. Speed is that of pretraining without an attack.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
     python -m robust_transfer pretraining store/pretraining/<entry>
 
 Reads the training images of its input `source`. Writes `weights.safetensors` (the last epoch's) and `epochs.csv`.
+One core of an AMD EPYC (Zen 4) trains a resnet8_w16 at 32 px in bf16 on 470 images a second under PGD with two steps,
+on 1,230 without an attack; in fp32 on 284 and 839.
 """
 
 from __future__ import annotations
