@@ -23,7 +23,7 @@ OUTSIDE = tuple(
 
 @functools.cache
 def fingerprint(name: str) -> str:
-    """Fingerprint of the code behind a stage or a figure: 12 hexadecimal digits."""
+    """Fingerprint of the code behind a stage (`probing`) or a figure (`figures/width`): 12 hexadecimal digits."""
     return _digest(" ".join(f"{module}={found}" for module, found in module_fingerprints(name).items()))
 
 
@@ -48,11 +48,10 @@ def modules(name: str) -> tuple[str, ...]:
 
 
 def _roots(name: str) -> list[str]:
-    if name in STAGES:
-        return [STAGES[name].module]
-    if name in FIGURE_MODULES:
-        return [RESULT_MODULES["figures"], FIGURE_MODULES[name]]
-    return [RESULT_MODULES[name]]
+    stage, _, figure = name.partition("/")
+    if stage in STAGES:
+        return [STAGES[stage].module]
+    return [RESULT_MODULES[stage], *([FIGURE_MODULES[figure]] if figure else [])]
 
 
 def _digest(text: str) -> str:

@@ -82,7 +82,7 @@ class Wiring:
     @staticmethod
     def figure_code(wildcards: Any) -> str:
         """Parameter that redraws a figure when its own code changed, and not when another figure's did."""
-        return fingerprint(wildcards.figure)
+        return fingerprint(f"figures/{wildcards.figure}")
 
     def _recorded(self, stage: str, folder: str) -> dict[str, Any]:
         card = self.store / stage / folder / CARD

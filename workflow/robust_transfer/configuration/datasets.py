@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from robust_transfer.configuration.base import NEVER, Model
 
@@ -25,9 +25,13 @@ class ShapesOrigin(Model):
     """Number of test images."""
     side: Annotated[int, Field(ge=16, le=256)] = 32
     """Side of the square images in pixels."""
-    amplitude: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    """Amplitude of the grating, in [0, 1] pixel units."""
-    seed: int = 0
+    amplitude: Annotated[float, Field(ge=0, le=0.5)] = 0.06
+    """Amplitude of the strongest grating, in [0, 1] pixel units, as a root mean square over channels."""
+    plain: Annotated[float, Field(ge=0, lt=1)] = 0.35
+    """Share of the source's classes without a grating; the others' amplitudes rise evenly up to `amplitude`."""
+    contrast: Annotated[float, Field(ge=0, le=0.7)] = 0.2
+    """Smallest grey difference of a shape and its ground, in [0, 1] pixel units; the largest is 0.7."""
+    seed: NonNegativeInt = 0
     """Seed of the images; shapes and textures of a class stay the same under every seed."""
 
 
