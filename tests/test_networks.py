@@ -8,7 +8,7 @@ import torch
 from prepared_datasets import new_entry
 from robust_transfer.networks import backbones
 from robust_transfer.networks.backbones import load_backbone, save_weights
-from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
+from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build
 from robust_transfer.networks.folding import Folded
 from robust_transfer.networks.names import CATALOGUE, check_architecture
 from robust_transfer.store import StoreError, sha256, write_json
@@ -167,6 +167,25 @@ class TestFolded:
         x = images(2).double().requires_grad_(True)
         expected, found = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network)))
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+    def test_takes_over_a_convolutions_own_bias(self):
+        """As in VGGs with BatchNorm; the second convolution has two readers, so its BatchNorm stays."""
+
+        class Body(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+                self.norm_one, self.norm_two = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+            def forward(self, x):
+                x = self.two(self.norm_one(self.one(x)).relu())
+                return (x + self.norm_two(x).relu()).mean((2, 3))
+
+        network = with_statistics(Network("own", Body(), 4, 5)).double().eval()
+        folded = Folded(network)
+        assert [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)] == [network.body.norm_two]
+        x = images().double()
+        torch.testing.assert_close(folded(x), network(x), rtol=1e-9, atol=1e-9)
 
     def test_leaves_no_batchnorm_after_a_convolution(self):
         folded = Folded(build("resnet8_w4", 5))

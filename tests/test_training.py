@@ -129,6 +129,20 @@ class TestFit:
             fit(network, pixels, labels, settings, input_size=SIDE, seed=0, perturb=perturb)
         assert torch.equal(*seen)
 
+    def test_the_adversary_attacks_the_network_as_it_is_at_every_step(self):
+        differences = []
+
+        def watch(images, labels, epoch, indices):
+            found = adversary(images, labels, epoch, indices)
+            differences.append((found - pgd(network, images, labels, L2(0.5), Attack(steps=2))).abs().max())
+            return found
+
+        network = build("resnet8_w4", CLASSES)
+        adversary = Adversary(network, L2(0.5), Attack(steps=2), 0)
+        fit(network, *squares(), recipe(epochs=1), input_size=SIDE, seed=0, perturb=watch)
+        assert len(differences) == 4
+        assert max(differences) < 1e-4
+
     def test_says_every_epoch_how_it_goes(self, caplog):
         with caplog.at_level(logging.INFO, "robust_transfer"):
             trained()
