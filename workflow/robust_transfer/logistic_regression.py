@@ -1,7 +1,8 @@
 """Multinomial logistic regression with an L2 penalty along a path of strengths, in numpy or, on a GPU, in torch.
 
 The objective is mean cross-entropy + λ/2·‖W‖²; biases carry no penalty. scikit-learn's `LogisticRegression` on n images
-has the same optimum at C = 1/(λ n). It is minimised by L-BFGS in float32, made fast by three things:
+has the same optimum at C = 1/(λ n), or at 2/(λ n) for two classes, for which it fits one row of weights instead of two.
+It is minimised by L-BFGS in float32, made fast by three things:
 
 - Features are rotated into the eigenvectors of their covariance (of their Gram matrix where there are more features
   than images), which leaves the penalty as it is. There the Hessian of class k is close to the diagonal

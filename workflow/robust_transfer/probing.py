@@ -8,7 +8,7 @@ dataset's own where it has them, else a share of each class's training images.
 
 Writes `metrics.json` (validation and test accuracies), `predictions.parquet` (of every validation and test image) and
 `strengths.csv` (the whole grid). On the CPU it imports numpy alone, not torch: 45 strengths on 1,500 images of 64
-features and 10 classes take 0.04 s of one core of an AMD EPYC.
+features and 10 classes take 0.05 s of one core of an AMD EPYC.
 """
 
 from __future__ import annotations

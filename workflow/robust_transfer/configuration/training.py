@@ -91,7 +91,7 @@ class Recipe(Model):
 of the area of the centre square, resized, then flip."""
     precision: Precision = Field(default="fp32", json_schema_extra=ALWAYS)
     """`bf16` runs convolutions and matrix products in bfloat16 under autocast; weights stay in float32."""
-    batchnorm_group: PositiveInt | None = Field(default=None, json_schema_extra=ALWAYS)
+    batchnorm_group: Annotated[int, Field(ge=2)] | None = Field(default=None, json_schema_extra=ALWAYS)
     """Images over which BatchNorm takes its statistics. Default: the whole batch."""
 
     @model_validator(mode="after")
