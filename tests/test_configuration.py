@@ -21,7 +21,7 @@ def overlaid(over: dict) -> dict:
 
 
 def grid(**part: object) -> dict:
-    return {"grid": [{"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}], "figures": {"widths": []}}
+    return {"grid": [{"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}], "figures": {"widths": [], "fixed_eps": None}}
 
 
 def parquet(**changes: object) -> dict:
@@ -174,10 +174,10 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
 
 
 def test_lists_are_replaced_and_mappings_merged() -> None:
-    experiment = validate(overlaid({"targets": ["fine"], "grid": grid()["grid"], "figures": {"widths": []}}))
+    experiment = validate(overlaid({"targets": ["fine"], "grid": grid()["grid"], "figures": {"widths": [], "fixed_eps": None}}))
     assert experiment.targets == ("fine",)
     assert experiment.source == "objects"
-    assert experiment.figures.fixed_eps == "0.25"
+    assert experiment.figures.draw[0] == "headline"
 
 
 @pytest.mark.parametrize("path", [DEFAULT, *sorted((ROOT / "experiments").glob("*.yaml"))], ids=lambda path: path.name)
