@@ -19,4 +19,4 @@ rule probing:
         entry=subpath(output.card, parent=True),
         code=WIRING.code("probing"),
     shell:
-        "python -m robust_transfer probing {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer probing {params.entry} --threads {threads} --device cpu --log {log}"

@@ -258,13 +258,41 @@ def test_a_failing_job_shows_its_log(checkout: Checkout) -> None:
     assert "datasets.log" in run.stderr
 
 
-def test_the_report_is_one_html_file(finished: Checkout) -> None:
-    html = finished.folder / "report.html"
-    run = finished.snakemake("--report", str(html))
+@pytest.fixture(scope="module")
+def html(finished: Checkout) -> Path:
+    path = finished.folder / "report.html"
+    run = finished.snakemake("--report", str(path))
     assert run.returncode == 0, run.stderr
+    return path
+
+
+def test_the_report_is_one_file_with_every_figure(html: Path) -> None:
     text = html.read_text()
-    for figure in ("headline", "granularity"):
-        assert figure in text
+    assert "Read this first" in text
+    for figure in ("headline", "fixed_feature", "full_network", "source_accuracy", "width", "granularity"):
+        assert f"{figure}.png" in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_shows_the_report(html: Path, tmp_path: Path) -> None:
+    """Rendered without a network: the description of the workflow stands on the page after its scripts have run."""
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
+    page = subprocess.run(
+        [
+            "chromium",
+            *flags.split(),
+            f"--user-data-dir={tmp_path}",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            html.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert page.returncode == 0, page.stderr[-1000:]
+    assert "Fixed-feature" in page.stdout
+    assert "Figures and tables" in page.stdout
 
 
 def test_every_stage_has_rule_module_command_and_folder(finished: Checkout) -> None:
