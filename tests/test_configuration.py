@@ -42,7 +42,7 @@ MISTAKES = [
     ({"pretraining": {"training": {"augmentation": "crop"}}}, ["augmentation = crop", "crop-flip"]),
     ({"pretraining": {"training": {"precision": "fp16"}}}, ["precision = fp16", "fp32 or bf16"]),
     ({"pretraining": {"training": {"nesterov": True, "momentum": 0}}}, ["pretraining.training", "momentum above 0"]),
-    ({"pretraining": {"training": {"batchnorm_group": 100}}}, ["batchnorm_group 100 does not divide batch_size 64"]),
+    ({"pretraining": {"training": {"batchnorm_group": 100}}}, ["batchnorm_group 100 does not divide batch_size 32"]),
     ({"pretraining": {"training": {"batchnorm_group": 1}}}, ["batchnorm_group = 1", "greater than or equal to 2"]),
     ({"pretraining": {"attack": {"steps": 0}}}, ["pretraining.attack.steps = 0", "Gradient steps"]),
     ({"pretraining": {"attack": {"restarts": 3}}}, ["restarts: 3", "random_start: true"]),

@@ -29,7 +29,7 @@ class ShapesOrigin(Model):
     """Amplitude of the strongest grating, in [0, 1] pixel units, as a root mean square over channels."""
     plain: Annotated[float, Field(ge=0, lt=1)] = 0.35
     """Share of the source's classes without a grating; the others' amplitudes rise evenly up to `amplitude`."""
-    contrast: Annotated[float, Field(ge=0, le=0.7)] = 0.2
+    contrast: Annotated[float, Field(ge=0, le=0.7)] = 0.35
     """Smallest grey difference of a shape and its ground, in [0, 1] pixel units; the largest is 0.7."""
     seed: NonNegativeInt = 0
     """Seed of the images; shapes and textures of a class stay the same under every seed."""
