@@ -42,9 +42,11 @@ demo: setup
 
 # An HTML file on its own, with every figure, its caption and how it was made.
 report: setup
-	@html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
-	test $$html -nt $${html%/*}/results.parquet -a $$html -nt workflow/report || \
-		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html --quiet all; \
+	@set -e; html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
+	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report -newer $$html)" ]; then \
+		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html > $${html%/*}/logs/html.log 2>&1 || \
+			{ cat $${html%/*}/logs/html.log; exit 1; }; \
+	fi; \
 	echo "Report: $$html"
 
 test: setup

@@ -33,23 +33,12 @@ report: "workflow/report/workflow.rst"
 
 wildcard_constraints:
     entry=r"[^/]+",
-    figure="|".join(DRAW),
 
 
 rule all:
     input:
-        expand(RESULTS / "figures" / "{figure}.png", figure=DRAW),
+        expand(RESULTS / "figures" / "{figure}.{suffix}", figure=DRAW, suffix=["png", "pdf", "svg", "csv"]),
         RESULTS / "summary.txt",
-
-
-# One target a figure or table: `snakemake figure_headline`, `snakemake figure_width`, …
-for figure in DRAW:
-
-    rule:
-        name:
-            f"figure_{figure}"
-        input:
-            RESULTS / "figures" / f"{figure}.png",
 
 
 include: "rules/datasets.smk"

@@ -1,30 +1,31 @@
-# Draw one figure or table from the results table, with the numbers beside it.
-rule figures:
-    input:
-        RESULTS / "results.parquet",
-    output:
-        png=report(
-            RESULTS / "figures" / "{figure}.png",
-            caption="../workflow/report/{figure}.rst",
-            category="Figures and tables",
-            labels={"figure": "{figure}"},
-        ),
-        pdf=RESULTS / "figures" / "{figure}.pdf",
-        svg=RESULTS / "figures" / "{figure}.svg",
-        csv=RESULTS / "figures" / "{figure}.csv",
-    log:
-        RESULTS / "logs" / "{figure}.log",
-    conda:
-        "../envs/robust-transfer.yaml"
-    resources:
-        mem_mb=memory(2000),
-        runtime=60,
-    params:
-        stem=subpath(output.png, strip_suffix=".png"),
-        code=WIRING.figure_code,
-    shell:
-        """
-        python -m robust_transfer figures {wildcards.figure} {input} \
-            --out {params.stem} \
-            --log {log}
-        """
+# Draw figures and tables from the results table, the numbers drawn beside them: a rule, and so a target, for each.
+for figure in DRAW:
+
+    rule:
+        name:
+            f"figure_{figure}"
+        input:
+            RESULTS / "results.parquet",
+        output:
+            png=report(
+                RESULTS / "figures" / f"{figure}.png",
+                caption=f"../workflow/report/{figure}.rst",
+                category="Figures and tables",
+                labels={"figure": figure},
+            ),
+            pdf=RESULTS / "figures" / f"{figure}.pdf",
+            svg=RESULTS / "figures" / f"{figure}.svg",
+            csv=RESULTS / "figures" / f"{figure}.csv",
+        log:
+            RESULTS / "logs" / f"{figure}.log",
+        conda:
+            "../envs/robust-transfer.yaml"
+        resources:
+            mem_mb=memory(2000),
+            runtime=60,
+        params:
+            figure=figure,
+            stem=subpath(output.png, strip_suffix=".png"),
+            code=WIRING.code(f"figures/{figure}"),
+        shell:
+            "python -m robust_transfer figures {params.figure} {input} --out {params.stem} --log {log}"

@@ -21,7 +21,8 @@ def overlaid(over: dict) -> dict:
 
 
 def grid(**part: object) -> dict:
-    return {"grid": [{"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}], "figures": {"widths": [], "fixed_eps": None}}
+    block = {"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}
+    return {"grid": [block], "figures": {"widths": [], "fixed_eps": None}}
 
 
 def parquet(**changes: object) -> dict:
@@ -174,7 +175,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
 
 
 def test_lists_are_replaced_and_mappings_merged() -> None:
-    experiment = validate(overlaid({"targets": ["fine"], "grid": grid()["grid"], "figures": {"widths": [], "fixed_eps": None}}))
+    experiment = validate(overlaid({"targets": ["fine"], **grid()}))
     assert experiment.targets == ("fine",)
     assert experiment.source == "objects"
     assert experiment.figures.draw[0] == "headline"
@@ -191,6 +192,13 @@ def test_configurations_in_the_repository_are_valid_and_name_the_schema(path: Pa
 def test_the_schema_on_disk_is_the_models() -> None:
     assert json.loads(schema.PATH.read_text()) == schema.schema(), "run `make schema`"
     assert schema.PATH.read_text() == schema.text(), "run `make schema`"
+
+
+def test_an_origin_of_another_kind_replaces_the_default_one() -> None:
+    origin = {"kind": "folder", "path": "photos"}
+    experiment = validate(overlaid({"datasets": {"coarse": {"origin": origin}}}))
+    assert experiment.datasets["coarse"].origin.model_dump(exclude_defaults=True) == origin
+    assert experiment.datasets["coarse"].label == "Coarse shapes"
 
 
 def test_every_setting_is_documented() -> None:

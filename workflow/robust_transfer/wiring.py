@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from robust_transfer import experiment_file
-from robust_transfer.configuration.load import ConfigurationError, validate
+from robust_transfer.configuration.load import ConfigurationError, merged, validate
 from robust_transfer.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.grid import Grid, plan
-from robust_transfer.stages import RESULT_MODULES, STAGES
+from robust_transfer.stages import STAGES
 from robust_transfer.store import CARD, ENTRY, TIMING, write_json
 
 
@@ -24,7 +24,9 @@ def wire(config: dict[str, Any], default: Path, overlays: Iterable[str | Path], 
     In the main process the notices about kept entries go to the terminal. Raises ConfigurationError.
     """
     files = [default, *(Path(file) for file in overlays if Path(file) != default)]
-    wiring = Wiring(plan(validate(config, files)))
+    # Snakemake merges mappings key by key: of a dataset that an overlay takes from another kind of origin, it leaves
+    # the old origin's keys. Here such an origin is replaced.
+    wiring = Wiring(plan(validate({**config, "datasets": merged(files).get("datasets", {})}, files)))
     for line in wiring.kept_notices() if main else ():
         print(line, file=sys.stderr)
     return wiring
@@ -69,20 +71,15 @@ class Wiring:
         return cards_of_inputs
 
     def code(self, stage: str) -> str | Callable[[Any], str]:
-        """Parameter that makes cheap stages rerun when their code changed, and dear ones keep what they have."""
+        """Parameter that reruns a cheap stage or figure when its code changed, and lets a dear stage keep its entries."""
         current = fingerprint(stage)
-        if stage in RESULT_MODULES or not STAGES[stage].dear:
+        if stage not in STAGES or not STAGES[stage].dear:
             return current
 
         def code_recorded(wildcards: Any) -> str:
             return str(self._recorded(stage, wildcards.entry).get("code", current))
 
         return code_recorded
-
-    @staticmethod
-    def figure_code(wildcards: Any) -> str:
-        """Parameter that redraws a figure when its own code changed, and not when another figure's did."""
-        return fingerprint(f"figures/{wildcards.figure}")
 
     def _recorded(self, stage: str, folder: str) -> dict[str, Any]:
         card = self.store / stage / folder / CARD

@@ -25,18 +25,24 @@ class ConfigurationError(ValueError):
 
 
 def load(paths: Sequence[Path]) -> Experiment:
-    """The experiment that these files describe: mappings merge, later lists and values replace earlier ones."""
-    merged: dict[str, Any] = {}
+    """The experiment that these files describe, as `merged` puts them together."""
+    return validate(merged(paths), paths)
+
+
+def merged(paths: Sequence[Path]) -> dict[str, Any]:
+    """What these files say together: mappings merge, later lists and values replace earlier ones."""
+    found: dict[str, Any] = {}
     for path in paths:
-        merge(merged, read_yaml(path))
-    return validate(merged, paths)
+        merge(found, read_yaml(path))
+    return found
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Lay `over` on `base`, in place, as Snakemake does with its configuration files."""
+    """Lay `over` on `base`, in place. A mapping of another `kind`, an origin, replaces the one before it."""
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            merge(base[key], value)
+        before = base.get(key)
+        if isinstance(value, Mapping) and isinstance(before, dict) and value.get("kind") in (None, before.get("kind")):
+            merge(before, value)
         else:
             base[key] = value
 
@@ -56,12 +62,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def validate(merged: Mapping[str, Any], paths: Sequence[Path] = ()) -> Experiment:
+def validate(configuration: Mapping[str, Any], paths: Sequence[Path] = ()) -> Experiment:
     """Validate a merged configuration; `paths` are the files it came from, for the messages."""
     try:
-        return Experiment.model_validate(merged)
+        return Experiment.model_validate(configuration)
     except ValidationError as error:
-        raise ConfigurationError("\n".join(_lines(error.errors(), merged, paths))) from None
+        raise ConfigurationError("\n".join(_lines(error.errors(), configuration, paths))) from None
 
 
 def _lines(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:

@@ -94,7 +94,8 @@ def licence_of(info: dict[str, Any]) -> str | None:
 def _generated(origin: ShapesOrigin) -> Collection:
     from robust_transfer.datasets.shapes import generate
 
-    splits, classes = {}, []
+    splits: dict[str, LabelledImages] = {}
+    classes: list[str] = []
     for split in ("train", "test"):
         images, labels, classes = generate(origin, split)
         splits[split] = LabelledImages(labels, _drawn(split, images))

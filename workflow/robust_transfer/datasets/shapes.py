@@ -157,7 +157,8 @@ def _grating(origin: ShapesOrigin, labels: NDArray[np.int64], numbers: _Numbers)
         frequency * np.sin(orientation)
     ) * pixels.reshape(-1, 1)
     wave = np.sin(2 * np.pi * (cycles + _by_pixel(numbers.between(0, 1))))
-    return wave[..., None] * (origin.amplitude * strength[:, None] * colour)[:, None, None, :]
+    grating: Floats = wave[..., None] * (origin.amplitude * strength[:, None] * colour)[:, None, None, :]
+    return grating
 
 
 def _one_shape(side: int, outlines: Outlines, numbers: _Numbers) -> Floats:
@@ -226,12 +227,14 @@ def class_strengths(plain: float) -> Floats:
 
 def _strength(level: Floats, plain: float) -> Floats:
     """0 for the share `plain` of levels in [0, 1], then rising to 1."""
-    return np.maximum(0, (level - plain) / (1 - plain)).astype(np.float32)
+    strength: Floats = np.maximum(0, (level - plain) / (1 - plain)).astype(np.float32)
+    return strength
 
 
 def _turns(n: int, stride: int) -> Floats:
     """The levels 0 to 1 in n even steps, in an order that has nothing to do with that of the classes."""
-    return (np.arange(n) * stride + 3) % n / (n - 1)
+    levels: Floats = ((np.arange(n) * stride + 3) % n / (n - 1)).astype(np.float32)
+    return levels
 
 
 def _distinct(task: ShapesTask, n: int, harmonics: tuple[int, ...], wobble: float) -> Outlines:
