@@ -71,7 +71,7 @@ class Wiring:
         return cards_of_inputs
 
     def code(self, stage: str) -> str | Callable[[Any], str]:
-        """Parameter that reruns a cheap stage or figure when its code changed, and lets a dear stage keep its entries."""
+        """Parameter that reruns a cheap stage or figure when its code changed; a dear stage keeps its entries."""
         current = fingerprint(stage)
         if stage not in STAGES or not STAGES[stage].dear:
             return current
