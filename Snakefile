@@ -20,7 +20,7 @@ from robust_transfer.wiring import export_environment, memory, wire
 export_environment(PACKAGE)
 
 try:
-    WIRING = wire(config, DEFAULT, workflow.configfiles, main=workflow.is_main_process)
+    WIRING = wire(DEFAULT, workflow.configfiles, workflow.config_settings.config, main=workflow.is_main_process)
 except ConfigurationError as error:
     raise WorkflowError(str(error))
 STORE = WIRING.store

@@ -71,6 +71,12 @@ class Checkout:
         (self.folder / name).write_text(yaml.safe_dump(configuration))
         return name
 
+    def coarse_from_folder(self, name: str, path: str) -> None:
+        """A variation whose target `coarse` comes from a folder of images."""
+        generated = "coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}"
+        assert generated in TINY
+        (self.folder / name).write_text(TINY.replace(generated, f"coarse: {{origin: {{kind: folder, path: {path}}}}}"))
+
     def grid(self, eps: list[float]) -> list[dict[str, object]]:
         return [{**part, "eps": eps} for part in yaml.safe_load(TINY)["grid"]]
 
@@ -220,6 +226,12 @@ def test_a_changed_default_is_refused_before_any_job(checkout: Checkout) -> None
     assert "momentum" in run.stderr
 
 
+def test_the_command_line_has_the_last_word(finished: Checkout) -> None:
+    planned = finished.planned("--config", "datasets={fine: {train_limit: 40}}")
+    assert planned["datasets"] == 1
+    assert planned["features"] == 2
+
+
 def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
     (finished.folder / "bad.yaml").write_text("input_size: 3\n")
     run = finished.snakemake(overlay="bad.yaml")
@@ -229,12 +241,7 @@ def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
 
 
 def test_a_missing_folder_stops_before_any_job(finished: Checkout) -> None:
-    (finished.folder / "nowhere.yaml").write_text(
-        TINY.replace(
-            "coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}",
-            "coarse: {origin: {kind: folder, path: nowhere}}",
-        )
-    )
+    finished.coarse_from_folder("nowhere.yaml", "nowhere")
     run = finished.snakemake(overlay="nowhere.yaml")
     assert run.returncode != 0
     assert "datasets.coarse.origin.path = nowhere: no such folder" in run.stderr
@@ -245,12 +252,7 @@ def test_a_failing_job_shows_its_log(checkout: Checkout) -> None:
     folder.mkdir(parents=True)
     for number in range(6):
         (folder / f"broken{number}.png").write_text("no image")
-    (checkout.folder / "broken.yaml").write_text(
-        TINY.replace(
-            "coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}",
-            "coarse: {origin: {kind: folder, path: images}}",
-        )
-    )
+    checkout.coarse_from_folder("broken.yaml", "images")
     run = checkout.snakemake(overlay="broken.yaml")
     assert run.returncode != 0
     assert "broken5.png" in run.stderr

@@ -6,27 +6,26 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from robust_transfer import experiment_file
-from robust_transfer.configuration.load import ConfigurationError, merged, validate
+from robust_transfer.configuration.load import ConfigurationError, load
 from robust_transfer.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.grid import Grid, plan
 from robust_transfer.stages import STAGES
 from robust_transfer.store import CARD, ENTRY, TIMING, write_json
 
 
-def wire(config: dict[str, Any], default: Path, overlays: Iterable[str | Path], main: bool) -> Wiring:
-    """Plan the experiment that Snakemake's merged `config` describes: the default file's, and what lies over it.
+def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
+    """Plan the experiment of the default file, what lies over it, and the values of Snakemake's `--config`.
 
-    In the main process the notices about kept entries go to the terminal. Raises ConfigurationError.
+    Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
+    origin's keys. In the main process the notices about kept entries go to the terminal. Raises ConfigurationError.
     """
     files = [default, *(Path(file) for file in overlays if Path(file) != default)]
-    # Snakemake merges mappings key by key: of a dataset that an overlay takes from another kind of origin, it leaves
-    # the old origin's keys. Here such an origin is replaced.
-    wiring = Wiring(plan(validate({**config, "datasets": merged(files).get("datasets", {})}, files)))
+    wiring = Wiring(plan(load(files, options)))
     for line in wiring.kept_notices() if main else ():
         print(line, file=sys.stderr)
     return wiring

@@ -24,17 +24,15 @@ class ConfigurationError(ValueError):
     """The configuration cannot be run; each line names a file, a key, its value and what to write instead."""
 
 
-def load(paths: Sequence[Path]) -> Experiment:
-    """The experiment that these files describe, as `merged` puts them together."""
-    return validate(merged(paths), paths)
+def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment that these files describe, and over them `options`: settings given on the command line.
 
-
-def merged(paths: Sequence[Path]) -> dict[str, Any]:
-    """What these files say together: mappings merge, later lists and values replace earlier ones."""
+    Mappings merge; later lists and values replace earlier ones.
+    """
     found: dict[str, Any] = {}
-    for path in paths:
-        merge(found, read_yaml(path))
-    return found
+    for content in (*(read_yaml(path) for path in paths), options or {}):
+        merge(found, content)
+    return validate(found, paths)
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
