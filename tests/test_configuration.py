@@ -47,6 +47,10 @@ MISTAKES = [
     ({"pretraining": {"training": {"batchnorm_group": 1}}}, ["batchnorm_group = 1", "greater than or equal to 2"]),
     ({"pretraining": {"attack": {"steps": 0}}}, ["pretraining.attack.steps = 0", "Gradient steps"]),
     ({"pretraining": {"attack": {"restarts": 3}}}, ["restarts: 3", "random_start: true"]),
+    ({"pretraining": {"recipe": "fast", "training": {"batch_size": 100}}}, ["batchnorm_group 64 does not divide"]),
+    ({"pretraining": {"training": {"start_scale": 0}}}, ["start_scale = 0", "share of `input_size`"]),
+    ({"pretraining": {"training": {"average_decay": 1}}}, ["average_decay = 1", "less than 1"]),
+    ({"running": {"save_seconds": 0}}, ["running.save_seconds = 0", "greater than 0"]),
     ({"pretraining": {"recipe": "My Recipe"}}, ["pretraining.recipe = My Recipe", "pattern"]),
     (grid(eps=[0, -1]), ["grid[0].eps[1] = -1", "0 (standard training) or a positive radius"]),
     (grid(eps=[0, "abc"]), ["grid[0].eps[1] = abc", "4/255"]),
@@ -192,6 +196,17 @@ def test_configurations_in_the_repository_are_valid_and_name_the_schema(path: Pa
 def test_the_schema_on_disk_is_the_models() -> None:
     assert json.loads(schema.PATH.read_text()) == schema.schema(), "run `make schema`"
     assert schema.PATH.read_text() == schema.text(), "run `make schema`"
+
+
+def test_a_recipe_of_another_name_brings_its_own_values() -> None:
+    paper = validate(overlaid({"pretraining": {"recipe": "paper"}})).pretraining
+    assert (paper.training.epochs, paper.training.batch_size, paper.training.colour_jitter) == (90, 512, 0.1)
+    assert paper.training.precision == "fp32"
+    assert (paper.attack.steps, paper.attack.use_best) == (3, True)
+    fast = validate(overlaid({"pretraining": {"recipe": "fast", "training": {"epochs": 3}}})).pretraining
+    assert (fast.training.epochs, fast.training.average_decay, fast.attack.steps) == (3, 0.999, 2)
+    kept = validate(overlaid({"pretraining": {"recipe": "short", "training": {"epochs": 3}}})).pretraining
+    assert (kept.training.epochs, kept.training.batch_size) == (3, 32)
 
 
 def test_an_origin_of_another_kind_replaces_the_default_one() -> None:

@@ -129,6 +129,7 @@ def _backbones(grid: Grid, part: Part) -> Iterator[tuple[PlannedEntry, dict[str,
                     recipe=pretraining.recipe,
                     training=pretraining.training,
                     attack=pretraining.attack if robust else None,
+                    check=pretraining.check,
                 )
                 threat = f"{part.norm}_{eps_name(eps)}" if robust else "eps0"
                 name = f"{experiment.source}_{architecture}_{threat}_seed{seed}"

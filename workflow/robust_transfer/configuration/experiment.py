@@ -10,6 +10,7 @@ from robust_transfer.configuration.base import Model, Name
 from robust_transfer.configuration.datasets import Dataset, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
+from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Architecture, Evaluation, InputSize, Norm, Pretraining
 from robust_transfer.configuration.transfer import Features, Finetuning, Mode, Probing, Protocol, Selection
 
@@ -105,6 +106,8 @@ class Experiment(Model):
     """Where hyperparameters, and in 'best robust' cells eps and architecture, are chosen."""
     figures: Figures = Figures()
     """What is drawn."""
+    running: Running = Running()
+    """How jobs run."""
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Experiment:

@@ -36,13 +36,17 @@ def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Exp
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Lay `over` on `base`, in place. A mapping of another `kind`, an origin, replaces the one before it."""
+    """Lay `over` on `base`, in place. A mapping of another `kind`, an origin, or `recipe` replaces the one before it."""
     for key, value in over.items():
         before = base.get(key)
-        if isinstance(value, Mapping) and isinstance(before, dict) and value.get("kind") in (None, before.get("kind")):
+        if isinstance(value, Mapping) and isinstance(before, dict) and _of_one_kind(before, value):
             merge(before, value)
         else:
             base[key] = value
+
+
+def _of_one_kind(before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
+    return all(value.get(name) in (None, before.get(name)) for name in ("kind", "recipe"))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

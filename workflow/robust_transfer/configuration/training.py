@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -35,7 +35,7 @@ Architecture = Annotated[
 ]
 Norm = Literal["l2", "linf"]
 Precision = Literal["fp32", "bf16"]
-Augmentation = Literal["none", "flip", "crop-flip", "square-resized-crop-flip"]
+Augmentation = Literal["none", "flip", "crop-flip", "square-resized-crop-flip", "resized-crop-flip"]
 InputSize = Annotated[int, Field(ge=16, le=1024)]
 
 
@@ -87,8 +87,21 @@ class Recipe(Model):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """In the training loss alone; attacks use the plain cross-entropy."""
     augmentation: Augmentation = Field(default="crop-flip", json_schema_extra=ALWAYS)
-    """`crop-flip`: zero-pad by an eighth and crop, then flip; `square-resized-crop-flip`: a random part of 8 to 100 % \
-of the area of the centre square, resized, then flip."""
+    """`crop-flip`: zero-pad by an eighth and crop, then flip; `resized-crop-flip`: a random part of 8 to 100 % of the \
+image's area, resized, then flip, decoded anew each time; `square-resized-crop-flip`: the same of the centre square, \
+from memory."""
+    colour_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Brightness, contrast and saturation are scaled by random factors this far around 1."""
+    lighting: NonNegativeFloat = 0.0
+    """Standard deviation of random shifts along the principal colours of ImageNet."""
+    start_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Progressive resizing: side of the first epoch's images, as a share of `input_size`. An L2 eps shrinks with it."""
+    growing_fraction: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Share of the epochs over which the side grows to `input_size`, where `start_scale` is below 1."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Above 0: the result is the moving average of the weights over steps, with this decay."""
+    average_images: PositiveInt = 8192
+    """Training images, perturbed, on which an average's BatchNorm statistics are estimated."""
     precision: Precision = Field(default="fp32", json_schema_extra=ALWAYS)
     """`bf16` runs convolutions and matrix products in bfloat16 under autocast; weights stay in float32."""
     batchnorm_group: Annotated[int, Field(ge=2)] | None = Field(default=None, json_schema_extra=ALWAYS)
@@ -103,15 +116,87 @@ of the area of the centre square, resized, then flip."""
         return self
 
 
+class Check(Model):
+    """What is looked at while training runs: accuracy on some training images as they are, in eval mode.
+
+    It changes no weights. Robust accuracy is under PGD from a random start at the backbone's own eps, with more steps
+    than training takes: where it collapses while training's own attack seems to fail, training has overfitted to that.
+    """
+
+    images: PositiveInt = 512
+    """Training images, drawn once by seed; at most a sixteenth of them."""
+    steps: PositiveInt = 10
+    """Steps of the attack, of 2.5 eps / steps."""
+    every: PositiveInt = 1
+    """Epochs between checks; the last is always checked."""
+
+
+# Recipes by name: what `training` and `attack` say unless the configuration says otherwise.
+RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    # Salman et al. (2020), as far as it is known; the batch's split among BatchNorm groups is not.
+    "paper": {
+        "training": {
+            "epochs": 90,
+            "batch_size": 512,
+            "learning_rate": 0.1,
+            "schedule": "step",
+            "step_epochs": 30,
+            "weight_decay": 1e-4,
+            "augmentation": "resized-crop-flip",
+            "colour_jitter": 0.1,
+            "lighting": 0.05,
+            "batchnorm_group": 64,
+        },
+        "attack": {"steps": 3, "use_best": True},
+    },
+    # Few epochs of one-cycle with growing images and mixed precision: Wong, Rice and Kolter (2020), "Fast is better
+    # than free". Label smoothing and weight averaging against robust overfitting: Pang et al. (2021), "Bag of tricks
+    # for adversarial training"; Gowal et al. (2020), "Uncovering the limits".
+    "fast": {
+        "training": {
+            "epochs": 18,
+            "batch_size": 512,
+            "learning_rate": 0.4,
+            "nesterov": True,
+            "schedule": "one-cycle",
+            "warmup_fraction": 0.2,
+            "weight_decay": 1e-4,
+            "augmentation": "resized-crop-flip",
+            "label_smoothing": 0.1,
+            "start_scale": 0.57,
+            "average_decay": 0.999,
+            "precision": "bf16",
+            "batchnorm_group": 64,
+        },
+        "attack": {"steps": 2, "use_best": False},
+    },
+}
+
+
 class Pretraining(Model):
     """How backbones are trained on the source. Which ones, the grid says."""
 
     recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = "paper"
-    """What this recipe is called in tables."""
+    """What this recipe is called in tables. `paper` and `fast` bring values for `training` and `attack`, over which \
+those stated count; another name brings none."""
     training: Recipe = Recipe()
     """Optimiser, schedule, augmentation, precision."""
     attack: Attack = Attack()
     """The attack of adversarial training."""
+    check: Check = Check()
+    """What is looked at while training runs."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _recipe_by_name(cls, data: Any) -> Any:
+        """Lay what is stated over what the recipe's name brings."""
+        if not isinstance(data, dict):
+            return data
+        brought = RECIPES.get(str(data.get("recipe", "paper")), {})
+        stated = {key: data.get(key) or {} for key in brought}
+        if not all(isinstance(value, dict) for value in stated.values()):
+            return data
+        return data | {key: brought[key] | stated[key] for key in brought}
 
 
 class Evaluation(Model):
@@ -137,6 +222,7 @@ class PretrainingSettings(Model):
     training: Recipe
     attack: Attack | None
     """None for eps 0."""
+    check: Check = Check()
 
 
 class EvaluationSettings(Model):
