@@ -36,7 +36,7 @@ def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Exp
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Lay `over` on `base`, in place. A mapping of another `kind`, an origin, or `recipe` replaces the one before it."""
+    """Lay `over` on `base`, in place. A mapping of another `kind` (an origin) or `recipe` replaces what was there."""
     for key, value in over.items():
         before = base.get(key)
         if isinstance(value, Mapping) and isinstance(before, dict) and _of_one_kind(before, value):

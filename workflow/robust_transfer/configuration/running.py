@@ -9,7 +9,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from robust_transfer.configuration.base import Model
 
 VARIABLE = "ROBUST_TRANSFER_RUNNING"
-"""Environment variable by which the settings reach jobs, as JSON: command lines stay as they are when a setting changes."""
+"""Environment variable by which the settings reach jobs, as JSON: a changed setting changes no command line."""
 
 
 class Running(Model):
