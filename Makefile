@@ -1,12 +1,16 @@
 # The one command is `make demo`. Everything else here is a step of it, or for those who change the code.
 # Needs python3 (3.11 or later) with venv; uv and all packages go into .venv, at the versions and hashes of requirements.lock.
+# EXTRAS adds what most people do without, from locks of its own: `attacks` (AutoAttack), `peers` (libraries compared with).
 
 PYTHON ?= python3
 CORES ?= all
 CONFIG ?=
+EXTRAS ?=
+KNOWN_EXTRAS := attacks peers
 BIN := .venv/bin
 IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
 SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
+$(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
 .PHONY: help setup demo report test test-faults check format lock schema clean
 .DEFAULT_GOAL := help
@@ -14,14 +18,14 @@ SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
 help:
 	@echo "make demo          set up, run the default experiment, show its headline table and where the report lies"
 	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment"
-	@echo "make setup         install everything into .venv"
+	@echo "make setup         install everything into .venv; EXTRAS=\"attacks peers\" adds AutoAttack, and libraries for benchmarks/"
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
 	@echo "make format        let the formatters write"
-	@echo "make lock          renew requirements.lock from pyproject.toml;  make schema: renew the configuration's schema"
+	@echo "make lock          renew the requirements*.lock from pyproject.toml;  make schema: renew the configuration's schema"
 	@echo "make clean         remove .venv and caches; results/ and store/ stay"
 
-setup: .venv/installed
+setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -34,6 +38,11 @@ setup: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "$(IMPORTS)"  # compiled once here, not in a hundred short jobs
+	@touch $@
+
+# On top of the rest, which `uv pip sync` above has left without them. The lock is whole, so nothing is resolved again.
+.venv/installed-%: requirements-%.lock .venv/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $<
 	@touch $@
 
 demo: setup
@@ -67,10 +76,19 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/snakefmt --no-format-shell Snakefile rules
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header \
+	--python-version 3.11
+
+# An extra's lock has what the extra adds, at versions that go with requirements.lock.
 lock:
 	@test -x $(BIN)/uv || $(MAKE) setup
-	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --no-header --all-extras \
-		--python-version 3.11 --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra dev --output-file requirements.lock pyproject.toml
+	@set -e; for extra in $(KNOWN_EXTRAS); do \
+		$(COMPILE) --extra $$extra --constraint requirements.lock --output-file requirements-$$extra.lock \
+			$$(sed -n 's/^\([A-Za-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock) pyproject.toml; \
+		sed -i.draft '/^# The following packages were excluded/,$$d' requirements-$$extra.lock; \
+		rm requirements-$$extra.lock.draft; \
+	done
 
 schema: setup
 	PYTHONPATH=workflow $(BIN)/python -m robust_transfer schema
