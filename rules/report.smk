@@ -1,7 +1,8 @@
 # Sum the experiment up in plain text: what the terminal shows at the end.
 rule report:
     input:
-        RESULTS / "results.parquet",
+        results=RESULTS / "results.parquet",
+        flags=RESULTS / "flags.csv",
     output:
         RESULTS / "summary.txt",
     log:
@@ -14,4 +15,4 @@ rule report:
     params:
         code=WIRING.code("report"),
     shell:
-        "python -m robust_transfer report {input} --out {output} --log {log}"
+        "python -m robust_transfer report {input.results} --flags {input.flags} --out {output} --log {log}"

@@ -1,4 +1,5 @@
-# Collect every measured number of the experiment in one table, and what it cost in a second one.
+# Collect every measured number of the experiment in one table, what it cost in a second one, how its backbones were
+# trained in a third, and what looks wrong in a list.
 rule results:
     input:
         metrics=WIRING.measurements,
@@ -6,6 +7,8 @@ rule results:
     output:
         results=RESULTS / "results.parquet",
         timings=RESULTS / "timings.parquet",
+        training=RESULTS / "training.parquet",
+        flags=RESULTS / "flags.csv",
     log:
         RESULTS / "logs" / "results.log",
     conda:
@@ -22,5 +25,7 @@ rule results:
         python -m robust_transfer results {params.folder}/experiment.json \
             --results {output.results} \
             --timings {output.timings} \
+            --training {output.training} \
+            --flags {output.flags} \
             --log {log}
         """

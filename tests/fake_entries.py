@@ -1,5 +1,6 @@
 """Fake measuring entries: real files in a store, made from chosen accuracies instead of from networks."""
 
+import csv
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Fake:
     notice: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     entries: list[dict[str, Any]] = field(default_factory=list)
+    backbones: list[str] = field(default_factory=list)
 
     @property
     def experiment_json(self) -> Path:
@@ -62,6 +64,38 @@ class Fake:
         rows = [number(accuracy, self.images, selection=None)]
         rows += [number(accuracy / 2, self.images, selection=None, attack=attack)]
         return self.add(self.key("evaluation", **of), rows, {})
+
+    def backbone(
+        self,
+        epochs: list[dict[str, Any]],
+        *,
+        flags: tuple[dict[str, str], ...] = (),
+        slow: tuple[dict[str, str], ...] = (),
+        timed: bool = True,
+        **of: Any,
+    ) -> str:
+        """A finished pretraining: rows of `epochs.csv`, flags in the card, and `slow` ones in `timing.json`."""
+        entry = self.key("evaluation", **of)["backbone"]
+        path = self.root / "store" / entry
+        path.mkdir(parents=True)
+        (path / "entry.json").write_text(json.dumps({"stage": "pretraining", "settings": {}, "inputs": {}}))
+        if epochs:
+            with open(path / "epochs.csv", "w", newline="") as file:
+                writer = csv.DictWriter(file, list(epochs[0]), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(epochs)
+        costs = [
+            {"epoch": i + 1, "seconds": 2.0, "images_per_second": 500.0 + i, "peak_memory_mb": 300.0}
+            for i in range(len(epochs))
+        ]
+        timing = {"seconds": 9.0, "peak_memory_mb": 300.0, "images": 10, "device": "cpu", "threads": 1}
+        timing |= {"epochs": costs} if timed else {}
+        timing |= {"flags": list(slow)} if slow else {}
+        (path / "timing.json").write_text(json.dumps(timing))
+        facts = {"classes": [f"class {i}" for i in range(self.classes)]}
+        self.seal(path, facts | ({"flags": list(flags)} if flags else {}))
+        self.backbones.append(entry)
+        return entry
 
     def transfer(self, test: Any, validation: Any, stage: str = "probing", **of: Any) -> str:
         """A finished transfer: accuracies in percent, or arrays of which images are right."""
@@ -108,17 +142,21 @@ class Fake:
         self.entries.append(key)
         return key["entry"]
 
-    def seal(self, path: Path) -> None:
+    def seal(self, path: Path, facts: dict[str, Any] | None = None) -> None:
         """Write the card of the entry's outputs as they are now."""
-        outputs = [p for p in path.iterdir() if p.name in ("metrics.json", "predictions.parquet")]
+        outputs = [p for p in path.iterdir() if p.name in ("metrics.json", "predictions.parquet", "epochs.csv")]
         files = {
             p.name: {"bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in outputs
         }
-        card = {"entry": path.name, "files": files, "facts": {}, "code": "abcdef012345", "provenance": {}}
+        card = {"entry": path.name, "files": files, "facts": facts or {}, "code": "abcdef012345", "provenance": {}}
         (path / "card.json").write_text(json.dumps(card))
 
     def write(self) -> Path:
-        """Write the experiment file and return its path."""
+        """Write the experiment file, and backbones of one old epoch where there are none; return its path."""
+        for entry in self.entries:
+            if entry["backbone"] not in self.backbones:
+                of = {name: entry[name] for name in ("source", "arch", "eps", "norm", "backbone_seed")}
+                self.backbone([{"epoch": 1, "loss": 2.0, "train_accuracy": 40.0, "learning_rate": 0.1}], **of)
         described = {
             "experiment": "fake",
             "title": self.title,
@@ -136,17 +174,38 @@ class Fake:
             "bootstrap": self.bootstrap,
             "draw": ["headline"],
             "entries": self.entries,
-            "costs": [entry["entry"] for entry in self.entries],
+            "costs": self.backbones + [entry["entry"] for entry in self.entries],
         }
         self.experiment_json.write_text(json.dumps(described))
         return self.experiment_json
 
     def collect(self) -> Path:
-        """Write the experiment file, run the results stage, and return the results table."""
+        """Write the experiment file, run the results stage, and return the results table; the others lie beside it."""
         from robust_transfer.results import collect
 
-        collect(self.write(), self.root / "store", self.root / "results.parquet", self.root / "timings.parquet")
-        return self.root / "results.parquet"
+        tables = {name: self.root / f"{name}.parquet" for name in ("results", "timings", "training")}
+        collect(self.write(), self.root / "store", **tables, flags=self.root / "flags.csv")
+        return tables["results"]
+
+
+def trained(epochs: int, *, robust: bool = True, every: int = 1, **of: Any) -> list[dict[str, Any]]:
+    """Rows of `epochs.csv` of a training that goes well, checked every so many epochs."""
+    rows = []
+    for epoch in range(1, epochs + 1):
+        done, checked = epoch / epochs, epoch % every == 0 or epoch == epochs
+        rows.append(
+            {
+                "epoch": epoch,
+                "side": 32,
+                "loss": round(2.3 - 1.3 * done, 6),
+                "train_accuracy": round(10 + 50 * done, 4),
+                "clean_accuracy": round(12 + 70 * done, 4) if checked else "",
+                "robust_accuracy": round(10 + 35 * done, 4) if checked and robust else "",
+                "learning_rate": 0.1 * (1 - done) + 0.001,
+                **of,
+            }
+        )
+    return rows
 
 
 def number(value: float, n: int, **of: Any) -> dict[str, Any]:

@@ -40,10 +40,11 @@ MODULES = {
         training
     """,
     "results": """
-        results seeds selection table
+        results sanity seeds selection table training_records training_table
     """,
     "report": """
         figures figures.cells figures.drawing figures.headline figures.style figures.typeset report table
+        training_table
     """,
     "figures/width": """
         figures figures.axes figures.cells figures.draw figures.drawing figures.style figures.width table

@@ -10,6 +10,7 @@ from fake_entries import Fake
 from jinja2 import Environment
 from robust_transfer.report import COLUMNS, summary
 from robust_transfer.stages import FIGURE_MODULES
+from robust_transfer.training_table import FlagRow, write_flags
 
 ROOT = Path(__file__).parents[1]
 CAPTIONS = ROOT / "workflow" / "report"
@@ -47,7 +48,7 @@ def test_summary_counts_who_is_ahead_and_says_when_standard_wins(tmp_path):
 
 
 def test_summary_shows_every_number_of_the_headline(tmp_path):
-    text = summary(both_modes(tmp_path).collect(), Path("somewhere/report.html"))
+    text = summary(both_modes(tmp_path).collect(), report=Path("somewhere/report.html"))
     coarse = next(line for line in text.splitlines() if line.startswith("  Coarse"))
     assert coarse.split()[:6] == ["Coarse", "20.0", "90.0", "(0.25,", "ResNet-8", "w8)"]
     assert "+70.0 [" in coarse
@@ -70,6 +71,55 @@ def test_summary_says_what_was_not_measured(tmp_path):
     text = summary(fake.collect())
     assert "Full-network: not measured." in text
     assert "standard and robust were not both measured" in text
+
+
+def flagged(root: Path, flags: list[FlagRow]) -> list[str]:
+    """The lines of a summary that tell of flags."""
+    fake = Fake(root)
+    fake.transfer(50, 50, target="coarse")
+    results = fake.collect()
+    write_flags(root / "flags.csv", flags)
+    text = summary(results, root / "flags.csv")
+    return next((part.splitlines() for part in text.split("\n\n") if part.startswith("What looks wrong")), [])
+
+
+def test_summary_lists_flags_by_backbone_without_the_mend(tmp_path):
+    name = "objects_resnet8_w16_l2_eps0.5_seed0"
+    heading, *lines = flagged(
+        tmp_path,
+        [
+            FlagRow(f"pretraining/{name}-0123456789", "pretraining", "collapsed-robustness", "fell to 2.0 %; mend it"),
+            FlagRow("pretraining/other-0123456789", "pretraining", "loader-bound", "800 of 1000 images/s; wait"),
+            FlagRow(f"evaluation/{name}-9876543210", "evaluation", "at-chance", "accuracy is 10.0 %; train longer"),
+        ],
+    )
+    assert heading == f"What looks wrong, 3 flags; what to do: {tmp_path / 'flags.csv'}"
+    assert lines == [
+        f"  {name}",
+        "    collapsed-robustness: fell to 2.0 %",
+        "    at-chance: accuracy is 10.0 %",
+        "  other",
+        "    loader-bound: 800 of 1000 images/s",
+    ]
+
+
+def test_summary_lists_at_most_ten_lines_of_flags_and_counts_the_others(tmp_path):
+    entries = [f"pretraining/objects_resnet8_w16_l2_eps{i}_seed0-0123456789" for i in range(67)]
+    _, *lines = flagged(tmp_path, [FlagRow(entry, "pretraining", "loader-bound", "wait " * 30) for entry in entries])
+    assert len(lines) == 11
+    assert lines[-1] == "  and 62 more in flags.csv"
+    assert max(map(len, lines)) == COLUMNS
+    assert lines[1].endswith("…")
+    odd = [FlagRow(entries[0], "pretraining", "loader-bound", "wait")] + [
+        FlagRow(entry, "pretraining", "loader-bound", "wait") for entry in entries[:5]
+    ]
+    _, *lines = flagged(tmp_path / "odd", odd)
+    assert lines[-1] == "  and 1 more in flags.csv"
+    assert lines[-2].startswith("    loader-bound")  # no name stands there without its flag
+
+
+def test_summary_says_nothing_of_flags_where_there_are_none(tmp_path):
+    assert flagged(tmp_path, []) == []
 
 
 def configurations() -> dict[str, dict[str, Any]]:

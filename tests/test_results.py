@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fake_entries import Fake, number
+from fake_entries import Fake, number, trained
 from robust_transfer import selection
 from robust_transfer.seeds import STUDENT
 from robust_transfer.selection import Candidate, Contest, Predictions, Run, SelectionError, interval
 from robust_transfer.store import StoreError
 from robust_transfer.table import BEST_ARCH, BEST_ROBUST, KEY, SCHEMA, Row, TableError, read
+from robust_transfer.training_table import read_flags, read_training
 
 
 def rows(path, **where) -> list[Row]:
@@ -110,7 +111,8 @@ def test_costs_have_a_row_an_entry_and_keep_what_has_no_column(tmp_path):
     fake = Fake(tmp_path)
     entry = fake.transfer(80, 80, target="coarse")
     fake.collect()
-    (row,) = pq.read_table(tmp_path / "timings.parquet").to_pylist()
+    backbone, row = pq.read_table(tmp_path / "timings.parquet").to_pylist()
+    assert (backbone["stage"], backbone["entry"]) == ("pretraining", fake.backbones[0])
     assert (row["entry"], row["stage"], row["seconds"], row["device"]) == (entry, "probing", 1.5, "cpu")
     assert row["images_per_second"] is None
     assert json.loads(row["details"]) == {"shards": 2}
@@ -375,3 +377,110 @@ def test_reading_something_else_is_an_error_that_says_what_to_do(tmp_path, write
     write(other)
     with pytest.raises(TableError, match=message):
         read(other)
+
+
+def test_epochs_become_rows_with_the_backbone_and_their_cost(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60, eps="0.25", backbone_seed=3)
+    entry = fake.backbone(trained(4, every=2), eps="0.25", backbone_seed=3)
+    fake.collect()
+    first, second, *_ = rows = read_training(tmp_path / "training.parquet").rows
+    assert [row.epoch for row in rows] == [1, 2, 3, 4]
+    assert (first.entry, first.source, first.arch, first.recipe) == (entry, "objects", "resnet8_w8", "short")
+    assert (first.norm, first.eps, first.seed, first.side) == ("l2", "0.25", 3, 32)
+    assert (first.clean_accuracy, first.robust_accuracy) == (None, None)
+    assert (second.loss, second.train_accuracy) == (1.65, 35.0)
+    assert (second.clean_accuracy, second.robust_accuracy) == (47.0, 27.5)
+    assert second.learning_rate == pytest.approx(0.051)
+    assert (second.seconds, second.images_per_second, second.peak_memory_mb) == (2.0, 501.0, 300.0)
+    assert read_training(tmp_path / "training.parquet").about.experiment == "fake"
+
+
+def test_a_backbone_that_several_entries_use_has_its_epochs_once(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    fake.transfer(50, 50, target="coarse")
+    fake.transfer(50, 50, target="fine")
+    fake.collect()
+    assert len(read_training(tmp_path / "training.parquet").rows) == 1
+
+
+def test_epochs_of_old_entries_lack_what_was_not_recorded_then(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    old = [{"epoch": 1, "loss": 2.0, "train_accuracy": 40.0, "learning_rate": 0.1}]
+    fake.backbone(old, timed=False)
+    fake.collect()
+    (row,) = read_training(tmp_path / "training.parquet").rows
+    assert (row.loss, row.train_accuracy, row.learning_rate) == (2.0, 40.0, 0.1)
+    missing = (row.side, row.clean_accuracy, row.robust_accuracy)
+    assert (*missing, row.seconds, row.images_per_second, row.peak_memory_mb) == (None,) * 6
+
+
+def test_a_backbone_that_was_not_trained_here_has_no_epochs(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    fake.backbone([])
+    fake.collect()
+    assert read_training(tmp_path / "training.parquet").rows == ()
+
+
+def test_epochs_that_were_altered_or_are_none_are_refused(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    path = tmp_path / "store" / fake.backbone(trained(2)) / "epochs.csv"
+    path.write_text(path.read_text().replace("epoch,", "step,"))
+    with pytest.raises(StoreError, match=r"epochs.csv.*altered or cut short"):
+        fake.collect()
+    fake.seal(path.parent)
+    with pytest.raises(StoreError, match=r"epochs.csv: row 1 is not one of a training \(KeyError\('epoch'\)\)"):
+        fake.collect()
+
+
+def test_flags_are_gathered_from_cards_and_timings(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    collapsed = {"flag": "collapsed-robustness", "message": 'fell, from "40 %" to 2 %; mend it'}
+    slow = {"flag": "loader-bound", "message": "800 of 1000"}
+    entry = fake.backbone(trained(2), flags=(collapsed,), slow=(slow,))
+    fake.collect()
+    found = read_flags(tmp_path / "flags.csv")
+    assert [(one.entry, one.stage) for one in found] == [(entry, "pretraining")] * 2
+    assert [{"flag": one.flag, "message": one.message} for one in found] == [collapsed, slow]
+
+
+def test_without_flags_the_list_is_a_header(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    fake.collect()
+    assert (tmp_path / "flags.csv").read_text() == "entry,stage,flag,message\n"
+    assert read_flags(tmp_path / "flags.csv") == []
+
+
+def test_test_accuracies_raise_flags_that_training_did_not(tmp_path):
+    fake = Fake(tmp_path)
+    guessing = fake.source(26)  # of four classes
+    overfitted = fake.source(90, eps="0.25")  # the fake's accuracy under attack is half of it
+    fake.backbone(trained(3, robust_accuracy=97.0), eps="0.25")
+    fake.source(90, eps="1")  # its attack is at another eps than its own
+    fake.backbone(trained(3, robust_accuracy=97.0), eps="1")
+    known = {"flag": "at-chance", "message": "said already"}
+    fake.source(26, arch="resnet8_w16")
+    fake.backbone(trained(1), flags=(known,), arch="resnet8_w16")
+    fake.collect()
+    found = read_flags(tmp_path / "flags.csv")
+    assert [(one.entry, one.flag) for one in found if one.stage == "evaluation"] == [
+        (guessing, "at-chance"),
+        (overfitted, "robust-overfitting"),
+    ]
+    assert "45.0 % on test images, 97.0 % on training images" in found[-1].message
+
+
+@pytest.mark.parametrize("read_it", [read_training, read_flags])
+def test_a_table_that_is_missing_or_something_else_is_an_error_that_names_it(tmp_path, read_it):
+    with pytest.raises(TableError, match=r"gone: no .* there"):
+        read_it(tmp_path / "gone")
+    fake = Fake(tmp_path)
+    fake.source(60)
+    with pytest.raises(TableError, match=r"timings.parquet: not a"):
+        read_it(fake.collect().parent / "timings.parquet")

@@ -130,12 +130,14 @@ def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     results.add_argument("experiment", type=Path, help="results/<experiment>/experiment.json")
     results.add_argument("--results", type=Path, required=True, help="parquet file to write: a row a number")
     results.add_argument("--timings", type=Path, required=True, help="parquet file to write: a row an entry")
+    results.add_argument("--training", type=Path, required=True, help="parquet file to write: a row an epoch")
+    results.add_argument("--flags", type=Path, required=True, help="CSV file to write: what looks wrong, a row a flag")
     _add_log(results)
     results.set_defaults(run=_run_results)
 
-    figures = commands.add_parser("figures", help="draw one figure or table of the paper from a results table")
+    figures = commands.add_parser("figures", help="draw one figure or table from the results table")
     figures.add_argument("figure", help="headline, fixed_feature, full_network, source_accuracy, …")
-    figures.add_argument("results", type=Path, help="results/<experiment>/results.parquet")
+    figures.add_argument("table", type=Path, help="results/<experiment>/results.parquet (training: training.parquet)")
     figures.add_argument(
         "--out", type=Path, required=True, help="path without suffix; .svg, .pdf, .png, .csv are added"
     )
@@ -144,6 +146,7 @@ def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
     report = commands.add_parser("report", help="sum an experiment up in plain text")
     report.add_argument("results", type=Path, help="results/<experiment>/results.parquet")
+    report.add_argument("--flags", type=Path, help="flags.csv beside it, to list what looks wrong")
     report.add_argument("--out", type=Path, help="file to write (default: the terminal)")
     _add_log(report)
     report.set_defaults(run=_run_report)
@@ -224,20 +227,28 @@ def _run_results(args: argparse.Namespace) -> None:
     from robust_transfer.results import collect
     from robust_transfer.store import read_json
 
-    collect(args.experiment, Path(read_json(args.experiment)["store"]), args.results, args.timings)
+    store = Path(read_json(args.experiment)["store"])
+    collect(
+        args.experiment,
+        store,
+        results=args.results,
+        timings=args.timings,
+        training=args.training,
+        flags=args.flags,
+    )
 
 
 def _run_figures(args: argparse.Namespace) -> None:
     from robust_transfer.figures.draw import draw
 
-    draw(args.figure, args.results, args.out)
+    draw(args.figure, args.table, args.out)
 
 
 def _run_report(args: argparse.Namespace) -> None:
     from robust_transfer.report import summary
     from robust_transfer.store import write_text
 
-    text = summary(args.results)
+    text = summary(args.results, args.flags)
     if args.out:
         write_text(args.out, text)
     else:

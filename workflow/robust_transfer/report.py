@@ -1,6 +1,7 @@
 """Stage report: the summary that a run ends with, at most 100 columns wide.
 
-    python -m robust_transfer report results/<name>/results.parquet --out results/<name>/summary.txt
+    python -m robust_transfer report results/<name>/results.parquet --flags results/<name>/flags.csv \
+        --out results/<name>/summary.txt
 
 The HTML report is Snakemake's (`snakemake --report`); its captions lie in `workflow/report/`.
 """
@@ -23,16 +24,19 @@ from robust_transfer.figures.cells import (
 from robust_transfer.figures.headline import difference_text
 from robust_transfer.figures.style import architecture_label
 from robust_transfer.table import BEST_ARCH, Row, read
+from robust_transfer.training_table import FlagRow, read_flags
 
 COLUMNS = 100
 LABEL = 30
 """Longest label of a target; longer ones are cut."""
+FLAG_LINES = 10
 
 
-def summary(results: Path, report: Path | None = None) -> str:
-    """Title, notice, headline table, what held in a sentence a mode, and where the files lie.
+def summary(results: Path, flags: Path | None = None, report: Path | None = None) -> str:
+    """Title, notice, headline table, what held in a sentence a mode, what looks wrong, and where the files lie.
 
-    `results` is the results table; `report` the HTML report, if there is to be one. Raises TableError as `read` does.
+    `results` is the results table; `flags` the list of sanity flags, if they are to be shown; `report` the HTML report,
+    if there is to be one. Raises TableError as `read` and `read_flags` do.
     """
     table = read(results)
     cells = Cells(table)
@@ -51,6 +55,8 @@ def summary(results: Path, report: Path | None = None) -> str:
         f"Accuracies in %. Network and eps chosen on {cells.selection}, reported on test. *: interval excludes 0."
     )
     parts.append("\n".join(sentences))
+    if flags and (raised := read_flags(flags)):
+        parts.append(_flags(raised, flags))
     parts.append(_files(results, report))
     return "\n\n".join(parts) + "\n"
 
@@ -103,6 +109,24 @@ def _sentence(mode: str, lines: list[tuple[Panel, Against]]) -> str:
     favours = [f"{side} on {', '.join(decided[side])}" for side in ("robust", "standard") if decided[side]]
     verdict = f"The interval excludes 0 for {'; for '.join(favours)}." if favours else "No interval excludes 0."
     return f"{mode}: {', '.join(counts)}. {verdict}"
+
+
+def _flags(raised: list[FlagRow], path: Path) -> str:
+    """What looks wrong, by backbone (or other entry), in a few lines; what to do about it stands in the file."""
+    lines: list[tuple[str, bool]] = []
+    by_name: dict[str, list[FlagRow]] = {}
+    for flag in raised:
+        by_name.setdefault(flag.entry.partition("/")[2].rpartition("-")[0] or flag.entry, []).append(flag)
+    for name, of_name in by_name.items():
+        lines.append((name, False))
+        lines += [(f"  {flag.flag}: {flag.message.partition(';')[0]}", True) for flag in of_name]
+    shown = lines[:FLAG_LINES]
+    if not shown[-1][1]:
+        shown.pop()  # a name whose flags find no room
+    cut = ["  " + (text if len(text) <= COLUMNS - 2 else text[: COLUMNS - 3] + "…") for text, _ in shown]
+    more = len(raised) - sum(is_flag for _, is_flag in shown)
+    heading = f"What looks wrong, {len(raised)} {'flags' if len(raised) > 1 else 'flag'}; what to do: {path}"
+    return "\n".join([heading, *cut, *([f"  and {more} more in {path.name}"] if more else [])])
 
 
 def _files(results: Path, report: Path | None) -> str:

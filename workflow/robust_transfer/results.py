@@ -1,9 +1,11 @@
-"""Stage results: every measured number of an experiment in one table, its costs in another.
+"""Stage results: every measured number of an experiment in one table, costs and trainings in others, and its flags.
 
-    python -m robust_transfer results results/<name>/experiment.json --results <parquet> --timings <parquet>
+    python -m robust_transfer results results/<name>/experiment.json \
+        --results <parquet> --timings <parquet> --training <parquet> --flags <csv>
 
-Reads `metrics.json`, `predictions.parquet` and `timing.json` of the experiment's entries; writes `results.parquet`
-(schema in `table.py`) and `timings.parquet`. Beside the rows that entries measured there are two kinds of summary:
+Reads `metrics.json`, `predictions.parquet`, `epochs.csv`, `timing.json` and `card.json` of the experiment's entries;
+writes `results.parquet` (schema in `table.py`), `timings.parquet`, `training.parquet` and `flags.csv` (both in
+`training_table.py`). Beside the rows that entries measured the results hold two kinds of summary:
 
 - means over seeds (`seeds.py`): `backbone_seed` or `transfer_seed` is null;
 - chosen rows, per target, mode and variant: `eps` best-robust is the robust eps with the highest validation accuracy,
@@ -43,6 +45,8 @@ from robust_transfer.table import (
     write,
     write_parquet,
 )
+from robust_transfer.training_records import Backbone, epoch_rows, flags_of_evaluations, recorded_flags
+from robust_transfer.training_table import write_flags, write_training
 
 log = logging.getLogger("robust_transfer")
 
@@ -88,8 +92,8 @@ class Listed:
         return (self.source, self.target, self.recipe, self.mode, self.protocol, variant, self.images_per_class)
 
 
-def collect(experiment_json: Path, store: Path, results: Path, timings: Path) -> None:
-    """Gather the entries that `experiment_json` lists from `store` into the tables `results` and `timings`.
+def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path, training: Path, flags: Path) -> None:
+    """Gather the entries that `experiment_json` lists from `store` into three tables and a list of sanity flags.
 
     Raises StoreError for an entry that is missing, unfinished or altered, TableError for two numbers with one key or
     metrics that contradict their predictions, SelectionError for runs that cannot be compared.
@@ -110,9 +114,23 @@ def collect(experiment_json: Path, store: Path, results: Path, timings: Path) ->
         rows += _chosen(
             about, [(item, _run(item, open_entry(store / item.entry), measured[item.entry])) for item in items]
         )
+    epochs = [row for one in _backbones(listed) for row in epoch_rows(one, open_entry(store / one.entry))]
+    raised = [flag for cost in costs for flag in recorded_flags(store / cost)]
+    raised += flags_of_evaluations([row for row in rows if row.mode == "source"], epochs, store)
     write(results, rows, described)
     write_parquet(pa.Table.from_pylist([_cost(store / cost) for cost in costs], schema=TIMINGS), timings)
-    log.info("%s: %d numbers from %d entries", results, len(rows), len(listed))
+    write_training(training, epochs, described)
+    write_flags(flags, raised)
+    log.info("%s: %d numbers from %d entries, %d flags", results, len(rows), len(listed), len(raised))
+
+
+def _backbones(listed: Iterable[Listed]) -> list[Backbone]:
+    """The backbones behind these entries, each once."""
+    found = [
+        Backbone(item.backbone, item.source, item.arch, item.recipe, item.norm, item.eps, item.backbone_seed)
+        for item in listed
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _measured(experiment: str, item: Listed, entry: Entry) -> list[Row]:

@@ -1,0 +1,132 @@
+"""The training table, a row an epoch of a backbone, and the list of sanity flags: their columns, reading and writing.
+
+They lie beside the results table as `training.parquet`, with the experiment's description in its metadata as there, and
+`flags.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robust_transfer.store import write_text
+from robust_transfer.table import METADATA, About, TableError, canonical, write_parquet
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """What an epoch of pretraining came to; accuracies in percent. None where it was not looked at or not recorded."""
+
+    entry: str
+    """Entry of the backbone."""
+    source: str
+    arch: str
+    recipe: str
+    norm: str
+    """`l2` or `linf`; `none` for eps 0."""
+    eps: str
+    """In its canonical spelling."""
+    seed: int
+    epoch: int
+    """From 1."""
+    side: int | None
+    """Of the epoch's images, in pixels."""
+    loss: float
+    """Mean over the training images, as perturbed."""
+    train_accuracy: float
+    """On the training images, as perturbed."""
+    clean_accuracy: float | None
+    """On the check sample of training images, in eval mode."""
+    robust_accuracy: float | None
+    """The same under PGD from a random start at the backbone's own eps."""
+    learning_rate: float
+    """At the epoch's last step."""
+    images_per_second: float | None
+    seconds: float | None
+    peak_memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class FlagRow:
+    """A sanity flag (see `sanity.py`) and the entry that it was raised for."""
+
+    entry: str
+    stage: str
+    flag: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training table in memory."""
+
+    about: About
+    rows: tuple[EpochRow, ...]
+
+
+_FLAG_COLUMNS = [field.name for field in fields(FlagRow)]
+_ARROW = {str: pa.string(), int: pa.int32(), float: pa.float64()}
+
+
+def _arrow(annotation: Any) -> pa.DataType:
+    """The column type of a field: `float | None` is a float64, whose column may hold nulls as every one may."""
+    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return _ARROW[next(kind for kind in kinds if kind is not types.NoneType)]
+
+
+SCHEMA = pa.schema([(name, _arrow(kind)) for name, kind in typing.get_type_hints(EpochRow).items()])
+
+
+def write_training(path: Path, rows: Iterable[EpochRow], described: dict[str, Any]) -> None:
+    """Write a training table to parquet, with the experiment's description as metadata."""
+    schema = SCHEMA.with_metadata({METADATA: canonical(described).encode()})
+    write_parquet(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), path)
+
+
+def read_training(path: Path) -> Training:
+    """Read a training table; raises TableError if the file is missing or is none."""
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise TableError(f"{path}: no training table there; `python -m robust_transfer results` makes it") from None
+    except pa.ArrowInvalid as error:
+        raise TableError(f"{path}: not a parquet file ({error}); delete it and make it again") from None
+    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    metadata = (table.schema.metadata or {}).get(METADATA)
+    if missing or metadata is None:
+        lacks = ", ".join(missing) or "the experiment's description"
+        raise TableError(f"{path}: not a training table, it lacks {lacks}; delete it and make it again")
+    rows = tuple(EpochRow(**row) for row in table.select(SCHEMA.names).to_pylist())
+    return Training(About.from_json(json.loads(metadata)), rows)
+
+
+def write_flags(path: Path, flags: Iterable[FlagRow]) -> None:
+    """Write flags as CSV with a header, which stands alone where there are none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_FLAG_COLUMNS)
+    writer.writerows(astuple(flag) for flag in flags)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue())
+
+
+def read_flags(path: Path) -> list[FlagRow]:
+    """Read a list of flags; raises TableError if the file is missing or is none."""
+    try:
+        text = path.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        raise TableError(f"{path}: no list of flags there; `python -m robust_transfer results` makes it") from None
+    header, *lines = csv.reader(io.StringIO(text, newline="")) if text else [[]]
+    if header != _FLAG_COLUMNS or any(len(line) != len(header) for line in lines):
+        raise TableError(f"{path}: not a list of flags; delete it and make it again")
+    return [FlagRow(*line) for line in lines]
