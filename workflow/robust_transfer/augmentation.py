@@ -1,31 +1,61 @@
-"""Batched augmentation of images that are resident on the device, as functions of (seed, epoch, image index)."""
+"""Augmentation as functions of (seed, epoch, image number): batched on the device, but for crops of stored images.
+
+`resized-crop-flip` crops every image as it is stored, on the processor (`random_crop`). The other kinds start from
+squares of one size and run in batches wherever these are (`Augmenter`). Colours change in batches for all (`Colours`).
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from robust_transfer import randomness
-from robust_transfer.configuration.training import Augmentation
-from robust_transfer.datasets.arrow import Split
+from robust_transfer.configuration.training import Augmentation, Recipe
+from robust_transfer.datasets.arrow import Images, Split
 from robust_transfer.datasets.resident import square_images
 
-AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of square-resized-crop-flip, as torchvision's RandomResizedCrop has them
+AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of resized crops, as torchvision's RandomResizedCrop has them
+CROP_NUMBERS = 1 + 4 * TRIES
+"""Random numbers that `random_crop` takes: one to flip, then area, ratio, top and left of every try."""
+
+GREY = (0.2989, 0.587, 0.114)  # of red, green and blue in torchvision's grey
+ORDERS = tuple(itertools.permutations(range(3)))
+"""Orders in which brightness (0), contrast (1) and saturation (2) can be changed."""
+# Principal components of ImageNet's colours: Krizhevsky et al. (2012), in the numbers that Lighting in the robustness
+# library (Engstrom et al., 2019) and many others use. A row of COMPONENTS for red, green and blue each.
+DEVIATIONS = (0.2175, 0.0188, 0.0045)
+COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
-def resident_images(
-    split: Split, augmentation: Augmentation, input_size: int, resize_ratio: float, *, threads: int = 1
-) -> Tensor:
-    """All images of a split as an Augmenter takes them: uint8 [N, side, side, 3].
+def squares_as(augmentation: Augmentation, input_size: int, resize_ratio: float) -> tuple[int, float]:
+    """Side and resize_ratio of the squares that an Augmenter takes.
 
     For `square-resized-crop-flip` the whole centre square, at twice the input's side since parts of it are enlarged;
     otherwise what the network would see of the image untouched, at the input's side.
     """
-    if augmentation == "square-resized-crop-flip":
-        return torch.from_numpy(square_images(split, 2 * input_size, 1.0, threads=threads))
-    return torch.from_numpy(square_images(split, input_size, resize_ratio, threads=threads))
+    return (2 * input_size, 1.0) if augmentation == "square-resized-crop-flip" else (input_size, resize_ratio)
+
+
+def resident_images(
+    split: Split,
+    augmentation: Augmentation,
+    input_size: int,
+    resize_ratio: float,
+    *,
+    indices: NDArray[np.int64] | None = None,
+    threads: int = 1,
+) -> Tensor:
+    """All images of a split, or those at `indices`, as an Augmenter takes them: uint8 [N, side, side, 3]."""
+    side, ratio = squares_as(augmentation, input_size, resize_ratio)
+    return torch.from_numpy(square_images(split, side, ratio, indices=indices, threads=threads))
 
 
 class Augmenter:
@@ -35,6 +65,8 @@ class Augmenter:
     """
 
     def __init__(self, pixels: Tensor, augmentation: Augmentation, input_size: int, seed: int) -> None:
+        if augmentation == "resized-crop-flip":
+            raise ValueError("augmentation resized-crop-flip crops images as they are stored, not squares in memory")
         self._pixels, self._kind, self._size, self._seed = pixels, augmentation, input_size, seed
         self._pad = round(input_size / 8) if augmentation == "crop-flip" else 0
         if self._pad:  # once, so that a crop is a plain lookup
@@ -42,25 +74,115 @@ class Augmenter:
             self._pixels = pixels.new_zeros(n, side, side, 3)
             self._pixels[:, self._pad : -self._pad, self._pad : -self._pad] = pixels
 
-    def batch(self, indices: Tensor, epoch: int) -> Tensor:
-        """The images of these numbers (int64 [B]) as that epoch shows them: float32 [B, 3, size, size] in [0, 1],
-        channels last."""
+    def batch(self, indices: Tensor, epoch: int, *, numbers: Tensor | None = None, size: int | None = None) -> Tensor:
+        """The images at these places in `pixels` (int64 [B]) as that epoch shows them: float32 [B, 3, size, size] in
+        [0, 1], channels last.
+
+        `numbers` (int64 [B]) are the images' numbers, where these are not their places. A `size` below the input's is
+        reached by antialiased bilinear interpolation.
+        """
+        size = size or self._size
         if self._kind == "none":
-            return as_images(self._pixels[indices])
-        numbers = randomness.per_image(self._seed, randomness.AUGMENTATION, epoch, indices, 6)
-        flip = numbers[:, 0] < 0.5
+            return resized(as_images(self._pixels[indices]), size)
+        named = indices if numbers is None else numbers
+        drawn = randomness.per_image(self._seed, randomness.AUGMENTATION, epoch, named, 6)
+        flip = drawn[:, 0] < 0.5
         if self._kind == "square-resized-crop-flip":
-            return _resized_crops(self._pixels[indices], numbers, flip, self._size)
-        top, left = (numbers[:, 1:3] * (2 * self._pad + 1)).long().unbind(1)
+            return _resized_crops(self._pixels[indices], drawn, flip, size)
+        top, left = (drawn[:, 1:3] * (2 * self._pad + 1)).long().unbind(1)
         span = torch.arange(self._size, device=indices.device)
         columns = torch.where(flip[:, None], self._size - 1 - span, span) + left[:, None]
         rows = span + top[:, None]
-        return as_images(self._pixels[indices[:, None, None], rows[:, :, None], columns[:, None, :]])
+        images = as_images(self._pixels[indices[:, None, None], rows[:, :, None], columns[:, None, :]])
+        return resized(images, size)
+
+
+class Colours:
+    """Changes the colours of batches: colour jitter, then lighting, as a recipe says."""
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        self._jitter, self._lighting, self._seed = recipe.colour_jitter, recipe.lighting, seed
+
+    def changed(self, images: Tensor, numbers: Tensor, epoch: int) -> Tensor:
+        """Images (float32 [B, 3, H, W] in [0, 1]) of these numbers (int64 [B]) as that epoch shows them: the same type
+        and range."""
+        if self._jitter:
+            drawn = randomness.per_image(self._seed, randomness.COLOUR, epoch, numbers, 4)
+            factors = 1 + self._jitter * (2 * drawn[:, :3] - 1)
+            images = jittered(images, factors, (drawn[:, 3] * len(ORDERS)).long())
+        if self._lighting:
+            drawn = randomness.per_image(self._seed, randomness.LIGHTING, epoch, numbers, 4)
+            images = lit(images, self._lighting * randomness.normal(drawn)[:, :3])
+        return images
 
 
 def as_images(pixels: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] to float32 [B, 3, H, W] in [0, 1], channels last."""
     return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """float32 [B, 3, H, W] in [0, 1] to [B, 3, size, size] by antialiased bilinear interpolation, channels last."""
+    if images.shape[2:] == (size, size):
+        return images
+    smaller = F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return smaller.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def jittered(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in [0, 1] with brightness, contrast and saturation times `factors` (float [B, 3]).
+
+    `orders` (int64 [B]) says which of ORDERS each image's changes come in. Every change is a blend of the image with
+    black, with its mean grey or with its grey, clamped to [0, 1], as in torchvision's ColorJitter.
+    """
+    weights = images.new_tensor(GREY).view(1, 3, 1, 1)
+    for change in torch.tensor(ORDERS, device=images.device)[orders].unbind(1):
+        factor = factors.gather(1, change[:, None]).to(images.dtype).view(-1, 1, 1, 1)
+        change = change.view(-1, 1, 1, 1)
+        grey = (images * weights).sum(1, keepdim=True)
+        other = torch.where(change == 1, grey.mean((2, 3), keepdim=True), grey) * (change != 0)
+        images = torch.lerp(other, images, factor).clamp_(0, 1)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def lit(images: Tensor, amounts: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in [0, 1] shifted along the principal colours of ImageNet, then clamped.
+
+    `amounts` (float [B, 3]) are in units of these components' standard deviations.
+    """
+    scaled = amounts * amounts.new_tensor(DEVIATIONS)
+    shifts = scaled @ amounts.new_tensor(COMPONENTS).T
+    return (images + shifts.to(images.dtype)[:, :, None, None]).clamp_(0, 1)
+
+
+def random_crop(picture: Image.Image, numbers: Sequence[float], size: int) -> Images:
+    """A random part of an image, perhaps flipped, at this size: uint8 RGB [size, size, 3].
+
+    The part is cut out before it is resized, as torchvision does it: the pixels around it play no part.
+    `numbers` are CROP_NUMBERS random ones in [0, 1).
+    """
+    top, left, height, width = crop_box(picture.height, picture.width, numbers[1:])
+    part = picture.crop((left, top, left + width, top + height))
+    pixels = np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
+    return pixels[:, ::-1] if numbers[0] < 0.5 else pixels
+
+
+def crop_box(height: int, width: int, numbers: Sequence[float]) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random part of an image, as torchvision's RandomResizedCrop draws it.
+
+    `numbers` are random ones in [0, 1): area, ratio, top and left of every try. Where no try fits into the image, its
+    centre is taken, in the ratio next to its own.
+    """
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    for first in range(0, len(numbers), 4):
+        area, ratio, top, left = numbers[first : first + 4]
+        area = height * width * (AREA[0] + (AREA[1] - AREA[0]) * area)
+        ratio = math.exp(low + (high - low) * ratio)
+        wide, tall = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < tall <= height:
+            return int(top * (height - tall + 1)), int(left * (width - wide + 1)), tall, wide
+    wide, tall = min(width, round(height * RATIO[1])), min(height, round(width / RATIO[0]))
+    return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
 def _resized_crops(pixels: Tensor, numbers: Tensor, flip: Tensor, size: int) -> Tensor:

@@ -6,6 +6,8 @@ generator is SplitMix64 (Steele, Lea and Flood 2014) in int64 arithmetic, which 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _MASK = (1 << 64) - 1
 
 # What numbers are for: streams under one seed that have nothing to do with each other.
-ORDER, AUGMENTATION, START = 1, 2, 3
+ORDER, AUGMENTATION, START, LAYERS, COLOUR, LIGHTING = 1, 2, 3, 4, 5, 6
 
 
 def key(*parts: int) -> int:
@@ -45,6 +47,13 @@ def per_image(seed: int, stream: int, epoch: int, indices: Tensor, columns: int)
     """A row of `columns` random numbers in [0, 1) for each image index (int64 [B]): float64 [B, columns]."""
     keys = bits(key(seed, stream, epoch), indices)
     return uniform(keys[:, None], torch.arange(columns, device=indices.device)[None])
+
+
+def normal(numbers: Tensor) -> Tensor:
+    """Independent standard normal numbers from as many uniform ones in [0, 1): float64 [B, 2n], by Box and Muller."""
+    first, second = numbers.chunk(2, dim=1)
+    radius, angle = (-2 * torch.log1p(-first)).sqrt(), 2 * math.pi * second
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ class Split:
             """(height, width) of every image where they are stored raw, else None."""
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self._batches = [self._images(batch) for batch in batches]
-        self._unverified = set(range(len(batches)))
+        self.verified = np.zeros(len(batches), np.bool_)
+        """bool [record batches]: those found intact. In shared memory, processes need not all read and check each."""
         self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
         self.labels = self._labels(batches, [int(crc, 16) for crc in recorded["labels"].split()])
         """int64 [N], read-only."""
@@ -84,9 +85,19 @@ class Split:
         return decode(stored.data) if self.shape is None else stored.reshape(*self.shape, 3).copy()
 
     def picture(self, index: int) -> Image.Image:
-        """One image as a Pillow image in mode RGB."""
+        """One image as a Pillow image in mode RGB. Raises StoreError if it cannot be decoded."""
         stored = self._stored(index)
-        return _rgb(stored.data) if self.shape is None else Image.fromarray(stored.reshape(*self.shape, 3))
+        if self.shape is not None:
+            return Image.fromarray(stored.reshape(*self.shape, 3))
+        try:
+            return _rgb(stored.data)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over
+            raise StoreError(
+                f"{self._path}: image {index} cannot be decoded ({type(error).__name__}: {error}); it was stored so: "
+                f"mend it where the dataset came from, move {self.entry.path} aside and make it again"
+            ) from error
 
     def stored(self, index: int) -> bytes | Image.Image:
         """One image as it is stored: the bytes of an encoded file, or a picture where images are stored raw."""
@@ -121,10 +132,10 @@ class Split:
 
     def _verified(self, batch: int) -> _Batch:
         images = self._batches[batch]
-        if batch in self._unverified:
+        if not self.verified[batch]:
             if checksum(images.offsets, images.data) != self._checksums[batch]:
                 raise self._altered(f"images {self._starts[batch]} to {self._starts[batch + 1] - 1}")
-            self._unverified.discard(batch)
+            self.verified[batch] = True
         return images
 
     def _images(self, batch: pa.RecordBatch) -> _Batch:

@@ -5,38 +5,53 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from robust_transfer.datasets.arrow import Images, Split
 
 
-def square_images(split: Split, input_size: int, resize_ratio: float, *, threads: int = 1) -> Images:
-    """All images of a split, resized and cropped to squares: uint8 RGB [N, input_size, input_size, 3].
+def square_images(
+    split: Split,
+    input_size: int,
+    resize_ratio: float,
+    *,
+    indices: NDArray[np.int64] | None = None,
+    threads: int = 1,
+) -> Images:
+    """The images of a split, or those at `indices`, as squares: uint8 RGB [N, input_size, input_size, 3].
 
     The short side is resized to round(input_size · resize_ratio), enlarged where it is smaller, by antialiased bilinear
     interpolation; the centre is cropped. The same pixels as torchvision's `Resize` and `CenterCrop` on Pillow images.
+    Raises StoreError if an image was altered or cannot be decoded.
     """
     if resize_ratio < 1:
         raise ValueError(f"resize_ratio = {resize_ratio}: below 1 the crop would be larger than the image")
     short = round(input_size * resize_ratio)
-    squares = np.empty((len(split), input_size, input_size, 3), np.uint8)
+    squares = np.empty((len(split) if indices is None else len(indices), input_size, input_size, 3), np.uint8)
     if split.shape is not None and min(split.shape) == short:
         top, left = crop_origin(split.shape, input_size)
+        window = np.s_[top : top + input_size, left : left + input_size]
+        if indices is not None:
+            for position, index in enumerate(indices):
+                squares[position] = split.image(int(index))[window]
+            return squares
         start = 0
         for stack in split.stacks():
-            squares[start : start + len(stack)] = stack[:, top : top + input_size, left : left + input_size]
+            squares[start : start + len(stack)] = stack[:, *window]
             start += len(stack)
         return squares
 
-    def place(index: int) -> None:
-        squares[index] = square(split.picture(index), input_size, short)
+    def place(position: int) -> None:
+        index = position if indices is None else int(indices[position])
+        squares[position] = square(split.picture(index), input_size, short)
 
     if threads == 1:
-        for index in range(len(split)):
-            place(index)
+        for position in range(len(squares)):
+            place(position)
     else:  # Pillow releases the GIL while it decodes and resizes
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(place, range(len(split))):
+            for _ in pool.map(place, range(len(squares))):
                 pass
     return squares
 
