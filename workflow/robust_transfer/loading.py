@@ -311,7 +311,8 @@ class Streaming:
         self._workers: list[multiprocessing.process.BaseProcess] = []
         self._chunks: Iterator[_Chunk | _Failure]
         # Two batches are on their way; a processor that trains has to find the next one there.
-        ahead = max(2, math.ceil(2 * source.recipe.batch_size / CHUNK / workers)) if workers else None
+        chunk = min(CHUNK, source.recipe.batchnorm_group or source.recipe.batch_size)
+        ahead = max(2, math.ceil(2 * source.recipe.batch_size / chunk / workers)) if workers else None
         self._loader: DataLoader[_Chunk | _Failure] = DataLoader(
             _Reader(source),
             sampler=self._requests,
