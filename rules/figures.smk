@@ -1,12 +1,16 @@
-# Draw figures and tables from the results table, the numbers drawn beside them: a rule, and so a target, for each.
+# Draw figures and tables, the numbers drawn beside them: a rule, and so a target, for each.
+from robust_transfer.stages import TYPESET_FIGURES, figure_table
+
 for figure in DRAW:
+    as_text = {"md": RESULTS / "figures" / f"{figure}.md"} if figure in TYPESET_FIGURES else {}
 
     rule:
         name:
             f"figure_{figure}"
         input:
-            RESULTS / "results.parquet",
+            RESULTS / figure_table(figure),
         output:
+            **as_text,
             png=report(
                 RESULTS / "figures" / f"{figure}.png",
                 caption=f"../workflow/report/{figure}.rst",

@@ -8,7 +8,12 @@ rule results:
         results=RESULTS / "results.parquet",
         timings=RESULTS / "timings.parquet",
         training=RESULTS / "training.parquet",
-        flags=RESULTS / "flags.csv",
+        flags=report(
+            RESULTS / "flags.csv",
+            caption="../workflow/report/flags.rst",
+            category="Sanity",
+            labels={"table": "what looks wrong"},
+        ),
     log:
         RESULTS / "logs" / "results.log",
     conda:

@@ -17,11 +17,12 @@ from robust_transfer import fingerprint
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis
 from robust_transfer.figures.cells import Cells
-from robust_transfer.figures.draw import TABLES, draw
+from robust_transfer.figures.draw import draw
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.fixed_robustness import fit
-from robust_transfer.stages import FIGURE_MODULES
+from robust_transfer.stages import FIGURE_MODULES, TYPESET_FIGURES, figure_table
 from robust_transfer.table import About, Results, Row, TableError, Target, canonical, read
+from robust_transfer.training_table import EpochRow, Training
 
 PAPER_EPS = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
 PAPER_ARCHS = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4")
@@ -109,7 +110,42 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
     return Results(about, tuple(rows))
 
 
-def drawn(name: str, results: Results, *, laid_out: bool = False) -> Drawing:
+def course(arch: str, eps: str, epochs: int, every: int = 1, **of) -> list[EpochRow]:
+    """The epochs of a backbone in a made-up training table, checked every so many of them."""
+    rows = []
+    for epoch in range(1, epochs + 1):
+        checked, done = epoch % every == 0 or epoch == epochs, epoch / epochs
+        plain = EpochRow(
+            entry=f"pretraining/{arch}_{eps}_{of.get('norm')}_{of.get('seed', 0)}",
+            source="imagenet",
+            arch=arch,
+            recipe="paper",
+            norm="none" if eps == "0" else "l2",
+            eps=eps,
+            seed=0,
+            epoch=epoch,
+            side=32,
+            loss=4 - 2 * done,
+            train_accuracy=5 + 40 * done + len(eps),
+            clean_accuracy=10 + 50 * done + len(eps) if checked else None,
+            robust_accuracy=5 + 30 * done + len(eps) if checked and eps != "0" else None,
+            learning_rate=0.1 / epoch,
+            images_per_second=None,
+            seconds=None,
+            peak_memory_mb=None,
+        )
+        rows.append(replace(plain, **of))
+    return rows
+
+
+def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> Training:
+    """A made-up training table of every network at every eps, and more."""
+    rows = [row for arch in archs for one in eps for row in course(arch, one, epochs, **of)]
+    about = About("made-up", architectures=tuple(archs), widths=tuple(archs))
+    return Training(about, (*rows, *(row for rows in more for row in rows)))
+
+
+def drawn(name: str, results: Results | Training, *, laid_out: bool = False) -> Drawing:
     with matplotlib.rc_context(style.RC):
         drawing = getattr(importlib.import_module(FIGURE_MODULES[name]), name)(results)
         if laid_out:
@@ -135,6 +171,19 @@ def paper_sized() -> Results:
 
 
 @pytest.fixture(scope="module")
+def paper_curves() -> Training:
+    """67 backbones of twelve networks, the first of them with a second seed."""
+    more = [course(f"densenet{i}", one, 90, 5) for i in range(161, 169) for one in ("0", "1", "3")]
+    seeds = [course("resnet18", one, 90, 5, seed=1) for one in ("0", "1", "3")]
+    return curves(PAPER_ARCHS, PAPER_EPS, 90, *more, *seeds, every=5)
+
+
+@pytest.fixture(scope="module")
+def small_curves() -> Training:
+    return curves(SMALL_ARCHS, SMALL_EPS, 5)
+
+
+@pytest.fixture(scope="module")
 def small() -> Results:
     return table(4, SMALL_ARCHS, SMALL_EPS, downscaled=12)
 
@@ -143,7 +192,8 @@ def small() -> Results:
 @pytest.mark.parametrize(
     ("name", "size"),
     [(name, "paper_sized") for name in ("fixed_feature", "source_accuracy", "granularity", "headline")]
-    + [(name, "small") for name in ("fixed_feature", "granularity", "width", "fixed_robustness")],
+    + [(name, "small") for name in ("fixed_feature", "granularity", "width", "fixed_robustness")]
+    + [("training", "paper_curves"), ("training", "small_curves")],
 )
 def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
     figure = drawn(name, request.getfixturevalue(size), laid_out=True).figure
@@ -311,7 +361,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("shape", ODD)
-@pytest.mark.parametrize("name", FIGURE_MODULES)
+@pytest.mark.parametrize("name", [name for name in FIGURE_MODULES if figure_table(name) == "results.parquet"])
 def test_odd_tables_still_draw(name, shape):
     drawing = drawn(name, ODD[shape](), laid_out=shape == "one of everything")
     texts = " ".join(text.get_text() for text in visible_texts(drawing.figure))
@@ -395,6 +445,108 @@ def test_bars_start_at_0_unless_they_would_look_alike(small):
     assert drawn("fixed_feature", replace(apart, rows=tuple(halved))).figure.axes[0].get_ylim()[0] == 0
 
 
+def without_checks(table: Training, arch: str) -> Training:
+    """The table as it is where a network's entries were made before anything was checked."""
+    gone = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
+    return replace(table, rows=tuple(replace(one, **gone) if one.arch == arch else one for one in table.rows))
+
+
+def test_training_curves_are_those_of_the_csv(small_curves):
+    drawing = drawn("training", small_curves)
+    measures = ("loss", "train_accuracy", "clean_accuracy", "robust_accuracy")
+    axes = drawing.figure.axes
+    assert len(axes) == len(SMALL_ARCHS) * len(measures)
+    colours = style.eps_colours(SMALL_EPS)
+    for place, ax in enumerate(axes):
+        arch, measure = SMALL_ARCHS[place // 4], measures[place % 4]
+        shown = {matplotlib.colors.to_hex(line.get_color()): line.get_xydata().tolist() for line in ax.lines}
+        listed: dict[str, list] = {}
+        for one in drawing.numbers:
+            if (one["arch"], one["series"]) == (arch, measure):
+                colour = matplotlib.colors.to_hex(colours[one["eps"]])
+                listed.setdefault(colour, []).append([one["epoch"], one["value"]])
+        assert shown == listed
+        assert len(shown) == len(SMALL_EPS) - (measure == "robust_accuracy")
+
+
+def test_training_curves_share_their_scales(small_curves):
+    axes = drawn("training", small_curves).figure.axes
+    assert len({ax.get_ylim() for i, ax in enumerate(axes) if i % 4}) == 1
+    assert len({ax.get_ylim() for i, ax in enumerate(axes) if not i % 4}) == 1
+    assert len({ax.get_xlim() for ax in axes}) == 1
+
+
+def test_epochs_that_were_not_checked_are_bridged():
+    axes = drawn("training", curves(("resnet18",), ("0", "1"), 7, every=3)).figure.axes
+    assert [line.get_xdata().tolist() for line in axes[2].lines] == [[3, 6, 7]] * 2
+
+
+def test_a_single_epoch_is_a_dot_and_has_no_schedule():
+    drawing = drawn("training", curves(("resnet18",), ("0", "1"), 1), laid_out=True)
+    assert {len(line.get_xdata()) for ax in drawing.figure.axes for line in ax.lines} == {1}
+    assert {line.get_marker() for ax in drawing.figure.axes for line in ax.lines} == {"o"}
+    assert "learning_rate" not in {one["series"] for one in drawing.numbers}
+    assert not drawing.figure.axes[0].collections
+
+
+def test_old_entries_draw_what_they_recorded(small_curves):
+    some = drawn("training", without_checks(small_curves, "resnet8_w16"))
+    words = [[text.get_text() for text in ax.texts] for ax in some.figure.axes]
+    assert words == [[]] * 6 + [["not measured"]] * 2 + [[]] * 4
+    every = without_checks(curves(("resnet18",), ("0", "1"), 5), "resnet18")
+    drawing = drawn("training", every, laid_out=True)
+    assert len(drawing.figure.axes) == 2
+    assert "check sample: not measured" in [text.get_text() for text in drawing.figure.legends[-1].get_texts()]
+
+
+def test_of_many_networks_those_with_most_backbones_are_drawn_and_the_others_named(paper_curves):
+    drawing = drawn("training", paper_curves)
+    labels = [ax.get_ylabel() for ax in drawing.figure.axes if ax.get_ylabel()]
+    assert labels == [style.architecture_label(f) for f in (*PAPER_ARCHS, *(f"densenet{i}" for i in range(161, 165)))]
+    note = [text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()]
+    assert "in training.parquet, not drawn: DenseNet-165, DenseNet-166, DenseNet-167, 1 more" in note
+    assert "thin lines: single seeds" in note
+    assert {one["arch"] for one in drawing.numbers}.isdisjoint({f"densenet{i}" for i in range(165, 169)})
+
+
+def test_norms_have_rows_of_their_own_beside_the_same_standard_network():
+    table = curves(("resnet18",), ("0", "1"), 3, course("resnet18", "4/255", 3, norm="linf"))
+    drawing = drawn("training", table)
+    labels = [ax.get_ylabel() for ax in drawing.figure.axes if ax.get_ylabel()]
+    assert labels == ["ResNet-18\nL2", "ResNet-18\nL∞"]
+    assert [len(ax.lines) for ax in drawing.figure.axes] == [2, 2, 2, 1] * 2
+    keys = [(one["entry"], one["epoch"], one["series"]) for one in drawing.numbers]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_learning_rate_that_differs_between_backbones_is_not_shaded():
+    shaded = drawn("training", curves(("resnet18",), ("0", "1"), 3))
+    assert len(shaded.figure.axes[0].collections) == 1
+    assert "learning rate, up to 0.1" in [text.get_text() for text in shaded.figure.legends[-1].get_texts()]
+    other = drawn("training", curves(("resnet18",), ("0",), 3, course("resnet18", "1", 3, learning_rate=0.3)))
+    assert not other.figure.axes[0].collections
+
+
+ODD_CURVES = {
+    "empty": lambda: curves((), (), 0),
+    "one backbone": lambda: curves(("resnet18",), ("1",), 2),
+    "standard networks only": lambda: curves(("resnet18",), ("0",), 2),
+    "a loss that is no number": lambda: curves(("resnet18",), ("0", "1"), 3, loss=math.nan),
+    "nothing right": lambda: curves(
+        *(("resnet18",), ("0", "1"), 3), train_accuracy=0.0, clean_accuracy=0.0, robust_accuracy=0.0
+    ),
+    "of unequal length": lambda: curves(("resnet18",), ("0",), 9, course("resnet18", "1", 2)),
+}
+
+
+@pytest.mark.parametrize("shape", ODD_CURVES)
+def test_odd_trainings_still_draw(shape):
+    drawing = drawn("training", ODD_CURVES[shape](), laid_out=True)
+    texts = " ".join(text.get_text() for text in visible_texts(drawing.figure))
+    assert ("not measured" in texts) == (shape in ("empty", "a loss that is no number"))
+    assert bool(drawing.numbers) == (shape != "empty")
+
+
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory) -> Path:
     """A table that went through the results stage, with two seeds of one network."""
@@ -408,17 +560,18 @@ def collected(tmp_path_factory) -> Path:
     return fake.collect()
 
 
-@pytest.mark.parametrize("name", ["headline", "fixed_feature", "source_accuracy"])
+@pytest.mark.parametrize("name", ["headline", "fixed_feature", "source_accuracy", "training"])
 def test_files_are_written_and_the_same_bytes_twice(name, collected, tmp_path):
     for again in ("first", "second"):
-        draw(name, collected, tmp_path / again / name)
-    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if name in TABLES else set())
+        draw(name, collected.with_name(figure_table(name)), tmp_path / again / name)
+    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if name in TYPESET_FIGURES else set())
     assert {path.suffix[1:] for path in (tmp_path / "first").iterdir()} == kinds
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
     with open(tmp_path / "first" / f"{name}.csv") as file:
         numbers = list(csv.DictReader(file))
-    assert {number["target"] for number in numbers} <= {"coarse", "fine"}
+    assert numbers
+    assert {number.get("target") for number in numbers} <= {"coarse", "fine", None}
 
 
 def test_seeds_are_dots_beside_the_bar_of_their_mean(collected):

@@ -48,6 +48,7 @@ MODULES = {
     """,
     "figures/width": """
         figures figures.axes figures.cells figures.draw figures.drawing figures.style figures.width table
+        training_table
     """,
 }
 

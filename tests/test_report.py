@@ -146,7 +146,7 @@ def test_captions_render_for_every_experiment(name):
         """As much of Snakemake's object as the description of a workflow sees."""
 
     Snakemake.config = config
-    for figure in ("workflow", *FIGURE_MODULES):
+    for figure in ("workflow", "flags", *FIGURE_MODULES):
         text = environment.from_string((CAPTIONS / f"{figure}.rst").read_text()).render(snakemake=Snakemake)
         html = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
         assert "system-message" not in html, (figure, html)

@@ -1,6 +1,7 @@
 """Each sanity flag is raised by what it is for, and not by a near miss."""
 
 import math
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 from conftest import ROOT
 from robust_transfer.sanity import FLAGS, Flag, eps_flags, evaluation_flags, loader_flags, training_flags
+from robust_transfer.wiring import wire
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,16 @@ def test_the_message_names_the_budget_a_pixel():
     assert "by 0.0902 of its range (23/255), more than 0.05;" in eps_flags("l2", 5, 32)[0].message
     assert "by 0.2 of its range (51/255), more than 0.125;" in eps_flags("linf", "51/255", 32)[0].message
     assert names(of([Epoch(1, clean_accuracy=60)], eps=5.0)) == ["eps-implausible"]
+
+
+@pytest.mark.parametrize(("main", "lines"), [(True, 1), (False, 0)])
+def test_planning_warns_once_of_each_implausible_eps(main, lines, capsys, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    parts = [{"architectures": [arch], "eps": [0, 0.5, 3]} for arch in ("resnet8_w8", "resnet8_w16")]
+    wire(ROOT / "config.yaml", [], {"grid": parts, "figures": {"widths": []}}, main)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("grid: ")]
+    assert len(said) == lines
+    assert all(line.startswith("grid: eps 3 (l2) at 32 px lets every pixel move by 0.0541") for line in said)
 
 
 def test_a_loader_that_the_network_waits_for():

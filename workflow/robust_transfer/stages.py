@@ -47,5 +47,14 @@ FIGURE_MODULES = {
         ("fixed_robustness", "fixed_robustness"),
         ("width", "width"),
         ("granularity", "granularity"),
+        ("training", "training"),
     )
 }
+
+TYPESET_FIGURES = ("headline", "fixed_robustness")
+"""Those that are tables, and have their text in a .md beside the others."""
+
+
+def figure_table(figure: str) -> str:
+    """The table that a figure is drawn from: a file in `results/<experiment>/`."""
+    return "training.parquet" if figure == "training" else "results.parquet"

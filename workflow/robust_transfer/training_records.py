@@ -108,9 +108,9 @@ def flags_of_evaluations(rows: Iterable[Row], epochs: Sequence[EpochRow], store:
 
 
 def _is_own(row: Row) -> bool:
-    """Accuracy under an attack of the backbone's own norm and eps."""
-    attack = json.loads(row.attack) if row.attack else {}
-    return bool(attack) and (attack["norm"], attack["eps"]) == (row.norm, row.eps)
+    """Accuracy under PGD at the backbone's own norm and eps."""
+    attack = json.loads(row.attack) if row.attack else {"kind": "none"}
+    return "kind" not in attack and (attack["norm"], attack["eps"]) == (row.norm, row.eps)
 
 
 def _card(path: Path) -> dict[str, Any]:

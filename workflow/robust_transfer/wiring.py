@@ -14,6 +14,7 @@ from robust_transfer import experiment_file
 from robust_transfer.configuration.load import ConfigurationError, load
 from robust_transfer.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.grid import Grid, plan
+from robust_transfer.sanity import eps_flags
 from robust_transfer.stages import STAGES
 from robust_transfer.store import CARD, ENTRY, TIMING, write_json
 
@@ -22,11 +23,12 @@ def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, An
     """Plan the experiment of the default file, what lies over it, and the values of Snakemake's `--config`.
 
     Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
-    origin's keys. In the main process the notices about kept entries go to the terminal. Raises ConfigurationError.
+    origin's keys. In the main process notices about large eps and kept entries go to the terminal. Raises
+    ConfigurationError.
     """
     files = [default, *(Path(file) for file in overlays if Path(file) != default)]
     wiring = Wiring(plan(load(files, options)))
-    for line in wiring.kept_notices() if main else ():
+    for line in [*wiring.eps_notices(), *wiring.kept_notices()] if main else ():
         print(line, file=sys.stderr)
     return wiring
 
@@ -147,6 +149,12 @@ class Wiring:
         described = experiment_file.describe(self.grid)
         if not self.experiment_file.exists() or json.loads(self.experiment_file.read_text()) != described:
             write_json(self.experiment_file, described)
+
+    def eps_notices(self) -> list[str]:
+        """One line for each radius of the grid that is implausibly large at the experiment's input size."""
+        size = self.grid.experiment.input_size
+        radii = dict.fromkeys((part.norm, eps) for part in self.grid.experiment.grid for eps in part.eps)
+        return [f"grid: {flag.message}" for norm, eps in radii for flag in eps_flags(norm, eps, size)]
 
     def kept_notices(self) -> list[str]:
         """One line for each dear stage whose entries were made by other code than today's: they are kept."""

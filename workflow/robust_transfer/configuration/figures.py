@@ -10,7 +10,7 @@ from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.training import Architecture
 
-# In the order of the paper: Table 1, Fig. 2, Fig. 3, Fig. 5, Table 2, Fig. 6, Fig. 7.
+# In the order of the paper (Table 1, Fig. 2, 3, 5, Table 2, Fig. 6, 7), then what it does not show.
 FigureName = Literal[
     "headline",
     "fixed_feature",
@@ -19,6 +19,7 @@ FigureName = Literal[
     "fixed_robustness",
     "width",
     "granularity",
+    "training",
 ]
 
 
@@ -33,9 +34,10 @@ class Figures(Model):
         "fixed_robustness",
         "width",
         "granularity",
+        "training",
     )
     """headline: Table 1; fixed_feature, full_network: Fig. 2 and 3; source_accuracy: Fig. 5; \
-fixed_robustness: Table 2; width: Fig. 6; granularity: Fig. 7."""
+fixed_robustness: Table 2; width: Fig. 6; granularity: Fig. 7; training: the backbones' curves over epochs."""
     fixed_eps: Eps | None = None
     """The eps, chosen beforehand, that figures show beside the best robust one. Default: the middle one."""
     widths: tuple[Architecture, ...] = ()

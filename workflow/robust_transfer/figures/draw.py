@@ -1,4 +1,4 @@
-"""Stage figures: draw one figure or table from the results table.
+"""Stage figures: draw one figure or table from the results table, `training` from the training table.
 
     python -m robust_transfer figures headline results/<name>/results.parquet --out results/<name>/figures/headline
 
@@ -13,36 +13,36 @@ import importlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from robust_transfer.figures import style
 from robust_transfer.figures.drawing import Drawing, Number
-from robust_transfer.stages import FIGURE_MODULES
-from robust_transfer.table import Results, TableError, read
+from robust_transfer.stages import FIGURE_MODULES, TYPESET_FIGURES, figure_table
+from robust_transfer.table import TableError, read
+from robust_transfer.training_table import read_training
 
 log = logging.getLogger("robust_transfer")
 
-TABLES = ("headline", "fixed_robustness")
-"""Those that are tables, and have their text in a .md beside the others."""
 
+def draw(name: str, table: Path, stem: Path) -> None:
+    """Draw the figure `name` from its table to `stem`.svg, .pdf, .png and .csv, and .md for one that is a table itself.
 
-def draw(name: str, results: Path, stem: Path) -> None:
-    """Draw the figure `name` from the table `results` to `stem`.svg, .pdf, .png and .csv, and .md for a table.
-
-    Raises TableError for an unknown name or a file that is no results table.
+    Raises TableError for an unknown name, or a file that is not the table that `stages.figure_table` names.
     """
     if name not in FIGURE_MODULES:
         raise TableError(f"figure {name}: no such figure; there are {', '.join(FIGURE_MODULES)}")
     import matplotlib
 
     # By name and not by an import above: an edit of one figure's module is to redraw that figure alone.
-    figure: Callable[[Results], Drawing] = getattr(importlib.import_module(FIGURE_MODULES[name]), name)
+    figure: Callable[[Any], Drawing] = getattr(importlib.import_module(FIGURE_MODULES[name]), name)
+    content = read_training(table) if figure_table(name) == "training.parquet" else read(table)
 
     with matplotlib.rc_context(style.RC):
-        drawing = figure(read(results))
+        drawing = figure(content)
         stem.parent.mkdir(parents=True, exist_ok=True)
         style.save(drawing.figure, stem)
     _write_numbers(drawing.numbers, stem.parent / f"{stem.name}.csv")
-    if name in TABLES:
+    if name in TYPESET_FIGURES:
         (stem.parent / f"{stem.name}.md").write_text(drawing.markdown or "")
     log.info("%s: %d numbers", stem, len(drawing.numbers))
 

@@ -1,0 +1,209 @@
+"""Training curves: loss and accuracies over epochs, a line a backbone, a row of panels a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robust_transfer.configuration.eps import eps_value
+from robust_transfer.figures import style
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
+from robust_transfer.figures.drawing import Drawing, Number
+from robust_transfer.training_table import EpochRow, Training
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MEASURES = {
+    "loss": "Loss\ntraining batches",
+    "train_accuracy": "Accuracy (%)\ntraining batches",
+    "clean_accuracy": "Clean accuracy (%)\ncheck sample",
+    "robust_accuracy": "Robust accuracy (%)\ncheck sample",
+}
+MOST = 8
+"""Networks that a page has room for."""
+SHADE, SHADE_HEIGHT = "#e4e4e4", 0.35
+"""Of the learning rate behind the loss: its colour, and how much of the panel its peak takes."""
+FEW = 12
+"""Epochs up to which each bears a dot."""
+
+Curve = tuple[EpochRow, ...]
+"""The epochs of one backbone, in order."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Backbones of one network, norm and recipe: a row of panels."""
+
+    label: str
+    curves: tuple[Curve, ...]
+
+    @property
+    def schedule(self) -> list[tuple[int, float]]:
+        """(epoch, learning rate), if all backbones had the same and it has more than one epoch; else nothing."""
+        schedules = {tuple((row.epoch, row.learning_rate) for row in curve) for curve in self.curves}
+        return list(schedules.pop()) if len(schedules) == 1 and len(self.curves[0]) > 1 else []
+
+
+def training(table: Training) -> Drawing:
+    """Draw every backbone of at most eight networks: those with most backbones, where there are more."""
+    every = _groups(table)
+    if not every:
+        return Drawing(style.nothing(f"Training: {NOT_MEASURED}"), [])
+    kept = sorted(range(len(every)), key=lambda i: (-len(every[i].curves), i))[:MOST]
+    groups = [group for i, group in enumerate(every) if i in kept]
+    curves = [curve for group in groups for curve in group.curves]
+    measures = [name for name in MEASURES if name in ("loss", "train_accuracy") or _values(curves, name)]
+    height = {1: 1.5, 2: 1.3, 3: 1.15}.get(len(groups), 0.95)
+    figure = style.figure(style.PAGE if len(measures) > 2 else style.COLUMN, len(groups) * height + 0.5)
+    grid = figure.subplots(len(groups), len(measures), squeeze=False)
+    colours = style.eps_colours(sorted({row.eps for row in table.rows}, key=eps_value))
+    for group, axes in zip(groups, grid, strict=True):
+        axes[0].set_ylabel(group.label)
+        _shade(axes[0], group)
+        for name, ax in zip(measures, axes, strict=True):
+            below = groups[groups.index(group) + 1 :]
+            _panel(ax, group, name, colours)
+            _axes(ax, name, curves, labelled=not any(_values(one.curves, name) for one in below))
+    for name, ax in zip(measures, grid[0], strict=True):
+        ax.set_title(MEASURES[name], pad=3)
+    figure.supxlabel("Epoch", fontsize=7)
+    missing = [] if "clean_accuracy" in measures else [style.words(f"check sample: {NOT_MEASURED}")]
+    left_out = [group.label.replace("\n", " ") for i, group in enumerate(every) if i not in kept]
+    if left_out:
+        names = ", ".join([*left_out[:3], *([f"{len(left_out) - 3} more"] if len(left_out) > 3 else [])])
+        missing.append(style.words(f"in training.parquet, not drawn: {names}"))
+    style.legends(figure, _eps_handles(curves, colours), [*_other_handles(groups), *missing])
+    return Drawing(figure, _numbers(groups, measures))
+
+
+def _groups(table: Training) -> list[Group]:
+    """Backbones by network in the order of figures, then norm and recipe; standard ones stand with every norm."""
+    curves: dict[str, list[EpochRow]] = {}
+    for row in table.rows:
+        curves.setdefault(row.entry, []).append(row)
+    backbones = [tuple(sorted(rows, key=lambda row: row.epoch)) for rows in curves.values()]
+    known = [rows[0].arch for rows in backbones]
+    norms = list(dict.fromkeys(rows[0].norm for rows in backbones if rows[0].norm != "none")) or ["none"]
+    recipes = list(dict.fromkeys(rows[0].recipe for rows in backbones))
+    groups = []
+    for arch in dict.fromkeys([*(arch for arch in table.about.ordered if arch in known), *known]):
+        for recipe in recipes:
+            of = [rows for rows in backbones if (rows[0].arch, rows[0].recipe) == (arch, recipe)]
+            own = [norm for norm in norms if any(rows[0].norm == norm for rows in of)] or ["none"][: len(of)]
+            for norm in own:
+                inside = [rows for rows in of if rows[0].norm in (norm, "none")]
+                marks = [NORM_LABELS.get(norm, norm)] if len(norms) > 1 and norm != "none" else []
+                marks += [recipe] if len(recipes) > 1 else []
+                label = "\n".join([style.architecture_label(arch), *([", ".join(marks)] if marks else [])])
+                groups.append(Group(label, tuple(sorted(inside, key=lambda rows: eps_value(rows[0].eps)))))
+    return groups
+
+
+def _points(curve: Curve, measure: str) -> list[tuple[int, float]]:
+    """(epoch, value) wherever there is one."""
+    found = [(row.epoch, getattr(row, measure)) for row in curve]
+    return [(epoch, value) for epoch, value in found if value is not None]
+
+
+def _values(curves: Sequence[Curve], measure: str) -> list[float]:
+    """What can be drawn: a loss may be infinite."""
+    return [value for curve in curves for _, value in _points(curve, measure) if math.isfinite(value)]
+
+
+def _panel(ax: Axes, group: Group, measure: str, colours: dict[str, Any]) -> None:
+    if not _values(group.curves, measure):
+        standard = measure == "robust_accuracy" and all(curve[0].eps == "0" for curve in group.curves)
+        style.say(ax, "no robust network" if standard else NOT_MEASURED)
+        return
+    drawn: dict[str, int] = {}
+    for curve in group.curves:
+        drawn[curve[0].eps] = drawn.get(curve[0].eps, 0) + 1
+    for curve in group.curves:
+        points = _points(curve, measure)
+        if not points:
+            continue
+        eps = curve[0].eps
+        look: style.Look = {"color": colours[eps], "ls": style.DASHES if eps == "0" else "-"}
+        look |= {"lw": 0.5 if drawn[eps] > 1 else 1.0 if len(drawn) < FEW / 2 else 0.8}
+        if len(points) <= FEW:
+            look |= {"marker": "o", "ms": 2.0 if len(points) > 1 else 3.5, "mew": 0}
+        ax.plot([epoch for epoch, _ in points], [value for _, value in points], **look)
+
+
+def _axes(ax: Axes, measure: str, curves: Sequence[Curve], *, labelled: bool) -> None:
+    """One scale for the epochs, one for the losses and one for all accuracies, so that panels compare."""
+    from matplotlib.ticker import MaxNLocator
+
+    last = max(row.epoch for curve in curves for row in curve)
+    margin = 0.04 * (last - 1) if last > 1 else 0.5
+    ax.set_xlim(1 - min(margin, 0.9), last + margin)  # there is no epoch 0
+    if ax.get_xticks().size:  # a panel that says why it is empty has none
+        ax.xaxis.set_major_locator(MaxNLocator(4 if last > 6 else 6, steps=[1, 2, 5, 10], integer=True))
+        ax.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    ax.tick_params(labelbottom=labelled)
+    if measure == "loss":
+        values = _values(curves, "loss")
+        if values:
+            room = 0.08 * (max(values) - min(values)) or 0.1
+            ax.set_ylim(min(values) - room, max(values) + room)
+    else:
+        highest = max((value for name in MEASURES if name != "loss" for value in _values(curves, name)), default=100.0)
+        ax.set_ylim(-0.03 * highest, 1.06 * highest or 1.0)
+
+
+def _shade(ax: Axes, group: Group) -> None:
+    """The learning rate as a shade at the foot of the loss."""
+    schedule = group.schedule
+    if schedule:
+        peak = max(rate for _, rate in schedule)
+        epochs, shares = [epoch for epoch, _ in schedule], [SHADE_HEIGHT * rate / peak for _, rate in schedule]
+        ax.fill_between(epochs, 0, shares, transform=ax.get_xaxis_transform(), color=SHADE, lw=0, zorder=0.1)
+
+
+def _eps_handles(curves: Sequence[Curve], colours: dict[str, Any]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    shown = {curve[0].eps for curve in curves}
+    return [
+        Line2D([], [], color=colour, ls=style.DASHES if eps == "0" else "-", label=f"ε {eps}")
+        for eps, colour in colours.items()
+        if eps in shown
+    ]
+
+
+def _other_handles(groups: Sequence[Group]) -> list[Any]:
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = []
+    peaks = {max(rate for _, rate in group.schedule) for group in groups if group.schedule}
+    if peaks:
+        upto = f", up to {peaks.pop():.2g}" if len(peaks) == 1 else ""
+        handles.append(Patch(color=SHADE, label=f"learning rate{upto}"))
+    if any(len({curve[0].eps for curve in group.curves}) < len(group.curves) for group in groups):
+        handles.append(style.words("thin lines: single seeds"))
+    return handles
+
+
+def _numbers(groups: Sequence[Group], measures: Sequence[str]) -> list[Number]:
+    """What is drawn, standard backbones once although they stand with every norm."""
+    numbers: dict[tuple[str, str, int], Number] = {}
+    for group in groups:
+        for curve in group.curves:
+            for name in [*measures, *(["learning_rate"] if group.schedule else [])]:
+                for epoch, value in _points(curve, name):
+                    row = curve[0]
+                    numbers[row.entry, name, epoch] = {
+                        "entry": row.entry,
+                        "arch": row.arch,
+                        "recipe": row.recipe,
+                        "norm": row.norm,
+                        "eps": row.eps,
+                        "seed": row.seed,
+                        "epoch": epoch,
+                        "series": name,
+                        "value": float(value),
+                    }
+    return list(numbers.values())
