@@ -1,17 +1,22 @@
 """Clean and attacked accuracy of backbones with a known answer, and of what the stage writes."""
 
+import importlib.util
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from prepared_datasets import encoded, new_entry, prepared, write_parquet
 from robust_transfer import evaluation
-from robust_transfer.attacks import Linf
+from robust_transfer.attacks import L2, Linf
+from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.training import Attack, EvaluationSettings
 from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.store import StoreError, open_entry
+from test_grid import planned
 
 SIDE, CLASSES = 16, 2
 
@@ -136,3 +141,101 @@ def test_an_image_that_is_wrong_already_is_lost(source, backbone):
     for right, expected in ((labels, 0), (1 - labels, 1)):
         found = evaluation.attacked_predictions(network, pixels, right, clean, Linf(0.3), attack, 0, "fp32")
         assert found.tolist().count(1) == pytest.approx(20 * expected, abs=12 * expected)
+
+
+class TestAutoAttack:
+    @pytest.fixture(autouse=True)
+    def shortened(self, monkeypatch):
+        """Tenths of the steps and hundredths of the queries, which cost 20 s and more a test; what was asked for."""
+        library = pytest.importorskip("pyautoattack", reason="not installed: make setup EXTRAS=attacks")
+        made = []
+
+        def autoattack(*args, **kwargs):
+            adversary = library.AutoAttack(*args, **kwargs)
+            made.append((adversary, adversary.apgd.n_iter, adversary.fab.n_iter, adversary.square.n_queries))
+            for attack in (adversary.apgd, adversary.apgd_targeted, adversary.fab):
+                attack.n_iter = 10
+            adversary.square.n_queries = 50
+            return adversary
+
+        monkeypatch.setattr(evaluation, "_library", lambda: SimpleNamespace(AutoAttack=autoattack))
+        return made
+
+    @pytest.mark.parametrize(("norm", "below", "above"), [("l2", "0.65", "0.75"), ("linf", "0.09", "28/255")])
+    def test_images_are_lost_from_the_radius_at_which_they_must_be(self, source, backbone, norm, below, above):
+        entry = evaluated(source, backbone, norm=norm, eps=[below, above], autoattack=True, autoattack_images=6)
+        found = [row for row in rows(entry) if (row["attack"] or {}).get("kind") == "autoattack"]
+        assert [row["attack"] for row in found if row["metric"] == "top1"] == [
+            {"norm": norm, "eps": eps, "steps": None, "restarts": 1, "kind": "autoattack"} for eps in (below, above)
+        ]
+        assert [row["value"] for row in found if row["metric"] == "top1"] == [100.0, 0.0]
+        assert {row["n"] for row in found} == {6}
+        assert json.loads((entry.path / "timing.json").read_text())["autoattack_seconds"] > 0
+
+    @pytest.mark.parametrize("threat", [L2(0.3), Linf(4 / 255)], ids=str)
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_it_is_at_least_as_strong_as_pgd(self, threat, precision, shortened):
+        """On a network of ten classes that were its own predictions, but for four: those are lost to begin with."""
+        network = build("resnet8_w4", 10, seed=4).eval().to(memory_format=torch.channels_last)
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (48, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+        clean = evaluation.predict(network, pixels, precision)
+        labels = torch.from_numpy(clean).clone()
+        labels[:4] = (labels[:4] + 1) % 10
+        attack = Attack(steps=20, relative_step_size=0.125, random_start=True)
+        by_pgd = evaluation.attacked_predictions(network, pixels, labels, clean, threat, attack, 0, precision)
+        found = evaluation.autoattacked_predictions(network, pixels, labels, clean, threat, 0, precision)
+        withstood, withstood_pgd = found == labels.numpy(), by_pgd == labels.numpy()
+        assert (found[:4] == clean[:4]).all()
+        assert 0 < withstood.sum() <= withstood_pgd.sum() < 44
+        [(adversary, *lengths)] = shortened
+        assert lengths == [100, 100, 5000]
+        assert adversary.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
+        assert (adversary.apgd.n_restarts, adversary.apgd_targeted.n_target_classes) == (1, 9)
+        assert all(parameter.requires_grad for parameter in network.parameters())
+
+    def test_with_few_classes_all_the_others_are_targets(self, source, backbone, shortened):
+        evaluated(source, backbone, eps=["0.75"], autoattack=True, autoattack_images=4)
+        [(adversary, *_)] = shortened
+        assert adversary.attacks_to_run == ["apgd-ce", "fab-t", "square"]
+        assert adversary.fab.n_target_classes == 1
+
+    def test_made_again_it_finds_the_same(self, source, backbone):
+        files = [
+            evaluated(source, backbone, eps=["0.69"], autoattack=True, autoattack_images=4).card()["files"]
+            for _ in range(2)
+        ]
+        assert files[0] == files[1]
+
+
+def test_more_images_for_autoattack_hold_those_of_fewer():
+    few, more = evaluation.drawn(50, 5, seed=0), evaluation.drawn(50, 20, seed=0)
+    assert set(few.tolist()) < set(more.tolist()) < set(range(50))
+    assert len(few) == 5
+    assert more.tolist() == sorted(more.tolist())
+    assert evaluation.drawn(50, None, seed=0).tolist() == list(range(50))
+    assert evaluation.drawn(3, 5, seed=0).tolist() == list(range(3))
+
+
+def test_only_where_it_is_asked_for_autoattack_makes_other_entries(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+
+    def entries(**settings):
+        return set(planned(evaluation=settings).stage("evaluation"))
+
+    assert entries(autoattack=False, autoattack_images=7) == entries()
+    one, other = entries(autoattack=True), entries(autoattack=True, autoattack_images=7)
+    assert one.isdisjoint(entries())
+    assert one.isdisjoint(other)
+
+
+def test_without_the_library_a_configuration_that_needs_it_is_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"evaluation: autoattack: true needs .* `make setup EXTRAS=attacks`"):
+        planned(evaluation={"autoattack": True})
+
+
+def test_without_the_library_the_error_says_how_to_get_it(source, backbone, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(StoreError, match="make setup EXTRAS=attacks"):
+        evaluated(source, backbone, eps=["0.5"], autoattack=True)

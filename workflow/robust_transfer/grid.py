@@ -155,6 +155,8 @@ def _evaluate(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any
         norm=part.norm,
         eps=tuple(sorted(radii, key=eps_value)),
         attack=evaluation.attack,
+        autoattack=evaluation.autoattack,
+        **({"autoattack_images": evaluation.autoattack_images} if evaluation.autoattack else {}),
         preprocessing=grid.experiment.preprocessing,
     )
     inputs = {"backbone": backbone, "source": backbone.inputs["source"]}

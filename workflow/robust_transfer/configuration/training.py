@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -206,6 +207,21 @@ class Evaluation(Model):
     """Radii at which every backbone is attacked, beside its own."""
     attack: Attack = Attack(steps=20, relative_step_size=0.125, random_start=True)
     """The attack of the evaluation."""
+    autoattack: bool = False
+    """Attack by AutoAttack too, at the same radii: hundreds of times the work of PGD for each image that withstands. \
+Needs `make setup EXTRAS=attacks`."""
+    autoattack_images: PositiveInt | None = 1000
+    """Test images that AutoAttack gets, drawn by seed; null: all."""
+
+    @model_validator(mode="after")
+    def _library_is_there(self) -> Evaluation:
+        # Asked when the configuration is read, since jobs run in the same environment: else hours of training later.
+        if self.autoattack and importlib.util.find_spec("pyautoattack") is None:
+            raise ValueError(
+                "autoattack: true needs the library pyautoattack, which is not installed: "
+                "run `make setup EXTRAS=attacks`, or set autoattack: false"
+            )
+        return self
 
 
 class PretrainingSettings(Model):
@@ -232,5 +248,7 @@ class EvaluationSettings(Model):
     eps: tuple[Eps, ...]
     """Radii of the attacks, all above 0."""
     attack: Attack
+    autoattack: bool = False
+    autoattack_images: PositiveInt | None = 1000
     preprocessing: Preprocessing = Preprocessing()
     seed: NonNegativeInt = 0
