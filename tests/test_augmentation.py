@@ -44,6 +44,7 @@ class TestSquares:
         together = augmenter.batch(torch.arange(20), epoch=1)
         assert together.shape == (20, 3, SIDE, SIDE)
         assert together.dtype == torch.float32
+        assert together.is_contiguous(memory_format=torch.channels_last)
         assert 0 <= together.min() < together.max() <= 1
         some = torch.tensor([13, 2, 7])
         torch.testing.assert_close(augmenter.batch(some, epoch=1), together[some], rtol=0, atol=1e-6)

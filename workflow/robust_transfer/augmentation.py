@@ -196,7 +196,8 @@ def _resized_crops(pixels: Tensor, numbers: Tensor, flip: Tensor, size: int) -> 
     across = _resizing(left, width, side, size)
     across = torch.where(flip[:, None, None], across.flip(1), across)
     images = torch.einsum("bih,bhwc->biwc", _resizing(top, height, side, size), pixels.to(torch.float32).div_(255))
-    return torch.einsum("bjw,biwc->bijc", across, images).clamp_(0, 1).permute(0, 3, 1, 2)
+    images = torch.einsum("bjw,biwc->bijc", across, images).clamp_(0, 1).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _resizing(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import logging
 import math
-import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
@@ -385,8 +385,9 @@ class Streaming:
         start = time.perf_counter()
         try:
             chunk: _Chunk | _Failure = next(self._chunks)
-        except RuntimeError as error:
-            if any(worker.exitcode for worker in self._workers):
+        except (RuntimeError, OSError, EOFError) as error:
+            # What it says depends on what the worker was at. A second, for the kernel to have done with the process.
+            if multiprocessing.connection.wait([worker.sentinel for worker in self._workers], timeout=1):
                 raise LoadingError(
                     f"a process that reads images died ({error}); if memory ran out, set running.workers lower"
                 ) from error
@@ -398,13 +399,15 @@ class Streaming:
         return chunk.pixels
 
     def _start_workers(self) -> None:
-        before = set(multiprocessing.active_children())
+        before, on_child = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
         # Until a worker has said that it leaves these signals to its parent, they wait.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
         try:
             self._chunks = iter(self._loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            # DataLoader's handler raises wherever the program is when a worker dies; without it, the next batch does.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if on_child is None else on_child)
         self._workers = [child for child in multiprocessing.active_children() if child not in before]
         atexit.register(self.close)  # multiprocessing would wait for ever for workers that are deaf to SIGTERM
 
