@@ -135,13 +135,15 @@ def jittered(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
     `orders` (int64 [B]) says which of ORDERS each image's changes come in. Every change is a blend of the image with
     black, with its mean grey or with its grey, clamped to [0, 1], as in torchvision's ColorJitter.
     """
-    weights = images.new_tensor(GREY).view(1, 3, 1, 1)
+    images = images.contiguous()  # plane by plane takes about half the time on a processor
     for change in torch.tensor(ORDERS, device=images.device)[orders].unbind(1):
         factor = factors.gather(1, change[:, None]).to(images.dtype).view(-1, 1, 1, 1)
         change = change.view(-1, 1, 1, 1)
-        grey = (images * weights).sum(1, keepdim=True)
-        other = torch.where(change == 1, grey.mean((2, 3), keepdim=True), grey) * (change != 0)
-        images = torch.lerp(other, images, factor).clamp_(0, 1)
+        red, green, blue = images.split(1, dim=1)
+        grey = (red * GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
+        mean = grey.mean((2, 3), keepdim=True)
+        other = grey.mul_((1 - factor) * (change == 2)).add_(mean * ((1 - factor) * (change == 1)))
+        images = torch.addcmul(other, images, factor).clamp_(0, 1)
     return images.contiguous(memory_format=torch.channels_last)
 
 

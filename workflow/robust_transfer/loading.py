@@ -130,7 +130,8 @@ def open_loader(
     if recipe.augmentation != "resized-crop-flip" and megabytes <= running.resident_mb:
         return Resident(source, device, threads)
     workers = threads if running.workers is None else running.workers
-    log.info("%d images are read as they are needed, by %s", len(source), f"{workers} workers" if workers else "itself")
+    by = f"{workers} processes" if workers else "this process"
+    log.info("%d images are read as they are needed, by %s", len(source), by)
     return Streaming(source, device, threads, workers)
 
 
