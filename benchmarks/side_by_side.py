@@ -1,0 +1,153 @@
+"""Alternating measurements: every contender once a round, so that whatever slows the machine slows all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What the contenders of one case came to."""
+
+    case: str
+    images_per_second: dict[str, list[float]]
+    """By contender, one number a round."""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def median(self, contender: str) -> float:
+        """Median over rounds."""
+        return statistics.median(self.images_per_second[contender])
+
+    def ratios(self, contender: str, to: str) -> list[float]:
+        """Of two contenders in the same round, one number a round."""
+        both = self.images_per_second[contender], self.images_per_second[to]
+        return [one / other for one, other in zip(*both, strict=True)]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is measured: `make(*arguments)`, called in a process of its own, gives the callable that is timed."""
+
+    make: Callable[..., Callable[[], object]]
+    arguments: tuple[Any, ...] = ()
+
+
+def measure(
+    case: str, contenders: Mapping[str, Contender], *, images: int, rounds: int, threads: int, device: str
+) -> Speeds:
+    """Images a second of contenders that each work through so many images at a call; a first round is not counted.
+
+    Each lives in its own process, idle while another runs, so that none gets what another sets for a whole process
+    (how memory is allocated, which kernels cuDNN picks).
+    """
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    names, spawn = list(contenders), multiprocessing.get_context("spawn")
+    with contextlib.ExitStack() as stack:
+        lines = {}
+        for name, contender in contenders.items():
+            lines[name], theirs = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(theirs, contender, threads, device), daemon=True)
+            process.start()
+            theirs.close()
+            stack.callback(process.join)
+            stack.callback(lines[name].close)
+        for number in range(rounds + 1):
+            for name in names[number % len(names) :] + names[: number % len(names)]:  # nobody is always first
+                seconds = _seconds(name, lines[name])
+                if number:
+                    speeds[name].append(images / seconds)
+    return Speeds(case, speeds)
+
+
+def _seconds(name: str, line: Connection) -> float:
+    try:
+        line.send(None)
+        seconds: float = line.recv()
+    except (EOFError, BrokenPipeError):
+        raise RuntimeError(f"{name}: its process ended; what it said is above") from None
+    return seconds
+
+
+def _serve(line: Connection, contender: Contender, threads: int, device: str) -> None:
+    torch.set_num_threads(threads)
+    timed = contender.make(*contender.arguments)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    while True:
+        try:
+            line.recv()
+        except EOFError:
+            return
+        start = time.perf_counter()
+        timed()
+        wait()
+        line.send(time.perf_counter() - start)
+
+
+def show(found: Sequence[Speeds], compared: Sequence[tuple[str, str]]) -> None:
+    """Print a table: speeds by contender, and ratios of these pairs as median (lowest to highest round)."""
+    for speeds in found:
+        print(f"\n{speeds.case}")
+        for name in speeds.images_per_second:
+            print(f"  {name:38} {speeds.median(name):10.1f} images/s")
+        for one, other in compared:
+            if {one, other} <= speeds.images_per_second.keys():
+                ratios = speeds.ratios(one, other)
+                label = f"{one} / {other}"
+                print(f"  {label:68} {statistics.median(ratios):6.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        for name, value in speeds.notes.items():
+            print(f"  {name:38} {value:10.3g}" if isinstance(value, float) else f"  {name}: {value}")
+
+
+def write(path: Path, found: Sequence[Speeds], compared: Sequence[tuple[str, str]], about: Mapping[str, Any]) -> None:
+    """Write all rounds, and the medians of ratios, as JSON."""
+    cases = [
+        {
+            **asdict(speeds),
+            "median_ratios": {
+                f"{one} / {other}": round(statistics.median(speeds.ratios(one, other)), 3)
+                for one, other in compared
+                if {one, other} <= speeds.images_per_second.keys()
+            },
+        }
+        for speeds in found
+    ]
+    path.write_text(json.dumps({"about": dict(about), "cases": cases}, indent=1) + "\n")
+
+
+def hardware(device: str, threads: int) -> dict[str, Any]:
+    """What a measurement is worth nothing without."""
+    about: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    return about
+
+
+def describe(about: Mapping[str, Any]) -> str:
+    """The hardware in a line."""
+    return ", ".join(f"{name} {value}" for name, value in about.items())
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        return platform.processor() or platform.machine()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
