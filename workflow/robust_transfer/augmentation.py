@@ -139,7 +139,7 @@ def jittered(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
     for change in torch.tensor(ORDERS, device=images.device)[orders].unbind(1):
         factor = factors.gather(1, change[:, None]).to(images.dtype).view(-1, 1, 1, 1)
         change = change.view(-1, 1, 1, 1)
-        red, green, blue = images.split(1, dim=1)
+        red, green, blue = torch.split(images, 1, dim=1)
         grey = (red * GREY[0]).add_(green, alpha=GREY[1]).add_(blue, alpha=GREY[2])
         mean = grey.mean((2, 3), keepdim=True)
         other = grey.mul_((1 - factor) * (change == 2)).add_(mean * ((1 - factor) * (change == 1)))
