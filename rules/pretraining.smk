@@ -21,4 +21,4 @@ rule pretraining:
         entry=subpath(output.card, parent=True),
         code=WIRING.code("pretraining"),
     shell:
-        "python -m robust_transfer pretraining {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer pretraining {params.entry} --threads {threads} --processes {resources.gpu} --log {log}"

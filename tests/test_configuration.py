@@ -50,7 +50,7 @@ MISTAKES = [
     ({"pretraining": {"recipe": "fast", "training": {"batch_size": 100}}}, ["batchnorm_group 64 does not divide"]),
     ({"pretraining": {"training": {"start_scale": 0}}}, ["start_scale = 0", "share of `input_size`"]),
     ({"pretraining": {"training": {"average_decay": 1}}}, ["average_decay = 1", "less than 1"]),
-    ({"running": {"save_seconds": 0}}, ["running.save_seconds = 0", "greater than 0"]),
+    ({"running": {"save_seconds": -1}}, ["running.save_seconds = -1", "greater than or equal to 0"]),
     ({"pretraining": {"recipe": "My Recipe"}}, ["pretraining.recipe = My Recipe", "pattern"]),
     (grid(eps=[0, -1]), ["grid[0].eps[1] = -1", "0 (standard training) or a positive radius"]),
     (grid(eps=[0, "abc"]), ["grid[0].eps[1] = abc", "4/255"]),

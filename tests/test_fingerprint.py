@@ -20,8 +20,9 @@ MODULES = {
         datasets.arrow datasets.images datasets.resident datasets.storing granularity
     """,
     "pretraining": """
-        attacks augmentation datasets.arrow datasets.resident devices networks.backbones networks.build
-        networks.folding networks.names networks.small_resnet pretraining randomness sgd training
+        attacks augmentation averaging batchnorm datasets.arrow datasets.resident devices distributed inference loading
+        networks.backbones networks.build networks.folding networks.names networks.small_resnet pretraining progress
+        randomness sanity schedules sgd training
     """,
     "evaluation": """
         attacks augmentation datasets.arrow datasets.resident devices evaluation inference metrics
@@ -35,9 +36,9 @@ MODULES = {
         datasets.splits feature_store lbfgs logistic_regression metrics probing
     """,
     "finetuning": """
-        attacks augmentation datasets.arrow datasets.resident datasets.splits devices finetuning inference metrics
-        networks.backbones networks.build networks.folding networks.names networks.small_resnet randomness sgd
-        training
+        attacks augmentation averaging batchnorm datasets.arrow datasets.resident datasets.splits devices distributed
+        finetuning inference loading metrics networks.backbones networks.build networks.folding networks.names
+        networks.small_resnet progress randomness schedules sgd training
     """,
     "results": """
         results sanity seeds selection table training_records training_table

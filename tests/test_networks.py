@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,6 +144,25 @@ class TestBuild:
 def _prefixed(network, layer, state):
     path = next(path for path, module in network.named_modules() if module is layer)
     return {f"{path}.{name}": value for name, value in state.items()}
+
+
+def test_narrow_networks_survive_odd_batches_on_two_threads():
+    """oneDNN's gradient of strided 1×1 convolutions used to write outside its memory; see Subsampling."""
+    code = """if True:
+        import torch
+        from robust_transfer.networks.build import build
+        torch.set_num_threads(2)
+        for width, side in ((4, 16), (8, 32), (12, 32)):
+            network = build(f"resnet8_w{width}", 3).to(memory_format=torch.channels_last)
+            for batch in (3, 5, 7, 11, 13):
+                for _ in range(4):
+                    images = torch.rand(batch, 3, side, side).to(memory_format=torch.channels_last)
+                    network(images).square().sum().backward()
+        print("alive")
+    """
+    workflow = Path(build.__code__.co_filename).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=workflow, capture_output=True, text=True)
+    assert done.stdout == "alive\n"
 
 
 class TestFolded:

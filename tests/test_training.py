@@ -1,24 +1,28 @@
 """The training loop: the same bits from the same seed, and every piece of it against its definition."""
 
 import logging
-import math
+import os
 import subprocess
 import sys
+import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from robust_transfer import randomness, training
+from prepared_datasets import written
+from robust_transfer import progress, randomness, training
 from robust_transfer.attacks import L2, Linf, pgd
 from robust_transfer.augmentation import Augmenter
-from robust_transfer.configuration.training import Attack, Recipe
+from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.training import Attack, Check, Recipe
+from robust_transfer.datasets.arrow import open_split
+from robust_transfer.loading import Part, open_loader
 from robust_transfer.networks.build import build
 from robust_transfer.sgd import SGD
-from robust_transfer.training import Adversary, TrainingError, batch_sizes, fit, groups, learning_rate_at
-from torch import nn
+from robust_transfer.training import Adversary, TrainingError, fit
 
 SIDE, CLASSES = 16, 3
 
@@ -32,6 +36,15 @@ def squares(n=36, side=SIDE, seed=0):
     return torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels)
 
 
+def loader_of(pixels, labels, settings, *, seed=0, input_size=SIDE, **running):
+    """A loader of images given as uint8 [n, side, side, 3]."""
+    with tempfile.TemporaryDirectory() as folder:  # what is mapped stays
+        entry = written(Path(folder), list(pixels.numpy()), labels.tolist())
+        parts = [Part(open_split(entry, "train"), np.arange(len(labels)))]
+        where = {"device": torch.device("cpu"), "threads": 1, "running": Running(**running)}
+        return open_loader(parts, settings, input_size=input_size, resize_ratio=1.0, seed=seed, **where)
+
+
 def recipe(**settings):
     return Recipe(**{"epochs": 2, "batch_size": 10, "learning_rate": 0.05, "augmentation": "crop-flip", **settings})
 
@@ -39,10 +52,15 @@ def recipe(**settings):
 def trained(settings=None, *, seed=0, threat=None, images=None, **kwargs):
     """A network after `fit`, and its epochs."""
     network = build("resnet8_w4", CLASSES, seed=seed)
-    perturb = Adversary(network, threat, Attack(steps=2, random_start=True), seed) if threat else None
-    pixels, labels = images or squares()
-    epochs = fit(network, pixels, labels, settings or recipe(), input_size=SIDE, seed=seed, perturb=perturb, **kwargs)
-    return network, epochs
+    perturb = Adversary(network, threat, Attack(steps=2, random_start=True), seed, SIDE) if threat else None
+    settings = settings or recipe()
+    loader = loader_of(*(images or squares()), settings, seed=seed)
+    return network, fit(network, loader, settings, input_size=SIDE, seed=seed, perturb=perturb, **kwargs)
+
+
+def augmented(pixels):
+    """Images float [n, 3, side, side] of uint8 [n, side, side, 3]."""
+    return pixels.permute(0, 3, 1, 2) / 255
 
 
 def same(one, other):
@@ -123,10 +141,10 @@ class TestFit:
         pixels, labels = squares(10)
         for smoothing in (0.0, 0.3):
             network = build("resnet8_w4", CLASSES)
-            adversary = Adversary(network, L2(0.5), Attack(steps=2), 0)
+            adversary = Adversary(network, L2(0.5), Attack(steps=2), 0, SIDE)
             perturb = lambda *batch, a=adversary: watch(a(*batch), *batch[1:])  # noqa: E731
             settings = recipe(epochs=1, label_smoothing=smoothing)
-            fit(network, pixels, labels, settings, input_size=SIDE, seed=0, perturb=perturb)
+            fit(network, loader_of(pixels, labels, settings), settings, input_size=SIDE, seed=0, perturb=perturb)
         assert torch.equal(*seen)
 
     def test_the_adversary_attacks_the_network_as_it_is_at_every_step(self):
@@ -138,8 +156,9 @@ class TestFit:
             return found
 
         network = build("resnet8_w4", CLASSES)
-        adversary = Adversary(network, L2(0.5), Attack(steps=2), 0)
-        fit(network, *squares(), recipe(epochs=1), input_size=SIDE, seed=0, perturb=watch)
+        adversary = Adversary(network, L2(0.5), Attack(steps=2), 0, SIDE)
+        settings = recipe(epochs=1)
+        fit(network, loader_of(*squares(), settings), settings, input_size=SIDE, seed=0, perturb=watch)
         assert len(differences) == 4
         assert max(differences) < 1e-4
 
@@ -153,7 +172,7 @@ class TestFit:
         assert caplog.messages[1].endswith("  0 s left")
 
     def test_says_more_within_a_long_epoch(self, caplog, monkeypatch):
-        monkeypatch.setattr(training, "SPEAK_EVERY", 0.0)
+        monkeypatch.setattr(progress, "SPEAK_EVERY", 0.0)
         with caplog.at_level(logging.INFO, "robust_transfer"):
             trained(recipe(epochs=1))
         assert [message.split("  ")[0] for message in caplog.messages] == [
@@ -165,196 +184,103 @@ class TestFit:
         assert [epoch.epoch for epoch in epochs] == [1, 2]
         assert [epoch.learning_rate for epoch in epochs] == pytest.approx([0.05, 0.005])
         assert all(epoch.images == 36 and epoch.seconds > 0 and epoch.peak_memory_mb > 1 for epoch in epochs)
-        training.write_epochs(tmp_path / "epochs.csv", epochs)
+        progress.write_epochs(tmp_path / "epochs.csv", epochs)
         lines = (tmp_path / "epochs.csv").read_text().splitlines()
-        assert lines[0] == "epoch,loss,train_accuracy,learning_rate"
-        assert lines[1] == f"1,{epochs[0].loss},{epochs[0].train_accuracy},0.05"
-        cost = training.cost(epochs)
+        assert lines[0] == "epoch,side,loss,train_accuracy,clean_accuracy,robust_accuracy,learning_rate"
+        assert lines[1] == f"1,16,{epochs[0].loss},{epochs[0].train_accuracy},,,0.05"
+        cost = progress.cost(epochs, None)
         assert cost["images"] == 72
         assert [row["epoch"] for row in cost["epochs"]] == [1, 2]
-
-    def test_a_job_imports_neither_torchs_compiler_nor_torchvision(self):
-        """They cost more CPU time than a short fine-tuning job's own work."""
-        code = """if True:
-            import sys, torch
-            from robust_transfer.training import *
-            from robust_transfer.networks.build import build
-            network = build("resnet8_w4", 2)
-            pixels = torch.zeros(4, 16, 16, 3, dtype=torch.uint8)
-            recipe = Recipe(epochs=1, batch_size=2, precision="bf16", augmentation="square-resized-crop-flip")
-            adversary = Adversary(network, L2(0.1), Attack(random_start=True), 0)
-            fit(network, pixels, torch.arange(4) % 2, recipe, input_size=8, seed=0, perturb=adversary)
-            print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
-        """.replace(
-            "import *", "import Adversary, Attack, Recipe, fit\n            from robust_transfer.attacks import L2"
-        )
-        workflow = Path(training.__file__).parents[1]
-        done = subprocess.run([sys.executable, "-c", code], cwd=workflow, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == ""
-
-
-class TestSchedules:
-    """Golden values by hand, at 4 epochs of 5 steps."""
-
-    def rates(self, **settings):
-        chosen = Recipe(epochs=4, **settings)
-        return [learning_rate_at(chosen, 0.8, step, 5) for step in range(20)]
-
-    def test_step(self):
-        rates = self.rates(schedule="step", step_epochs=2, step_factor=4)
-        assert rates == pytest.approx([0.8] * 10 + [0.2] * 10)
-
-    def test_cosine(self):
-        rates = self.rates(schedule="cosine")
-        assert rates[0] == 0.8
-        assert rates[10] == pytest.approx(0.4)
-        assert rates[5] == pytest.approx(0.8 * (1 + math.cos(math.pi / 4)) / 2)
-        assert rates == sorted(rates, reverse=True)
-        assert rates[-1] > 0
-
-    def test_one_cycle(self):
-        rates = self.rates(schedule="one-cycle", warmup_fraction=0.25)
-        assert rates[:5] == pytest.approx([0.16, 0.32, 0.48, 0.64, 0.8])
-        assert rates[5:] == pytest.approx([0.8 * (20 - step) / 15 for step in range(5, 20)])
-        assert rates[-1] == pytest.approx(0.8 / 15)
-
-    def test_one_cycle_without_warm_up_starts_at_the_peak(self):
-        rates = self.rates(schedule="one-cycle", warmup_fraction=0.0)
-        assert rates == pytest.approx([0.8 * (20 - step) / 20 for step in range(20)])
-
-
-class TestBatches:
-    @pytest.mark.parametrize(
-        ("n", "batch_size", "group", "sizes"),
-        [
-            (20, 10, None, [10, 10]),
-            (23, 10, None, [10, 10, 3]),
-            (21, 10, None, [10, 10]),  # a single image has no variance
-            (22, 10, None, [10, 10, 2]),
-            (4, 10, None, [4]),
-            (26, 10, 5, [10, 10, 5]),  # nor has a last group of one
-            (27, 10, 5, [10, 10, 7]),
-            (21, 10, 5, [10, 10]),
-        ],
-    )
-    def test_sizes(self, n, batch_size, group, sizes):
-        assert batch_sizes(n, batch_size, group) == sizes
-
-    def test_a_single_image_is_refused(self):
-        with pytest.raises(TrainingError, match="1 training images: BatchNorm needs at least two"):
-            batch_sizes(1, 10, None)
-
-    def test_the_image_left_out_is_another_in_every_epoch(self):
-        left_out = {randomness.order(0, epoch, 21)[-1].item() for epoch in range(8)}
-        assert len(left_out) > 3
-
-
-class TestBatchNormGroups:
-    def step(self, group, order=slice(None), n=12):
-        """Gradients and statistics of one batch in float64."""
-        network = build("resnet8_w4", CLASSES, seed=0).double().train()
-        pixels, labels = squares(n)
-        images, labels = (pixels.permute(0, 3, 1, 2) / 255.0).double()[order], labels[order]
-        for part, part_labels in groups(network, images, labels, group):
-            (F.cross_entropy(network(part), part_labels, reduction="sum") / n).backward()
-        buffers = {name: value.clone() for name, value in network.named_buffers() if "running" in name}
-        assert all(module.momentum == 0.1 for module in network.modules() if isinstance(module, nn.BatchNorm2d))
-        return {name: parameter.grad for name, parameter in network.named_parameters()}, buffers
-
-    def test_a_group_of_the_whole_batch_is_the_default(self):
-        for found, expected in zip(self.step(12), self.step(None), strict=True):
-            assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-    def test_statistics_move_once_towards_the_mean_over_groups(self):
-        """Before the first BatchNorm lies one convolution, so its groups' statistics can be had directly."""
-        _, buffers = self.step(4)
-        network = build("resnet8_w4", CLASSES, seed=0).double()
-        pixels, _ = squares(12)
-        with torch.no_grad():
-            x = network.body.stem[0](network.normalise((pixels.permute(0, 3, 1, 2) / 255.0).double()))
-        means = torch.stack([part.mean((0, 2, 3)) for part in x.split(4)]).mean(0)
-        variances = torch.stack([part.transpose(0, 1).flatten(1).var(1) for part in x.split(4)]).mean(0)
-        found = buffers["body.stem.1.running_mean"], buffers["body.stem.1.running_var"]
-        torch.testing.assert_close(found, (0.1 * means, 0.9 + 0.1 * variances), rtol=1e-10, atol=1e-10)
-
-    def test_the_order_of_groups_does_not_matter(self):
-        """So that processes and accumulation agree, whoever saw which group."""
-        swapped = torch.tensor([8, 9, 10, 11, 0, 1, 2, 3, 4, 5, 6, 7])
-        for found, expected in zip(self.step(4), self.step(4, swapped), strict=True):
-            for name in expected:
-                torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)
-
-    def test_groups_are_not_the_whole_batch(self):
-        grouped, whole = self.step(4)[0], self.step(None)[0]
-        assert (grouped["body.stem.0.weight"] - whole["body.stem.0.weight"]).abs().max() > 1e-3
 
     def test_training_in_groups_works(self):
         _, epochs = trained(recipe(batchnorm_group=5), threat=L2(0.1))
         assert epochs[-1].loss < epochs[0].loss
 
+    @pytest.mark.parametrize("workers", [0, 1, 2])
+    def test_images_read_by_workers_give_the_same_bits(self, workers):
+        settings = recipe()
+        network = build("resnet8_w4", CLASSES, seed=0)
+        perturb = Adversary(network, L2(0.3), Attack(steps=2, random_start=True), 0, SIDE)
+        with closing(loader_of(*squares(4000), settings, workers=workers, resident_mb=1)) as loader:
+            assert type(loader).__name__ == "Streaming"
+            few = settings.model_copy(update={"epochs": 1, "batch_size": 500})
+            fit(network, loader, few, input_size=SIDE, seed=0, perturb=perturb)
+        expected, _ = trained(few, threat=L2(0.3), images=squares(4000))
+        assert same(network, expected)
 
-class TestAugmentation:
-    @pytest.mark.parametrize("kind", ["none", "flip", "crop-flip", "square-resized-crop-flip"])
-    def test_an_image_does_not_depend_on_its_batch(self, kind):
-        pixels, _ = squares(20, 2 * SIDE if "resized" in kind else SIDE)
-        augmenter = Augmenter(pixels, kind, SIDE, seed=3)
-        together = augmenter.batch(torch.arange(20), epoch=1)
-        assert together.shape == (20, 3, SIDE, SIDE)
-        assert together.dtype == torch.float32
-        assert 0 <= together.min() < together.max() <= 1
-        some = torch.tensor([13, 2, 7])
-        torch.testing.assert_close(augmenter.batch(some, epoch=1), together[some], rtol=0, atol=1e-6)
-        if kind != "none":
-            assert not torch.equal(augmenter.batch(some, epoch=2), together[some])
-            assert not torch.equal(Augmenter(pixels, kind, SIDE, seed=4).batch(some, epoch=1), together[some])
+    def test_layers_that_draw_random_numbers_draw_the_same_again(self):
+        def dropping(seed):
+            torch.manual_seed(seed)
+            network = build("resnet8_w4", CLASSES, seed=0)
+            network.body.add_module("dropout", torch.nn.Dropout(0.5))
+            network.body.forward = lambda x, body=network.body: body.dropout(type(body).forward(body, x))
+            settings = recipe(epochs=1)
+            fit(network, loader_of(*squares(), settings), settings, input_size=SIDE, seed=0)
+            return network
 
-    def test_none_changes_nothing(self):
-        pixels, _ = squares(4)
-        found = Augmenter(pixels, "none", SIDE, 0).batch(torch.arange(4), 0)
-        assert torch.equal((found * 255).round().to(torch.uint8), pixels.permute(0, 3, 1, 2))
-        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert same(dropping(1), dropping(2))
 
-    def test_flip_turns_half_of_the_images(self):
-        pixels, _ = squares(200)
-        plain = pixels.permute(0, 3, 1, 2) / 255
-        found = Augmenter(pixels, "flip", SIDE, 0).batch(torch.arange(200), 0)
-        kept, turned = (found == plain).all((1, 2, 3)), (found == plain.flip(3)).all((1, 2, 3))
-        assert (kept | turned).all()
-        assert 75 < turned.sum() < 125
+    def test_growing_images_and_an_eps_that_grows_with_them(self):
+        seen = []
 
-    def test_crops_are_windows_of_the_padded_image_at_every_offset(self):
-        pixels, _ = squares(1)
-        pixels = pixels.expand(400, -1, -1, -1)
-        found = Augmenter(pixels, "crop-flip", SIDE, 0).batch(torch.arange(400), 0)
-        padded = F.pad(pixels[0].permute(2, 0, 1) / 255, (2, 2, 2, 2))
-        windows = torch.stack(
-            [padded[:, top : top + SIDE, left : left + SIDE] for top in range(5) for left in range(5)]
+        def watch(images, labels, epoch, indices):
+            found = adversary(images, labels, epoch, indices)
+            seen.append((epoch, images.shape[-1], float((found - images).flatten(1).norm(dim=1).max())))
+            return found
+
+        network = build("resnet8_w4", CLASSES)
+        adversary = Adversary(network, L2(0.8), Attack(steps=2), 0, SIDE)
+        settings = recipe(epochs=4, start_scale=0.5, growing_fraction=0.5)
+        epochs = fit(network, loader_of(*squares(), settings), settings, input_size=SIDE, seed=0, perturb=watch)
+        assert [epoch.side for epoch in epochs] == [8, 12, 16, 16]
+        for epoch, side, size in seen:
+            assert side == epochs[epoch].side
+            assert size == pytest.approx(0.8 * side / SIDE, rel=1e-4)
+
+    def test_an_average_is_another_network_with_statistics_of_its_own(self):
+        """Averaged slowly over a short training it is nearly the first steps' network; over none, the last step's."""
+        last, _ = trained(recipe(epochs=4, learning_rate=0.2))
+        average, epochs = trained(
+            recipe(epochs=4, learning_rate=0.2, average_decay=0.9, average_images=30), check=Check()
         )
-        either = torch.cat([windows, windows.flip(3)])
-        equal = (found[:, None] == either[None]).all((2, 3, 4))
-        assert (equal.sum(1) == 1).all()
-        assert (equal.sum(0) > 0).all()  # all 25 offsets, both ways round
+        barely, _ = trained(recipe(epochs=4, learning_rate=0.2, average_decay=1e-9, average_images=30))
+        weights = [network.body.stem[0].weight for network in (last, average, barely)]
+        torch.testing.assert_close(weights[2], weights[0])
+        assert (weights[1] - weights[0]).abs().max() > 1e-3
+        statistics = [network.body.stem[1].running_mean for network in (last, average, barely)]
+        assert (statistics[2] - statistics[0]).abs().max() > 1e-4  # means over images, not over the last steps
+        pixels, _ = squares()
+        mean = average.body.stem[0](average.normalise(augmented(pixels))).mean((0, 2, 3))
+        torch.testing.assert_close(statistics[1], mean, rtol=0.1, atol=0.05)
+        assert epochs[-1].clean_accuracy is not None
 
-    def test_resized_crops_are_pillows(self):
-        """Where Pillow resizes the same box by antialiased bilinear interpolation, but for its rounding to bytes."""
-        side, n, seed, epoch = 2 * SIDE, 60, 5, 2
-        pixels, _ = squares(n, side)
-        found = Augmenter(pixels, "square-resized-crop-flip", SIDE, seed).batch(torch.arange(n), epoch)
-        areas = []
-        numbers = randomness.per_image(seed, randomness.AUGMENTATION, epoch, torch.arange(n), 6).tolist()
-        for image, result, (flip, area, ratio, left, top, _) in zip(pixels.numpy(), found, numbers, strict=True):
-            area, ratio = side**2 * (0.08 + 0.92 * area), (3 / 4) ** (1 - ratio) * (4 / 3) ** ratio
-            width, height = min(side, (area * ratio) ** 0.5), min(side, (area / ratio) ** 0.5)
-            left, top = left * (side - width), top * (side - height)
-            areas.append(width * height / side**2)
-            box = (left, top, left + width, top + height)
-            expected = np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=box))
-            expected = expected[:, ::-1] if flip < 0.5 else expected
-            inner = (slice(None), slice(1, -1), slice(1, -1))  # Pillow looks beyond the box at its edges
-            difference = result.numpy() * 255 - expected.transpose(2, 0, 1)
-            assert np.abs(difference[inner]).max() <= 1.01
-        assert min(areas) < 0.2
-        assert max(areas) > 0.9
+    def test_checks_look_and_change_nothing(self):
+        network, epochs = trained(recipe(epochs=4), threat=L2(0.3), images=squares(80), check=Check(images=5, every=3))
+        assert same(network, trained(recipe(epochs=4), threat=L2(0.3), images=squares(80))[0])
+        assert [epoch.clean_accuracy is None for epoch in epochs] == [True, True, False, False]
+        assert all(epoch.robust_accuracy % 20 == 0 for epoch in epochs[2:])  # of five images
+        assert all(epoch.robust_accuracy <= epoch.clean_accuracy for epoch in epochs[2:])
+        plain = trained(recipe(epochs=1), check=Check())[1]
+        assert plain[0].clean_accuracy is not None
+        assert plain[0].robust_accuracy is None
+
+    def test_a_job_imports_neither_torchs_compiler_nor_torchvision(self):
+        """They cost more CPU time than a short fine-tuning job's own work."""
+        code = """if True:
+            import sys, torch
+            from test_training import Adversary, Attack, L2, Recipe, build, fit, loader_of
+            network = build("resnet8_w4", 2)
+            pixels = torch.zeros(4, 16, 16, 3, dtype=torch.uint8)
+            recipe = Recipe(epochs=1, batch_size=2, precision="bf16", augmentation="square-resized-crop-flip")
+            adversary = Adversary(network, L2(0.1), Attack(random_start=True), 0, 8)
+            loader = loader_of(pixels, torch.arange(4) % 2, recipe, input_size=8)
+            fit(network, loader, recipe, input_size=8, seed=0, perturb=adversary)
+            print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
+        """
+        paths = [str(Path(training.__file__).parents[1]), str(Path(__file__).parent)]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == ""
 
 
 class TestSgd:
@@ -370,7 +296,7 @@ class TestSgd:
         ],
     )
     def test_steps(self, settings, expected):
-        w = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
+        w = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
         optimiser = SGD([w], **{"nesterov": False, **settings})
         for value in expected:
             optimiser.zero_grad()
@@ -379,12 +305,12 @@ class TestSgd:
             torch.testing.assert_close(w.detach(), torch.full((2, 2), value, dtype=torch.float64))
 
     def test_a_parameter_without_a_gradient_is_an_error(self):
-        optimiser = SGD([nn.Parameter(torch.ones(1))], momentum=0.9, weight_decay=0.0, nesterov=False)
+        optimiser = SGD([torch.nn.Parameter(torch.ones(1))], momentum=0.9, weight_decay=0.0, nesterov=False)
         with pytest.raises(RuntimeError, match="1 of 1 parameters have no gradient"):
             optimiser.step(0.1)
 
     def test_frozen_parameters_stay(self):
-        frozen, learning = nn.Parameter(torch.ones(1), requires_grad=False), nn.Parameter(torch.ones(1))
+        frozen, learning = torch.nn.Parameter(torch.ones(1), requires_grad=False), torch.nn.Parameter(torch.ones(1))
         optimiser = SGD([frozen, learning], momentum=0.9, weight_decay=0.1, nesterov=False)
         learning.sum().backward()
         optimiser.step(0.1)

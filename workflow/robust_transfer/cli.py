@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_transfer import __version__
+from robust_transfer.configuration.running import VARIABLE, Running, running
+from robust_transfer.interruption import EXIT_CODE, Interrupted
 from robust_transfer.stages import STAGES
 
 if TYPE_CHECKING:
@@ -70,21 +72,33 @@ STAGE_HELP = {
 }
 
 
+INTERRUPTIBLE = ("pretraining", "finetuning")
+"""Stages whose training saves its state and goes on from it."""
+TEAMS = ("pretraining",)
+"""Stages that several processes can share."""
+RESUMING = f"""
+It can be stopped at any time. SIGTERM, SIGUSR1 and Ctrl-C save its state and exit with code {EXIT_CODE}; the same
+command then goes on from there, to the same bits. Killed outright, it goes on from the last state saved."""
+
+
 class UsageError(ValueError):
     """The command line asks for something that cannot be done; the message says what to write instead."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did its work, 1 with a message when it could not."""
+    """Run one command; 0 when it did its work, 1 with a message when it could not, 75 when it was asked to leave."""
     args = _parser().parse_args(arguments)
+    args.given = sys.argv[1:] if arguments is None else list(arguments)
     _start_log(getattr(args, "log", None), getattr(args, "entry", None))
     log = logging.getLogger("robust_transfer")
     try:
-        args.run(args)
+        return int(args.run(args) or 0)
+    except Interrupted as left:
+        log.warning("%s", left)
+        return EXIT_CODE
     except (ValueError, RuntimeError, OSError) as error:
         log.error("%s: %s", type(error).__name__, error, exc_info=not _is_ours(error))
         return 1
-    return 0
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -113,7 +127,7 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     command = commands.add_parser(
         stage,
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.\n\n{description}",
+        description=f"{summary[0].upper()}{summary[1:]}.\n\n{description}{RESUMING * (stage in INTERRUPTIBLE)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("entry", type=Path, help=f"folder of the entry, store/{stage}/<name>-<hash>, with entry.json")
@@ -122,7 +136,13 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one"
     )
     _add_log(command)
-    command.set_defaults(run=_run_stage, stage=stage)
+    if stage in INTERRUPTIBLE:
+        _add_interruption(command)
+    if stage in TEAMS:
+        command.add_argument(
+            "--processes", type=_positive, default=1, help="processes that share the training, a GPU each (default: 1)"
+        )
+    command.set_defaults(run=_run_stage, stage=stage, processes=1, stop_before=None, other_code=False)
 
 
 def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -182,6 +202,17 @@ def _add_log(command: argparse.ArgumentParser) -> None:
     command.add_argument("--log", type=Path, help="file to append messages to, beside the terminal")
 
 
+def _add_interruption(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--stop-before",
+        metavar="TIME",
+        help="save and leave at this time, such as 2030-01-31T08:00 (a scheduler's limit)",
+    )
+    command.add_argument(
+        "--other-code", action="store_true", help="go on from a state that other code saved; the card will say so"
+    )
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -200,7 +231,7 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
     logging.basicConfig(level=logging.INFO, handlers=handlers)
 
 
-def _run_stage(args: argparse.Namespace) -> None:
+def _run_stage(args: argparse.Namespace) -> int:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(args.threads)
     from robust_transfer.store import open_entry
@@ -210,7 +241,15 @@ def _run_stage(args: argparse.Namespace) -> None:
         raise UsageError(
             f"{args.entry}: an entry of stage {entry.stage}; run `python -m robust_transfer {entry.stage}`"
         )
+    stated = {"stop_before": args.stop_before} | ({"other_code": True} if args.other_code else {})
+    settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
+    os.environ[VARIABLE] = settings.model_dump_json()
+    if args.processes > 1 and "WORLD_SIZE" not in os.environ:
+        from robust_transfer.launch import launch
+
+        return launch(args.processes, args.given)
     importlib.import_module(STAGES[args.stage].module).run(entry, threads=args.threads, device=_device(args.device))
+    return 0
 
 
 def _device(asked: str) -> str:

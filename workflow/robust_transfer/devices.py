@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import resource
 import sys
 
@@ -20,6 +21,11 @@ def prepare(device: str, threads: int) -> torch.device:
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
     return torch.device(device)
+
+
+def device_name(device: str) -> str:
+    """What the device is called: a GPU's model, or the processor's architecture."""
+    return torch.cuda.get_device_name() if device == "cuda" else f"cpu {platform.machine()}"
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

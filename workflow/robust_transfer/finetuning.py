@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,41 +23,23 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from robust_transfer.augmentation import resident_images
+from robust_transfer.configuration.running import running
 from robust_transfer.configuration.transfer import FinetuningSettings
-from robust_transfer.datasets.arrow import Split, entry_splits, open_split
+from robust_transfer.datasets.arrow import entry_splits, open_split
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.devices import prepare
 from robust_transfer.inference import predict, predictions_table, write_predictions
+from robust_transfer.loading import Part, open_loader
 from robust_transfer.metrics import measurements
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import Network
+from robust_transfer.progress import Epoch, cost, write_epochs
+from robust_transfer.states import states_of
 from robust_transfer.store import Entry, StoreError
-from robust_transfer.training import Epoch, cost, fit, write_epochs
+from robust_transfer.training import fit
 
 log = logging.getLogger("robust_transfer")
-
-Indices = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Part:
-    """Some images of a stored split."""
-
-    split: Split
-    indices: Indices
-    """Rows of the split's file, ascending."""
-
-    @property
-    def rows(self) -> torch.Tensor:
-        """`indices` as a tensor."""
-        return torch.from_numpy(self.indices)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """int64 [N]."""
-        return self.split.labels[self.indices]
 
 
 @dataclass(frozen=True)
@@ -79,7 +62,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         trained_on, measured_on = parts(dataset, settings)
         network = load_backbone(backbone)
         network.replace_head(len(measured_on.split.classes), seed=settings.seed)
-        epochs = _fit(network.to(on), trained_on, settings, backbone.facts()["input_size"], rate, threads)
+        epochs, resumed = _fit(entry, network.to(on), trained_on, settings, rate, threads, device)
         found = _predict(network, measured_on, settings, backbone.facts()["input_size"], threads)
         split = "validation" if settings.purpose == "search" else "test"
         rows = measurements(
@@ -96,7 +79,9 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         write_predictions(draft.file("predictions.parquet"), tables + ([chosen.predictions] if chosen else []))
         write_epochs(draft.file("epochs.csv"), epochs)
         draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "learning_rate": rate}
-        draft.timing.update(cost(epochs), device=device, threads=threads)
+        if resumed:
+            draft.facts["resumed"] = resumed
+        draft.timing.update(cost(epochs, None), device=device, threads=threads)
 
 
 def parts(dataset: Entry, settings: FinetuningSettings) -> tuple[list[Part], Part]:
@@ -145,30 +130,49 @@ def _whole(dataset: Entry, name: str) -> Part:
 
 
 def _fit(
-    network: Network, trained_on: list[Part], settings: FinetuningSettings, input_size: int, rate: float, threads: int
-) -> list[Epoch]:
-    recipe, ratio = settings.training, settings.preprocessing.resize_ratio
-    on = network.head.weight.device
-    pixels = [
-        resident_images(part.split, recipe.augmentation, input_size, ratio, threads=threads)[part.rows]
-        for part in trained_on
-    ]
-    labels = np.concatenate([part.labels for part in trained_on])
-    log.info("%d images of %d classes at learning rate %g", len(labels), network.classes, rate)
-    return fit(
-        network,
-        torch.cat(pixels).to(on),
-        torch.from_numpy(labels).to(on),
-        recipe,
-        input_size=input_size,
-        seed=settings.seed,
-        learning_rate=rate,
-    )
+    entry: Entry,
+    network: Network,
+    trained_on: list[Part],
+    settings: FinetuningSettings,
+    rate: float,
+    threads: int,
+    device: str,
+) -> tuple[list[Epoch], list[dict[str, Any]]]:
+    """What the epochs came to, and what a state that was taken up differed in."""
+    input_size = int(entry.input("backbone").facts()["input_size"])
+    with ExitStack() as stack:
+        loader = stack.enter_context(
+            closing(
+                open_loader(
+                    trained_on,
+                    settings.training,
+                    input_size=input_size,
+                    resize_ratio=settings.preprocessing.resize_ratio,
+                    seed=settings.seed,
+                    device=network.head.weight.device,
+                    threads=threads,
+                    running=running(),
+                )
+            )
+        )
+        log.info("%d images of %d classes at learning rate %g", len(loader.labels), network.classes, rate)
+        states = stack.enter_context(states_of(entry, device=device, threads=threads))
+        epochs = fit(
+            network,
+            loader,
+            settings.training,
+            input_size=input_size,
+            seed=settings.seed,
+            learning_rate=rate,
+            states=states,
+        )
+        return epochs, states.resumed
 
 
 def _predict(
     network: Network, measured_on: Part, settings: FinetuningSettings, input_size: int, threads: int
 ) -> NDArray[np.int64]:
     ratio = settings.preprocessing.resize_ratio
-    pixels = torch.from_numpy(square_images(measured_on.split, input_size, ratio, threads=threads))[measured_on.rows]
+    squares = square_images(measured_on.split, input_size, ratio, threads=threads)
+    pixels = torch.from_numpy(squares[measured_on.indices])
     return predict(network, pixels.to(network.head.weight.device), settings.training.precision)

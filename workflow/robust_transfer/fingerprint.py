@@ -2,7 +2,8 @@
 
 A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
 comments and docstrings. It stops at the configuration models and the command line, since values are in an entry's hash,
-and at the bookkeeping of the store, which says how outputs are named, locked and described and not what is in them.
+and at the bookkeeping of the store and of interrupted trainings, which says how outputs are named, locked, kept and
+described and not what is in them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,11 @@ from robust_transfer.stages import FIGURE_MODULES, RESULT_MODULES, STAGES
 PACKAGE = "robust_transfer"
 ROOT = Path(__file__).parent
 OUTSIDE = tuple(
-    f"{PACKAGE}.{module}" for module in ("configuration", "cli", "__main__", "grid", "store", "stages", "fingerprint")
+    f"{PACKAGE}.{module}"
+    for module in (
+        *("configuration", "cli", "__main__", "grid", "store", "stages", "fingerprint"),
+        *("states", "interruption", "launch"),
+    )
 )
 
 

@@ -32,6 +32,14 @@ class SGD:
             parameter.grad = None
 
     @torch.no_grad()
+    def gradients(self) -> list[Tensor]:
+        """The gradients, in the order of parameters; zeros, which then count, where there is none yet."""
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+
+    @torch.no_grad()
     def step(self, rate: float) -> None:
         """Update every parameter by its gradient; raises RuntimeError if one has none."""
         parameters: list[Tensor] = list(self._parameters)

@@ -25,7 +25,8 @@ from typing import Any
 
 from robust_transfer.fingerprint import fingerprint, module_fingerprints
 
-ENTRY, CARD, TIMING, LOCK, DRAFT = "entry.json", "card.json", "timing.json", ".lock", ".draft"
+ENTRY, CARD, TIMING = "entry.json", "card.json", "timing.json"
+LOCK, DRAFT, STATE = ".lock", ".draft", ".state"
 
 
 class StoreError(RuntimeError):
@@ -138,6 +139,7 @@ class Entry:
             path.replace(self.path / path.name)
         write_json(self.path / TIMING, timing)
         write_json(self.path / CARD, card)
+        shutil.rmtree(self.path / STATE, ignore_errors=True)  # of a training that is now done
 
 
 @dataclass
@@ -175,10 +177,20 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file in one piece: a reader sees the old one or the new one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one piece: a reader sees the old one or the new one. A failed write leaves nothing behind."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
-    _flush(draft)
-    draft.replace(path)
+    try:
+        draft.write_bytes(content)
+        _flush(draft)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _flush(path.parent)
 
 
 def sha256(path: Path) -> str:
@@ -212,8 +224,11 @@ def read_json(path: Path) -> Any:
 
 
 def _flush(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _peak_memory_mb() -> float:

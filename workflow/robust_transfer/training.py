@@ -1,256 +1,352 @@
-"""Training: one flat loop over images that are resident on the device, for pretraining and fine-tuning alike."""
+"""Training: one flat loop for pretraining and fine-tuning, on one process or several, that can stop and go on anywhere.
+
+Order, augmentation and perturbation are functions of seed, epoch and image (`randomness`), so that a state holds no
+generator: the step number says what comes next. A batch is seen in groups, over which BatchNorm takes its statistics;
+a process alone sees them one after the other, several processes share them, and gradients add up.
+"""
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_transfer import randomness
-from robust_transfer.attacks import Starts, Threat, pgd
-from robust_transfer.augmentation import Augmenter
-from robust_transfer.configuration.training import Attack, Recipe
+from robust_transfer.attacks import L2, Starts, Threat, pgd
+from robust_transfer.averaging import Average
+from robust_transfer.batchnorm import RunningStatistics
+from robust_transfer.configuration.training import Attack, Check, Recipe
 from robust_transfer.devices import autocast, peak_memory_mb
+from robust_transfer.distributed import ALONE, Team
+from robust_transfer.inference import classify
+from robust_transfer.loading import Loader
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.folding import Folded
+from robust_transfer.progress import Epoch, Progress
+from robust_transfer.schedules import TrainingError, learning_rate_at, side_at, steps
 from robust_transfer.sgd import SGD
+from robust_transfer.states import State, States
 
 log = logging.getLogger("robust_transfer")
 
-SPEAK_EVERY = 10.0
-"""Seconds between the live lines within an epoch."""
+Perturb = Callable[[Tensor, Tensor, int, Tensor], Tensor]
+"""What is done to images float [B, 3, S, S] in [0, 1] with labels, epoch and numbers (int64 [B]) before the network
+learns from them; gives images of the same shape and range."""
 
-
-class TrainingError(RuntimeError):
-    """Training went wrong in a way that more epochs do not mend; the message says what to change."""
-
-
-class Perturb(Protocol):
-    """What an adversary does to a batch before the network learns from it."""
-
-    def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
-        """Images float [B, 3, H, W] in [0, 1] and what is known of them, to images of the same shape and range."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to. Loss and accuracy are those of the training batches, perturbed if they were."""
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    """Percent."""
-    learning_rate: float
-    """At the epoch's last step."""
-    images: int
-    """Seen in the epoch."""
-    seconds: float
-    images_per_second: float
-    peak_memory_mb: float
-
-
-# What `epochs.csv` has of it: the same settings give the same file, and so the same card. Its cost is in `timing.json`.
-RESULT = ("epoch", "loss", "train_accuracy", "learning_rate")
-COST = ("epoch", "seconds", "images_per_second", "peak_memory_mb")
+CHECK_BATCH = 64
 
 
 class Adversary:
-    """Perturbs every batch by PGD against the network as it is at that step; a Perturb."""
+    """Perturbs every batch by PGD against the network as it is at that step; a Perturb.
 
-    def __init__(self, network: Network, threat: Threat, attack: Attack, seed: int) -> None:
-        self._network, self._threat, self._attack, self._seed = network, threat, attack, seed
+    Of images smaller than `input_size` (progressive resizing) an L2 eps is scaled by side / input_size, which keeps the
+    budget a pixel.
+    """
+
+    def __init__(self, network: Network, threat: Threat, attack: Attack, seed: int, input_size: int) -> None:
+        self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
+        self._input_size = input_size
         self._folded: Folded | None = None
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
         """As Perturb."""
+        return self.perturbed(images, labels, self.attack, Starts(self.seed, epoch, indices))
+
+    def perturbed(self, images: Tensor, labels: Tensor, attack: Attack, starts: Starts) -> Tensor:
+        """Images (float [B, 3, S, S]) under another attack than training's."""
         if self._folded is None:  # not before training has put the network in its place and memory format
-            self._folded = Folded(self._network)
+            self._folded = Folded(self.network)
         self._folded.refresh()
-        return pgd(self._folded, images, labels, self._threat, self._attack, Starts(self._seed, epoch, indices))
+        return pgd(self._folded, images, labels, self._at_side(images.shape[-1]), attack, starts)
+
+    def _at_side(self, side: int) -> Threat:
+        threat = self.threat
+        if side == self._input_size or not isinstance(threat, L2):
+            return threat
+        return replace(threat, eps=threat.eps * side / self._input_size)
 
 
 def fit(
     network: Network,
-    pixels: Tensor,
-    labels: Tensor,
+    loader: Loader,
     recipe: Recipe,
     *,
     input_size: int,
     seed: int,
     learning_rate: float | None = None,
     perturb: Perturb | None = None,
+    check: Check | None = None,
+    states: States | None = None,
+    team: Team = ALONE,
 ) -> list[Epoch]:
     """Train `network` in place by SGD; returns what each epoch came to.
 
-    `pixels` (uint8 [N, side, side, 3], from `augmentation.resident_images`) and `labels` (int64 [N]) are on the
-    network's device. `learning_rate` stands in for the recipe's. Order, augmentation and perturbation depend on `seed`,
-    the epoch and the number of an image alone. Raises TrainingError when the loss is not finite.
+    The network is on the loader's device. `learning_rate` stands in for the recipe's. `check` looks at accuracy after
+    epochs, robust accuracy too if `perturb` is an Adversary. With `states` it goes on from the last state, and raises
+    Interrupted once it has saved one because it was asked to leave. Raises TrainingError when the loss is not finite,
+    or when more processes share a batch than it has groups.
     """
-    device = pixels.device
+    device = loader.labels.device
     network.train().to(memory_format=torch.channels_last)
-    augmenter = Augmenter(pixels, recipe.augmentation, input_size, seed)
-    peak = learning_rate or recipe.learning_rate
-    optimiser = SGD(
-        network.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
-    )
-    sizes = batch_sizes(len(pixels), recipe.batch_size, recipe.batchnorm_group)
-    live = _Live(recipe.epochs, sum(sizes))
-    rows, step = [], 0
-    for epoch in range(recipe.epochs):
-        order = randomness.order(seed, epoch, len(pixels)).to(device)[: sum(sizes)]
-        loss_sum, right = torch.zeros((), device=device), torch.zeros((), device=device)
-        live.start_epoch(epoch)
-        for indices in torch.split(order, sizes):
-            rate = learning_rate_at(recipe, peak, step, len(sizes))
-            images, targets = augmenter.batch(indices, epoch), labels[indices]
-            with autocast(recipe.precision, device):
-                if perturb is not None:
-                    images = perturb(images, targets, epoch, indices)
-            optimiser.zero_grad()
-            for part, part_targets in groups(network, images, targets, recipe.batchnorm_group):
-                with autocast(recipe.precision, device):
-                    logits = network(part).float()
-                loss = F.cross_entropy(logits, part_targets, label_smoothing=recipe.label_smoothing, reduction="sum")
-                torch.autograd.backward(loss / len(indices))
-                loss_sum += loss.detach()
-                right += (logits.detach().argmax(1) == part_targets).sum()
-            optimiser.step(rate)
-            step += 1
-            if live.due(len(indices)):
-                live.speak(_finite(loss_sum, step, rate), right)
-        rows.append(live.end_epoch(_finite(loss_sum, step, rate), right, rate, peak_memory_mb(device)))
-    return rows
-
-
-def learning_rate_at(recipe: Recipe, peak: float, step: int, steps_an_epoch: int) -> float:
-    """The learning rate of a step, counted from 0 over all epochs; see `Recipe.schedule`. Never 0."""
-    total = recipe.epochs * steps_an_epoch
-    if recipe.schedule == "step":
-        return peak / recipe.step_factor ** (step // steps_an_epoch // recipe.step_epochs)
-    if recipe.schedule == "cosine":
-        return peak * (1 + math.cos(math.pi * step / total)) / 2
-    warmup = recipe.warmup_fraction * total
-    up = (step + 1) / warmup if warmup else 1.0
-    return peak * min(up, (total - step) / (total - warmup), 1.0)
-
-
-def batch_sizes(n: int, batch_size: int, group: int | None) -> list[int]:
-    """Sizes of an epoch's batches of n images: full ones, then what is left.
-
-    BatchNorm needs two images: a single one at the end, of the epoch or of its last group, is left out, another in
-    every epoch. Raises TrainingError if nothing remains.
-    """
-    full, rest = divmod(n, batch_size)
-    if rest % (group or batch_size) == 1 and batch_size > 1:
-        rest -= 1
-    sizes = [batch_size] * full + [rest] * (rest > 0)
-    if not sizes:
-        raise TrainingError(f"{n} training images: BatchNorm needs at least two in a batch")
-    return sizes
-
-
-def groups(network: nn.Module, images: Tensor, labels: Tensor, group: int | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """A batch in the groups over which BatchNorm takes its statistics, one after the other.
-
-    Over the batch, running statistics move once, towards the mean of its groups' statistics: the same whatever the
-    order of the groups and whichever process has seen them.
-    """
-    if group is None or len(images) <= group:
-        yield images, labels
-        return
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    parts = list(zip(torch.split(images, group), torch.split(labels, group), strict=True))
-    try:
-        for number, part in enumerate(parts, start=1):
-            for norm, momentum in zip(norms, momenta, strict=True):
-                # Of k parts, these weights leave momentum / k for each and 1 - momentum for what was before.
-                norm.momentum = momentum and momentum / (len(parts) - (len(parts) - number) * momentum)
-            yield part
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-
-
-def write_epochs(path: Path, epochs: list[Epoch]) -> None:
-    """Write what the epochs came to as CSV with a header: epoch, loss, train_accuracy, learning_rate."""
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(RESULT)
-        writer.writerows([getattr(epoch, name) for name in RESULT] for epoch in epochs)
-
-
-def cost(epochs: list[Epoch]) -> dict[str, Any]:
-    """What `timing.json` says of a training: images, each counted every time it was seen, and by epoch what it took."""
-    images, seconds = sum(epoch.images for epoch in epochs), sum(epoch.seconds for epoch in epochs)
-    by_epoch = [{name: getattr(epoch, name) for name in COST} for epoch in epochs]
-    return {"images": images, "images_per_second": round(images / seconds, 1), "epochs": by_epoch}
-
-
-def _finite(loss_sum: Tensor, step: int, rate: float) -> float:
-    loss = float(loss_sum)  # waits for a GPU to catch up, so it is asked for when something is said, not every step
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss} at step {step}, learning rate {rate:.3g}: training diverged; "
-            "lower training.learning_rate, lengthen warmup_fraction, or train in precision: fp32"
-        )
-    return loss
-
-
-class _Live:
-    """What the terminal and the log are told while training runs."""
-
-    def __init__(self, epochs: int, images_an_epoch: int) -> None:
-        self._epochs, self._images = epochs, images_an_epoch
-        self._begun = time.monotonic()
-
-    def start_epoch(self, epoch: int) -> None:
-        self._epoch, self._seen = epoch, 0
-        self._start = self._spoken = time.monotonic()
-
-    def due(self, images: int) -> bool:
-        """Count a batch; is it time for a line?"""
-        self._seen += images
-        return time.monotonic() - self._spoken >= SPEAK_EVERY and self._seen < self._images
-
-    def speak(self, loss: float, right: Tensor) -> None:
-        now = time.monotonic()
-        done = self._epoch * self._images + self._seen
-        left = (now - self._begun) / done * (self._epochs * self._images - done)
-        of_epoch = f" ({100 * self._seen // self._images} %)" if self._seen < self._images else ""
-        log.info(
-            "epoch %d/%d%s  loss %.3f  accuracy %.1f %%  %.0f images/s  %s left",
-            self._epoch + 1, self._epochs, of_epoch, loss / self._seen, 100 * float(right) / self._seen,
-            self._seen / (now - self._start), _span(left),
+    training = Training(network, recipe, seed, team, learning_rate or recipe.learning_rate, device)
+    _check_groups(recipe, len(loader.labels), team)
+    checked = _Checked(network, loader, check, perturb, seed, input_size, recipe, team) if check else None
+    images_an_epoch = sum(map(len, _flat(steps(randomness.order(seed, 0, len(loader.labels)), recipe))))
+    progress = Progress(recipe.epochs, images_an_epoch, speaks=team.leads)
+    state = states.load() if states else None
+    first, skipped = training.restore(state, progress) if state else (0, 0)
+    for epoch in range(first, recipe.epochs):
+        plan = steps(randomness.order(seed, epoch, len(loader.labels)), recipe)
+        side = side_at(recipe, epoch, input_size)
+        mine = [groups[team.rank :: team.size] for groups in plan[skipped:]]
+        batches = loader.batches(epoch, _flat(mine), side)
+        progress.start_epoch(epoch, loader.waited)
+        for number, groups in enumerate(mine, start=skipped):
+            parts = _parts(groups, batches, loader.labels, epoch, perturb, recipe, device)
+            whole = plan[number]
+            rate = learning_rate_at(recipe, training.peak, training.step, len(plan))
+            training.learn(parts, images=sum(map(len, whole)), groups=len(whole), rate=rate)
+            if progress.due(sum(map(len, whole))):
+                progress.speak(training.finite_loss(rate), float(training.right))
+            if states and (wanted := states.wanted()):
+                loss = training.finite_loss(rate)
+                kept = {"epoch": epoch, "skipped": number + 1, "step": training.step, **progress.as_json(loader.waited)}
+                saved = states.save(training.step, training.tensors(), kept)
+                if wanted == "stop":
+                    progress.speak(loss, float(training.right))
+                    raise states.leave(training.step, saved)
+        skipped = 0
+        rate = learning_rate_at(recipe, training.peak, training.step - 1, len(plan))
+        loss = training.finite_loss(rate)
+        if epoch == recipe.epochs - 1 and training.average:
+            training.average.install()
+            _estimate_statistics(network, loader, recipe, seed, input_size, perturb, team)
+        due = checked and ((epoch + 1) % checked.every == 0 or epoch == recipe.epochs - 1)
+        clean, robust = checked() if checked and due else (None, None)
+        progress.end_epoch(
+            loss, float(training.right), side=side, rate=rate, waited=loader.waited,
+            memory=peak_memory_mb(device), clean=clean, robust=robust,
         )  # fmt: skip
-        self._spoken = now
+        training.start_epoch()
+    return progress.rows
 
-    def end_epoch(self, loss: float, right: Tensor, rate: float, memory: float) -> Epoch:
-        self.speak(loss, right)
-        seconds = time.monotonic() - self._start
-        return Epoch(
-            epoch=self._epoch + 1,
-            loss=round(loss / self._seen, 6),
-            train_accuracy=round(100 * float(right) / self._seen, 4),
-            learning_rate=rate,
-            images=self._seen,
-            images_per_second=round(self._seen / seconds, 1),
-            seconds=round(seconds, 3),
-            peak_memory_mb=memory,
+
+class Training:
+    """What changes with every step, and the step."""
+
+    def __init__(
+        self, network: Network, recipe: Recipe, seed: int, team: Team, peak: float, device: torch.device
+    ) -> None:
+        self.network, self.recipe, self.seed, self.team, self.peak, self.device = (
+            network, recipe, seed, team, peak, device,
+        )  # fmt: skip
+        self.optimiser = SGD(
+            network.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+        )
+        self.average = Average(network, recipe.average_decay) if recipe.average_decay else None
+        self.statistics = RunningStatistics(network)
+        self.random = has_random_layers(network)
+        self.step = 0
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Begin the sums over an epoch anew."""
+        self.loss = torch.zeros((), device=self.device, dtype=torch.float64)
+        self.right = torch.zeros((), device=self.device, dtype=torch.float64)
+
+    def learn(self, parts: Iterator[tuple[Tensor, Tensor]], *, images: int, groups: int, rate: float) -> None:
+        """One step on a batch of so many images in so many groups, of which this process has `parts`."""
+        self.optimiser.zero_grad()
+        if groups == 1 and self.team.size == 1:
+            loss, right = self._backward(parts, images)
+        else:
+            with self.statistics.of_step() as sums:
+                loss, right = self._backward(parts, images, after=self.statistics.of_group)
+                self.team.add([*self.optimiser.gradients(), *sums, loss, right])
+            self.statistics.move(groups)
+        self.loss += loss
+        self.right += right
+        self.optimiser.step(rate)
+        if self.average:
+            self.average.update(self.step)
+        self.step += 1
+
+    def _backward(
+        self, parts: Iterator[tuple[Tensor, Tensor]], images: int, after: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss over the batch, as far as these parts contribute; sums of losses and of hits."""
+        recipe = self.recipe
+        loss_sum, right = torch.zeros_like(self.loss), torch.zeros_like(self.right)
+        for number, (part, targets) in enumerate(parts):
+            if self.random:  # dropout draws from torch's generator: make it a function of the step and the group
+                place = number * self.team.size + self.team.rank
+                torch.manual_seed(randomness.key(self.seed, randomness.LAYERS, self.step, place))
+            with autocast(recipe.precision, self.device):
+                logits = _at_least_float32(self.network(part))
+            loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing, reduction="sum")
+            torch.autograd.backward(loss / images)
+            loss_sum += loss.detach()
+            right += (logits.detach().argmax(1) == targets).sum()
+            if after:
+                after()
+        return loss_sum, right
+
+    def finite_loss(self, rate: float) -> float:
+        """The epoch's sum of losses so far; raises TrainingError if it is not finite."""
+        loss = float(self.loss)  # waits for a GPU to catch up, so it is asked for when something is said or saved
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"loss-not-finite: the loss is {loss} at step {self.step}, learning rate {rate:.3g}: training "
+                "diverged; lower training.learning_rate, lengthen warmup_fraction, or train in precision: fp32"
+            )
+        return loss
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All there is of state, by name."""
+        found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        found |= {f"velocity.{i}": tensor for i, tensor in enumerate(self.optimiser.velocities)}
+        found |= {f"average.{i}": tensor for i, tensor in enumerate(self.average.values if self.average else [])}
+        return found | {"loss": self.loss, "right": self.right}
+
+    def restore(self, state: State, progress: Progress) -> tuple[int, int]:
+        """Take over a state; returns the epoch it is in and the steps of it that are done."""
+        kept = state.progress
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(state.tensors[name])
+        self.step = int(kept["step"])
+        progress.restore(kept)
+        return int(kept["epoch"]), int(kept["skipped"])
+
+
+@dataclass
+class _Checked:
+    """Accuracy on some training images as they are, in eval mode; see Check."""
+
+    network: Network
+    loader: Loader
+    check: Check
+    perturb: Perturb | None
+    seed: int
+    input_size: int
+    recipe: Recipe
+    team: Team
+
+    @property
+    def every(self) -> int:
+        """Epochs between checks."""
+        return self.check.every
+
+    def __call__(self) -> tuple[float, float | None]:
+        """Clean and robust accuracy in percent; the latter is None without an adversary."""
+        n = len(self.loader.labels)
+        chosen = randomness.order(self.seed, -1, n)[: checked_images(self.check, n)]
+        attack = Attack(
+            steps=self.check.steps, relative_step_size=2.5 / self.check.steps, random_start=True, use_best=False
+        )
+        counts = torch.zeros(2, dtype=torch.float64, device=self.loader.labels.device)
+        for indices in torch.split(chosen, CHECK_BATCH)[self.team.rank :: self.team.size]:
+            images = self.loader.untouched(indices, self.input_size)
+            indices = indices.to(images.device)
+            labels = self.loader.labels[indices]
+            self.network.eval()
+            counts[0] += (classify(self.network, images, self.recipe.precision) == labels).sum()
+            if isinstance(self.perturb, Adversary):
+                with autocast(self.recipe.precision, images.device):
+                    images = self.perturb.perturbed(images, labels, attack, Starts(self.seed, -1, indices))
+                counts[1] += (classify(self.network, images, self.recipe.precision) == labels).sum()
+            self.network.train()
+        self.team.add([counts])
+        clean, robust = (100 * counts / len(chosen)).tolist()
+        return clean, robust if isinstance(self.perturb, Adversary) else None
+
+
+def checked_images(check: Check, n: int) -> int:
+    """How many of n training images a check looks at."""
+    return max(1, min(check.images, n // 16))
+
+
+def has_random_layers(network: nn.Module) -> bool:
+    """Does the network draw random numbers in train mode, as dropout and stochastic depth do?"""
+    drawing = (nn.modules.dropout._DropoutNd,)
+    return any(
+        getattr(module, "p", 0) > 0
+        for module in network.modules()
+        if isinstance(module, drawing) or type(module).__name__ == "StochasticDepth"
+    )
+
+
+def _parts(
+    groups: Sequence[Tensor],
+    batches: Iterator[Tensor],
+    labels: Tensor,
+    epoch: int,
+    perturb: Perturb | None,
+    recipe: Recipe,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images, perturbed, and labels of each group, made when its turn comes: one group's activations at a time."""
+    for group in groups:
+        images, indices = next(batches), group.to(device)
+        targets = labels[indices]
+        if perturb is not None:
+            with autocast(recipe.precision, device):
+                images = perturb(images, targets, epoch, indices)
+        yield images, targets
+
+
+def _estimate_statistics(
+    network: Network,
+    loader: Loader,
+    recipe: Recipe,
+    seed: int,
+    input_size: int,
+    perturb: Perturb | None,
+    team: Team,
+) -> None:
+    """BatchNorm's running statistics anew, for averaged weights: the mean over groups of training images, perturbed.
+
+    The images are those with which one more epoch would begin. The attack computes with the statistics of the weights
+    that were averaged.
+    """
+    statistics, device, epoch = RunningStatistics(network), loader.labels.device, recipe.epochs
+    plan = steps(randomness.order(seed, epoch, len(loader.labels)), recipe)
+    groups = _flat(plan)
+    size = recipe.batchnorm_group or recipe.batch_size
+    groups = [group for group in groups if len(group) == size][: math.ceil(recipe.average_images / size)] or groups
+    mine = groups[team.rank :: team.size]
+    parts = _parts(mine, loader.batches(epoch, mine, input_size), loader.labels, epoch, perturb, recipe, device)
+    random = has_random_layers(network)
+    with statistics.of_step() as sums:
+        for number, (images, _) in enumerate(parts):
+            if random:
+                torch.manual_seed(randomness.key(seed, randomness.LAYERS, -1, number * team.size + team.rank))
+            with torch.no_grad(), autocast(recipe.precision, device):
+                network(images)
+            statistics.of_group()
+        team.add(sums)
+    statistics.replace(len(groups))
+
+
+def _check_groups(recipe: Recipe, n: int, team: Team) -> None:
+    size = min(n, recipe.batch_size)
+    groups = math.ceil(size / (recipe.batchnorm_group or size))
+    if team.size > groups:
+        raise TrainingError(
+            f"{team.size} processes for batches of {groups} BatchNorm group{'s' * (groups > 1)}: set "
+            f"training.batchnorm_group to {max(2, size // team.size)} or less, or ask for {groups} GPU at most"
         )
 
 
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _flat(plan: Sequence[Sequence[Any]]) -> list[Any]:
+    return [group for groups in plan for group in groups]

@@ -12,6 +12,7 @@ from typing import Any
 
 from robust_transfer import experiment_file
 from robust_transfer.configuration.load import ConfigurationError, load
+from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.grid import Grid, plan
 from robust_transfer.sanity import eps_flags
@@ -28,6 +29,7 @@ def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, An
     """
     files = [default, *(Path(file) for file in overlays if Path(file) != default)]
     wiring = Wiring(plan(load(files, options)))
+    os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
     for line in [*wiring.eps_notices(), *wiring.kept_notices()] if main else ():
         print(line, file=sys.stderr)
     return wiring

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from robust_transfer.configuration.base import Model
 
@@ -15,14 +16,25 @@ VARIABLE = "ROBUST_TRANSFER_RUNNING"
 class Running(Model):
     """How jobs run. None of it is in any hash."""
 
-    save_seconds: PositiveInt = 600
-    """Seconds between two saved states of a training; also the most that a kill without warning costs."""
+    save_seconds: NonNegativeFloat = 60.0
+    """Seconds between two saved states of a training, and so the most that a kill without warning costs. A state that \
+takes long to write is saved less often, so that at most a twentieth of the time goes into it."""
+    other_code: bool = False
+    """Go on with a training whose state other code saved; its card will say so."""
+    stop_before: datetime | None = None
+    """Time at which trainings save and leave, such as 2030-01-31T08:00. Default under SLURM: shortly before the job's \
+end."""
     workers: NonNegativeInt | None = None
     """Processes that decode training images. Default: as many as the job has threads."""
     resident_mb: PositiveInt = 4096
     """Training images up to this size, as pixels, are kept in memory; larger sets are read as they are needed."""
     compile: bool = False
     """Compile networks with torch.compile before training."""
+
+    @property
+    def deadline(self) -> float | None:
+        """`stop_before` in seconds since 1970."""
+        return self.stop_before.timestamp() if self.stop_before else None
 
 
 def running() -> Running:

@@ -43,6 +43,13 @@ class Folded(nn.Module):
         return logits
 
 
+class _Tracer(fx.Tracer):
+    """Takes this package's convolutions for what they are, as it does torch's."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
+
+
 def _fold(body: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]]]:
     """A copy of the body's graph without the BatchNorms that follow a convolution, and those pairs.
 
@@ -50,7 +57,7 @@ def _fold(body: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Conv2d, 
     """
     training = [module for module in body.modules() if module.training]
     body.eval()  # the graph keeps the branches of the mode it is traced in
-    graph = fx.Tracer().trace(body)
+    graph = _Tracer().trace(body)
     for module in training:
         module.training = True
     modules = dict(body.named_modules())

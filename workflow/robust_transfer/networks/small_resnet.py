@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Subsampling(nn.Conv2d):
+    """A strided 1×1 convolution that takes its pixels first: the same numbers, and a gradient that is safe.
+
+    oneDNN's gradient with respect to the weights of a strided 1×1 convolution in float32 writes outside its memory
+    where a channels-last input has fewer channels than a vector register holds (uxlfoundation/oneDNN issue 6035, torch
+    2.15): widths below 16 died of it with two threads and batches of odd size.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations [N, C_in, H, W] to [N, C, H/stride, W/stride]."""
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight, self.bias)
 
 
 class BasicBlock(nn.Module):
@@ -20,7 +35,7 @@ class BasicBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or channels_in != channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+                Subsampling(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,73 @@
+"""Start the processes of a team (see `distributed`), pass signals on to them, and end with them. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+PATIENCE = 30.0
+"""Seconds that processes get to save and leave once one of them has."""
+COMMAND = [sys.executable, "-m", "robust_transfer"]
+LAUNCHED = "ROBUST_TRANSFER_LAUNCHED"
+"""Environment variable of processes that `launch` has started, which end when it is killed."""
+
+
+def leads() -> bool:
+    """Is this process the first of its team, or alone? Says what the environment says."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run this program in so many processes that form a team; returns the exit code of the first to fail, else 0.
+
+    Signals to save, stop or end are passed on to all of them. When one fails, the others get PATIENCE seconds to end.
+    """
+    environment = os.environ | {
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        LAUNCHED: "1",
+    }
+    environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    command = [*COMMAND, *arguments]
+    started = [
+        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(processes)
+    ]
+
+    def pass_on(number: int, frame: Any) -> None:
+        for process in started:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    try:
+        return _waited(started)
+    finally:
+        for process in started:
+            process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _waited(started: Sequence[subprocess.Popen[bytes]]) -> int:
+    failed, deadline = 0, float("inf")
+    while any(process.poll() is None for process in started) and time.monotonic() < deadline:
+        codes = [process.returncode for process in started if process.returncode]
+        if codes and not failed:
+            failed, deadline = codes[0], time.monotonic() + PATIENCE
+        time.sleep(0.05)
+    codes = [process.returncode for process in started if process.returncode]
+    found = failed or next(iter(codes), 0)
+    return 128 - found if found < 0 else found
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
