@@ -56,7 +56,7 @@ class Row:
     """Deviations from the protocol, as JSON with sorted keys."""
     images_per_class: int | None
     attack: str | None
-    """JSON of norm, eps, steps and restarts; None for clean images."""
+    """JSON of norm, eps, steps and restarts, and of `kind` where it is not PGD; None for clean images."""
     split: str
     """`test` or `validation`."""
     selection: str | None
