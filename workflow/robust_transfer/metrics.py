@@ -71,7 +71,8 @@ def measurements(
     """The rows of `metrics.json` for one set of predictions: top-1 and mean per-class accuracy with their intervals.
 
     `split` is `test` or `validation`; `selection` says where hyperparameters were chosen (None: nothing was), `attack`
-    is {norm, eps, steps, restarts}, with a `kind` if it is not PGD, or None. Values are percents, unrounded. Raises ValueError as `mean_per_class` does.
+    is {norm, eps, steps, restarts}, with a `kind` if it is not PGD, or None. Values are percents, unrounded. Raises
+    ValueError as `mean_per_class` does.
     """
     intervals = bootstrap(labels, predictions, n_classes)
     values = {"top1": top1(labels, predictions), "mean_per_class": mean_per_class(labels, predictions, n_classes)}
