@@ -2,6 +2,12 @@
 
 What a batch is depends on seed, epoch and the numbers of its images alone: not on workers, on where an epoch starts, or
 on whether images are in memory. Workers decode to uint8; everything batched happens on the device.
+
+An image costs a worker 2.9 ms of processor time as `resized-crop-flip` at 224 px from JPEGs of 500 × 375 px and 97 kB
+(n = 1,792), .24 ms at 64 px from JPEGs of 64 px and 2 kB (n = 8,704): 340 and 4,100 images a second and core, if
+nothing holds it up (AMD EPYC, Zen 4; the machine was busy otherwise). Anonymous memory grows by 16 bytes an image in a
+worker, shared where it was forked, and by 24 in the process that starts them: labels, indices, labels on the device.
+What is read from a record batch first takes 17 ms more (64 MB at 3.9 GB/s, in memory), once for all workers.
 """
 
 from __future__ import annotations
