@@ -3,7 +3,7 @@
 Its own `_model_loop` does the work: attack by `AttackerModel`, logits, accuracies, backward, SGD. What it is given here
 is a network of ours and images in memory. Two things stand in its way where there is no GPU or no apex, and are dealt
 with from outside: on a CPU, tensors' and modules' `cuda()` return what they are called on; and mixed precision, which
-it leaves to NVIDIA's apex (CUDA alone, on no package index), is not offered. `by_hand` wraps the loop in torch's own
+it leaves to NVIDIA's apex (CUDA alone), is not offered. `by_hand` wraps the loop in torch's own
 autocast, which the library does not do.
 """
 
