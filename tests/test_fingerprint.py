@@ -22,7 +22,7 @@ MODULES = {
     "pretraining": """
         attacks augmentation averaging batchnorm datasets.arrow datasets.resident devices distributed inference loading
         networks.backbones networks.build networks.folding networks.names networks.small_resnet pretraining progress
-        randomness sanity schedules sgd training
+        randomness sanity schedules sgd sources streaming training
     """,
     "evaluation": """
         attacks augmentation datasets.arrow datasets.resident devices evaluation inference metrics
@@ -38,7 +38,7 @@ MODULES = {
     "finetuning": """
         attacks augmentation averaging batchnorm datasets.arrow datasets.resident datasets.splits devices distributed
         finetuning inference loading metrics networks.backbones networks.build networks.folding networks.names
-        networks.small_resnet progress randomness schedules sgd training
+        networks.small_resnet progress randomness schedules sgd sources streaming training
     """,
     "results": """
         results sanity seeds selection table training_records training_table

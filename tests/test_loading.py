@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from contextlib import closing, contextmanager
 from itertools import accumulate
@@ -16,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 from prepared_datasets import encoded, new_entry, pixels, written
-from robust_transfer import loading, randomness
+from robust_transfer import randomness, streaming
 from robust_transfer.augmentation import CROP_NUMBERS, random_crop
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Recipe
@@ -107,7 +108,7 @@ class TestBits:
 
     @pytest.mark.parametrize("kind", ["crop-flip", "resized-crop-flip"])
     def test_the_number_of_workers_does_not_matter(self, jpegs, kind, monkeypatch):
-        monkeypatch.setattr(loading, "CHUNK", 16)  # so that workers share every batch
+        monkeypatch.setattr(streaming, "CHUNK", 16)  # so that workers share every batch
         with opened(whole(jpegs), kind) as loader:
             expected = everything(loader)
         for workers in (1, 2, 3):
@@ -117,7 +118,7 @@ class TestBits:
     def test_spawned_workers_give_the_same(self, jpegs, monkeypatch):
         with opened(whole(jpegs)) as loader:
             expected = everything(loader)
-        monkeypatch.setattr(loading, "_start_method", lambda: "spawn")
+        monkeypatch.setattr(streaming, "_start_method", lambda: "spawn")
         parts = whole(jpegs)
         with opened(parts, workers=1) as loader:
             assert equal(everything(loader), expected)
@@ -239,13 +240,7 @@ def stored(root, n):
 
 def measured(entry, n, workers=2):
     """What a fresh process and its workers hold, beside code, after sixteen batches from all over the dataset."""
-    code = f"""if True:
-        import json, multiprocessing, os, torch
-        import numpy as np
-        from robust_transfer.loading import *
-        from robust_transfer.datasets.arrow import open_split
-        from robust_transfer.store import open_entry
-        from pathlib import Path
+    code = f"""
 
         def anonymous(pid):
             status = dict(line.split(":", 1) for line in Path(f"/proc/{{pid}}/status").read_text().splitlines())
@@ -267,13 +262,27 @@ def measured(entry, n, workers=2):
         print(json.dumps({{"anonymous": found, "record_batches": len(split.verified)}}))
         loader.close()
     """
-    return json.loads(python(code, check=True).communicate()[0])
+    return json.loads(python(code).communicate()[0])
 
 
-def python(code, *, check=False):
+PROLOGUE = """
+import json, multiprocessing, os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.training import Recipe
+from robust_transfer.datasets.arrow import open_split
+from robust_transfer.loading import Part, open_loader
+from robust_transfer.store import open_entry
+"""
+
+
+def python(code):
     """A process that runs code with the package on its path."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", PROLOGUE + textwrap.dedent(code)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 class TestFaults:
@@ -358,13 +367,7 @@ class TestFaults:
     @pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
     def test_workers_end_with_their_parent(self, jpegs, end):
         """Which has not closed the loader."""
-        code = f"""if True:
-            import multiprocessing, os, signal, sys, torch
-            import numpy as np
-            from robust_transfer.loading import *
-            from robust_transfer.datasets.arrow import open_split
-            from robust_transfer.store import open_entry
-            from pathlib import Path
+        code = f"""
             split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
             loader = open_loader(
                 [Part(split, np.arange({N}))], Recipe(augmentation="resized-crop-flip"), input_size=32,
@@ -396,13 +399,7 @@ def alive(pid):
 
 def test_imports_neither_torchs_compiler_nor_torchvision(jpegs):
     """They cost more CPU time than a short job's own work."""
-    code = f"""if True:
-        import sys, torch
-        import numpy as np
-        from robust_transfer.loading import *
-        from robust_transfer.datasets.arrow import open_split
-        from robust_transfer.store import open_entry
-        from pathlib import Path
+    code = f"""
         split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
         for kind in ("flip", "resized-crop-flip"):
             recipe = Recipe(augmentation=kind, colour_jitter=0.1, lighting=0.1)
