@@ -103,6 +103,22 @@ def test_torchvisions_networks_train_too(source, architecture):
     assert load_backbone(entry)(torch.rand(2, 3, 32, 32)).shape == (2, CLASSES)
 
 
+def test_a_job_imports_neither_torchs_compiler_nor_torchvision(source):
+    """They cost more CPU time than a short job's own work."""
+    training = {"augmentation": "square-resized-crop-flip", "colour_jitter": 0.1}
+    entry = new_entry(source.path.parents[2], "pretraining", settings(eps="0.5", training=training), source=source)
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        from robust_transfer import finetuning, pretraining
+        from robust_transfer.store import open_entry
+        pretraining.run(open_entry(Path({str(entry.path)!r})), threads=1, device="cpu")
+        print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=WORKFLOW, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
 def test_a_failed_training_leaves_the_entry_unmade(source):
     entry = new_entry(source.path.parents[2], "pretraining", settings(training={"learning_rate": 1e30}), source=source)
     with pytest.raises(RuntimeError, match="the loss is"):

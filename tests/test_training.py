@@ -1,9 +1,6 @@
 """The training loop: the same bits from the same seed, and every piece of it against its definition."""
 
 import logging
-import os
-import subprocess
-import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from prepared_datasets import written
-from robust_transfer import progress, randomness, training
+from robust_transfer import progress, randomness
 from robust_transfer.attacks import L2, Linf, pgd
 from robust_transfer.augmentation import Augmenter
 from robust_transfer.configuration.running import Running
@@ -201,11 +198,11 @@ class TestFit:
         settings = recipe()
         network = build("resnet8_w4", CLASSES, seed=0)
         perturb = Adversary(network, L2(0.3), Attack(steps=2, random_start=True), 0, SIDE)
-        with closing(loader_of(*squares(4000), settings, workers=workers, resident_mb=1)) as loader:
+        with closing(loader_of(*squares(1500), settings, workers=workers, resident_mb=1)) as loader:
             assert type(loader).__name__ == "Streaming"
             few = settings.model_copy(update={"epochs": 1, "batch_size": 500})
             fit(network, loader, few, input_size=SIDE, seed=0, perturb=perturb)
-        expected, _ = trained(few, threat=L2(0.3), images=squares(4000))
+        expected, _ = trained(few, threat=L2(0.3), images=squares(1500))
         assert same(network, expected)
 
     def test_layers_that_draw_random_numbers_draw_the_same_again(self):
@@ -235,23 +232,22 @@ class TestFit:
         assert [epoch.side for epoch in epochs] == [8, 12, 16, 16]
         for epoch, side, size in seen:
             assert side == epochs[epoch].side
-            assert size == pytest.approx(0.8 * side / SIDE, rel=1e-4)
+            assert 0.8 * 0.8 < size * SIDE / side < 1.0001 * 0.8  # less where pixels were clamped
 
     def test_an_average_is_another_network_with_statistics_of_its_own(self):
         """Averaged slowly over a short training it is nearly the first steps' network; over none, the last step's."""
-        last, _ = trained(recipe(epochs=4, learning_rate=0.2))
-        average, epochs = trained(
-            recipe(epochs=4, learning_rate=0.2, average_decay=0.9, average_images=30), check=Check()
-        )
-        barely, _ = trained(recipe(epochs=4, learning_rate=0.2, average_decay=1e-9, average_images=30))
+        same_images = {"epochs": 4, "learning_rate": 0.2, "augmentation": "none", "average_images": 40}
+        last, _ = trained(recipe(**same_images), images=squares(40))
+        average, epochs = trained(recipe(**same_images, average_decay=0.9), images=squares(40), check=Check())
+        barely, _ = trained(recipe(**same_images, average_decay=1e-9), images=squares(40))
         weights = [network.body.stem[0].weight for network in (last, average, barely)]
         torch.testing.assert_close(weights[2], weights[0])
         assert (weights[1] - weights[0]).abs().max() > 1e-3
         statistics = [network.body.stem[1].running_mean for network in (last, average, barely)]
         assert (statistics[2] - statistics[0]).abs().max() > 1e-4  # means over images, not over the last steps
-        pixels, _ = squares()
+        pixels, _ = squares(40)
         mean = average.body.stem[0](average.normalise(augmented(pixels))).mean((0, 2, 3))
-        torch.testing.assert_close(statistics[1], mean, rtol=0.1, atol=0.05)
+        torch.testing.assert_close(statistics[1], mean, rtol=1e-3, atol=1e-3)
         assert epochs[-1].clean_accuracy is not None
 
     def test_checks_look_and_change_nothing(self):
@@ -263,24 +259,6 @@ class TestFit:
         plain = trained(recipe(epochs=1), check=Check())[1]
         assert plain[0].clean_accuracy is not None
         assert plain[0].robust_accuracy is None
-
-    def test_a_job_imports_neither_torchs_compiler_nor_torchvision(self):
-        """They cost more CPU time than a short fine-tuning job's own work."""
-        code = """if True:
-            import sys, torch
-            from test_training import Adversary, Attack, L2, Recipe, build, fit, loader_of
-            network = build("resnet8_w4", 2)
-            pixels = torch.zeros(4, 16, 16, 3, dtype=torch.uint8)
-            recipe = Recipe(epochs=1, batch_size=2, precision="bf16", augmentation="square-resized-crop-flip")
-            adversary = Adversary(network, L2(0.1), Attack(random_start=True), 0, 8)
-            loader = loader_of(pixels, torch.arange(4) % 2, recipe, input_size=8)
-            fit(network, loader, recipe, input_size=8, seed=0, perturb=adversary)
-            print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
-        """
-        paths = [str(Path(training.__file__).parents[1]), str(Path(__file__).parent)]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == ""
 
 
 class TestSgd:

@@ -106,7 +106,10 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
-FIGURES = ("headline", "fixed_feature", "full_network", "source_accuracy", "fixed_robustness", "width", "granularity")
+FIGURES = (
+    *("headline", "fixed_feature", "full_network", "source_accuracy", "fixed_robustness", "width", "granularity"),
+    "training",
+)
 
 
 def extend(path: Path) -> None:
@@ -122,6 +125,12 @@ def test_everything_is_there(finished: Checkout) -> None:
     for figure in FIGURES:
         for suffix in ("png", "pdf", "svg", "csv"):
             assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 0
+    for text in ("headline.md", "fixed_robustness.md"):
+        assert (results / "figures" / text).stat().st_size > 0
+    assert (results / "flags.csv").read_text().startswith("entry,stage,flag,message\n")
+    training = pq.read_table(results / "training.parquet").to_pandas()
+    assert sorted(training["eps"]) == ["0", "0.5"]
+    assert training["clean_accuracy"].between(0, 100).all()
     table = pq.read_table(results / "results.parquet").to_pandas()
     assert set(table["mode"]) == {"source", "fixed-feature", "full-network"}
     assert set(table["eps"]) >= {"0", "0.5", "best-robust"}
