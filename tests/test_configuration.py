@@ -41,7 +41,7 @@ MISTAKES = [
     ({"pretraining": {"training": {"momentum": 1.0}}}, ["pretraining.training.momentum = 1.0", "less than 1"]),
     ({"pretraining": {"training": {"schedule": "onecycle"}}}, ["schedule = onecycle", "did you mean one-cycle?"]),
     ({"pretraining": {"training": {"augmentation": "crop"}}}, ["augmentation = crop", "crop-flip"]),
-    ({"pretraining": {"training": {"precision": "fp16"}}}, ["precision = fp16", "fp32 or bf16"]),
+    ({"pretraining": {"training": {"precision": "fp16"}}}, ["precision = fp16", "fp32, tf32 or bf16"]),
     ({"pretraining": {"training": {"nesterov": True, "momentum": 0}}}, ["pretraining.training", "momentum above 0"]),
     ({"pretraining": {"training": {"batchnorm_group": 100}}}, ["batchnorm_group 100 does not divide batch_size 32"]),
     ({"pretraining": {"training": {"batchnorm_group": 1}}}, ["batchnorm_group = 1", "greater than or equal to 2"]),

@@ -1,9 +1,12 @@
 """The workflow itself: a tiny experiment from nothing to figures, and what Snakemake then wants to run again."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -64,7 +67,7 @@ class Checkout:
         """A variation of the tiny experiment, written beside it."""
         configuration = yaml.safe_load(TINY)
         for key, value in changes.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and key in configuration:
                 configuration[key].update(value)
             else:
                 configuration[key] = value
@@ -279,7 +282,7 @@ def html(finished: Checkout) -> Path:
 def test_the_report_is_one_file_with_every_figure(html: Path) -> None:
     text = html.read_text()
     assert "Read this first" in text
-    for figure in ("headline", "fixed_feature", "full_network", "source_accuracy", "width", "granularity"):
+    for figure in FIGURES:
         assert f"{figure}.png" in text
 
 
@@ -303,6 +306,23 @@ def test_a_browser_shows_the_report(html: Path, tmp_path: Path) -> None:
     assert page.returncode == 0, page.stderr[-1000:]
     assert "Fixed-feature" in page.stdout
     assert "Figures and tables" in page.stdout
+
+
+def test_a_killed_training_goes_on_when_it_is_tried_again(checkout: Checkout) -> None:
+    over = checkout.overlay(
+        "long.yaml", pretraining={"training": {"epochs": 6, "batch_size": 8}}, running={"save_seconds": 0}
+    )
+    options = ["--cores", "1", "--retries", "1", "--until", "pretraining", "--configfile", over]
+    command = [sys.executable, "-m", "snakemake", *options]
+    run = subprocess.Popen(command, cwd=checkout.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline, store = time.monotonic() + 100, checkout.folder / "store" / "pretraining"
+    while not (states := list(store.glob("*/.state/step-000000002*"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    entry = states[0].parents[1]
+    os.kill(int((entry / ".lock").read_text().split()[1]), signal.SIGKILL)
+    said, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, said[-3000:]
+    assert "going on at step 2" in (entry / "pretraining.log").read_text()
 
 
 def test_every_stage_has_rule_module_command_and_folder(finished: Checkout) -> None:

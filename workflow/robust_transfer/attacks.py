@@ -94,7 +94,8 @@ def pgd(
     eval mode, as in the library the paper used (MadryLab robustness, `attacker.py`), then set back to the mode it was
     in. Steps follow each image's own gradient (normalised for L2, its sign for Linf), are projected on the ball and
     clamped to [0, 1]. With `attack.use_best` the iterate of highest loss counts for each image, the start included;
-    of several restarts, the one of highest loss. Runs under the caller's autocast. `starts` is needed for
+    of several restarts, the one of highest loss; the first of several starts at the image, which is a better place than
+    most of the ball. Runs under the caller's autocast. `starts` is needed for
     `attack.random_start`, else ValueError. An eps of 0 returns `images`.
     """
     if threat.eps == 0:
@@ -107,7 +108,7 @@ def pgd(
     with attacked(network):
         for restart in range(attack.restarts):
             found = images
-            if attack.random_start and starts is not None:
+            if attack.random_start and starts is not None and not (restart == 0 and attack.restarts > 1):
                 found = (images + threat.random_start(starts.keys(restart), images)).clamp_(0, 1)
             for _ in range(attack.steps):
                 loss, gradient = _loss_and_gradient(network, found, labels)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import sys
 
 import torch
 
+from robust_transfer.configuration.running import running
 from robust_transfer.configuration.training import Precision
 
 _MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
@@ -19,7 +21,11 @@ def prepare(device: str, threads: int) -> torch.device:
     torch.set_num_threads(threads)
     _keep_freed_memory()
     if device == "cuda":
-        torch.backends.cudnn.benchmark = True
+        deterministic = running().deterministic
+        torch.backends.cudnn.benchmark = not deterministic
+        if deterministic:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+            torch.use_deterministic_algorithms(True)
     return torch.device(device)
 
 
@@ -30,6 +36,8 @@ def device_name(device: str) -> str:
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context in which a network computes at that precision."""
+    if device.type == "cuda":  # torch's own default is tf32 in convolutions, whatever was asked for
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 

@@ -143,8 +143,9 @@ class Progress:
         memory: float,
         clean: float | None,
         robust: float | None,
+        loader_rate: float | None = None,
     ) -> None:
-        """Close the epoch: loss and right are sums over it, the rest as in Epoch."""
+        """Close the epoch: loss and right are sums over it, the rest as in Epoch; `loader_rate` as in `cost`."""
         checked = "".join(
             f"  {name} {value:.1f} %" for name, value in (("clean", clean), ("robust", robust)) if value is not None
         )
@@ -163,6 +164,13 @@ class Progress:
             peak_memory_mb=memory,
         )
         self.rows.append(row)
+        if self._speaks and loader_rate:
+            network_rate = row.images / max(row.seconds - row.waited, 1e-9)
+            slower = "loader" if loader_rate < network_rate else "network"
+            log.info(
+                "the loader reads %.0f images/s, the network takes %.0f: the %s is the bottleneck",
+                *(loader_rate, network_rate, slower),
+            )
 
 
 def _span(seconds: float) -> str:

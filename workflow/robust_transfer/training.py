@@ -131,7 +131,7 @@ def fit(
         clean, robust = checked() if checked and due else (None, None)
         progress.end_epoch(
             loss, float(training.right), side=side, rate=rate, waited=loader.waited,
-            memory=peak_memory_mb(device), clean=clean, robust=robust,
+            memory=peak_memory_mb(device), clean=clean, robust=robust, loader_rate=loader.rate(),
         )  # fmt: skip
         training.start_epoch()
     return progress.rows

@@ -28,8 +28,9 @@ end."""
     """Processes that decode training images. Default: as many as the job has threads."""
     resident_mb: PositiveInt = 4096
     """Training images up to this size, as pixels, are kept in memory; larger sets are read as they are needed."""
-    compile: bool = False
-    """Compile networks with torch.compile before training."""
+    deterministic: bool = False
+    """Let GPUs use deterministic algorithms alone, so that a training that was interrupted ends with the same bits as \
+one that was not; CPUs always do."""
 
     @property
     def deadline(self) -> float | None:

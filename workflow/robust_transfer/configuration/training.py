@@ -35,7 +35,7 @@ Architecture = Annotated[
     ),
 ]
 Norm = Literal["l2", "linf"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 Augmentation = Literal["none", "flip", "crop-flip", "square-resized-crop-flip", "resized-crop-flip"]
 InputSize = Annotated[int, Field(ge=16, le=1024)]
 
@@ -50,7 +50,8 @@ class Attack(Model):
     random_start: bool = False
     """Start at a random point of the ball, not at the image."""
     restarts: PositiveInt = 1
-    """Independent starts, of which the worst perturbation of each image is kept; above 1 needs `random_start`."""
+    """Starts, of which the worst perturbation of each image is kept. Above 1 needs `random_start`; the first is at the \
+image."""
     use_best: bool = True
     """Keep the iterate with the highest loss of each image, not the last."""
 
@@ -104,7 +105,8 @@ from memory."""
     average_images: PositiveInt = 8192
     """Training images, perturbed, on which an average's BatchNorm statistics are estimated."""
     precision: Precision = Field(default="fp32", json_schema_extra=ALWAYS)
-    """`bf16` runs convolutions and matrix products in bfloat16 under autocast; weights stay in float32."""
+    """`bf16` runs convolutions and matrix products in bfloat16 under autocast; weights stay in float32. `tf32` lets \
+NVIDIA GPUs round their factors to 10 bits; elsewhere it is fp32."""
     batchnorm_group: Annotated[int, Field(ge=2)] | None = Field(default=None, json_schema_extra=ALWAYS)
     """Images over which BatchNorm takes its statistics. Default: the whole batch."""
 
