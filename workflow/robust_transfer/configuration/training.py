@@ -50,8 +50,8 @@ class Attack(Model):
     random_start: bool = False
     """Start at a random point of the ball, not at the image."""
     restarts: PositiveInt = 1
-    """Starts, of which the worst perturbation of each image is kept. Above 1 needs `random_start`; the first is at the \
-image."""
+    """Starts, of which the worst perturbation of each image is kept. Above 1 needs `random_start`, and the first is \
+the image."""
     use_best: bool = True
     """Keep the iterate with the highest loss of each image, not the last."""
 
