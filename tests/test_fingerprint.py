@@ -20,13 +20,14 @@ MODULES = {
         datasets.arrow datasets.images datasets.resident datasets.storing granularity
     """,
     "pretraining": """
-        attacks augmentation averaging batchnorm datasets.arrow datasets.resident devices distributed inference loading
-        networks.backbones networks.build networks.folding networks.names networks.small_resnet pretraining progress
-        randomness sanity schedules sgd sources streaming training
+        attacks augmentation averaging batchnorm datasets.arrow datasets.resident devices distributed inference
+        loading networks.backbones networks.build networks.folding networks.image_gradient networks.names
+        networks.small_resnet pretraining progress randomness sanity schedules sgd sources streaming training
     """,
     "evaluation": """
         attacks augmentation datasets.arrow datasets.resident devices evaluation inference metrics
-        networks.backbones networks.build networks.folding networks.names networks.small_resnet randomness
+        networks.backbones networks.build networks.folding networks.image_gradient networks.names
+        networks.small_resnet randomness
     """,
     "features": """
         datasets.arrow datasets.resident devices feature_store features networks.backbones networks.build
@@ -36,9 +37,10 @@ MODULES = {
         datasets.splits feature_store lbfgs logistic_regression metrics probing
     """,
     "finetuning": """
-        attacks augmentation averaging batchnorm datasets.arrow datasets.resident datasets.splits devices distributed
-        finetuning inference loading metrics networks.backbones networks.build networks.folding networks.names
-        networks.small_resnet progress randomness schedules sgd sources streaming training
+        attacks augmentation averaging batchnorm datasets.arrow datasets.resident datasets.splits devices
+        distributed finetuning inference loading metrics networks.backbones networks.build networks.folding
+        networks.image_gradient networks.names networks.small_resnet progress randomness schedules sgd sources
+        streaming training
     """,
     "results": """
         results sanity seeds selection table training_records training_table

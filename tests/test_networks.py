@@ -13,6 +13,7 @@ from robust_transfer.networks import backbones
 from robust_transfer.networks.backbones import load_backbone, save_weights
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build
 from robust_transfer.networks.folding import Folded
+from robust_transfer.networks.image_gradient import FirstConvolution, serves
 from robust_transfer.networks.names import CATALOGUE, check_architecture
 from robust_transfer.store import StoreError, sha256, write_json
 from torch import nn
@@ -218,6 +219,45 @@ class TestFolded:
         x = images(1)
         with torch.no_grad():
             assert torch.equal(Folded(network).eval()(x), network(x))
+
+
+class TestImageGradient:
+    @pytest.mark.parametrize(
+        ("kernel", "stride", "padding", "side"),
+        [
+            (3, 1, 1, 9),
+            (7, 2, 3, 14),
+            (3, 2, 1, 8),
+            (4, 4, 0, 16),
+            (5, 1, 0, 9),
+            (1, 2, 0, 8),
+            (3, 3, 1, 12),
+            (11, 4, 2, 32),
+        ],
+    )
+    def test_is_the_convolutions(self, kernel, stride, padding, side):
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(3, 5, kernel, stride, padding).double()
+        assert serves(convolution)
+        first = FirstConvolution(convolution)
+        with torch.no_grad():
+            convolution.weight.mul_(2)
+        first.refresh()
+        for width in (side, side + stride, side + 1):  # the last is not a multiple of the stride
+            x = torch.rand(2, 3, side, width, dtype=torch.float64, requires_grad=True)
+            y = convolution(x)
+            given = torch.rand_like(y)
+            expected, found = (torch.autograd.grad(f(x), x, given)[0] for f in (convolution, first))
+            torch.testing.assert_close(first(x), y)
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+    def test_serves_the_first_convolution_alone_and_only_where_it_can(self):
+        assert sum(isinstance(module, FirstConvolution) for module in Folded(build("resnet18", 5)).modules()) == 1
+        assert not serves(nn.Conv2d(16, 16, 3))
+        assert not serves(nn.Conv2d(3, 16, 3, dilation=2))
+        assert not serves(nn.Conv2d(3, 16, 3, padding="same"))
+        assert not serves(nn.Conv2d(3, 3, 3, groups=3))
+        assert not serves(nn.Conv2d(3, 16, (3, 5)))
 
 
 @pytest.fixture

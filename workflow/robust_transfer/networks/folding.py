@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robust_transfer.networks.build import Network
+from robust_transfer.networks.image_gradient import FirstConvolution, serves
 
 
 class Folded(nn.Module):
@@ -24,6 +25,7 @@ class Folded(nn.Module):
         super().__init__()
         self.normalise, self.head = network.normalise, network.head
         self.body, self._pairs = _fold(network.body)
+        self._first = _replace_first(self.body)
         self.refresh()
 
     @torch.no_grad()
@@ -36,6 +38,8 @@ class Folded(nn.Module):
             if convolution.bias is not None:
                 mean = mean - convolution.bias
             _given(folded.bias).copy_(norm.bias - mean * scale)
+        if self._first:
+            self._first.refresh()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]."""
@@ -85,6 +89,18 @@ def _fold(body: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Conv2d, 
     for target, folded in replaced.items():
         copy.set_submodule(target, folded)
     return copy, pairs
+
+
+def _replace_first(body: nn.Module) -> FirstConvolution | None:
+    """Let the convolution that takes the images compute their gradient its own way, if it can."""
+    assert isinstance(body.graph, fx.Graph)
+    images = next(iter(body.graph.nodes))
+    readers = list(images.users)
+    first = body.get_submodule(readers[0].target) if [node.op for node in readers] == ["call_module"] else None
+    if not isinstance(first, nn.Conv2d) or not serves(first):
+        return None
+    body.set_submodule(readers[0].target, replaced := FirstConvolution(first))
+    return replaced
 
 
 def _with_bias(convolution: nn.Conv2d) -> nn.Conv2d:
