@@ -111,11 +111,8 @@ class States:
         try:
             self._folder.mkdir(exist_ok=True)
             write_bytes(path, content)
-        except OSError as error:
-            log.error(
-                "%s: could not save the state of step %d (%s); training goes on, and the last good state stays",
-                *(self._folder, step, error.strerror or error),
-            )
+        except (StoreError, OSError) as error:
+            log.error("state not saved, training goes on, and the last good state stays: %s", error)
             self._next = time.monotonic() + self._every
             return False
         for _, old in sorted(self._found())[:-KEPT]:

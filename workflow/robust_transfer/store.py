@@ -181,12 +181,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one piece: a reader sees the old one or the new one. A failed write leaves nothing behind."""
+    """Write a file in one piece: a reader sees the old one or the new one.
+
+    A write that fails leaves nothing behind; raises StoreError, with the space that is free, where the disk refuses it.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_bytes(content)
         _flush(draft)
         draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise StoreError(
+            f"{path}: {len(content):,} bytes could not be written ({error.strerror}; {free:,} bytes are free)"
+        ) from error
     except BaseException:
         draft.unlink(missing_ok=True)
         raise

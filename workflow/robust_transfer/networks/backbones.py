@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_transfer.networks.build import Network, build
-from robust_transfer.store import Entry, StoreError
+from robust_transfer.store import Entry, StoreError, write_bytes
 
 WEIGHTS = "weights.safetensors"
 _KEY = "backbone"  # one key: with several, safetensors writes them in an order that changes from run to run
@@ -21,10 +21,10 @@ def save_weights(path: Path, network: Network, facts: dict[str, Any]) -> None:
 
     `facts` has at least architecture, classes (names, in the order of the outputs) and input_size.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, path, metadata={_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)})
+    write_bytes(path, save(state, {_KEY: json.dumps(facts, sort_keys=True, ensure_ascii=False)}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
