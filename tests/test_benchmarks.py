@@ -71,6 +71,7 @@ def test_attacks_prints_ratios():
     assert "ours, bf16 / torchattacks, fp32" in said
 
 
+@pytest.mark.faults  # for its length
 def test_cifar_trains_both_sides_to_an_accuracy(tmp_path):
     images = [encoded(np.full((32, 32, 3), 60 + 130 * (i % 2), np.uint8)) for i in range(64)]
     for split in ("train", "test"):

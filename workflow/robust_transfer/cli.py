@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from robust_transfer import __version__
 from robust_transfer.configuration.running import VARIABLE, Running, running
 from robust_transfer.interruption import EXIT_CODE, Interrupted
+from robust_transfer.launch import launch, leads
 from robust_transfer.stages import STAGES
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         _add_interruption(command)
     if stage in TEAMS:
         command.add_argument(
-            "--processes", type=_positive, default=1, help="processes that share the training, a GPU each (default: 1)"
+            "--processes", type=int, default=1, help="processes that share the training, a GPU each (default: 1)"
         )
     command.set_defaults(run=_run_stage, stage=stage, processes=1, stop_before=None, other_code=False)
 
@@ -228,7 +229,8 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=handlers)
+    # Of several processes on one training the first speaks.
+    logging.basicConfig(level=logging.INFO if leads() else logging.WARNING, handlers=handlers)
 
 
 def _run_stage(args: argparse.Namespace) -> int:
@@ -245,8 +247,6 @@ def _run_stage(args: argparse.Namespace) -> int:
     settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
     os.environ[VARIABLE] = settings.model_dump_json()
     if args.processes > 1 and "WORLD_SIZE" not in os.environ:
-        from robust_transfer.launch import launch
-
         return launch(args.processes, args.given)
     importlib.import_module(STAGES[args.stage].module).run(entry, threads=args.threads, device=_device(args.device))
     return 0

@@ -73,7 +73,10 @@ def joined(device: str) -> Iterator[Team]:
     if LAUNCHED in os.environ:
         _die_with_parent()
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        place, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if place >= visible:
+            raise RuntimeError(f"{size} processes, and {visible} GPUs are visible: one each is needed; ask for fewer")
+        torch.cuda.set_device(place)
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         control = torch.distributed.new_group(backend="gloo")

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 REGISTER = 16
 """Numbers in float32 that a vector register of AVX-512 holds."""
 
