@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from robust_transfer.datasets import prepare
 from robust_transfer.datasets.storing import SplitWriter
 from robust_transfer.store import Entry, open_entry, write_json
+from torch import Tensor
 
 _number = itertools.count()
 
@@ -26,11 +28,26 @@ def pixels(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(128 + 90 * np.stack(waves, -1) + random.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
+def squares(n: int = 36, side: int = 16, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Images of three classes that differ in colour, and by image in noise: uint8 [n, side, side, 3], int64 [n]."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    pixels = random.integers(0, 120, (n, side, side, 3))
+    pixels[np.arange(n), :, :, labels] += 100
+    return torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels)
+
+
 def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     """An image as a file in memory."""
     file = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
     return file.getvalue()
+
+
+def encoded_squares(n: int, side: int = 16, seed: int = 0) -> tuple[list[bytes], list[int]]:
+    """`squares` as PNG files, and labels."""
+    images, labels = squares(n, side, seed)
+    return [encoded(image) for image in images.numpy()], labels.tolist()
 
 
 def write_folder(root: Path, counts: dict[str, int], size: tuple[int, int] = (20, 24)) -> Path:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from prepared_datasets import pixels as picture
+from prepared_datasets import squares
 from robust_transfer import randomness
 from robust_transfer.augmentation import (
     COMPONENTS,
@@ -24,16 +25,7 @@ from robust_transfer.augmentation import (
 )
 from robust_transfer.configuration.training import Recipe
 
-SIDE, CLASSES = 16, 3
-
-
-def squares(n=36, side=SIDE, seed=0):
-    """Images that differ by class in colour and by image in noise: uint8 [n, side, side, 3], int64 [n]."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(n) % CLASSES
-    pixels = random.integers(0, 120, (n, side, side, 3))
-    pixels[np.arange(n), :, :, labels] += 100
-    return torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels)
+SIDE = 16
 
 
 class TestSquares:

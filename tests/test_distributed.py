@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from prepared_datasets import squares
 from robust_transfer import launch, training
 from robust_transfer.attacks import L2, Starts, pgd
 from robust_transfer.configuration.training import Attack, Recipe
@@ -15,7 +16,7 @@ from robust_transfer.distributed import ALONE, joined
 from robust_transfer.networks.build import build
 from robust_transfer.schedules import TrainingError
 from robust_transfer.training import Adversary, Training, fit
-from test_training import CLASSES, SIDE, augmented, loader_of, squares, trained
+from test_training import CLASSES, SIDE, augmented, loader_of, trained
 from torch import nn
 
 N, GROUP, EPS = 14, 4, L2(0.5)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from prepared_datasets import encoded, new_entry, prepared, write_parquet
+from prepared_datasets import encoded_squares, new_entry, prepared, write_parquet
 from robust_transfer import finetuning
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.datasets.splits import validation_mask
@@ -18,18 +18,10 @@ from robust_transfer.store import StoreError, open_entry
 SIDE, CLASSES = 16, 3
 
 
-def colours(n, seed=0):
-    """Encoded images that differ by class in colour, and labels."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(0, 120, (n, SIDE, SIDE, 3))
-    pixels[np.arange(n), :, :, np.arange(n) % CLASSES] += 100
-    return [encoded(image.astype(np.uint8)) for image in pixels], [i % CLASSES for i in range(n)]
-
-
 def target(root, *, official):
     for seed, (split, n) in enumerate({"train": 45, "test": 30, "validation": 12 if official else 0}.items()):
         if n:
-            write_parquet(root / f"data{official}" / f"{split}.parquet", *colours(n, seed))
+            write_parquet(root / f"data{official}" / f"{split}.parquet", *encoded_squares(n, seed=seed))
     return prepared(root, {"kind": "parquet", "path": str(root / f"data{official}")})
 
 

@@ -12,9 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from prepared_datasets import new_entry, written
+from prepared_datasets import new_entry, squares, written
 from robust_transfer import cli, pretraining, states
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
@@ -27,11 +26,8 @@ EVERY_STEP = json.dumps({"save_seconds": 0})
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    draws = np.random.default_rng(0)
-    labels = np.arange(96) % 3
-    images = draws.integers(0, 120, (96, 16, 16, 3))
-    images[np.arange(96), :, :, labels] += 100
-    return written(tmp_path_factory.mktemp("source"), list(images.astype(np.uint8)), labels.tolist())
+    images, labels = squares(96)
+    return written(tmp_path_factory.mktemp("source"), list(images.numpy()), labels.tolist())
 
 
 def settings(**training):

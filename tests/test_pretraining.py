@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from prepared_datasets import encoded, new_entry, prepared, write_parquet
+from prepared_datasets import encoded, encoded_squares, new_entry, prepared, write_parquet
 from robust_transfer import pretraining
 from robust_transfer.augmentation import resident_images
 from robust_transfer.configuration.training import PretrainingSettings
@@ -21,19 +21,11 @@ CLASSES = 3
 WORKFLOW = Path(pretraining.__file__).parents[1]
 
 
-def colours(n, side=16, seed=0):
-    """Encoded images that differ by class in colour, and labels."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(0, 120, (n, side, side, 3))
-    pixels[np.arange(n), :, :, np.arange(n) % CLASSES] += 100
-    return [encoded(image.astype(np.uint8)) for image in pixels], [i % CLASSES for i in range(n)]
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     root = tmp_path_factory.mktemp("source")
-    write_parquet(root / "data/train.parquet", *colours(48))
-    write_parquet(root / "data/test.parquet", *colours(30, seed=1))
+    write_parquet(root / "data/train.parquet", *encoded_squares(48))
+    write_parquet(root / "data/test.parquet", *encoded_squares(30, seed=1))
     return prepared(root, {"kind": "parquet", "path": str(root / "data")})
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from prepared_datasets import written
+from prepared_datasets import squares, written
 from robust_transfer import progress, randomness
 from robust_transfer.attacks import L2, Linf, pgd
 from robust_transfer.augmentation import Augmenter
@@ -22,15 +22,6 @@ from robust_transfer.sgd import SGD
 from robust_transfer.training import Adversary, TrainingError, fit
 
 SIDE, CLASSES = 16, 3
-
-
-def squares(n=36, side=SIDE, seed=0):
-    """Images that differ by class in colour and by image in noise: uint8 [n, side, side, 3], int64 [n]."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(n) % CLASSES
-    pixels = random.integers(0, 120, (n, side, side, 3))
-    pixels[np.arange(n), :, :, labels] += 100
-    return torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels)
 
 
 def loader_of(pixels, labels, settings, *, seed=0, input_size=SIDE, **running):

@@ -8,10 +8,7 @@ each exchange, so that hiding the exchange behind backward, as torch's Distribut
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_transfer.launch import LAUNCHED
-
-_PR_SET_PDEATHSIG = 1
+from robust_transfer.launch import LAUNCHED, die_with_parent
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ def joined(device: str) -> Iterator[Team]:
         yield ALONE
         return
     if LAUNCHED in os.environ:
-        _die_with_parent()
+        die_with_parent()
     if device == "cuda":
         place, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if place >= visible:
@@ -83,9 +78,3 @@ def joined(device: str) -> Iterator[Team]:
         yield Team(torch.distributed.get_rank(), size, control)
     finally:
         torch.distributed.destroy_process_group()
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end this process when its launcher is killed, which could not tell it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -60,10 +60,11 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         chosen = choose(entry, settings) if settings.purpose == "refit" else None
         rate = chosen.learning_rate if chosen else settings.learning_rates[0]
         trained_on, measured_on = parts(dataset, settings)
+        input_size = int(backbone.facts()["input_size"])
         network = load_backbone(backbone)
         network.replace_head(len(measured_on.split.classes), seed=settings.seed)
-        epochs, resumed = _fit(entry, network.to(on), trained_on, settings, rate, threads, device)
-        found = _predict(network, measured_on, settings, backbone.facts()["input_size"], threads)
+        epochs, resumed = _fit(entry, network.to(on), trained_on, settings, input_size, rate, threads, device)
+        found = _predict(network, measured_on, settings, input_size, threads)
         split = "validation" if settings.purpose == "search" else "test"
         rows = measurements(
             measured_on.labels,
@@ -134,12 +135,12 @@ def _fit(
     network: Network,
     trained_on: list[Part],
     settings: FinetuningSettings,
+    input_size: int,
     rate: float,
     threads: int,
     device: str,
 ) -> tuple[list[Epoch], list[dict[str, Any]]]:
     """What the epochs came to, and what a state that was taken up differed in."""
-    input_size = int(entry.input("backbone").facts()["input_size"])
     with ExitStack() as stack:
         loader = stack.enter_context(
             closing(

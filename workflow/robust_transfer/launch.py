@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ PATIENCE = 30.0
 COMMAND = [sys.executable, "-m", "robust_transfer"]
 LAUNCHED = "ROBUST_TRANSFER_LAUNCHED"
 """Environment variable of processes that `launch` has started, which end when it is killed."""
+_PR_SET_PDEATHSIG = 1
 
 
 def leads() -> bool:
@@ -71,3 +73,12 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when the one that started it is killed, which could not tell it.
+
+    On Linux alone; elsewhere nothing is done.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -82,7 +82,8 @@ class Progress:
     def __init__(self, epochs: int, images_an_epoch: int, *, speaks: bool = True) -> None:
         self._epochs, self._images, self._speaks = epochs, images_an_epoch, speaks
         self.rows: list[Epoch] = []
-        self._seen, self._spent, self._waited, self._first = 0, 0.0, 0.0, 0
+        self._resumed = (0, 0.0, 0.0)  # images, seconds and waiting of an epoch begun by a process before this one
+        self._seen, self._spent, self._waited = self._resumed
         self._done_before = 0  # images seen by processes before this one
         self._begun = self._spoken = time.monotonic()
 
@@ -100,8 +101,6 @@ class Progress:
         self.rows = [Epoch(**row) for row in kept["rows"]]
         self._resumed = (kept["seen"], kept["seconds"], kept["waited"])
         self._done_before = len(self.rows) * self._images + kept["seen"]
-
-    _resumed: tuple[int, float, float] = (0, 0.0, 0.0)
 
     def start_epoch(self, epoch: int, waited: float) -> None:
         """An epoch, counted from 0, begins, or goes on after an interruption; `waited` is what the loader says."""

@@ -45,8 +45,8 @@ from robust_transfer.table import (
     write,
     write_parquet,
 )
-from robust_transfer.training_records import Backbone, epoch_rows, flags_of_evaluations, recorded_flags
-from robust_transfer.training_table import write_flags, write_training
+from robust_transfer.training_records import epoch_rows, flags_of_evaluations, recorded_flags
+from robust_transfer.training_table import Backbone, write_flags, write_training
 
 log = logging.getLogger("robust_transfer")
 

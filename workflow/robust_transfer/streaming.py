@@ -10,7 +10,6 @@ What is read from a record batch first takes 17 ms more (64 MB at 3.9 GB/s, in m
 from __future__ import annotations
 
 import atexit
-import ctypes
 import functools
 import math
 import multiprocessing.connection
@@ -26,13 +25,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from robust_transfer.augmentation import Colours, as_images
+from robust_transfer.launch import die_with_parent
 from robust_transfer.sources import Numbers, Source
 from robust_transfer.store import StoreError
 
 CHUNK = 64
 """Images a worker reads at a time: workers share a batch, and a chunk at 224 px takes 10 MB of shared memory."""
 _LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-_PR_SET_PDEATHSIG = 1
 
 
 class LoadingError(RuntimeError):
@@ -221,8 +220,7 @@ def _become_worker(parent: int, worker: int) -> None:
     for number in _LEFT_TO_PARENT:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEFT_TO_PARENT)
-    if sys.platform == "linux":  # elsewhere DataLoader's own watchdog takes some seconds
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()  # where it cannot, DataLoader's own watchdog takes some seconds
     if os.getppid() != parent:  # it died before that
         os._exit(1)
 

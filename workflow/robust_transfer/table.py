@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,8 @@ BEST_ARCH = "best"
 DIFFERENCE = "_difference"
 """Ending of the metric of a paired difference to the standard networks, in percentage points."""
 METADATA = b"experiment"
+
+R = TypeVar("R")
 
 
 class TableError(ValueError):
@@ -215,8 +217,13 @@ def write(path: Path, rows: Iterable[Row], described: dict[str, Any]) -> None:
     """
     kept = list(rows)
     check_keys(kept)
-    schema = SCHEMA.with_metadata({METADATA: canonical(described).encode()})
-    write_parquet(pa.Table.from_pylist([asdict(row) for row in kept], schema=schema), path)
+    write_described(path, kept, SCHEMA, described)
+
+
+def write_described(path: Path, rows: Iterable[Any], schema: pa.Schema, described: dict[str, Any]) -> None:
+    """Write dataclass rows to parquet, with the experiment's description as metadata."""
+    schema = schema.with_metadata({METADATA: canonical(described).encode()})
+    write_parquet(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), path)
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -228,20 +235,26 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def read(path: Path) -> Results:
-    """Read a results table.
+    """Read a results table; raises TableError as `read_described`."""
+    about, rows = read_described(path, Row, SCHEMA, "results table")
+    return Results(about, rows)
 
-    Raises TableError if the file is missing, is not parquet, or does not have the schema's columns.
+
+def read_described(path: Path, kind: type[R], schema: pa.Schema, what: str) -> tuple[About, tuple[R, ...]]:
+    """The experiment's description and the rows, of that kind, that `write_described` wrote.
+
+    Raises TableError, which calls the file `what`, if it is missing, is not parquet, or lacks columns of the schema.
     """
     try:
         table = pq.read_table(path)
     except FileNotFoundError:
-        raise TableError(f"{path}: no results table there; `python -m robust_transfer results` makes it") from None
+        raise TableError(f"{path}: no {what} there; `python -m robust_transfer results` makes it") from None
     except pa.ArrowInvalid as error:
         raise TableError(f"{path}: not a parquet file ({error}); delete it and make it again") from None
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
+    missing = [name for name in schema.names if name not in table.column_names]
     metadata = (table.schema.metadata or {}).get(METADATA)
     if missing or metadata is None:
         lacks = ", ".join(missing) or "the experiment's description"
-        raise TableError(f"{path}: not a results table, it lacks {lacks}; delete it and make it again")
-    rows = tuple(Row(**row) for row in table.select(SCHEMA.names).to_pylist())
-    return Results(About.from_json(json.loads(metadata)), rows)
+        raise TableError(f"{path}: not a {what}, it lacks {lacks}; delete it and make it again")
+    rows = tuple(kind(**row) for row in table.select(schema.names).to_pylist())
+    return About.from_json(json.loads(metadata)), rows

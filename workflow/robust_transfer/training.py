@@ -29,7 +29,7 @@ from robust_transfer.loading import Loader
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.folding import Folded
 from robust_transfer.progress import Epoch, Progress
-from robust_transfer.schedules import TrainingError, learning_rate_at, side_at, steps
+from robust_transfer.schedules import TrainingError, batch_sizes, learning_rate_at, side_at, steps
 from robust_transfer.sgd import SGD
 from robust_transfer.states import State, States
 
@@ -97,8 +97,8 @@ def fit(
     training = Training(network, recipe, seed, team, learning_rate or recipe.learning_rate, device)
     _check_groups(recipe, len(loader.labels), team)
     checked = _Checked(network, loader, check, perturb, seed, input_size, recipe, team) if check else None
-    images_an_epoch = sum(map(len, _flat(steps(randomness.order(seed, 0, len(loader.labels)), recipe))))
-    progress = Progress(recipe.epochs, images_an_epoch, speaks=team.leads)
+    sizes = batch_sizes(len(loader.labels), recipe.batch_size, recipe.batchnorm_group)
+    progress = Progress(recipe.epochs, sum(sizes), speaks=team.leads)
     state = states.load() if states else None
     first, skipped = training.restore(state, progress) if state else (0, 0)
     for epoch in range(first, recipe.epochs):
@@ -109,10 +109,9 @@ def fit(
         progress.start_epoch(epoch, loader.waited)
         for number, groups in enumerate(mine, start=skipped):
             parts = _parts(groups, batches, loader.labels, epoch, perturb, recipe, device)
-            whole = plan[number]
             rate = learning_rate_at(recipe, training.peak, training.step, len(plan))
-            training.learn(parts, images=sum(map(len, whole)), groups=len(whole), rate=rate)
-            if progress.due(sum(map(len, whole))):
+            training.learn(parts, images=sizes[number], groups=len(plan[number]), rate=rate)
+            if progress.due(sizes[number]):
                 progress.speak(training.finite_loss(rate), float(training.right))
             if states and (wanted := states.wanted()):
                 loss = training.finite_loss(rate)

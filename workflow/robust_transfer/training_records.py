@@ -8,29 +8,15 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from robust_transfer.sanity import evaluation_flags
 from robust_transfer.store import CARD, TIMING, Entry, StoreError, read_json
 from robust_transfer.table import Row
-from robust_transfer.training_table import EpochRow, FlagRow
+from robust_transfer.training_table import Backbone, EpochRow, FlagRow
 
 EPOCHS = "epochs.csv"
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A backbone as the experiment file names it."""
-
-    entry: str
-    source: str
-    arch: str
-    recipe: str
-    norm: str
-    eps: str
-    seed: int
 
 
 def epoch_rows(backbone: Backbone, entry: Entry) -> list[EpochRow]:

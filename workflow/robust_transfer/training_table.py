@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robust_transfer.store import write_text
-from robust_transfer.table import METADATA, About, TableError, canonical, write_parquet
+from robust_transfer.table import About, TableError, read_described, write_described
 
 
 @dataclass(frozen=True)
-class EpochRow:
-    """What an epoch of pretraining came to; accuracies in percent. None where it was not looked at or not recorded."""
+class Backbone:
+    """A backbone as the experiment file names it."""
 
     entry: str
-    """Entry of the backbone."""
     source: str
     arch: str
     recipe: str
@@ -37,6 +34,12 @@ class EpochRow:
     eps: str
     """In its canonical spelling."""
     seed: int
+
+
+@dataclass(frozen=True)
+class EpochRow(Backbone):
+    """What an epoch of pretraining came to; accuracies in percent. None where it was not looked at or not recorded."""
+
     epoch: int
     """From 1."""
     side: int | None
@@ -89,25 +92,13 @@ SCHEMA = pa.schema([(name, _arrow(kind)) for name, kind in typing.get_type_hints
 
 def write_training(path: Path, rows: Iterable[EpochRow], described: dict[str, Any]) -> None:
     """Write a training table to parquet, with the experiment's description as metadata."""
-    schema = SCHEMA.with_metadata({METADATA: canonical(described).encode()})
-    write_parquet(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), path)
+    write_described(path, rows, SCHEMA, described)
 
 
 def read_training(path: Path) -> Training:
     """Read a training table; raises TableError if the file is missing or is none."""
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise TableError(f"{path}: no training table there; `python -m robust_transfer results` makes it") from None
-    except pa.ArrowInvalid as error:
-        raise TableError(f"{path}: not a parquet file ({error}); delete it and make it again") from None
-    missing = [name for name in SCHEMA.names if name not in table.column_names]
-    metadata = (table.schema.metadata or {}).get(METADATA)
-    if missing or metadata is None:
-        lacks = ", ".join(missing) or "the experiment's description"
-        raise TableError(f"{path}: not a training table, it lacks {lacks}; delete it and make it again")
-    rows = tuple(EpochRow(**row) for row in table.select(SCHEMA.names).to_pylist())
-    return Training(About.from_json(json.loads(metadata)), rows)
+    about, rows = read_described(path, EpochRow, SCHEMA, "training table")
+    return Training(about, rows)
 
 
 def write_flags(path: Path, flags: Iterable[FlagRow]) -> None:
