@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from robust_transfer.configuration.base import NEVER, Model
 
 Metric = Literal["top1", "mean_per_class"]
 ShapesTask = Literal["objects", "coarse", "fine", "textures", "counting"]
+
+
+class Statistics(Model):
+    """What the pixels of images in [0, 1] are normalised by: (pixel - mean) / std, by channel."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of red, green and blue."""
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
+    """Of red, green and blue."""
 
 
 class ShapesOrigin(Model):
@@ -98,6 +107,9 @@ class Dataset(Model):
     """Seed of the limits."""
     metric: Metric = Field(default="top1", json_schema_extra=NEVER)
     """The accuracy that selection and figures use; both are always measured."""
+    normalisation: Statistics = Field(default=Statistics(), json_schema_extra=NEVER)
+    """What transfer with `normalisation: target` normalises its images by. Default: nothing, as the paper's code \
+had it for all targets but the two CIFARs."""
     label: str | None = Field(default=None, json_schema_extra=NEVER)
     """What figures call it. Default: its name."""
 

@@ -12,7 +12,17 @@ from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Architecture, Evaluation, InputSize, Norm, Pretraining
-from robust_transfer.configuration.transfer import Features, Finetuning, Mode, Probing, Protocol, Selection
+from robust_transfer.configuration.transfer import (
+    BatchNorm,
+    Features,
+    Finetuning,
+    Heads,
+    Mode,
+    Normalisation,
+    Probing,
+    Protocol,
+    Selection,
+)
 
 
 def _view(value: object) -> object:
@@ -22,6 +32,24 @@ def _view(value: object) -> object:
 
 
 View = Annotated[Literal["native"] | int, BeforeValidator(_view)]
+
+
+def _images(value: object) -> object:
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 2):
+        return value
+    raise ValueError("images_per_class is `all` or a number from 2 up: one to train on and one to validate with")
+
+
+ImagesPerClass = Annotated[Literal["all"] | int, BeforeValidator(_images)]
+
+
+class Variant(Model):
+    """The paper protocol with other settings than the sections `heads` and `finetuning` have."""
+
+    batchnorm: BatchNorm | None = None
+    """In place of `heads.batchnorm`."""
+    normalisation: Normalisation | None = None
+    """In place of `heads.normalisation` and `finetuning.normalisation`."""
 
 
 class Part(Model):
@@ -44,12 +72,20 @@ class Part(Model):
     """How backbones are transferred."""
     protocols: Annotated[tuple[Protocol, ...], Field(min_length=1)] = ("frozen",)
     """How fixed-feature transfer is measured."""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (Variant(),)
+    """Settings of the paper protocol to measure under; `{}` is that of the sections `heads` and `finetuning`."""
+    images_per_class: Annotated[tuple[ImagesPerClass, ...], Field(min_length=1)] = ("all",)
+    """Training images of each class that transfer gets, validation images among them: `all`, or numbers. Those of a \
+smaller number are among those of a larger one, by transfer seed."""
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
     """`native` images, and short sides in pixels to which targets are downscaled first."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     """Seeds of transfer: validation split, head, order of images."""
 
-    @field_validator("architectures", "eps", "seeds", "targets", "modes", "protocols", "views", "transfer_seeds")
+    @field_validator(
+        "architectures", "eps", "seeds", "targets", "modes", "protocols", "variants", "images_per_class", "views",
+        "transfer_seeds",
+    )  # fmt: skip
     @classmethod
     def _nothing_twice(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
         twice = sorted({str(value) for value in values or () if (values or ()).count(value) > 1})
@@ -100,10 +136,13 @@ class Experiment(Model):
     """How features are extracted."""
     probing: Probing = Probing()
     """The frozen protocol of fixed-feature transfer."""
+    heads: Heads = Heads()
+    """The paper protocol of fixed-feature transfer."""
     finetuning: Finetuning = Finetuning()
     """Full-network transfer."""
     selection: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
-    """Where hyperparameters, and in 'best robust' cells eps and architecture, are chosen."""
+    """Where hyperparameters, and in 'best robust' cells eps and architecture, are chosen; `test` is what the paper \
+did. With both every number is there twice, and figures show the first."""
     figures: Figures = Figures()
     """What is drawn."""
     running: Running = Running()
@@ -124,6 +163,13 @@ class Experiment(Model):
                         f"grid[{i}].targets[{j}] = {target}: not a target; targets names {', '.join(self.targets)}"
                     )
         return self
+
+    @field_validator("selection")
+    @classmethod
+    def _no_selection_twice(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("names a selection twice")
+        return values
 
     @model_validator(mode="after")
     def _views_lose_detail(self) -> Experiment:

@@ -9,6 +9,7 @@ from pydantic import Field
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.training import Architecture
+from robust_transfer.configuration.transfer import Protocol
 
 # In the order of the paper (Table 1, Fig. 2, 3, 5, Table 2, Fig. 6, 7), then what it does not show.
 FigureName = Literal[
@@ -20,6 +21,8 @@ FigureName = Literal[
     "width",
     "granularity",
     "training",
+    "few_images",
+    "protocol_gap",
 ]
 
 
@@ -35,9 +38,14 @@ class Figures(Model):
         "width",
         "granularity",
         "training",
+        "few_images",
+        "protocol_gap",
     )
     """headline: Table 1; fixed_feature, full_network: Fig. 2 and 3; source_accuracy: Fig. 5; \
-fixed_robustness: Table 2; width: Fig. 6; granularity: Fig. 7; training: the backbones' curves over epochs."""
+fixed_robustness: Table 2; width: Fig. 6; granularity: Fig. 7; training: the backbones' curves over epochs; \
+few_images: transfer from few images of each class; protocol_gap: the paper's way of measuring beside the frozen one."""
+    protocol: Protocol | None = None
+    """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None
     """The eps, chosen beforehand, that figures show beside the best robust one. Default: the middle one."""
     widths: tuple[Architecture, ...] = ()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from robust_transfer.configuration.base import ALWAYS, Model
-from robust_transfer.configuration.datasets import Metric, Preprocessing
+from robust_transfer.configuration.datasets import Metric, Preprocessing, Statistics
 from robust_transfer.configuration.training import Recipe
 
 Mode = Literal["fixed-feature", "full-network"]
-Protocol = Literal["frozen"]
-Selection = Literal["validation"]
+Protocol = Literal["frozen", "paper"]
+Selection = Literal["validation", "test"]
+BatchNorm = Literal["drift", "frozen"]
+Normalisation = Literal["target", "source"]
 
 # 45 logarithmically spaced strengths, as many as Kornblith et al. (2019) tried. They multiply half the squared weights
 # beside the mean loss of an image, so that one range serves every number of images: above 10 every accuracy is chance.
@@ -26,6 +28,9 @@ class Features(Model):
     """How features are stored."""
     precision: Literal["fp32", "bf16"] = Field(default="fp32", json_schema_extra=ALWAYS)
     """How the network computes them."""
+    layer: str | None = None
+    """A layer by name, its activations averaged over places: `python -m robust_transfer layers resnet18` lists them. \
+Default: what the head sees."""
 
 
 class Probing(Model):
@@ -45,6 +50,45 @@ class Probing(Model):
         return self
 
 
+class Heads(Model):
+    """Paper protocol of fixed-feature transfer: heads trained by SGD on augmented images, all before them frozen.
+
+    Every head has a learning rate, a weight decay and a seed of its own; all share each forward pass of the network.
+    Defaults are what the released code did.
+    """
+
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.001)
+    """Learning rates to choose among."""
+    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (5e-4,)
+    """Weight decays to choose among."""
+    head_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
+    """Initialisations of the head, under one order of images and the same crops. What is measured is their mean; it \
+says nothing of how other crops would turn out, so it never makes an interval over seeds."""
+    training: Recipe = Recipe(epochs=150, batch_size=64, step_epochs=50, augmentation="resized-crop-flip")
+    """Schedule, augmentation, precision; learning rate and weight decay are the grid's."""
+    batchnorm: BatchNorm = "drift"
+    """`drift`: BatchNorm stays in train mode, uses each batch's statistics, and its running ones move to the target, \
+as in the released code, which froze weights alone; `frozen`: statistics of pretraining throughout."""
+    normalisation: Normalisation = "target"
+    """`target`: images normalised by the target dataset's `normalisation`, by default not at all, as in the released \
+code; `source`: as the backbone was trained."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
+
+    @model_validator(mode="after")
+    def _grid(self) -> Heads:
+        for name in ("learning_rates", "weight_decays", "head_seeds"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name} names a value twice")
+        for name in ("learning_rate", "weight_decay"):
+            if name in self.training.model_fields_set:
+                raise ValueError(f"training.{name} is not read here: list the values in {name}s")
+        for name in ("average_decay", "batchnorm_group"):
+            if getattr(self.training, name):
+                raise ValueError(f"training.{name} is not for heads: leave it out")
+        return self
+
+
 class Finetuning(Model):
     """Full-network transfer: every parameter trained from the backbone's, the head fresh."""
 
@@ -54,6 +98,9 @@ class Finetuning(Model):
         epochs=150, batch_size=64, weight_decay=5e-4, step_epochs=50, augmentation="square-resized-crop-flip"
     )
     """Optimiser, schedule, augmentation, precision; its learning rate is the grid's."""
+    normalisation: Normalisation = "source"
+    """`source`: images normalised as the backbone was trained; `target`: by the target dataset's `normalisation`, by \
+default not at all, as in the released code."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
 
@@ -77,21 +124,63 @@ class ProbingSettings(Probing):
 
     metric: Metric = "top1"
     seed: NonNegativeInt = 0
-    """Seed of the validation split."""
+    """Seed of the validation split, and of which images count where `images_per_class` limits them."""
+    images_per_class: PositiveInt | None = None
+    """Training images of each class, validation images among them. None: all."""
+    selections: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
+    """Where the strength is chosen; a result each."""
+
+
+class HeadsSettings(Model):
+    """Settings of an entry under `store/heads/`. Inputs: `backbone`, `dataset`.
+
+    A search run fits on the training images less the validation ones and measures validation accuracy; a final run fits
+    on all training images and measures test accuracy. Both try every learning rate and weight decay.
+    """
+
+    purpose: Literal["search", "final"]
+    learning_rates: tuple[PositiveFloat, ...]
+    weight_decays: tuple[NonNegativeFloat, ...]
+    head_seeds: tuple[NonNegativeInt, ...] = (0,)
+    training: Recipe
+    batchnorm: BatchNorm
+    normalisation: Statistics | None
+    """None: as the backbone was trained."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    images_per_class: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    """Seed of the validation split, of which images count, of their order and crops."""
+    preprocessing: Preprocessing = Preprocessing()
 
 
 class FinetuningSettings(Model):
     """Settings of an entry under `store/finetuning/`. Inputs: `backbone`, `dataset`, and for a refit its search runs.
 
     A search run fits on the training images less the validation ones and measures validation accuracy; a refit takes
-    the learning rate of its best search run, fits on all training images and measures test accuracy.
+    the learning rate of its best search run, fits on all training images and measures test accuracy; a final run does
+    so at the one rate it is given.
     """
 
-    purpose: Literal["search", "refit"]
+    purpose: Literal["search", "refit", "final"]
     learning_rates: tuple[PositiveFloat, ...]
-    """The one rate of a search run; the rates a refit chooses from, in the order of inputs `search0`, `search1`, …"""
+    """The one rate of a search or final run; the rates a refit chooses from, in the order of inputs `search0`, …"""
     training: Recipe
+    normalisation: Statistics | None = None
+    """None: as the backbone was trained."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    images_per_class: PositiveInt | None = None
+    """Training images of each class, validation images among them. None: all."""
     metric: Metric = "top1"
     seed: NonNegativeInt = 0
     preprocessing: Preprocessing = Preprocessing()
+
+
+class ChoosingSettings(Model):
+    """Settings of an entry under `store/choosing/`. Inputs: `search0`, … and `final0`, …: runs of heads or finetuning.
+
+    Of runs that differ in hyperparameters alone, the one that is best on validation images, on test images, or both,
+    as a result each.
+    """
+
+    selections: Annotated[tuple[Selection, ...], Field(min_length=1)]
+    metric: Metric = "top1"
