@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from prepared_datasets import encoded_squares, new_entry, prepared, write_parquet
-from robust_transfer import finetuning
+from robust_transfer import finetuning, transfer
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.networks.backbones import save_weights
@@ -221,7 +221,7 @@ class TestOutputs:
             started.update({name: value.clone() for name, value in network.state_dict().items()}, seed=kwargs["seed"])
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(finetuning, "fit", fit)
+        monkeypatch.setattr(transfer, "fit", fit)
         with pytest.raises(KeyboardInterrupt):
             run(backbone, dataset, settings("search", (0.1,), seed=4))
         body = build("resnet8_w4", 5, seed=2).body.state_dict()

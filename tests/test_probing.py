@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from robust_transfer import probing
+from robust_transfer.configuration.transfer import ProbingSettings
 from robust_transfer.datasets.splits import validation_mask
-from robust_transfer.feature_store import write_features
+from robust_transfer.feature_store import open_features, write_features
 from robust_transfer.lbfgs import TOLERANCE
 from robust_transfer.logistic_regression import Regression
 from robust_transfer.metrics import measurements
+from robust_transfer.probing import training_parts
 from robust_transfer.store import open_entry, write_json
 from sklearn.linear_model import LogisticRegression
 
@@ -217,7 +219,10 @@ class TestStage:
                 split=split, selection="validation", hyperparameters=hyperparameters,
             )  # fmt: skip
             assert [row for (of, _), row in rows.items() if of == split] == expected
-        assert entry.facts() == {"lambda": chosen, "counts": {"train": 300, "validation": 100, "test": 200}}
+        assert entry.facts() == {
+            "lambda": {"validation": chosen},
+            "counts": {"train": 300, "validation": 100, "test": 200},
+        }
 
     def test_official_validation_images_are_used_where_there_are_some(self, tmp_path):
         stored = stored_features(tmp_path, {"train": 200, "validation": 90, "test": 100}, separation=1.0)
@@ -231,7 +236,9 @@ class TestStage:
         stored = stored_features(tmp_path, {"train": 120, "test": 50}, separation=0.7)
         entry, rows, _ = probe(stored, metric=metric)
         with open(entry.file("strengths.csv"), newline="") as file:
-            grid = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            read = list(csv.DictReader(file))
+        assert {row.pop("selection") for row in read} == {"validation"}
+        grid = [{name: float(value) for name, value in row.items()} for row in read]
         assert len(grid) == 45
         best = max(row[metric] for row in grid)
         assert len({row[metric] for row in grid}) > 1
@@ -252,6 +259,49 @@ class TestStage:
         assert wrong_rows["validation", "top1"] == rows["validation", "top1"]
         assert wrong_predictions["test"]["prediction"].tolist() == predictions["test"]["prediction"].tolist()
         assert wrong_rows["test", "top1"]["value"] < rows["test", "top1"]["value"]
+
+    def test_chosen_on_test_every_strength_sees_all_training_images(self, tmp_path):
+        stored = stored_features(tmp_path, {"train": 120, "test": 60}, separation=0.7)
+        strengths = [1.0, 0.1, 1e-2, 1e-3]
+        entry, *_ = probe(stored, strengths=strengths, selections=["validation", "test"])
+        rows = {
+            (row["selection"], row["split"]): row
+            for row in json.loads((entry.path / "metrics.json").read_text())
+            if row["metric"] == "top1"
+        }
+        assert set(rows) == {("validation", "validation"), ("validation", "test"), ("test", "test")}
+        features, labels = open_features(stored, "train")
+        tested, truth = open_features(stored, "test")
+        regression = Regression(features, labels, standardise=True)
+        accuracies = {
+            fit.strength: 100 * np.mean(fit.predict(fit.scaling(tested)) == truth) for fit in regression.path(strengths)
+        }
+        best = max(accuracies, key=lambda strength: (accuracies[strength], strength))
+        assert rows["test", "test"]["hyperparameters"]["lambda"] == best
+        assert rows["test", "test"]["value"] == pytest.approx(accuracies[best])
+        assert rows["test", "test"]["value"] >= rows["validation", "test"]["value"]
+        table = pq.read_table(entry.path / "predictions.parquet").to_pylist()
+        of = [row for row in table if row["selection"] == "test"]
+        assert {row["split"] for row in of} == {"test"}
+        assert 100 * np.mean([row["label"] == row["prediction"] for row in of]) == rows["test", "test"]["value"]
+
+    def test_few_images_are_nested_and_validated_among_themselves(self, tmp_path):
+        stored = stored_features(tmp_path, {"train": 200, "validation": 90, "test": 100}, separation=1.0)
+        labels = open_features(stored, "train")[1]
+        seen = []
+        for n in (5, 10, 25):
+            settings = ProbingSettings(images_per_class=n, seed=3)
+            train, validation = training_parts(stored, settings)
+            used = np.concatenate([train.index, validation.index])
+            assert np.bincount(labels[used]).tolist() == [n] * 4
+            assert np.bincount(validation.labels).tolist() == [round(0.2 * n)] * 4
+            assert not set(train.index) & set(validation.index)
+            assert (train.labels == labels[train.index]).all()
+            seen.append(set(used))
+        assert seen[0] < seen[1] < seen[2]
+        entry, rows, _ = probe(stored, images_per_class=5)
+        assert entry.facts()["counts"] == {"train": 16, "validation": 4, "test": 100}
+        assert rows["test", "top1"]["n"] == 100
 
     def test_a_best_strength_at_the_end_of_the_grid_is_said(self, tmp_path, caplog):
         caplog.set_level(logging.INFO, "robust_transfer")

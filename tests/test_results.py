@@ -325,7 +325,7 @@ def test_validation_images_may_differ_between_transfer_seeds():
     )
     other = run({"test": np.zeros(50, bool), "validation": first < 20}, "c", first)
     contest = Contest([Candidate("x", "l2", "1", seeds), Candidate("x", "l2", "3", (other,))], "top1", 300)
-    assert contest.validation[:, 0] == pytest.approx([50, 100 / 3])
+    assert contest.decisive[:, 0] == pytest.approx([50, 100 / 3])
     assert contest.pick([0, 1]).picked[0] == 0
 
 

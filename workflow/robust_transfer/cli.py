@@ -64,16 +64,25 @@ STAGE_HELP = {
         "Reads features; chooses a strength on validation images, refits on all training images, tests once;\n"
         "writes metrics.json and predictions.parquet.",
     ),
+    "heads": (
+        "train linear heads on a frozen network by the paper's protocol, the whole grid at once",
+        "Reads a backbone and a dataset. A search run measures validation accuracy; a final run trains on all\n"
+        "training images and tests; writes metrics.json, predictions.parquet and epochs.csv.",
+    ),
     "finetuning": (
         "fine-tune a whole network on a target",
         "Reads a backbone and a dataset. A search run trains with one learning rate and measures validation accuracy;\n"
-        "a refit takes the best search's rate, trains on all training images and tests; writes metrics.json,\n"
-        "predictions.parquet and epochs.csv.",
+        "a refit takes the best search's rate, trains on all training images and tests; a final run does so at a\n"
+        "rate it is given; writes metrics.json, predictions.parquet and epochs.csv.",
+    ),
+    "choosing": (
+        "choose the best of runs that differ in hyperparameters, on validation or on test images",
+        "Reads runs of heads or finetuning; writes metrics.json, predictions.parquet and runs.csv.",
     ),
 }
 
 
-INTERRUPTIBLE = ("pretraining", "finetuning")
+INTERRUPTIBLE = ("pretraining", "heads", "finetuning")
 """Stages whose training saves its state and goes on from it."""
 TEAMS = ("pretraining",)
 """Stages that several processes can share."""

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from robust_transfer.configuration.base import Model, identity, kept
-from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings
+from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
-from robust_transfer.configuration.experiment import Experiment, Part
+from robust_transfer.configuration.experiment import Experiment, Part, Variant
 from robust_transfer.configuration.training import EvaluationSettings, PretrainingSettings
-from robust_transfer.configuration.transfer import FeaturesSettings, FinetuningSettings, ProbingSettings
+from robust_transfer.configuration.transfer import (
+    ChoosingSettings,
+    FeaturesSettings,
+    FinetuningSettings,
+    HeadsSettings,
+    ProbingSettings,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,62 +172,132 @@ def _evaluate(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any
 
 
 def _transfer(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any], target: str) -> None:
-    for view in part.views:
-        dataset = _dataset(grid, target, view)
-        variant = {} if view == "native" else {"downscaled": view}
-        for seed in part.transfer_seeds:
-            if "fixed-feature" in part.modes:
-                probe = _fixed_feature(grid, backbone, dataset, target, seed)
-                grid._measure(
-                    probe,
-                    **key,
-                    target=target,
-                    mode="fixed-feature",
-                    protocol="frozen",
-                    variant=variant,
-                    transfer_seed=seed,
-                )
-            if "full-network" in part.modes:
-                refit = _full_network(grid, backbone, dataset, target, seed)
-                grid._measure(
-                    refit,
-                    **key,
-                    target=target,
-                    mode="full-network",
-                    protocol="paper",
-                    variant={**variant, "normalisation": "source"},
-                    transfer_seed=seed,
-                )
-
-
-def _fixed_feature(grid: Grid, backbone: PlannedEntry, dataset: PlannedEntry, target: str, seed: int) -> PlannedEntry:
-    experiment = grid.experiment
-    name = f"{backbone.name}_on_{dataset.name}"
-    settings = FeaturesSettings(**dict(experiment.features), preprocessing=experiment.preprocessing)
-    features = grid._add("features", name, settings, {"backbone": backbone, "dataset": dataset})
-    probing = ProbingSettings(**dict(experiment.probing), metric=experiment.datasets[target].metric, seed=seed)
-    return grid._add("probing", f"{name}_seed{seed}", probing, {"features": features})
-
-
-def _full_network(grid: Grid, backbone: PlannedEntry, dataset: PlannedEntry, target: str, seed: int) -> PlannedEntry:
-    experiment, finetuning = grid.experiment, grid.experiment.finetuning
-    name = f"{backbone.name}_on_{dataset.name}"
-    inputs = {"backbone": backbone, "dataset": dataset}
-
-    def settings(purpose: str, rates: tuple[float, ...]) -> FinetuningSettings:
-        return FinetuningSettings(
-            purpose="search" if purpose == "search" else "refit",
-            learning_rates=rates,
-            training=finetuning.training,
-            validation_fraction=finetuning.validation_fraction,
-            metric=experiment.datasets[target].metric,
-            seed=seed,
-            preprocessing=experiment.preprocessing,
+    for view, images, seed in itertools.product(part.views, part.images_per_class, part.transfer_seeds):
+        to = _Transfer(
+            grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)
         )
+        where = {"target": target, "transfer_seed": seed, "images_per_class": to.images_per_class}
+        downscaled = {} if view == "native" else {"downscaled": view}
+        if "fixed-feature" in part.modes and "frozen" in part.protocols:
+            of = {"mode": "fixed-feature", "protocol": "frozen", "variant": downscaled}
+            grid._measure(to.probe(), **key, **where, **of)
+        for variant in part.variants:
+            if "fixed-feature" in part.modes and "paper" in part.protocols:
+                entry, deviations = to.heads(variant)
+                of = {"mode": "fixed-feature", "protocol": "paper", "variant": downscaled | deviations}
+                grid._measure(entry, **key, **where, **of)
+            if "full-network" in part.modes:
+                entry, deviations = to.full_network(variant)
+                of = {"mode": "full-network", "protocol": "paper", "variant": downscaled | deviations}
+                grid._measure(entry, **key, **where, **of)
 
-    searches = {}
-    for i, rate in enumerate(finetuning.learning_rates):
-        search = grid._add("finetuning", f"{name}_lr{rate:g}_seed{seed}", settings("search", (rate,)), inputs)
-        searches[f"search{i}"] = search
-    refit = settings("refit", finetuning.learning_rates)
-    return grid._add("finetuning", f"{name}_refit_seed{seed}", refit, {**inputs, **searches})
+
+@dataclass(frozen=True)
+class _Transfer:
+    """A backbone's transfer to a dataset under one seed; each method plans the entry that measures it one way."""
+
+    grid: Grid
+    backbone: PlannedEntry
+    dataset: PlannedEntry
+    target: str
+    seed: int
+    images_per_class: int | None
+
+    @property
+    def _name(self) -> str:
+        few = f"_{self.images_per_class}perclass" if self.images_per_class else ""
+        return f"{self.backbone.name}_on_{self.dataset.name}{few}"
+
+    def probe(self) -> PlannedEntry:
+        """By the frozen protocol."""
+        experiment, inputs = self.grid.experiment, {"backbone": self.backbone, "dataset": self.dataset}
+        settings = FeaturesSettings(**dict(experiment.features), preprocessing=experiment.preprocessing)
+        name = f"{self.backbone.name}_on_{self.dataset.name}"
+        features = self.grid._add("features", name, settings, inputs)
+        probing = ProbingSettings(
+            **dict(experiment.probing),
+            metric=experiment.datasets[self.target].metric,
+            seed=self.seed,
+            images_per_class=self.images_per_class,
+            selections=experiment.selection,
+        )
+        return self.grid._add("probing", f"{self._name}_seed{self.seed}", probing, {"features": features})
+
+    def heads(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]]:
+        """By the paper's protocol, fixed-feature; with how it deviates from what the paper's code did."""
+        heads = self.grid.experiment.heads
+        batchnorm = variant.batchnorm or heads.batchnorm
+        normalisation = variant.normalisation or heads.normalisation
+
+        def settings(purpose: str) -> HeadsSettings:
+            return HeadsSettings(
+                purpose="search" if purpose == "search" else "final",
+                learning_rates=heads.learning_rates,
+                weight_decays=heads.weight_decays,
+                head_seeds=heads.head_seeds,
+                training=heads.training,
+                batchnorm=batchnorm,
+                normalisation=self._statistics(normalisation),
+                validation_fraction=heads.validation_fraction,
+                images_per_class=self.images_per_class,
+                seed=self.seed,
+                preprocessing=self.grid.experiment.preprocessing,
+            )
+
+        name = f"{self._name}_{batchnorm}_{normalisation}"
+        inputs = {"backbone": self.backbone, "dataset": self.dataset}
+        runs = {
+            f"{purpose}0": self.grid._add("heads", f"{name}_{purpose}_seed{self.seed}", settings(purpose), inputs)
+            for purpose in (["search"] if "validation" in self.grid.experiment.selection else []) + ["final"]
+        }
+        deviations = _deviations(batchnorm=(batchnorm, "drift"), normalisation=(normalisation, "target"))
+        return self._choice(f"{name}_heads", runs), deviations
+
+    def full_network(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]]:
+        """By the paper's protocol, full-network; with how it deviates from what the paper's code did."""
+        experiment, finetuning = self.grid.experiment, self.grid.experiment.finetuning
+        normalisation = variant.normalisation or finetuning.normalisation
+        inputs = {"backbone": self.backbone, "dataset": self.dataset}
+
+        def settings(purpose: str, rates: tuple[float, ...]) -> FinetuningSettings:
+            return FinetuningSettings(
+                purpose="search" if purpose == "search" else "final" if purpose == "final" else "refit",
+                learning_rates=rates,
+                training=finetuning.training,
+                normalisation=self._statistics(normalisation),
+                validation_fraction=finetuning.validation_fraction,
+                images_per_class=self.images_per_class,
+                metric=experiment.datasets[self.target].metric,
+                seed=self.seed,
+                preprocessing=experiment.preprocessing,
+            )
+
+        name = self._name + ("_target" if normalisation == "target" else "")
+        deviations = _deviations(normalisation=(normalisation, "target"))
+        runs: dict[str, PlannedEntry] = {}
+        for i, rate in enumerate(finetuning.learning_rates):
+            if "validation" in experiment.selection:
+                named = f"{name}_lr{rate:g}_seed{self.seed}"
+                runs[f"search{i}"] = self.grid._add("finetuning", named, settings("search", (rate,)), inputs)
+            if "test" in experiment.selection:
+                named = f"{name}_lr{rate:g}_final_seed{self.seed}"
+                runs[f"final{i}"] = self.grid._add("finetuning", named, settings("final", (rate,)), inputs)
+        if "test" in experiment.selection:
+            return self._choice(f"{name}_finetuning", runs), deviations
+        refit = settings("refit", finetuning.learning_rates)
+        return self.grid._add("finetuning", f"{name}_refit_seed{self.seed}", refit, {**inputs, **runs}), deviations
+
+    def _choice(self, name: str, runs: dict[str, PlannedEntry]) -> PlannedEntry:
+        experiment = self.grid.experiment
+        metric = experiment.datasets[self.target].metric
+        settings = ChoosingSettings(selections=experiment.selection, metric=metric)
+        return self.grid._add("choosing", f"{name}_seed{self.seed}", settings, runs)
+
+    def _statistics(self, normalisation: str) -> Statistics | None:
+        """What images are normalised by; None for what the backbone was trained with."""
+        return self.grid.experiment.datasets[self.target].normalisation if normalisation == "target" else None
+
+
+def _deviations(**settings: tuple[str, str]) -> dict[str, str]:
+    """Settings, each with what the paper's code did, that are something else."""
+    return {name: value for name, (value, papers) in settings.items() if value != papers}

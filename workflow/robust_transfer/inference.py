@@ -28,7 +28,10 @@ def classify(network: nn.Module, images: Tensor, precision: Precision) -> Tensor
 
 
 def predict(network: nn.Module, pixels: Tensor, precision: Precision) -> NDArray[np.int64]:
-    """The most probable class of each image (uint8 [N, S, S, 3]): int64 [N]; puts the network in eval mode."""
+    """The most probable class of each image (uint8 [N, S, S, 3]): int64 [N]; of H parallel heads [N, H].
+
+    Puts the network in eval mode.
+    """
     network.eval()
     found = [classify(network, as_images(part), precision) for part in torch.split(pixels, BATCH)]
     predictions: NDArray[np.int64] = torch.cat(found).cpu().numpy()
@@ -36,10 +39,18 @@ def predict(network: nn.Module, pixels: Tensor, precision: Precision) -> NDArray
 
 
 def predictions_table(
-    split: str, indices: NDArray[np.int64], labels: NDArray[np.int64], predictions: NDArray[np.int64]
+    split: str,
+    indices: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    predictions: NDArray[np.int64],
+    **of: int,
 ) -> pa.Table:
-    """One split's part of `predictions.parquet`: a row for each image, `indices` its row where it is stored."""
+    """One split's part of `predictions.parquet`: a row for each image, `indices` its row where it is stored.
+
+    `of` adds columns with one number throughout: `run`, `head_seed`.
+    """
     columns = {"index": indices, "label": labels, "prediction": predictions}
+    columns |= {name: np.full(len(labels), value) for name, value in of.items()}
     arrays = {name: pa.array(values, pa.int32()) for name, values in columns.items()}
     return pa.table({"split": pa.array([split] * len(labels), pa.string()), **arrays})
 

@@ -4,7 +4,9 @@
 
 Reads its input `features`. Every strength is fitted on the training images less the validation ones; the one with the
 best validation accuracy (the larger of equals) is fitted again on both, and tested once. Validation images are the
-dataset's own where it has them, else a share of each class's training images.
+dataset's own where it has them, else a share of each class's training images. With `selections: [test]` every strength
+is fitted on both and the best on the test images is taken, as the paper chose; with both selections there are two
+results. Where `images_per_class` limits the training images, validation images are always among these.
 
 Writes `metrics.json` (validation and test accuracies), `predictions.parquet` (of every validation and test image) and
 `strengths.csv` (the whole grid). On the CPU it imports numpy alone, not torch: 45 strengths on 1,500 images of 64
@@ -25,8 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from robust_transfer.configuration.transfer import ProbingSettings
-from robust_transfer.datasets.splits import validation_mask
+from robust_transfer.configuration.transfer import ProbingSettings, Selection
+from robust_transfer.datasets.splits import few_mask, validation_mask
 from robust_transfer.feature_store import Features, Labels, integers, open_features, strings
 from robust_transfer.lbfgs import TOLERANCE
 from robust_transfer.logistic_regression import Fit, Regression
@@ -50,14 +52,23 @@ class Part:
     """[N]: rows of the split's stored file."""
 
 
+class Predicted(NamedTuple):
+    """What a classifier says of some images."""
+
+    split: str
+    part: Part
+    predictions: Labels
+    """[N]."""
+
+
 class Choice(NamedTuple):
-    """The best strength on validation images."""
+    """The best strength on some images."""
 
     fit: Fit
     accuracy: float
     """Percent, of the metric that chooses."""
     predictions: Labels
-    """[N], of the validation images."""
+    """[N], of these images."""
     grid: list[dict[str, Any]]
     """Every strength, the largest first."""
 
@@ -70,65 +81,76 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     with entry.writing() as draft:
         start = time.monotonic()
         train, validation = training_parts(stored, settings)
-        choice = choose(train, validation, n_classes, settings, device)
-        fit = refit(train, validation, choice.fit.strength, settings, device)
         features, labels = open_features(stored, "test")
         test = Part(features, labels, np.arange(len(labels)))
-        predictions = fit.predict(fit.scaling(test.features))
+        chosen: dict[Selection, tuple[Choice, list[Predicted]]] = {}
+        refitted: Fit | None = None
+        for selection in settings.selections:
+            if selection == "validation":
+                choice = choose(train, validation, n_classes, settings, device)
+                refitted = refit(train, validation, choice.fit.strength, settings, device)
+                predictions = refitted.predict(refitted.scaling(test.features))
+                of = [Predicted("validation", validation, choice.predictions), Predicted("test", test, predictions)]
+            else:
+                choice = choose(together(train, validation), test, n_classes, settings, device)
+                of = [Predicted("test", test, choice.predictions)]
+            chosen[selection] = choice, of
         seconds = time.monotonic() - start
 
-        at_edge = len(settings.strengths) > 1 and fit.strength in (min(settings.strengths), max(settings.strengths))
-        hyperparameters = {"lambda": fit.strength, "at_edge": at_edge}
         draft.write_json(
             "metrics.json",
             [
                 row
-                for split, part, predicted in (
-                    ("validation", validation, choice.predictions),
-                    ("test", test, predictions),
-                )
+                for selection, (choice, of) in chosen.items()
+                for one in of
                 for row in measurements(
-                    part.labels, predicted, n_classes,
-                    split=split, selection="validation", hyperparameters=hyperparameters,
+                    one.part.labels, one.predictions, n_classes,
+                    split=one.split, selection=selection,
+                    hyperparameters={"lambda": choice.fit.strength, "at_edge": at_edge(choice, settings)},
                 )
             ],
         )  # fmt: skip
-        write_predictions(
-            draft.file("predictions.parquet"),
-            {"validation": (validation, choice.predictions), "test": (test, predictions)},
-        )
-        _write_grid(draft.file("strengths.csv"), choice.grid)
+        write_predictions(draft.file("predictions.parquet"), {selection: of for selection, (_, of) in chosen.items()})
+        grids = [(selection, row) for selection, (choice, _) in chosen.items() for row in choice.grid]
+        _write_grid(draft.file("strengths.csv"), grids)
         draft.facts = {
-            "lambda": fit.strength,
+            "lambda": {selection: choice.fit.strength for selection, (choice, _) in chosen.items()},
             "counts": {"train": len(train.labels), "validation": len(validation.labels), "test": len(test.labels)},
         }
         draft.timing.update(
-            images=len(train.labels), strengths=len(choice.grid), seconds_fitting=round(seconds, 3),
-            evaluations=sum(row["evaluations"] for row in choice.grid), device=device, threads=threads,
+            images=len(train.labels), strengths=len(grids), seconds_fitting=round(seconds, 3),
+            evaluations=sum(row["evaluations"] for _, row in grids), device=device, threads=threads,
         )  # fmt: skip
-    _report(settings, choice, fit, at_edge, accuracy(test.labels, predictions, n_classes, settings.metric), seconds)
+    for selection, (choice, of) in chosen.items():
+        tested = accuracy(test.labels, of[-1].predictions, n_classes, settings.metric)
+        _report(settings, selection, choice, tested, seconds)
+    if refitted and refitted.gap > TOLERANCE:
+        log.warning("the fit to all training images stopped before it had converged, at λ %g", refitted.strength)
 
 
 def training_parts(stored: Entry, settings: ProbingSettings) -> tuple[Part, Part]:
-    """The training and the validation images of a features entry.
+    """The training and the validation images of a features entry: all, or `images_per_class` of the training images.
 
     Raises ValueError if the dataset has no validation images and no class with two training images either.
     """
     features, labels = open_features(stored, "train")
-    if "validation" in stored.facts()["counts"]:
+    index = np.arange(len(labels))
+    if settings.images_per_class:
+        index = np.flatnonzero(few_mask(labels, settings.images_per_class, settings.seed))
+    elif "validation" in stored.facts()["counts"]:
         held = open_features(stored, "validation")
-        return Part(features, labels, np.arange(len(labels))), Part(*held, np.arange(len(held[1])))
-    mask = validation_mask(labels, settings.validation_fraction, settings.seed)
+        return Part(features, labels, index), Part(*held, np.arange(len(held[1])))
+    mask = validation_mask(labels[index], settings.validation_fraction, settings.seed)
     if not mask.any():
         raise ValueError(
             f"{stored.path}: no class has two training images, so none can be set aside to choose a strength on"
         )
-    chosen, rest = np.flatnonzero(mask), np.flatnonzero(~mask)
+    chosen, rest = index[mask], index[~mask]
     return Part(features[rest], labels[rest], rest), Part(features[chosen], labels[chosen], chosen)
 
 
 def choose(train: Part, validation: Part, n_classes: int, settings: ProbingSettings, device: str) -> Choice:
-    """Fit every strength to the training images and take the most accurate on validation, the larger of equals."""
+    """Fit every strength to the training images and take the most accurate on the others, the larger of equals."""
     regression = Regression(train.features, train.labels, standardise=settings.standardise, device=device)
     held = regression.scaling(validation.features)
     best: Choice | None = None
@@ -145,10 +167,21 @@ def choose(train: Part, validation: Part, n_classes: int, settings: ProbingSetti
 
 def refit(train: Part, validation: Part, strength: float, settings: ProbingSettings, device: str) -> Fit:
     """The chosen strength, fitted to training and validation images together."""
+    both = together(train, validation)
+    regression = Regression(both.features, both.labels, standardise=settings.standardise, device=device)
+    return next(regression.path([strength]))
+
+
+def together(train: Part, validation: Part) -> Part:
+    """All images that a classifier may be fitted to before it is tested; `index` means nothing then."""
     features = np.concatenate([train.features, validation.features])
     labels = np.concatenate([train.labels, validation.labels])
-    regression = Regression(features, labels, standardise=settings.standardise, device=device)
-    return next(regression.path([strength]))
+    return Part(features, labels, np.concatenate([train.index, validation.index]))
+
+
+def at_edge(choice: Choice, settings: ProbingSettings) -> bool:
+    """Is the best strength the smallest or largest of several?"""
+    return len(settings.strengths) > 1 and choice.fit.strength in (min(settings.strengths), max(settings.strengths))
 
 
 def accuracy(labels: Labels, predictions: Labels, n_classes: int, metric: str) -> float:
@@ -156,34 +189,39 @@ def accuracy(labels: Labels, predictions: Labels, n_classes: int, metric: str) -
     return top1(labels, predictions) if metric == "top1" else mean_per_class(labels, predictions, n_classes)
 
 
-def write_predictions(path: Path, of: dict[str, tuple[Part, Labels]]) -> None:
-    """Write `predictions.parquet`: of each image its split, index (row in that split's file), label and prediction."""
+def write_predictions(path: Path, of: dict[Selection, list[Predicted]]) -> None:
+    """Write `predictions.parquet`: of each image its split, index (row in that split's file), label, prediction, and
+    where the strength behind it was chosen."""
+    every = [(selection, one) for selection, predicted in of.items() for one in predicted]
     columns = {
-        "split": strings([split for split, (part, _) in of.items() for _ in part.labels]),
-        "index": integers(np.concatenate([part.index for part, _ in of.values()])),
-        "label": integers(np.concatenate([part.labels for part, _ in of.values()])),
-        "prediction": integers(np.concatenate([predicted for _, predicted in of.values()])),
+        "split": strings([one.split for _, one in every for _ in one.part.labels]),
+        "index": integers(np.concatenate([one.part.index for _, one in every])),
+        "label": integers(np.concatenate([one.part.labels for _, one in every])),
+        "prediction": integers(np.concatenate([one.predictions for _, one in every])),
+        "selection": strings([selection for selection, one in every for _ in one.part.labels]),
     }
     pq.write_table(pa.Table.from_arrays(list(columns.values()), list(columns)), path)
 
 
-def _write_grid(path: Path, grid: list[dict[str, Any]]) -> None:
+def _write_grid(path: Path, grids: list[tuple[Selection, dict[str, Any]]]) -> None:
     with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(grid[0]))
+        writer = csv.DictWriter(file, ["selection", *grids[0][1]])
         writer.writeheader()
-        writer.writerows(grid)
+        writer.writerows({"selection": selection, **row} for selection, row in grids)
 
 
 def _report(
-    settings: ProbingSettings, choice: Choice, fit: Fit, at_edge: bool, test_accuracy: float, seconds: float
+    settings: ProbingSettings, selection: Selection, choice: Choice, test_accuracy: float, seconds: float
 ) -> None:
-    if at_edge:
-        end = "smallest" if fit.strength == min(settings.strengths) else "largest"
-        log.warning("the best λ, %g, is the %s of the grid: widen probing.strengths", fit.strength, end)
-    loose = [row["lambda"] for row in choice.grid if row["gap"] > TOLERANCE] + [fit.strength] * (fit.gap > TOLERANCE)
+    strength = choice.fit.strength
+    if at_edge(choice, settings):
+        end = "smallest" if strength == min(settings.strengths) else "largest"
+        log.warning("the best λ, %g, is the %s of the grid: widen probing.strengths", strength, end)
+    loose = [row["lambda"] for row in choice.grid if row["gap"] > TOLERANCE]
     if loose:
         log.warning("%d of the fits stopped before they had converged, at λ from %g up", len(loose), min(loose))
     log.info(
-        "probe: λ %g of %d, validation %.1f %%, test %.1f %% (%s), %.1f s",
-        fit.strength, len(settings.strengths), choice.accuracy, test_accuracy, METRIC_NAMES[settings.metric], seconds,
+        "probe: λ %g of %d, %s %.1f %%, test %.1f %% (%s), %.1f s",
+        strength, len(settings.strengths), selection, choice.accuracy, test_accuracy, METRIC_NAMES[settings.metric],
+        seconds,
     )  # fmt: skip

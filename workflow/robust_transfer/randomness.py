@@ -16,7 +16,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _MASK = (1 << 64) - 1
 
 # What numbers are for: streams under one seed that have nothing to do with each other.
-ORDER, AUGMENTATION, START, LAYERS, COLOUR, LIGHTING = 1, 2, 3, 4, 5, 6
+ORDER, AUGMENTATION, START, LAYERS, COLOUR, LIGHTING, HEAD = 1, 2, 3, 4, 5, 6, 7
 
 
 def key(*parts: int) -> int:

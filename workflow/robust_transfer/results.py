@@ -8,9 +8,10 @@ writes `results.parquet` (schema in `table.py`), `timings.parquet`, `training.pa
 `training_table.py`). Beside the rows that entries measured the results hold two kinds of summary:
 
 - means over seeds (`seeds.py`): `backbone_seed` or `transfer_seed` is null;
-- chosen rows, per target, mode and variant: `eps` best-robust is the robust eps with the highest validation accuracy,
-  `arch` best the architecture; the value is its test accuracy. Their difference to the standard network of the same
-  choice is a row of its own, whose metric ends in `_difference`. Their intervals repeat the choice (`selection.py`).
+- chosen rows, per target, mode, variant and selection: `eps` best-robust is the robust eps with the highest validation
+  accuracy (selection `test`: test accuracy), `arch` best the architecture; the value is its test accuracy. Their
+  difference to the standard network of the same choice is a row of its own, whose metric ends in `_difference`. Their
+  intervals repeat the choice (`selection.py`).
 
 One core of an AMD EPYC takes 15 s for 1,456 runs on 3,000 test and 3,000 validation images, with 250 MB.
 """
@@ -111,9 +112,11 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
             contests[item.contest].append(item)
     for items in contests.values():
         # Predictions are read a contest at a time: those of a whole experiment need not fit into memory.
-        rows += _chosen(
-            about, [(item, _run(item, open_entry(store / item.entry), measured[item.entry])) for item in items]
-        )
+        for selection in dict.fromkeys(row.selection for item in items for row in measured[item.entry]):
+            runs = [
+                (item, _run(item, open_entry(store / item.entry), measured[item.entry], selection)) for item in items
+            ]
+            rows += _chosen(about, runs, selection)
     epochs = [row for one in _backbones(listed) for row in epoch_rows(one, open_entry(store / one.entry))]
     raised = [flag for cost in costs for flag in recorded_flags(store / cost)]
     raised += flags_of_evaluations([row for row in rows if row.mode == "source"], epochs, store)
@@ -172,19 +175,18 @@ def _shared(experiment: str, item: Listed) -> dict[str, Any]:
     }
 
 
-def _run(item: Listed, entry: Entry, measured: Iterable[Row]) -> Run:
-    """An entry's predictions, checked against the accuracy it reports."""
-    table = pq.read_table(entry.file("predictions.parquet"), columns=["split", "index", "label", "prediction"])
-    splits = {}
-    for split in pc.unique(table["split"]).to_pylist():
-        of_split = table.filter(pc.equal(table["split"], split)).sort_by("index")
-        index, labels, predicted = (of_split[name].to_numpy().astype(np.int64) for name in of_split.column_names[1:])
-        if len(np.unique(index)) != len(index):
-            raise TableError(f"{entry.path}: predictions.parquet has a {split} image twice; make the entry again")
-        splits[split] = Predictions(index, labels, labels == predicted)
+def _run(item: Listed, entry: Entry, measured: Iterable[Row], selection: str | None) -> Run:
+    """An entry's predictions under one selection, checked against the accuracy it reports there."""
+    table = pq.read_table(entry.file("predictions.parquet"))
+    if "selection" in table.column_names:  # where there is one selection alone, older entries do not name it
+        table = table.filter(pc.equal(table["selection"], selection))
+    splits = {
+        split: _predictions(table.filter(pc.equal(table["split"], split)), f"{entry.path}: predictions.parquet", split)
+        for split in pc.unique(table["split"]).to_pylist()
+    }
     for row in measured:
         found = 100 * float(splits[row.split].correct.mean()) if row.split in splits else row.value
-        if row.metric == "top1" and abs(found - row.value) > 0.01:
+        if row.selection == selection and row.metric == "top1" and abs(found - row.value) > 0.01:
             raise TableError(
                 f"{entry.path}: metrics.json says {row.split} top1 = {row.value:.2f}, predictions.parquet says "
                 f"{found:.2f}; move the entry aside and make it again"
@@ -192,11 +194,23 @@ def _run(item: Listed, entry: Entry, measured: Iterable[Row]) -> Run:
     return Run(item.entry, item.backbone, item.backbone_seed, item.transfer_seed, splits)
 
 
-def _chosen(about: About, members: Sequence[tuple[Listed, Run]]) -> list[Row]:
+def _predictions(table: pa.Table, where: str, split: str) -> Predictions:
+    """One split's predictions; of several heads, the share that is right."""
+    heads = pc.count_distinct(table["head_seed"]).as_py() if "head_seed" in table.column_names else 1
+    table = table.sort_by("index")
+    index, labels, predicted = (table[name].to_numpy().astype(np.int64) for name in ("index", "label", "prediction"))
+    images, first, counts = np.unique(index, return_index=True, return_counts=True)
+    if (counts != heads).any():
+        raise TableError(f"{where} has a {split} image twice, or not once for each head; make the entry again")
+    correct = np.add.reduceat((labels == predicted).astype(np.float64), first) / heads
+    return Predictions(images, labels[first], correct)
+
+
+def _chosen(about: About, members: Sequence[tuple[Listed, Run]], selection: str | None) -> list[Row]:
     """The chosen rows of runs that are compared with each other: best robust, best standard, and their differences."""
     first = members[0][0]
     metric = {target.name: target.metric for target in about.targets}[first.target]
-    contest = Contest(_candidates(about, members), metric, about.bootstrap)
+    contest = Contest(_candidates(about, members), metric, about.bootstrap, selection or "validation")
     candidates = contest.candidates
     archs = list(dict.fromkeys(candidate.arch for candidate in candidates))
     rows = []
@@ -259,7 +273,7 @@ def _chosen_row(
         transfer_seed=None,
         attack=None,
         split="test",
-        selection="validation",
+        selection=contest.selection,
         metric=metric,
         value=value,
         ci_low=low,

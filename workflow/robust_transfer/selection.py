@@ -1,4 +1,4 @@
-"""Choosing eps and architecture on validation images, and intervals that repeat the choice in every resample.
+"""Choosing eps and architecture on validation or test images, with intervals that repeat the choice in every resample.
 
 A candidate is one architecture at one eps; its accuracy is the mean over its seeds, so a seed is never chosen. Images
 are resampled with replacement, the same ones for every candidate: differences are paired. Column 0 of every array of
@@ -34,7 +34,8 @@ class Predictions:
 
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
-    correct: NDArray[np.bool_]
+    correct: Floats
+    """Share of the run's heads that are right: 0 or 1 where there is one head."""
 
 
 @dataclass(frozen=True)
@@ -74,25 +75,26 @@ class Pick:
 
 
 class Contest:
-    """Candidates measured on the same images; picks among them on validation and reports on test."""
+    """Candidates measured on the same images; picks among them on validation, or on test, and reports on test."""
 
-    def __init__(self, candidates: Sequence[Candidate], metric: str, resamples: int) -> None:
-        """Score every candidate; `metric` is `top1` or `mean_per_class`.
+    def __init__(
+        self, candidates: Sequence[Candidate], metric: str, resamples: int, selection: str = "validation"
+    ) -> None:
+        """Score every candidate; `metric` is `top1` or `mean_per_class`, `selection` `validation` or `test`.
 
         Raises SelectionError if a run has no predictions of a split that is needed, or other labels or test images
         than the runs it is compared with.
         """
-        self.candidates = list(candidates)
+        self.candidates, self.selection = list(candidates), selection
         self.test = _accuracies(self.candidates, "test", metric, resamples)
         # With one candidate nothing is chosen, and validation images are not needed.
-        self.validation = (
-            _accuracies(self.candidates, "validation", metric, resamples) if len(self.candidates) > 1 else self.test
-        )
+        elsewhere = selection == "validation" and len(self.candidates) > 1
+        self.decisive = _accuracies(self.candidates, "validation", metric, resamples) if elsewhere else self.test
         self.images = len(self.candidates[0].runs[0].splits["test"].index)
 
     def pick(self, among: Sequence[int]) -> Pick:
-        """The candidate of highest validation accuracy, separately in every resample; of equals, the first."""
-        picked = np.asarray(among)[self.validation[list(among)].argmax(0)]
+        """The candidate of highest accuracy where it is chosen, separately in every resample; of equals, the first."""
+        picked = np.asarray(among)[self.decisive[list(among)].argmax(0)]
         return Pick(self.test[picked, np.arange(self.test.shape[1])], picked)
 
 
@@ -118,7 +120,7 @@ def _accuracies(candidates: Sequence[Candidate], split: str, metric: str, resamp
             where = np.searchsorted(images, runs[members[0]].splits[split].index)
             correct = np.stack([runs[position].splits[split].correct for position in members])
             weights = _weights(counts[:, where], labels[where], metric)
-            by_run[members, columns] = 100 * (correct.astype(np.float64) @ weights.T)
+            by_run[members, columns] = 100 * (correct @ weights.T)
     by_run = by_run.round(9)  # so that equal accuracies are equal, in whatever order their images were summed
     ends = np.cumsum([0] + [len(candidate.runs) for candidate in candidates])
     return np.stack([by_run[start:end].mean(0) for start, end in pairwise(ends)])

@@ -43,9 +43,7 @@ class SGD:
     def step(self, rate: float) -> None:
         """Update every parameter by its gradient; raises RuntimeError if one has none."""
         parameters: list[Tensor] = list(self._parameters)
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if len(gradients) < len(parameters):
-            raise RuntimeError(f"{len(parameters) - len(gradients)} of {len(parameters)} parameters have no gradient")
+        gradients = self._given_gradients()
         # One call for all parameters: a GPU runs it as a few kernels.
         if self._weight_decay:
             gradients = list(torch._foreach_add(gradients, parameters, alpha=self._weight_decay))
@@ -57,3 +55,46 @@ class SGD:
             else:
                 gradients = self.velocities
         torch._foreach_add_(parameters, gradients, alpha=-rate)
+
+    def _given_gradients(self) -> list[Tensor]:
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if (missing := len(self._parameters) - len(gradients)) > 0:
+            raise RuntimeError(f"{missing} of {len(self._parameters)} parameters have no gradient")
+        return gradients
+
+
+class ParallelSGD(SGD):
+    """SGD for many models side by side: index h of every parameter's first dimension belongs to model h.
+
+    Each model has its own learning rate, as a share of what `step` gets, and its own weight decay. Nothing couples
+    them: a model ends where it would have ended alone.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        rates: Tensor,
+        weight_decays: Tensor,
+        momentum: float,
+        nesterov: bool,
+    ) -> None:
+        """`rates` and `weight_decays` are float [H], on the parameters' device."""
+        super().__init__(parameters, momentum=momentum, weight_decay=0.0, nesterov=nesterov)
+        self._rates = [_by_model(rates, parameter) for parameter in self._parameters]
+        self._decays = [_by_model(weight_decays, parameter) for parameter in self._parameters]
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Update every model by its gradient at its share of `rate`; raises RuntimeError if one has none."""
+        gradients = self._given_gradients()
+        for i, parameter in enumerate(self._parameters):
+            change = torch.addcmul(gradients[i], parameter, self._decays[i])
+            if self._momentum:
+                velocity = self.velocities[i].mul_(self._momentum).add_(change)
+                change = change.add_(velocity, alpha=self._momentum) if self._nesterov else velocity
+            parameter.addcmul_(change, self._rates[i], value=-rate)
+
+
+def _by_model(values: Tensor, parameter: nn.Parameter) -> Tensor:
+    return values.to(parameter.dtype).view(-1, *[1] * (parameter.ndim - 1))

@@ -25,7 +25,9 @@ STAGES = {
         Stage("evaluation", "robust_transfer.evaluation", False),
         Stage("features", "robust_transfer.features", False),
         Stage("probing", "robust_transfer.probing", False),
+        Stage("heads", "robust_transfer.heads", True),
         Stage("finetuning", "robust_transfer.finetuning", True),
+        Stage("choosing", "robust_transfer.choosing", False),
     )
 }
 

@@ -80,6 +80,7 @@ def fit(
     input_size: int,
     seed: int,
     learning_rate: float | None = None,
+    optimiser: SGD | None = None,
     perturb: Perturb | None = None,
     check: Check | None = None,
     states: States | None = None,
@@ -87,14 +88,15 @@ def fit(
 ) -> list[Epoch]:
     """Train `network` in place by SGD; returns what each epoch came to.
 
-    The network is on the loader's device. `learning_rate` stands in for the recipe's. `check` looks at accuracy after
-    epochs, robust accuracy too if `perturb` is an Adversary. With `states` it goes on from the last state, and raises
-    Interrupted once it has saved one because it was asked to leave. Raises TrainingError when the loss is not finite,
-    or when more processes share a batch than it has groups.
+    The network is on the loader's device. `learning_rate` and `optimiser` stand in for the recipe's. Parallel heads are
+    trained on the sum of their losses, which leaves each on its own; loss and accuracy are then means over heads.
+    `check` looks at accuracy after epochs, robust accuracy too if `perturb` is an Adversary. With `states` it goes on
+    from the last state, and raises Interrupted once it has saved one because it was asked to leave. Raises
+    TrainingError when the loss is not finite, or when more processes share a batch than it has groups.
     """
     device = loader.labels.device
     network.train().to(memory_format=torch.channels_last)
-    training = Training(network, recipe, seed, team, learning_rate or recipe.learning_rate, device)
+    training = Training(network, recipe, seed, team, learning_rate or recipe.learning_rate, device, optimiser)
     _check_groups(recipe, len(loader.labels), team)
     checked = _Checked(network, loader, check, perturb, seed, input_size, recipe, team) if check else None
     sizes = batch_sizes(len(loader.labels), recipe.batch_size, recipe.batchnorm_group)
@@ -112,13 +114,13 @@ def fit(
             rate = learning_rate_at(recipe, training.peak, training.step, len(plan))
             training.learn(parts, images=sizes[number], groups=len(plan[number]), rate=rate)
             if progress.due(sizes[number]):
-                progress.speak(training.finite_loss(rate), float(training.right))
+                progress.speak(training.finite_loss(rate), training.hits())
             if states and (wanted := states.wanted()):
                 loss = training.finite_loss(rate)
                 kept = {"epoch": epoch, "skipped": number + 1, "step": training.step, **progress.as_json(loader.waited)}
                 saved = states.save(training.step, training.tensors(), kept)
                 if wanted == "stop":
-                    progress.speak(loss, float(training.right))
+                    progress.speak(loss, training.hits())
                     raise states.leave(training.step, saved)
         skipped = 0
         rate = learning_rate_at(recipe, training.peak, training.step - 1, len(plan))
@@ -129,7 +131,7 @@ def fit(
         due = checked and ((epoch + 1) % checked.every == 0 or epoch == recipe.epochs - 1)
         clean, robust = checked() if checked and due else (None, None)
         progress.end_epoch(
-            loss, float(training.right), side=side, rate=rate, waited=loader.waited,
+            loss, training.hits(), side=side, rate=rate, waited=loader.waited,
             memory=peak_memory_mb(device), clean=clean, robust=robust, loader_rate=loader.rate(),
         )  # fmt: skip
         training.start_epoch()
@@ -140,24 +142,32 @@ class Training:
     """What changes with every step, and the step."""
 
     def __init__(
-        self, network: Network, recipe: Recipe, seed: int, team: Team, peak: float, device: torch.device
+        self,
+        network: Network,
+        recipe: Recipe,
+        seed: int,
+        team: Team,
+        peak: float,
+        device: torch.device,
+        optimiser: SGD | None = None,
     ) -> None:
         self.network, self.recipe, self.seed, self.team, self.peak, self.device = (
             network, recipe, seed, team, peak, device,
         )  # fmt: skip
-        self.optimiser = SGD(
+        self.optimiser = optimiser or SGD(
             network.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
         )
         self.average = Average(network, recipe.average_decay) if recipe.average_decay else None
         self.statistics = RunningStatistics(network)
         self.random = has_random_layers(network)
+        self.heads = network.head.weight.shape[:-2]
         self.step = 0
         self.start_epoch()
 
     def start_epoch(self) -> None:
-        """Begin the sums over an epoch anew."""
-        self.loss = torch.zeros((), device=self.device, dtype=torch.float64)
-        self.right = torch.zeros((), device=self.device, dtype=torch.float64)
+        """Begin the sums over an epoch anew; one for each head where there are several."""
+        self.loss = torch.zeros(self.heads, device=self.device, dtype=torch.float64)
+        self.right = torch.zeros(self.heads, device=self.device, dtype=torch.float64)
 
     def learn(self, parts: Iterator[tuple[Tensor, Tensor]], *, images: int, groups: int, rate: float) -> None:
         """One step on a batch of so many images in so many groups, of which this process has `parts`."""
@@ -188,23 +198,32 @@ class Training:
                 torch.manual_seed(randomness.key(self.seed, randomness.LAYERS, self.step, place))
             with autocast(recipe.precision, self.device):
                 logits = _at_least_float32(self.network(part))
-            loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing, reduction="sum")
-            torch.autograd.backward(loss / images)
-            loss_sum += loss.detach()
-            right += (logits.detach().argmax(1) == targets).sum()
+            targets = targets.view(-1, *[1] * len(self.heads)).expand(-1, *self.heads)
+            losses = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing, reduction="none").sum(0)
+            torch.autograd.backward(losses.sum() / images)
+            loss_sum += losses.detach()
+            right += (logits.detach().argmax(1) == targets).sum(0)
             if after:
                 after()
         return loss_sum, right
 
     def finite_loss(self, rate: float) -> float:
-        """The epoch's sum of losses so far; raises TrainingError if it is not finite."""
-        loss = float(self.loss)  # waits for a GPU to catch up, so it is asked for when something is said or saved
+        """The epoch's sum of losses so far; raises TrainingError if it is not finite.
+
+        Of several heads it is the mean of those that are finite, as long as one is.
+        """
+        finite = self.loss[self.loss.isfinite()]  # waits for a GPU to catch up, so it is asked for when something
+        loss = float((finite if len(finite) else self.loss).mean())  # is said or saved
         if not math.isfinite(loss):
             raise TrainingError(
                 f"loss-not-finite: the loss is {loss} at step {self.step}, learning rate {rate:.3g}: training "
                 "diverged; lower training.learning_rate, lengthen warmup_fraction, or train in precision: fp32"
             )
         return loss
+
+    def hits(self) -> float:
+        """How many of the epoch's images so far were classified right; of several heads, the mean."""
+        return float(self.right.mean())
 
     def tensors(self) -> dict[str, Tensor]:
         """All there is of state, by name."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # What the numbers are for: choices under one seed that have nothing to do with each other.
-VALIDATION, LIMIT, TEST = 1, 2, 3
+VALIDATION, LIMIT, TEST, FEW = 1, 2, 3, 4
 
 
 def validation_mask(
@@ -45,6 +45,16 @@ def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray
     turn[np.argsort(_random(len(classes), seed, LIMIT), kind="stable")] = np.arange(len(classes))
     served = np.lexsort((turn[np.searchsorted(classes, labels)], rank))
     return np.sort(served[:limit])
+
+
+def few_mask(labels: NDArray[np.int64], images: int, seed: int) -> NDArray[np.bool_]:
+    """Which images count where each class has so many: bool [N]; all of a class that has no more.
+
+    Those of a smaller number are among those of a larger one. Labels are int64 [N].
+    """
+    rank, _ = _ranks(labels, seed, FEW)
+    mask: NDArray[np.bool_] = rank < images
+    return mask
 
 
 def _ranks(labels: NDArray[np.int64], seed: int, purpose: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

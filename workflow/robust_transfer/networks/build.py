@@ -61,15 +61,20 @@ class Network(nn.Module):
         return found
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]."""
+        """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]; of H parallel heads [N, classes, H]."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
     def replace_head(self, classes: int, *, seed: int = 0) -> None:
         """Put a fresh head for so many classes in place of this one, initialised from `seed` as nn.Linear is."""
         old = self.head.weight
-        with _seeded(seed):
-            self.head = nn.Linear(self.head.in_features, classes).to(device=old.device, dtype=old.dtype)
+        self.head = fresh_head(self.head.in_features, classes, seed).to(device=old.device, dtype=old.dtype)
+
+
+def fresh_head(features_n: int, classes: int, seed: int) -> nn.Linear:
+    """A linear layer initialised from `seed` as nn.Linear is, on the CPU; the global random state is left as it was."""
+    with _seeded(seed):
+        return nn.Linear(features_n, classes)
 
 
 def build(architecture: str, classes: int, *, seed: int = 0) -> Network:

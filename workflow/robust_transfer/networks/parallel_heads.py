@@ -1,0 +1,58 @@
+"""Many linear classifiers on one frozen network: a forward pass serves all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robust_transfer.networks.build import Network, fresh_head
+
+
+class ParallelLinear(nn.Linear):
+    """H linear layers on the same input: weight [H, K, D], bias [H, K]."""
+
+    def __init__(self, heads: Sequence[nn.Linear]) -> None:
+        """Takes over the values of these heads, all [K, D]."""
+        super().__init__(heads[0].in_features, heads[0].out_features, device="meta")
+        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
+        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [N, K, H] of features [N, D], in the parameters' precision, whatever autocast says."""
+        with torch.autocast(features.device.type, enabled=False):
+            heads, classes, dimension = self.weight.shape
+            weight, bias = self.weight.view(-1, dimension), self.bias.view(-1)
+            logits = nn.functional.linear(features.to(weight.dtype), weight, bias)  # one matrix product for all
+            return logits.view(-1, heads, classes).transpose(1, 2)
+
+
+class _Evaluating(nn.Module):
+    """A body that stays in eval mode when the network around it trains."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body.eval()
+
+    def train(self, mode: bool = True) -> _Evaluating:
+        """Always to eval mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the body gives."""
+        found: Tensor = self.body(images)
+        return found
+
+
+def put_heads(network: Network, classes: int, seeds: Sequence[int], *, drifting: bool) -> None:
+    """Freeze `network` and put a fresh head for so many classes on it for each seed; equal seeds give equal heads.
+
+    With `drifting`, layers before the head change their mode with the network: in train mode BatchNorm normalises by
+    the batch and moves its running statistics, and dropout drops. Without, they stay as in evaluation.
+    """
+    device, features_n = network.head.weight.device, network.head.in_features
+    network.body.requires_grad_(False)
+    network.head = ParallelLinear([fresh_head(features_n, classes, seed) for seed in seeds]).to(device)
+    if not drifting:
+        network.body = _Evaluating(network.body)
