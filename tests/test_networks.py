@@ -14,7 +14,7 @@ from robust_transfer.networks.backbones import load_backbone, save_weights
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build
 from robust_transfer.networks.folding import Folded
 from robust_transfer.networks.image_gradient import FirstConvolution, serves
-from robust_transfer.networks.names import CATALOGUE, check_architecture
+from robust_transfer.networks.names import CATALOGUE, check_architecture, timm_catalogue
 from robust_transfer.store import StoreError, sha256, write_json
 from torch import nn
 
@@ -68,6 +68,64 @@ class TestNames:
     def test_what_is_in_the_catalogue_passes(self):
         for name in (*CATALOGUE, "resnet8_w16", "resnet56_w4"):
             check_architecture(name)
+
+
+class TestTimm:
+    @pytest.fixture(autouse=True)
+    def timm(self):
+        return pytest.importorskip("timm", reason="not installed: make setup EXTRAS=timm")
+
+    def test_the_names_are_what_timm_lists(self, timm):
+        names = timm_catalogue()
+        assert {name for name in names if "." not in name} == {*timm.list_models()}
+        for name in ("timm_resnet10t", "timm_resnet10t.c3_in1k"):
+            check_architecture(name)
+
+    def test_another_name_is_refused_with_near_ones(self):
+        with pytest.raises(ValueError, match=r"timm_resnet10x: timm has no network resnet10x; did you mean timm_resne"):
+            check_architecture("timm_resnet10x")
+
+    def test_without_timm_the_message_says_how_to_get_it(self, monkeypatch):
+        monkeypatch.setattr("robust_transfer.networks.names.timm_catalogue", lambda: ())
+        with pytest.raises(ValueError, match=r"timm_resnet10t: .* not installed: run `make setup EXTRAS=timm`"):
+            check_architecture("timm_resnet10t")
+
+    def test_names_are_checked_without_importing_it(self):
+        code = (
+            "import sys; from robust_transfer.networks.names import check_architecture as c; c('timm_resnet10t'); "
+            "print({'timm', 'torch'} & set(sys.modules))"
+        )
+        workflow = Path(backbones.__file__).parents[2]
+        done = subprocess.run([sys.executable, "-c", code], cwd=workflow, capture_output=True, text=True, check=True)
+        assert done.stdout == "set()\n"
+
+    # A convolutional network; one whose features are wider than its last map; one built for the size of its input.
+    @pytest.mark.parametrize("name", ["timm_test_resnet", "timm_mobilenetv3_small_050", "timm_test_vit"])
+    def test_is_built_without_its_head_and_depends_on_the_seed_alone(self, name):
+        one, same, other = (build(name, 7, seed=seed, input_size=32).eval() for seed in (1, 1, 2))
+        with torch.no_grad():
+            assert one.features(images(2)).shape == (2, one.head.in_features)
+            assert torch.equal(one(images(2)), same(images(2)))
+            assert not torch.equal(one(images(2)), other(images(2)))
+
+    def test_survives_being_stored(self, tmp_path):
+        network = build("timm_test_vit", 3, seed=1, input_size=32).eval()
+        entry = new_entry(tmp_path, "pretraining", {})
+        with entry.writing() as draft:
+            draft.facts = {"architecture": network.architecture, "classes": ["a", "b", "c"], "input_size": 32}
+            save_weights(draft.file("weights.safetensors"), network, draft.facts)
+        with torch.no_grad():
+            assert torch.equal(load_backbone(entry)(images()), network(images()))
+
+    # Plain convolutions; convolutions padded by their input's size, which none may fold; one that fx cannot trace.
+    @pytest.mark.parametrize("name", ["timm_test_resnet", "timm_tf_mobilenetv3_small_minimal_100", "timm_test_vit"])
+    def test_folded_it_has_the_networks_gradient(self, name, caplog):
+        caplog.set_level("INFO", "robust_transfer")
+        network = with_statistics(build(name, 5, input_size=32)).double().eval()
+        x = images(2).double().requires_grad_(True)
+        expected, found = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network).eval()))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        assert ("timm_test_vit: attacked as it is" in caplog.text) == (name == "timm_test_vit")
 
 
 class TestBuild:

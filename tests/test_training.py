@@ -74,6 +74,17 @@ class TestFit:
     def test_a_positive_eps_is_not(self):
         assert not same(trained()[0], trained(threat=L2(0.01))[0])
 
+    @pytest.mark.parametrize("name", ["timm_test_resnet", "timm_test_vit"])
+    def test_timms_networks_train_under_attack_where_torch_fx_follows_them_and_where_not(self, name):
+        pytest.importorskip("timm", reason="not installed: make setup EXTRAS=timm")
+        pixels, labels = squares(20, side=32)
+        settings = recipe(epochs=4, augmentation="none")
+        network = build(name, CLASSES, input_size=32)
+        adversary = Adversary(network, L2(0.1), Attack(steps=1), 0, 32)
+        loader = loader_of(pixels, labels, settings, input_size=32)
+        epochs = fit(network, loader, settings, input_size=32, seed=0, perturb=adversary)
+        assert epochs[-1].loss < epochs[0].loss
+
     def test_learns_what_can_be_learnt(self):
         settings = recipe(epochs=6, augmentation="flip", schedule="one-cycle", learning_rate=0.1)
         network, epochs = trained(settings)

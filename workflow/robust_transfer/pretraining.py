@@ -44,7 +44,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         settings = PretrainingSettings.model_validate(entry.settings)
         recipe, on = settings.training, prepare(device, max(1, threads // team.size))
         split = open_split(entry.input("source"), "train")
-        network = build(settings.architecture, len(split.classes), seed=settings.seed).to(on)
+        classes, size = len(split.classes), settings.input_size
+        network = build(settings.architecture, classes, seed=settings.seed, input_size=size).to(on)
         loader = stack.enter_context(
             closing(
                 open_loader(

@@ -294,9 +294,9 @@ def has_random_layers(network: nn.Module) -> bool:
     """Does the network draw random numbers in train mode, as dropout and stochastic depth do?"""
     drawing = (nn.modules.dropout._DropoutNd,)
     return any(
-        getattr(module, "p", 0) > 0
+        (getattr(module, "p", 0) or getattr(module, "drop_prob", 0) or 0) > 0
         for module in network.modules()
-        if isinstance(module, drawing) or type(module).__name__ == "StochasticDepth"
+        if isinstance(module, drawing) or type(module).__name__ in ("StochasticDepth", "DropPath")  # timm's is the last
     )
 
 

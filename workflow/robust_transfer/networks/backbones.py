@@ -54,7 +54,7 @@ def load_backbone(entry: Entry) -> Network:
         if facts[fact] != card[fact]:
             raise StoreError(f"{path}: {fact} {_short(facts[fact])} where the card says {_short(card[fact])}")
     with torch.device("cpu"):
-        network = build(card["architecture"], len(card["classes"]))
+        network = build(card["architecture"], len(card["classes"]), input_size=card["input_size"])
     expected = network.state_dict()
     differing = [
         f"{name} is {_shape(state.get(name))} where {card['architecture']} has {_shape(expected.get(name))}"

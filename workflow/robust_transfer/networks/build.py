@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_transfer.networks.names import check_architecture, small_resnet
+from robust_transfer.networks.names import check_architecture, small_resnet, timm_name
 from robust_transfer.networks.small_resnet import SmallResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -77,18 +77,21 @@ def fresh_head(features_n: int, classes: int, seed: int) -> nn.Linear:
         return nn.Linear(features_n, classes)
 
 
-def build(architecture: str, classes: int, *, seed: int = 0) -> Network:
+def build(architecture: str, classes: int, *, seed: int = 0, input_size: int | None = None) -> Network:
     """A network by name, freshly initialised from `seed` on the CPU, in train mode.
 
-    `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a torchvision classification network (`resnet18`) or
-    `wide_resnet50_4`. The global random state is left as it was. Raises ValueError, naming a near match and what
-    exists, for any other name.
+    `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a torchvision classification network (`resnet18`),
+    `wide_resnet50_4`, or where timm is installed one of its networks (`timm_resnet10t`). `input_size` counts for those
+    of timm that are built for one size, such as its ViTs; None is the size of timm's own weights. The global random
+    state is left as it was. Raises ValueError, naming a near match and what exists, for any other name.
     """
     check_architecture(architecture)
     with _seeded(seed):
         if small := small_resnet(architecture):
             body: nn.Module = SmallResNet(*small)
             features_n = 4 * small[1]
+        elif name := timm_name(architecture):
+            body, features_n = _timm(name, input_size)
         else:
             body = _torchvision(architecture)
             features_n = _cut_head(body)
@@ -105,6 +108,16 @@ def _torchvision(architecture: str) -> nn.Module:
         return resnet
     network: nn.Module = torchvision.models.get_model(architecture, weights=None, **_ARGUMENTS.get(architecture, {}))
     return network
+
+
+def _timm(name: str, input_size: int | None) -> tuple[nn.Module, int]:
+    """A network of timm without its head, and the width of what it gives."""
+    import timm
+
+    fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
+    size: dict[str, Any] = {"img_size": input_size} if fixed and input_size else {}
+    body: Any = timm.create_model(name, pretrained=False, num_classes=0, **size)
+    return body, int(body.head_hidden_size)
 
 
 def _cut_head(network: nn.Module) -> int:

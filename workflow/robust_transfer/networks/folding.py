@@ -7,25 +7,36 @@ AMD EPYC (resnet8_w16, 128 images of 32 pixels, bf16): PGD with two steps takes 
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 import torch
 from torch import Tensor, fx, nn
 
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.image_gradient import FirstConvolution, serves
+from robust_transfer.networks.small_resnet import Subsampling
+
+CONVOLUTIONS = (nn.Conv2d, Subsampling)
+"""Those that compute what their weights, stride and padding say. Others, as timm's with padding by input, stay."""
+
+log = logging.getLogger("robust_transfer")
 
 
 class Folded(nn.Module):
     """The same function as `network` in eval mode, up to rounding. `refresh` follows its weights and statistics.
 
-    Layers that are not folded are the network's own. The parameters of those that are take no gradients: this is for
-    gradients with respect to images.
+    Layers that are not folded are the network's own, all of them where torch.fx cannot trace the body since its control
+    flow depends on its input. The parameters of those that are take no gradients: this is for gradients with respect to
+    images.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.normalise, self.head = network.normalise, network.head
-        self.body, self._pairs = _fold(network.body)
-        self._first = _replace_first(self.body)
+        graph = _traced(network.body, network.architecture)
+        self.body, self._pairs = _fold(network.body, graph) if graph else (network.body, [])
+        self._first = _replace_first(self.body) if graph else None
         self.refresh()
 
     @torch.no_grad()
@@ -54,24 +65,31 @@ class _Tracer(fx.Tracer):
         return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
 
 
-def _fold(body: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]]]:
-    """A copy of the body's graph without the BatchNorms that follow a convolution, and those pairs.
-
-    Raises torch.fx's TraceError for a body whose control flow depends on its input.
-    """
+def _traced(body: nn.Module, architecture: str) -> fx.Graph | None:
+    """The body's graph in eval mode; None, with a line in the log, where torch.fx cannot follow it."""
     training = [module for module in body.modules() if module.training]
     body.eval()  # the graph keeps the branches of the mode it is traced in
-    graph = _Tracer().trace(body)
-    for module in training:
-        module.training = True
-    modules = dict(body.named_modules())
+    try:
+        return _Tracer().trace(body)
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # depending on what it does with its input
+        log.info("%s: attacked as it is, BatchNorm unfolded (%s)", architecture, str(error).partition("\n")[0])
+        return None
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _fold(body: nn.Module, graph: fx.Graph) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d]]]:
+    """A copy of the body's graph without the BatchNorms that follow a convolution, and those pairs."""
+    modules: dict[Any, nn.Module] = dict(body.named_modules())
     calls = [node for node in graph.nodes if node.op == "call_module"]
     targets = [node.target for node in calls]
     pairs, replaced = [], {}
     for node in calls:
-        before, norm = node.args[0], modules[node.target]
+        before, norm = node.args[0] if node.args else None, modules[node.target]
         if (
             not isinstance(norm, nn.BatchNorm2d)
+            or not isinstance(before, fx.Node)
             or not norm.affine
             or not norm.track_running_stats
             or before.op != "call_module"
@@ -79,9 +97,9 @@ def _fold(body: nn.Module) -> tuple[nn.Module, list[tuple[nn.Conv2d, nn.Conv2d, 
             continue
         convolution = modules[before.target]
         once = len(before.users) == 1 and targets.count(before.target) == 1
-        if not isinstance(convolution, nn.Conv2d) or not once:
+        if not isinstance(convolution, nn.Conv2d) or type(convolution) not in CONVOLUTIONS or not once:
             continue
-        replaced[before.target] = folded = _with_bias(convolution)
+        replaced[str(before.target)] = folded = _with_bias(convolution)
         pairs.append((folded, convolution, norm))
         node.replace_all_uses_with(before)
         graph.erase_node(node)
@@ -97,7 +115,7 @@ def _replace_first(body: nn.Module) -> FirstConvolution | None:
     images = next(iter(body.graph.nodes))
     readers = list(images.users)
     first = body.get_submodule(readers[0].target) if [node.op for node in readers] == ["call_module"] else None
-    if not isinstance(first, nn.Conv2d) or not serves(first):
+    if not isinstance(first, nn.Conv2d) or type(first) not in CONVOLUTIONS or not serves(first):
         return None
     body.set_submodule(readers[0].target, replaced := FirstConvolution(first))
     return replaced

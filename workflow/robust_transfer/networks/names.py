@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import importlib.util
 import re
+from pathlib import Path
 
+TIMM = "timm_"
+"""What the names of timm's networks begin with here."""
 SMALL_RESNET = re.compile(r"resnet(\d+)_w(\d+)")
 
 # torchvision's classification networks whose last layer is linear (the squeezenets' is a convolution), and
@@ -30,8 +35,32 @@ def small_resnet(architecture: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def timm_name(architecture: str) -> str | None:
+    """timm's own name of `timm_resnet10t`, which is `resnet10t`; None if it is not of that form."""
+    return architecture.removeprefix(TIMM) if architecture.startswith(TIMM) else None
+
+
+@functools.cache
+def timm_catalogue() -> tuple[str, ...]:
+    """What timm calls its networks, with tags of weights (`resnet10t.c3_in1k`) too; empty where it is not installed.
+
+    Read from timm's files, since importing it imports torch (50 ms, where the import takes 7 s of processor time). A
+    test holds the names equal to what timm itself lists.
+    """
+    found = importlib.util.find_spec("timm")
+    if found is None or found.origin is None:
+        return ()
+    text = "\n".join(path.read_text() for path in Path(found.origin).parent.glob("models/*.py"))
+    names = set(re.findall(r"^@register_model\n(?:@.*\n)*def (\w+)\(", text, re.MULTILINE))
+    tagged = {name for name in re.findall(r"""['"](\w+\.[\w-]+)['"]\s*:""", text) if name.partition(".")[0] in names}
+    return tuple(sorted(names | tagged))
+
+
 def check_architecture(architecture: str) -> None:
     """Raise ValueError, with a near name and all that exist, for an architecture that cannot be built."""
+    if name := timm_name(architecture):
+        _check_timm(architecture, name)
+        return
     if small := small_resnet(architecture):
         depth, width = small
         if depth < 8 or depth % 6 != 2:
@@ -44,7 +73,20 @@ def check_architecture(architecture: str) -> None:
         near = ", ".join(difflib.get_close_matches(architecture, [*CATALOGUE, "resnet8_w16", "resnet20_w16"], n=3))
         raise ValueError(
             f"{architecture}: no such architecture{f'; did you mean {near}?' if near else '.'} There are small ResNets "
-            f"by depth 6n + 2 and width (resnet8_w16, resnet20_w32, …), and {', '.join(CATALOGUE)}"
+            f"by depth 6n + 2 and width (resnet8_w16, resnet20_w32, …), and {', '.join(CATALOGUE)}; with timm "
+            f"installed, all of its own as {TIMM}<name>"
+        )
+
+
+def _check_timm(architecture: str, name: str) -> None:
+    names = timm_catalogue()
+    if not names:
+        raise ValueError(f"{architecture}: the library timm is not installed: run `make setup EXTRAS=timm`")
+    if name not in names:
+        near = ", ".join(TIMM + other for other in difflib.get_close_matches(name, names, n=3))
+        raise ValueError(
+            f"{architecture}: timm has no network {name}{f'; did you mean {near}?' if near else '.'} "
+            "All are in timm.list_models()"
         )
 
 
