@@ -36,11 +36,20 @@ MODULES = {
     "probing": """
         datasets.splits feature_store lbfgs logistic_regression metrics probing
     """,
+    "heads": """
+        attacks augmentation averaging batchnorm datasets.arrow datasets.resident datasets.splits devices
+        distributed heads inference loading metrics networks.backbones networks.build networks.folding
+        networks.image_gradient networks.names networks.parallel_heads networks.small_resnet progress randomness
+        schedules sgd sources streaming training transfer
+    """,
+    "choosing": """
+        choosing feature_store
+    """,
     "finetuning": """
         attacks augmentation averaging batchnorm datasets.arrow datasets.resident datasets.splits devices
         distributed finetuning inference loading metrics networks.backbones networks.build networks.folding
         networks.image_gradient networks.names networks.small_resnet progress randomness schedules sgd sources
-        streaming training
+        streaming training transfer
     """,
     "results": """
         results sanity seeds selection table training_records training_table
@@ -93,7 +102,7 @@ def test_an_edit_reaches_the_stages_that_use_the_module_and_no_others(package: P
     before = fingerprints(package)
     edit(package / "attacks.py", "\nSOMETHING = 1\n")
     changed = {stage for stage, found in fingerprints(package).items() if found != before[stage]}
-    assert changed == {"pretraining", "evaluation", "finetuning"}
+    assert changed == {"pretraining", "evaluation", "heads", "finetuning"}
 
 
 def test_the_grid_the_command_line_and_the_store_reach_none(package: Path) -> None:

@@ -83,6 +83,68 @@ def test_the_papers_grid_has_the_papers_counts() -> None:
     assert len(searches) == 960
 
 
+def paper_protocol(**over: object) -> Grid:
+    part = {
+        **SMALL["grid"][0],  # type: ignore[index]
+        "modes": ["fixed-feature"],
+        "protocols": ["paper"],
+    }
+    return planned(**{"grid": [part], **over})
+
+
+def test_the_papers_selection_takes_one_job_for_fixed_feature_and_one_a_rate_for_full_network() -> None:
+    part = {**SMALL["grid"][0], "protocols": ["paper"]}  # type: ignore[index]
+    backbones, targets, rates = 2, 2, 2
+    found = counts(planned(grid=[part], selection=["test"]))
+    assert found["heads"] == backbones * targets
+    assert found["finetuning"] == backbones * targets * rates
+    assert found["choosing"] == 2 * backbones * targets
+    both = counts(planned(grid=[part], selection=["validation", "test"]))
+    assert both["heads"] == 2 * found["heads"]
+    assert both["finetuning"] == 2 * found["finetuning"]
+    assert both["choosing"] == found["choosing"]
+
+
+def test_both_selections_share_the_searches_of_one() -> None:
+    one, both = planned(), planned(selection=["validation", "test"])
+    searches = {entry.id for entry in one.stage("finetuning").values() if "_refit_" not in entry.name}
+    assert searches <= hashes(both)
+    choice = next(entry for entry in both.stage("choosing").values())
+    assert sorted(choice.inputs) == ["final0", "final1", "search0", "search1"]
+
+
+def test_variants_are_named_by_what_deviates_from_the_paper() -> None:
+    variants = [{}, {"batchnorm": "frozen"}, {"normalisation": "source"}, {"batchnorm": "drift"}]
+    part = {**SMALL["grid"][0], "protocols": ["paper"], "variants": variants}  # type: ignore[index]
+    keys = [measured.key for measured in planned(grid=[part]).measurements.values()]
+    fixed = [key["variant"] for key in keys if key["mode"] == "fixed-feature"]
+    assert Counter(map(str, fixed)) == {
+        "{}": 4, "{'batchnorm': 'frozen'}": 4, "{'normalisation': 'source'}": 4,
+    }  # fmt: skip
+    full = [key["variant"] for key in keys if key["mode"] == "full-network"]
+    assert Counter(map(str, full)) == {"{'normalisation': 'source'}": 4}
+
+
+def test_target_normalisation_is_the_datasets() -> None:
+    cifar = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    grid = paper_protocol(datasets={"fine": {"normalisation": cifar}})
+    by_target = {entry.inputs["dataset"].name: entry.settings for entry in grid.stage("heads").values()}
+    assert by_target["fine"].normalisation.mean == (0.5, 0.5, 0.5)  # type: ignore[attr-defined]
+    assert by_target["coarse"].normalisation.std == (1.0, 1.0, 1.0)  # type: ignore[attr-defined]
+    assert hashes(grid) - hashes(paper_protocol()) <= {i for i in hashes(grid) if "_on_fine_" in i}
+    assert hashes(planned(datasets={"fine": {"normalisation": cifar}})) == hashes(planned())
+
+
+def test_few_images_are_entries_of_their_own_on_shared_features() -> None:
+    part = {**SMALL["grid"][0], "images_per_class": [5, 10, "all"]}  # type: ignore[index]
+    grid, before = planned(grid=[part]), planned()
+    assert hashes(before) <= hashes(grid)
+    assert counts(grid)["features"] == counts(before)["features"]
+    assert counts(grid)["probing"] == 3 * counts(before)["probing"]
+    transfers = [measured.key for measured in grid.measurements.values() if measured.key["mode"] != "source"]
+    assert {key["images_per_class"] for key in transfers} == {5, 10, None}
+
+
 def test_parts_that_share_entries_do_them_once() -> None:
     part = SMALL["grid"][0]  # type: ignore[index]
     assert hashes(planned(grid=[part, part])) == hashes(planned())

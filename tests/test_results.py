@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_entries import Fake, number, trained
@@ -484,3 +485,58 @@ def test_a_table_that_is_missing_or_something_else_is_an_error_that_names_it(tmp
     fake.source(60)
     with pytest.raises(TableError, match=r"timings.parquet: not a"):
         read_it(fake.collect().parent / "timings.parquet")
+
+
+def with_selections(fake, entry, right):
+    """Give an entry results for both selections; `right` by (selection, split) is a list of heads' hits [images]."""
+    path = fake.root / "store" / entry
+    rows, columns = [], {"split": [], "index": [], "label": [], "prediction": [], "selection": [], "head_seed": []}
+    for (where, split), heads in right.items():
+        mean = np.mean(heads[: 1 if len(heads[0]) > len(heads[-1]) else None], axis=0)
+        for metric in ("top1", "mean_per_class"):
+            rows.append(number(100 * float(mean.mean()), len(mean), split=split, metric=metric, selection=where))
+        for seed, hits in enumerate(heads):
+            labels = np.arange(len(hits)) % fake.classes
+            columns["split"] += [split] * len(hits)
+            columns["index"] += range(len(hits))
+            columns["label"] += labels.tolist()
+            columns["prediction"] += np.where(hits, labels, (labels + 1) % fake.classes).tolist()
+            columns["selection"] += [where] * len(hits)
+            columns["head_seed"] += [seed] * len(hits)
+    (path / "metrics.json").write_text(json.dumps(rows))
+    pq.write_table(pa.table(columns), path / "predictions.parquet")
+    fake.seal(path)
+
+
+def share(n, of=200):
+    return np.arange(of) < n
+
+
+def test_each_selection_chooses_for_itself_and_heads_count_as_their_mean(tmp_path):
+    fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w8",))
+    for eps, validation, test in (("0", 100, (100, 120)), ("0.25", 150, (110, 110)), ("1", 120, (150, 130))):
+        fake.source(50.0, eps=eps)
+        entry = fake.transfer(50, 50, target="coarse", eps=eps)
+        with_selections(
+            fake,
+            entry,
+            {
+                ("validation", "validation"): [share(validation), share(validation)],
+                ("validation", "test"): [share(n) for n in test],
+                ("test", "test"): [share(n + 4) for n in test],
+            },
+        )
+    path = fake.collect()
+    for where, eps, value, ahead_by in (("validation", "0.25", 55, 0), ("test", "1", 72, 72 - 57)):
+        best = chosen(path, selection=where)
+        assert (best.chosen["eps"], best.value) == (eps, pytest.approx(value))
+        assert chosen(path, selection=where, metric="top1_difference").value == pytest.approx(ahead_by)
+
+
+def test_a_head_that_lacks_an_image_is_an_error(tmp_path):
+    fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w8",))
+    fake.source(50.0)
+    entry = fake.transfer(50, 50, target="coarse")
+    with_selections(fake, entry, {("test", "test"): [share(100), share(100)[:-1]]})
+    with pytest.raises(TableError, match="test image twice, or not once for each head"):
+        fake.collect()
