@@ -52,7 +52,7 @@ MODULES = {
         streaming training transfer
     """,
     "results": """
-        results sanity seeds selection table training_records training_table
+        predictions results sanity seeds selection table training_records training_table
     """,
     "report": """
         figures figures.cells figures.drawing figures.headline figures.style figures.typeset report table

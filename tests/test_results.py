@@ -492,9 +492,9 @@ def with_selections(fake, entry, right):
     path = fake.root / "store" / entry
     rows, columns = [], {"split": [], "index": [], "label": [], "prediction": [], "selection": [], "head_seed": []}
     for (where, split), heads in right.items():
-        mean = np.mean(heads[: 1 if len(heads[0]) > len(heads[-1]) else None], axis=0)
+        value = 100 * float(np.concatenate(heads).mean())
         for metric in ("top1", "mean_per_class"):
-            rows.append(number(100 * float(mean.mean()), len(mean), split=split, metric=metric, selection=where))
+            rows.append(number(value, len(heads[0]), split=split, metric=metric, selection=where))
         for seed, hits in enumerate(heads):
             labels = np.arange(len(hits)) % fake.classes
             columns["split"] += [split] * len(hits)

@@ -174,6 +174,19 @@ def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     _add_log(figures)
     figures.set_defaults(run=_run_figures)
 
+    compare = commands.add_parser(
+        "compare", help="compare two finished transfers, paired over the images that both were tested on"
+    )
+    compare.add_argument("first", type=Path, help="an entry with predictions, such as store/probing/<name>-<hash>")
+    compare.add_argument("second", type=Path, help="another, tested on the same images")
+    compare.add_argument(
+        "--selection",
+        choices=("validation", "test"),
+        default="validation",
+        help="where the hyperparameters behind both were chosen (default: validation)",
+    )
+    compare.set_defaults(run=_run_compare)
+
     report = commands.add_parser("report", help="sum an experiment up in plain text")
     report.add_argument("results", type=Path, help="results/<experiment>/results.parquet")
     report.add_argument("--flags", type=Path, help="flags.csv beside it, to list what looks wrong")
@@ -290,6 +303,12 @@ def _run_figures(args: argparse.Namespace) -> None:
     from robust_transfer.figures.draw import draw
 
     draw(args.figure, args.table, args.out)
+
+
+def _run_compare(args: argparse.Namespace) -> None:
+    from robust_transfer.compare import compare
+
+    print(compare(args.first, args.second, selection=args.selection))
 
 
 def _run_report(args: argparse.Namespace) -> None:

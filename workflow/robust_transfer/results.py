@@ -26,14 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.predictions import read_predictions
 from robust_transfer.seeds import seed_means
-from robust_transfer.selection import Candidate, Contest, Pick, Predictions, Run, interval
+from robust_transfer.selection import Candidate, Contest, Pick, Run, interval
 from robust_transfer.store import TIMING, Entry, StoreError, open_entry
 from robust_transfer.table import (
     BEST_ARCH,
@@ -177,13 +175,7 @@ def _shared(experiment: str, item: Listed) -> dict[str, Any]:
 
 def _run(item: Listed, entry: Entry, measured: Iterable[Row], selection: str | None) -> Run:
     """An entry's predictions under one selection, checked against the accuracy it reports there."""
-    table = pq.read_table(entry.file("predictions.parquet"))
-    if "selection" in table.column_names:  # where there is one selection alone, older entries do not name it
-        table = table.filter(pc.equal(table["selection"], selection))
-    splits = {
-        split: _predictions(table.filter(pc.equal(table["split"], split)), f"{entry.path}: predictions.parquet", split)
-        for split in pc.unique(table["split"]).to_pylist()
-    }
+    splits = read_predictions(entry, selection)
     for row in measured:
         found = 100 * float(splits[row.split].correct.mean()) if row.split in splits else row.value
         if row.selection == selection and row.metric == "top1" and abs(found - row.value) > 0.01:
@@ -192,18 +184,6 @@ def _run(item: Listed, entry: Entry, measured: Iterable[Row], selection: str | N
                 f"{found:.2f}; move the entry aside and make it again"
             )
     return Run(item.entry, item.backbone, item.backbone_seed, item.transfer_seed, splits)
-
-
-def _predictions(table: pa.Table, where: str, split: str) -> Predictions:
-    """One split's predictions; of several heads, the share that is right."""
-    heads = pc.count_distinct(table["head_seed"]).as_py() if "head_seed" in table.column_names else 1
-    table = table.sort_by("index")
-    index, labels, predicted = (table[name].to_numpy().astype(np.int64) for name in ("index", "label", "prediction"))
-    images, first, counts = np.unique(index, return_index=True, return_counts=True)
-    if (counts != heads).any():
-        raise TableError(f"{where} has a {split} image twice, or not once for each head; make the entry again")
-    correct = np.add.reduceat((labels == predicted).astype(np.float64), first) / heads
-    return Predictions(images, labels[first], correct)
 
 
 def _chosen(about: About, members: Sequence[tuple[Listed, Run]], selection: str | None) -> list[Row]:
