@@ -79,7 +79,7 @@ def start(entry, *options, running=EVERY_STEP, log=None):
     try:
         os.environ[VARIABLE] = running
         logging.getLogger().handlers.clear()
-        command = ["pretraining", str(entry.path), "--threads", "1", "--device", "cpu", *options]
+        command = [entry.stage, str(entry.path), "--threads", "1", "--device", "cpu", *options]
         code = cli.main([*command, "--log", str(log)] if log else command)
     except BaseException:
         code = 99
