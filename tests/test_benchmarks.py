@@ -13,7 +13,7 @@ from prepared_datasets import encoded, write_parquet
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def peers():
     for library in ("foolbox", "robustness", "torchattacks"):
         pytest.importorskip(library, reason="not installed: make setup EXTRAS=peers")
@@ -24,6 +24,7 @@ def run(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.usefixtures("peers")
 def test_both_sides_take_the_same_step(monkeypatch):
     """From the same weights on the same images, three steps in float64 leave the same weights, up to rounding.
 
@@ -53,6 +54,7 @@ def test_both_sides_take_the_same_step(monkeypatch):
         assert (value - expected[name]).abs().max() < 1e-5 * moved, name
 
 
+@pytest.mark.usefixtures("peers")
 def test_training_step_prints_and_writes_ratios(tmp_path):
     said = run("training_step.py", "--case", "resnet8_w16-32", "--batch", 4, "--rounds", 2, "--json", tmp_path / "out")
     assert "ours, bf16 / robustness, fp32" in said
@@ -65,12 +67,28 @@ def test_training_step_prints_and_writes_ratios(tmp_path):
     assert 0 < case["notes"]["share of peak"] < 1
 
 
+@pytest.mark.usefixtures("peers")
 def test_attacks_prints_ratios():
     said = run("attacks.py", "--norm", "l2", "--batch", 2, "--rounds", 1, "--steps", 1, "--architecture", "resnet8_w4")
     assert "ours, fp32 / foolbox, fp32" in said
     assert "ours, bf16 / torchattacks, fp32" in said
 
 
+def test_probing_prints_a_ratio_and_both_reach_the_optimum(tmp_path):
+    size = ("--images", 300, "--features", 20, "--classes", 5, "--strengths", 4)
+    said = run("probing.py", *size, "--json", tmp_path / "out")
+    assert "  ratio " in said
+    found = json.loads((tmp_path / "out").read_text())
+    assert max(found["excess"].values()) < 1e-4
+    assert min(found["seconds"].values()) > 0
+
+
+def test_parallel_heads_prints_a_ratio():
+    said = run("parallel_heads.py", "--case", "resnet8_w16-32", "--heads", 3, "--rounds", 1)
+    assert "3 heads in one pass / a run for each head" in said
+
+
+@pytest.mark.usefixtures("peers")
 @pytest.mark.faults  # for its length
 def test_cifar_trains_both_sides_to_an_accuracy(tmp_path):
     images = [encoded(np.full((32, 32, 3), 60 + 130 * (i % 2), np.uint8)) for i in range(64)]
