@@ -22,6 +22,10 @@ class Fake:
     metric: str = "top1"
     fixed_eps: dict[str, str] = field(default_factory=lambda: {"l2": "0.25"})
     bootstrap: int = 200
+    selection: str = "validation"
+    """The experiment's first."""
+    protocol: str | None = None
+    """Of fixed-feature transfer, that figures show."""
     images: int = 200
     classes: int = 4
     title: str = "A fake experiment"
@@ -172,6 +176,8 @@ class Fake:
             "widths": list(self.architectures),
             "fixed_eps": self.fixed_eps,
             "bootstrap": self.bootstrap,
+            "selection": self.selection,
+            "protocol": self.protocol,
             "draw": ["headline"],
             "entries": self.entries,
             "costs": self.backbones + [entry["entry"] for entry in self.entries],

@@ -397,21 +397,64 @@ def test_a_panel_without_downscaled_images_says_so():
     assert [[text.get_text() for text in ax.texts] for ax in axes] == [[], ["32 px: not measured"]]
 
 
-def test_several_norms_and_protocols_have_panels_that_say_so():
+def test_several_norms_have_panels_that_say_so():
     results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
     other = [
         replace(one, norm="linf", eps=f"{4 * float(one.eps):g}/255")
         for one in results.rows
         if one.norm == "l2" and one.eps_value
     ]
-    released = [replace(one, protocol="paper") for one in results.rows if one.mode != "source"]
     norms = drawn("granularity", replace(results, rows=(*results.rows, *other)))
     assert [ax.get_title() for ax in norms.figure.axes] == ["Target 1, L2", "Target 1, L∞"]
-    protocols = drawn("fixed_feature", replace(results, rows=(*results.rows, *released)))
-    assert [ax.get_title() for ax in protocols.figure.axes] == [
-        "Target 1, Fixed-feature (frozen protocol)",
-        "Target 1, Fixed-feature (paper protocol)",
+
+
+def measured_otherwise(results: Results, **of) -> list[Row]:
+    """The table's fixed-feature numbers by the paper's protocol, a point lower, or as said."""
+    fixed = [one for one in results.rows if one.mode == "fixed-feature"]
+    return [replace(one, **{"protocol": "paper", "value": one.value - 1, **of}) for one in fixed]
+
+
+def remarks(drawing: Drawing) -> list[str]:
+    return [text.get_text() for text in drawing.figure.legends[-1].get_texts()]
+
+
+@pytest.mark.parametrize("name", ["fixed_feature", "source_accuracy", "width", "granularity"])
+def test_of_several_ways_figures_show_the_one_asked_for_and_say_which(name):
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    deviating = [
+        replace(one, variant=canonical({**json.loads(one.variant), "batchnorm": "frozen"}))
+        for one in measured_otherwise(results)
     ]
+    several = replace(results, rows=(*deviating, *measured_otherwise(results), *results.rows))
+    frozen = drawn(name, several)
+    assert "measured by the frozen protocol" in remarks(frozen)
+    assert frozen.numbers == drawn(name, results).numbers
+    asked = replace(several, about=replace(several.about, protocol="paper"))
+    paper = drawn(name, asked)
+    assert "measured by the paper protocol" in remarks(paper)
+    assert {one["deviations"] for one in paper.numbers} == {"{}"}
+    only = replace(asked, rows=tuple(one for one in asked.rows if one not in set(measured_otherwise(results))))
+    assert "measured by the paper protocol, batchnorm: frozen" in remarks(drawn(name, only))
+    assert not any("measured by" in one for one in remarks(drawn(name, results)))
+
+
+def test_tables_show_the_same_way_and_name_the_others():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    several = replace(results, rows=(*results.rows, *measured_otherwise(results)))
+    text = drawn("headline", several).markdown
+    assert text.count("**Fixed-feature") == 1
+    assert "Fixed-feature was measured by other ways too: paper protocol. The figure protocol_gap" in text
+    assert "Full-network was measured" not in text
+    assert drawn("headline", several).numbers == drawn("headline", results).numbers
+    assert drawn("fixed_robustness", several).markdown == drawn("fixed_robustness", results).markdown
+
+
+def test_detail_is_shown_the_way_it_was_measured():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    native = [one for one in results.rows if not one.downscaled]
+    drawing = drawn("granularity", replace(results, rows=(*native, *measured_otherwise(results))))
+    assert {one["protocol"] for one in drawing.numbers} == {"paper"}
+    assert "measured by the paper protocol" in remarks(drawing)
 
 
 def test_numbers_chosen_on_test_stay_out_where_validation_chose():
@@ -422,6 +465,17 @@ def test_numbers_chosen_on_test_stay_out_where_validation_chose():
     )
     alone = drawn("headline", replace(results, rows=tuple(cheating)))
     assert "chosen on test" in alone.markdown
+
+
+def test_the_first_selection_of_the_experiment_is_shown_and_test_images_are_named():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    on_test = [replace(one, selection="test", value=99.0) for one in results.rows if one.mode != "source"]
+    both = replace(results, rows=(*results.rows, *on_test), about=replace(results.about, selection="test"))
+    for name in ("fixed_feature", "source_accuracy", "width", "granularity"):
+        drawing = drawn(name, both)
+        assert {one["value"] for one in drawing.numbers} == {99}, name
+        assert "hyperparameters chosen on test images" in remarks(drawing), name
+    assert "chosen on test" in drawn("fixed_robustness", both).markdown
 
 
 def test_eps_axis_sets_0_apart_and_labels_what_fits():
@@ -596,3 +650,12 @@ def test_every_module_here_is_in_the_fingerprint_of_some_figure():
 def test_metadata_of_the_table_reaches_the_figure(collected):
     assert json.loads(canonical(read(collected).about.fixed_eps)) == {"l2": "0.25"}
     assert [target.label for target in read(collected).about.targets] == ["Coarse", "Fine"]
+
+
+def test_an_older_table_shows_what_was_chosen_on_validation(tmp_path):
+    fake = Fake(tmp_path, selection="test", protocol="paper")
+    described = json.loads(fake.write().read_text())
+    asked = About.from_json(described)
+    assert (asked.selection, asked.protocol) == ("test", "paper")
+    older = About.from_json({name: value for name, value in described.items() if name not in ("selection", "protocol")})
+    assert (older.selection, older.protocol) == ("validation", None)

@@ -30,6 +30,8 @@ def describe(grid: Grid) -> dict[str, Any]:
         "widths": list(experiment.figures.widths or architectures),
         "fixed_eps": _fixed_eps(experiment),
         "bootstrap": experiment.figures.bootstrap,
+        "selection": experiment.selection[0],
+        "protocol": experiment.figures.protocol,
         "draw": list(experiment.figures.draw),
         "entries": [
             {"entry": measured.entry.id, "stage": measured.entry.stage, "images_per_class": None, **measured.key}

@@ -43,18 +43,21 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
     parts = [table.about.title or table.about.experiment]
     if table.about.notice:
         parts.append(textwrap.fill(table.about.notice, COLUMNS))
-    sentences = []
+    sentences, others = [], []
     for mode in (FIXED_FEATURE, FULL_NETWORK):
-        for way in cells.ways(mode):
-            lines = [(panel, cells.against(panel, BEST_ARCH)) for panel in cells.panels(mode, way)]
-            parts.append(_table(way_label(way), lines))
-            sentences.append(textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  "))
-        if not cells.ways(mode):
+        way = cells.shown(mode)
+        if way is None:
             sentences.append(f"{MODE_LABELS[mode]}: {NOT_MEASURED}.")
+            continue
+        lines = [(panel, cells.against(panel, BEST_ARCH)) for panel in cells.panels(mode)]
+        parts.append(_table(way_label(way), lines))
+        sentences.append(textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  "))
+        if cells.others(mode):
+            others.append(textwrap.fill(f"{cells.others(mode)} See protocol_gap.", COLUMNS, subsequent_indent="  "))
     parts.append(
         f"Accuracies in %. Network and eps chosen on {cells.selection}, reported on test. *: interval excludes 0."
     )
-    parts.append("\n".join(sentences))
+    parts.append("\n".join(sentences + others))
     if flags and (raised := read_flags(flags)):
         parts.append(_flags(raised, flags))
     parts.append(_files(results, report))

@@ -160,6 +160,10 @@ class About:
     """Norm to the eps chosen beforehand."""
     bootstrap: int = 1000
     """Resamples behind the intervals of chosen rows."""
+    selection: str = "validation"
+    """Where what figures show was chosen, if the table has numbers of several selections."""
+    protocol: str | None = None
+    """Of fixed-feature transfer, that figures show where several were measured; None: frozen."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
@@ -180,6 +184,8 @@ class About:
             widths=tuple(described.get("widths") or described["architectures"]),
             fixed_eps=dict(described.get("fixed_eps") or {}),
             bootstrap=int(described.get("bootstrap", 1000)),
+            selection=described.get("selection", "validation"),
+            protocol=described.get("protocol"),
         )
 
 

@@ -51,9 +51,8 @@ def _draw(cells: Cells, mode: str) -> Drawing:
         numbers += [one for arch, against in every[panel].items() for one in _numbers(cells, panel, arch, against)]
         architecture_ticks(ax, archs, labelled=style.in_last_row(axes, ax))
     left_out = [style.architecture_label(arch) for arch in cells.about.ordered if arch not in archs]
-    style.legends(
-        figure, _handles(cells, panels), [style.words(f"{NOT_MEASURED}: {', '.join(left_out)}")] * bool(left_out)
-    )
+    remarks = cells.remarks(cells.shown(mode)) + [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
+    style.legends(figure, _handles(cells, panels), style.remarks(figure, remarks))
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     return Drawing(figure, numbers)
 

@@ -1,20 +1,23 @@
 """Cells: what figures ask of the results table.
 
 A cell is one target, measured one way, by one architecture at one eps. A way is a transfer mode with its protocol and
-that protocol's deviations; where an experiment has several ways or norms, each gets panels of its own and says so.
+that protocol's deviations. Where an experiment has several norms, each gets panels of its own; where it has several
+ways, figures show one and say which, and `protocol_gap` compares them.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robust_transfer.table import BEST_ROBUST, DIFFERENCE, Results, Row, Target, canonical
+from robust_transfer.table import BEST_ROBUST, DIFFERENCE, About, Results, Row, Target, canonical
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
 NORM_LABELS = {"l2": "L2", "linf": "L∞"}
+FROZEN = "frozen"
 METRIC_LABELS = {"top1": "top-1", "mean_per_class": "mean per class"}
 NOT_MEASURED = "not measured"
 
@@ -67,21 +70,25 @@ class Against:
 class Cells:
     """The test accuracies of a results table, by cell."""
 
-    def __init__(self, results: Results) -> None:
-        """Index the table. Where numbers chosen on validation exist, those chosen on test stay out."""
+    def __init__(self, results: Results, *, images_per_class: int | None = None, selection: str | None = None) -> None:
+        """Index the numbers of transfer from so many training images of each class; None: all.
+
+        Of several selections only one is kept: the given one, else the one that figures of the experiment show, else
+        the one there is.
+        """
         self.about = results.about
-        kept = [row for row in results.rows if row.split == "test" and row.images_per_class is None]
-        selections = {row.selection for row in kept if row.selection}
-        self.selection = "validation" if "validation" in selections or not selections else "test"
+        self.selection = selection or shown_selection(results)
         self._rows: dict[tuple[object, ...], list[Row]] = defaultdict(list)
         self._source: dict[tuple[object, ...], list[Row]] = defaultdict(list)
         self._ways: dict[Way, None] = {}
         self._eps: dict[str, dict[str, float]] = defaultdict(dict)
-        for row in kept:
+        for row in results.rows:
+            if row.split != "test":
+                continue
             if row.mode == "source":
                 if row.attack is None and row.metric == "top1":
                     self._source[row.arch, row.norm, row.eps].append(row)
-            elif row.selection == self.selection:
+            elif row.selection == self.selection and row.images_per_class == images_per_class:
                 way = _way(row)
                 self._ways[way] = None
                 self._rows[row.target, way, row.norm, row.arch, row.eps, row.downscaled, row.metric].append(row)
@@ -91,6 +98,21 @@ class Cells:
     def ways(self, mode: str) -> list[Way]:
         """The ways this mode was measured, in the table's order."""
         return [way for way in self._ways if way.mode == mode]
+
+    def shown(self, mode: str) -> Way | None:
+        """The way of this mode that figures show; None if it was not measured."""
+        return shown_way(self.ways(mode), self.about)
+
+    def remarks(self, way: Way | None) -> list[str]:
+        """What a figure of this way has to say: which one it is of several, and that it was chosen on test images."""
+        several = way is not None and len(self.ways(way.mode)) > 1
+        said = [f"measured by the {way_details(way)}"] if way and several else []
+        return said + (["hyperparameters chosen on test images"] if self.selection == "test" else [])
+
+    def others(self, mode: str) -> str:
+        """A sentence that names the ways of this mode that figures leave out; empty if there are none."""
+        named = [way_details(way) for way in self.ways(mode) if way != self.shown(mode)]
+        return f"{MODE_LABELS[mode]} was measured by other ways too: {'; '.join(named)}." if named else ""
 
     def norms(self) -> list[str]:
         """The norms of robust networks."""
@@ -102,15 +124,15 @@ class Cells:
         return sorted(found, key=found.__getitem__)
 
     def panels(self, mode: str, way: Way | None = None) -> list[Panel]:
-        """Targets in order, for every norm and every way of the mode, or that one; none if it was not measured."""
-        ways, norms = self.ways(mode) if way is None else [way], self.norms() or ["l2"]
+        """Targets in order, for every norm, measured the way that figures show, or that one; none if it was not."""
+        way, norms = way or self.shown(mode), self.norms() or ["l2"]
+        if way is None:
+            return []
         found = []
         for target in self.about.targets:
             for norm in norms:
-                for way in ways:
-                    marks = [NORM_LABELS.get(norm, norm)] if len(norms) > 1 else []
-                    marks += [way_label(way)] if len(ways) > 1 else []
-                    found.append(Panel(target, way, norm, ", ".join([target.label, *marks])))
+                mark = f", {NORM_LABELS.get(norm, norm)}" if len(norms) > 1 else ""
+                found.append(Panel(target, way, norm, target.label + mark))
         return found
 
     def cell(
@@ -128,6 +150,15 @@ class Cells:
             if row.backbone_seed is not None:
                 by_seed[row.backbone_seed] = row
         return [by_seed[seed] for seed in sorted(by_seed)]
+
+    def runs(self, panel: Panel, arch: str, eps: str) -> dict[tuple[int, int], Row]:
+        """The cell's numbers for single runs, by seeds of pretraining and of transfer."""
+        rows = self._of(panel, arch, eps, None, panel.target.metric)
+        return {
+            (row.backbone_seed, row.transfer_seed): row
+            for row in rows
+            if row.backbone_seed is not None and row.transfer_seed is not None
+        }
 
     def against(self, panel: Panel, arch: str) -> Against:
         """Standard against robust for one architecture, or for `best` with the architecture chosen too."""
@@ -156,11 +187,37 @@ class Cells:
         return self._rows.get((panel.target.name, panel.way, norm, arch, eps, downscaled, metric), [])
 
 
-def way_label(way: Way) -> str:
-    """A way in words: mode, protocol, and what deviates from the protocol."""
+def way_details(way: Way) -> str:
+    """A way's protocol, and what deviates from it: `paper protocol, batchnorm: frozen`."""
     details = [f"{way.protocol} protocol"] if way.protocol else []
     details += [f"{name.replace('_', ' ')}: {value}" for name, value in json.loads(way.deviations).items()]
-    return MODE_LABELS.get(way.mode, way.mode) + (f" ({', '.join(details)})" if details else "")
+    return ", ".join(details)
+
+
+def way_label(way: Way) -> str:
+    """A way in words: mode, protocol, and what deviates from the protocol."""
+    details = way_details(way)
+    return MODE_LABELS.get(way.mode, way.mode) + (f" ({details})" if details else "")
+
+
+def shown_way(ways: Sequence[Way], about: About) -> Way | None:
+    """The way that figures show: by the experiment's protocol, else the frozen one, and without deviations if any is.
+
+    None if there are no ways.
+    """
+    order = {way: (way.protocol != about.protocol, way.protocol != FROZEN, way.deviations != "{}") for way in ways}
+    return min(order, key=order.__getitem__, default=None)
+
+
+def shown_selection(results: Results) -> str:
+    """The selection that figures show: the experiment's where the table has numbers of it, else the one there is."""
+    return next(iter(selections(results)), results.about.selection)
+
+
+def selections(results: Results) -> list[str]:
+    """Where what the table holds was chosen, the selection that figures show first."""
+    found = {row.selection for row in results.rows if row.mode != "source" and row.selection}
+    return sorted(found, key=lambda one: (one != results.about.selection, one != "validation"))
 
 
 def shown_mode(cells: Cells) -> str:

@@ -41,16 +41,16 @@ def fixed_robustness(results: Results) -> Drawing:
     blocks, numbers = [], list[Number]()
     every_eps = cells.eps()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
-        for way in cells.ways(mode):
-            lines = []
-            for panel in cells.panels(mode, way):
-                fits = {eps: fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
-                lines.append([Text(panel.label), *(_text(fits[eps]) if eps in fits else Text("") for eps in every_eps)])
-                numbers += [_number(panel, eps, one) for eps, one in fits.items()]
+        way, lines = cells.shown(mode), []
+        for panel in cells.panels(mode):
+            fits = {eps: fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
+            lines.append([Text(panel.label), *(_text(fits[eps]) if eps in fits else Text("") for eps in every_eps)])
+            numbers += [_number(panel, eps, one) for eps, one in fits.items()]
+        if way:
             blocks.append(Block(way_label(way), lines))
     if not blocks:
         return Drawing(style.nothing(f"Transfer: {NOT_MEASURED}"), [], f"Transfer: {NOT_MEASURED}\n")
-    table = Table(["R²", *(f"ε {eps}" for eps in every_eps)], blocks, [_note()])
+    table = Table(["R²", *(f"ε {eps}" for eps in every_eps)], blocks, [_note(cells)])
     return Drawing(table.figure(), numbers, table.markdown())
 
 
@@ -97,8 +97,9 @@ def _number(panel: Panel, eps: str, one: Fit) -> Number:
     }
 
 
-def _note() -> str:
+def _note(cells: Cells) -> str:
+    chosen = " Hyperparameters were chosen on test images." if cells.selection == "test" else ""
     return (
         f"R² of the line from source to transfer accuracy over networks of one ε; below {ENOUGH} networks, how many it "
-        "lacks. (−): the line falls. Seeds of one architecture count as networks of their own."
+        f"lacks. (−): the line falls. Seeds of one architecture count as networks of their own.{chosen}"
     )

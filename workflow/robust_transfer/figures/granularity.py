@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
-from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Panel, shown_mode
+from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Panel, shown_mode, shown_way
 from robust_transfer.figures.drawing import Drawing, Number, number
 from robust_transfer.table import BEST_ROBUST, Results, Row
 
@@ -24,7 +24,8 @@ def granularity(results: Results) -> Drawing:
     """Draw the architectures that have downscaled numbers, in the fixed-feature mode where there is one."""
     cells = Cells(results)
     mode = shown_mode(cells)
-    panels = cells.panels(mode)
+    way = shown_way([one for one in cells.ways(mode) if len(cells.views(one)) > 1], cells.about)
+    panels = cells.panels(mode, way)
     views = list(dict.fromkeys(view for panel in panels for view in cells.views(panel.way)))
     archs = [arch for arch in cells.about.ordered if _downscaled(cells, panels, arch, views)]
     if not archs:
@@ -47,7 +48,8 @@ def granularity(results: Results) -> Drawing:
     axis_names = [EpsAxis(tuple(cells.eps(norm)), norm).label() for norm in norms]
     figure.supxlabel(" / ".join(axis_names), fontsize=7)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
-    style.legends(figure, _handles(views, cells), style.architecture_handles(archs) if len(archs) > 1 else [])
+    markers = style.architecture_handles(archs) if len(archs) > 1 else []
+    style.legends(figure, _handles(views, cells), markers, style.remarks(figure, cells.remarks(way)))
     return Drawing(figure, numbers)
 
 

@@ -23,19 +23,16 @@ DECIDED = "*"
 
 
 def headline(results: Results) -> Drawing:
-    """Draw a block a mode and protocol, with a line a target."""
+    """Draw a block a mode, with a line a target; of several ways of measuring a mode, the one that figures show."""
     cells = Cells(results)
     blocks, numbers = [], list[Number]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
-        for way in cells.ways(mode):
-            lines = []
-            for panel in cells.panels(mode, way):
-                against = cells.against(panel, BEST_ARCH)
-                lines.append(_line(panel, against))
-                numbers += _numbers(cells, panel, against)
-            blocks.append(Block(way_label(way), lines))
-        if not cells.ways(mode):
-            blocks.append(Block(f"{MODE_LABELS[mode]}: {NOT_MEASURED}", []))
+        way, lines = cells.shown(mode), []
+        for panel in cells.panels(mode):
+            against = cells.against(panel, BEST_ARCH)
+            lines.append(_line(panel, against))
+            numbers += _numbers(cells, panel, against)
+        blocks.append(Block(way_label(way) if way else f"{MODE_LABELS[mode]}: {NOT_MEASURED}", lines))
     table = Table(_columns(cells), blocks, _notes(cells))
     return Drawing(table.figure(), numbers, table.markdown())
 
@@ -101,8 +98,10 @@ def _numbers(cells: Cells, panel: Panel, against: Against) -> list[Number]:
 
 
 def _notes(cells: Cells) -> list[str]:
+    others = [cells.others(mode) for mode in (FIXED_FEATURE, FULL_NETWORK)]
     return [
         "Test accuracy in %, with 95 % intervals over test images in brackets. Network and ε of the best are chosen on "
         f"{cells.selection}, and the intervals repeat the choice. Difference: best robust less standard in percentage "
-        f"points, paired over images; {DECIDED} its interval excludes 0. Bold: the better of the two."
+        f"points, paired over images; {DECIDED} its interval excludes 0. Bold: the better of the two.",
+        *(f"{one} The figure protocol_gap compares them." for one in others if one),
     ]

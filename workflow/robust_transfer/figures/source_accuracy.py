@@ -38,7 +38,8 @@ def source_accuracy(results: Results) -> Drawing:
             style.say(ax, NOT_MEASURED)
     figure.supxlabel(f"Accuracy on {cells.about.source_label}, the source (%)", fontsize=7)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
-    style.legends(figure, *_handles(cells.eps(), shown, level=any(levels.values())))
+    handles = _handles(cells.eps(), shown, level=any(levels.values()))
+    style.legends(figure, *handles, style.remarks(figure, cells.remarks(cells.shown(mode))))
     return Drawing(figure, _numbers(points, levels))
 
 

@@ -214,6 +214,14 @@ def words(text: str) -> Any:
     return Line2D([], [], ls="", label=text)
 
 
+def remarks(drawn: Figure, texts: Sequence[str]) -> list[Any]:
+    """Legend handles that are words alone, each text in as many lines as the figure's width asks for."""
+    from textwrap import wrap
+
+    letters = int((drawn.get_figwidth() - 0.36) / 0.052)
+    return [words(line) for text in texts for line in wrap(text, letters)]
+
+
 def architecture_handles(archs: Sequence[str]) -> list[Any]:
     """Legend handles for markers of architectures."""
     from matplotlib.lines import Line2D

@@ -30,7 +30,7 @@ def width(results: Results) -> Drawing:
         architecture_ticks(ax, cells.about.widths, labelled=style.in_last_row(axes, ax))
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     drawn = [eps for eps in cells.eps() if any(eps in line for line in shown.values())]
-    style.legends(figure, _handles(drawn, colours))
+    style.legends(figure, _handles(drawn, colours), style.remarks(figure, cells.remarks(cells.shown(mode))))
     return Drawing(figure, _numbers(shown))
 
 
