@@ -138,6 +138,13 @@ def course(arch: str, eps: str, epochs: int, every: int = 1, **of) -> list[Epoch
     return rows
 
 
+def few_images(results: Results, sizes=(5, 10, 25), **of) -> Results:
+    """The table, and its cells of native images as they are with fewer images."""
+    cells = [one for one in results.rows if one.mode != "source" and one.entry and not one.downscaled]
+    fewer = [replace(one, images_per_class=size, value=one.value * size / 30, **of) for one in cells for size in sizes]
+    return replace(results, rows=(*results.rows, *fewer))
+
+
 def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> Training:
     """A made-up training table of every network at every eps, and more."""
     rows = [row for arch in archs for one in eps for row in course(arch, one, epochs, **of)]
@@ -188,12 +195,17 @@ def small() -> Results:
     return table(4, SMALL_ARCHS, SMALL_EPS, downscaled=12)
 
 
+@pytest.fixture(scope="module")
+def small_few(small) -> Results:
+    return few_images(small)
+
+
 # full_network is drawn as fixed_feature is; what differs between the others at either size is tried at one of them.
 @pytest.mark.parametrize(
     ("name", "size"),
     [(name, "paper_sized") for name in ("fixed_feature", "source_accuracy", "granularity", "headline")]
     + [(name, "small") for name in ("fixed_feature", "granularity", "width", "fixed_robustness")]
-    + [("training", "paper_curves"), ("training", "small_curves")],
+    + [("training", "paper_curves"), ("training", "small_curves"), ("few_images", "small_few")],
 )
 def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
     figure = drawn(name, request.getfixturevalue(size), laid_out=True).figure
@@ -497,6 +509,36 @@ def test_bars_start_at_0_unless_they_would_look_alike(small):
     apart = table(1, ("resnet18",), ("0", "1", "3"))
     halved = [replace(one, value=one.value / 4, ci_low=5.0) if one.eps == "0" else one for one in apart.rows]
     assert drawn("fixed_feature", replace(apart, rows=tuple(halved))).figure.axes[0].get_ylim()[0] == 0
+
+
+def test_points_of_few_images_are_those_of_the_csv(small_few):
+    drawing = drawn("few_images", small_few)
+    for panel, ax in zip(small_few.about.targets, drawing.figure.axes, strict=True):
+        curves = [line for line in ax.lines if line.get_marker() in style.MARKERS]
+        values = sorted(float(y) for line in curves for y in line.get_ydata())
+        assert values == pytest.approx(sorted(n["value"] for n in drawing.numbers if n["target"] == panel.name))
+    assert {one["mode"] for one in drawing.numbers} == {"fixed-feature"}
+    assert [one["images_per_class"] for one in drawing.numbers[:4]] == [5, 10, 25, "all"]
+    labels = [tick.get_text() for tick in drawing.figure.axes[-1].get_xticklabels()]
+    assert labels == ["5", "10", "25", "all"]
+
+
+def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    fewer = few_images(results)
+    cut = [
+        one
+        for one in fewer.rows
+        if not one.images_per_class
+        or (one.mode == "full-network" and one.arch == "resnet8_w16" and one.target == "Target 1")
+    ]
+    drawing = drawn("few_images", replace(fewer, rows=tuple(cut)))
+    assert {one["mode"] for one in drawing.numbers} == {"full-network"}
+    assert {(one["target"], one["arch"]) for one in drawing.numbers} == {("Target 1", "resnet8_w16")}
+    assert [[text.get_text() for text in ax.texts] for ax in drawing.figure.axes] == [[], ["not measured"]]
+    assert drawn("headline", fewer).numbers == drawn("headline", results).numbers
+    on_test = drawn("few_images", few_images(results, selection="test"))
+    assert [text.get_text() for text in on_test.figure.axes[0].texts] == ["Transfer from few images: not measured"]
 
 
 def without_checks(table: Training, arch: str) -> Training:

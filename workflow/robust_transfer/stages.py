@@ -50,6 +50,7 @@ FIGURE_MODULES = {
         ("width", "width"),
         ("granularity", "granularity"),
         ("training", "training"),
+        ("few_images", "few_images"),
     )
 }
 

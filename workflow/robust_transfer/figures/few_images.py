@@ -1,0 +1,153 @@
+"""Transfer from few training images: accuracy over images of each class, a line an eps, one panel a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log10
+from typing import TYPE_CHECKING, Any
+
+from robust_transfer.configuration.eps import eps_value
+from robust_transfer.figures import style
+from robust_transfer.figures.axes import accuracy_limits
+from robust_transfer.figures.cells import (
+    FIXED_FEATURE,
+    FULL_NETWORK,
+    MODE_LABELS,
+    NOT_MEASURED,
+    Cells,
+    Panel,
+    Way,
+    shown_way,
+)
+from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.table import Results, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ASIDE, SPREAD = 0.012, 0.1
+"""Of the axis: how far lines stand beside each other, so that intervals do not hide each other; and all of them."""
+
+Sizes = dict[int | None, Cells]
+"""The numbers of each count of training images of a class, growing; None: all of them."""
+Lines = dict[tuple[str, str], list[tuple[int | None, Row]]]
+"""Architecture and eps: (images of each class, accuracy), growing."""
+
+
+@dataclass(frozen=True)
+class ImagesAxis:
+    """A logarithmic x axis over training images of each class, with `all` set apart on the right."""
+
+    sizes: tuple[int | None, ...]
+
+    @property
+    def positions(self) -> dict[int | None, float]:
+        """Where each count lies on the axis, in decades; all images, however many, somewhat right of the most."""
+        found: dict[int | None, float] = {size: log10(size) for size in self.sizes if size}
+        places = list(found.values())
+        return {**found, None: places[-1] + max(0.3 * (places[-1] - places[0]), 0.2)} if None in self.sizes else found
+
+    @property
+    def span(self) -> float:
+        """Length of the axis in decades, without margins."""
+        places = self.positions.values()
+        return (max(places) - min(places)) or 1.0
+
+    def apply(self, ax: Axes, *, labels: bool) -> None:
+        """Ticks at every count, and a gap in the axis before `all`."""
+        positions = self.positions
+        low, high, margin = min(positions.values()), max(positions.values()), 0.1 * self.span
+        ax.set_xlim(low - margin, high + margin)
+        names = [str(size or "all") if labels else "" for size in positions]
+        ax.set_xticks(list(positions.values()), names)
+        few = [place for size, place in positions.items() if size]
+        if None in positions:
+            between, gap = (few[-1] + high) / 2, 0.014 * self.span
+            look: style.Look = {"transform": ax.get_xaxis_transform(), "c": "white", "lw": 2, "clip_on": False}
+            ax.plot([between - gap, between + gap], [0, 0], zorder=9, **look)
+
+
+def few_images(results: Results) -> Drawing:
+    """Draw every eps that was transferred from few images, in the fixed-feature mode where there is one."""
+    sizes = _sizes(results)
+    few = [cells for size, cells in sizes.items() if size]
+    way = _shown_way(few)
+    if way is None:
+        return Drawing(style.nothing(f"Transfer from few images: {NOT_MEASURED}"), [])
+    panels = max(few, key=lambda cells: len(cells.norms())).panels(way.mode, way)
+    lines = {panel: _lines(sizes, panel) for panel in panels}
+    archs = [arch for arch in results.about.ordered if any(key[0] == arch for line in lines.values() for key in line)]
+    eps = sorted({key[1] for line in lines.values() for key in line}, key=eps_value)
+    colours = style.eps_colours(eps)
+    axis = ImagesAxis(tuple(size for size, cells in sizes.items() if way in cells.ways(way.mode)))
+    figure, axes = style.panels([panel.label for panel in panels], row_height=1.4, extra_height=0.45)
+    for panel, ax in zip(panels, axes, strict=True):
+        _panel(ax, axis, lines[panel], colours, archs)
+        axis.apply(ax, labels=style.in_last_row(axes, ax))
+    figure.supxlabel("Training images of each class", fontsize=7)
+    figure.supylabel(f"{MODE_LABELS[way.mode]} accuracy (%)", fontsize=7)
+    remarks = dict.fromkeys(remark for cells in sizes.values() for remark in cells.remarks(way))
+    markers = style.architecture_handles(archs) if len(archs) > 1 else []
+    style.legends(figure, _handles(eps, colours), markers, style.remarks(figure, list(remarks)))
+    return Drawing(figure, _numbers(lines))
+
+
+def _sizes(results: Results) -> Sizes:
+    """The counts of training images of each class in the table, growing, and their numbers; all images last."""
+    found = {row.images_per_class for row in results.rows if row.mode != "source"}
+    growing: list[int | None] = [*sorted(size for size in found if size), *[None][: None in found]]
+    return {size: Cells(results, images_per_class=size) for size in growing}
+
+
+def _shown_way(few: Sequence[Cells]) -> Way | None:
+    """The way to show of those in which few images were measured; None if they never were."""
+    for mode in (FIXED_FEATURE, FULL_NETWORK):
+        ways = dict.fromkeys(way for cells in few for way in cells.ways(mode))
+        if ways:
+            return shown_way(list(ways), few[0].about)
+    return None
+
+
+def _lines(sizes: Sizes, panel: Panel) -> Lines:
+    """The curve of every architecture and eps that was transferred to this target from few images."""
+    found: Lines = {}
+    every_eps = sorted({eps for cells in sizes.values() for eps in cells.eps(panel.norm)}, key=eps_value)
+    for arch in next(iter(sizes.values())).about.ordered:
+        for eps in every_eps:
+            cell = [(size, cells.cell(panel, arch, eps)) for size, cells in sizes.items()]
+            curve = [(size, row) for size, row in cell if row]
+            if any(size for size, _ in curve):
+                found[arch, eps] = curve
+    return found
+
+
+def _panel(ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], archs: Sequence[str]) -> None:
+    if not lines:
+        style.say(ax, NOT_MEASURED)
+        return
+    accuracy_limits(ax, [row for curve in lines.values() for _, row in curve])
+    for i, ((arch, eps), curve) in enumerate(lines.items()):
+        aside = min(ASIDE, SPREAD / len(lines)) * axis.span * (i - (len(lines) - 1) / 2)
+        places = [(axis.positions[size] + aside, row) for size, row in curve]
+        few = places[: sum(size is not None for size, _ in curve)]
+        for part in (few, places[len(few) :]):
+            look: style.Look = {"dashed": eps == "0", "marker": style.marker(archs, arch)}
+            style.curve(ax, [x for x, _ in part], [row for _, row in part], colours[eps], **look)
+        tie = places[len(few) - 1 :]
+        ax.plot([x for x, _ in tie], [row.value for _, row in tie], ls=":", lw=0.8, color=colours[eps])
+
+
+def _numbers(lines: dict[Panel, Lines]) -> list[Number]:
+    return [
+        number(panel, "transfer", arch, eps, row, images_per_class=size or "all")
+        for panel, curves in lines.items()
+        for (arch, eps), curve in curves.items()
+        for size, row in curve
+    ]
+
+
+def _handles(eps: Sequence[str], colours: dict[str, Any]) -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], color=colours[one], ls=style.DASHES if one == "0" else "-", label=f"ε {one}") for one in eps]
