@@ -1,12 +1,15 @@
 """The grid: names, hashes and what an experiment consists of."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
-from robust_transfer.configuration.load import merge, validate
+from robust_transfer.configuration.load import ConfigurationError, merge, validate
 from robust_transfer.grid import Grid, plan
+from robust_transfer.wiring import Wiring
 
 SMALL = {
     "experiment": "small",
@@ -231,8 +234,22 @@ def test_table_keys_differ() -> None:
 def test_the_default_experiment_keeps_to_its_budget() -> None:
     """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none."""
     grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
-    with_torch = {"pretraining", "evaluation", "features", "finetuning"}
-    assert sum(counts(grid)[stage] for stage in with_torch) <= 90
+    with_torch = {"pretraining", "evaluation", "features", "heads", "finetuning"}
+    assert sum(counts(grid)[stage] for stage in with_torch) <= 96
+
+
+def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_path: Path) -> None:
+    wiring = Wiring(planned(store=str(tmp_path / "store"), results=str(tmp_path / "results")))
+    wiring.write_entries()
+    path = next((tmp_path / "store" / "pretraining").iterdir()) / "entry.json"
+    described = json.loads(path.read_text())
+    del described["settings"]["training"]["colour_jitter"]
+    path.write_text(json.dumps(described))
+    wiring.write_entries()
+    described["settings"]["training"]["momentum"] = 0.5
+    path.write_text(json.dumps(described))
+    with pytest.raises(ConfigurationError, match=r"made with training.momentum = 0.5, .* now reads as 0.9: a default"):
+        wiring.write_entries()
 
 
 @pytest.mark.parametrize("entry", sorted(GOLDEN))

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,11 +180,17 @@ class Wiring:
 
 
 def _same_settings(path: Path, described: dict[str, Any]) -> None:
-    found = json.loads(path.read_text())["settings"]
-    now = described["settings"]
-    for key in found.keys() & now.keys():
-        if found[key] != now[key]:
-            raise ConfigurationError(
-                f"{path}: made with {key} = {found[key]}, which the same configuration now reads as {now[key]}: "
-                "a default changed; state the old value in the configuration, or move the entry aside"
-            )
+    for key, found, now in _differing(json.loads(path.read_text())["settings"], described["settings"]):
+        raise ConfigurationError(
+            f"{path}: made with {key} = {found}, which the same configuration now reads as {now}: "
+            "a default changed; state the old value in the configuration, or move the entry aside"
+        )
+
+
+def _differing(found: Any, now: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Settings that both have, at any depth, and that differ: name, value found, value now."""
+    if isinstance(found, dict) and isinstance(now, dict):
+        for name in sorted(found.keys() & now.keys()):
+            yield from _differing(found[name], now[name], f"{key}.{name}" if key else name)
+    elif found != now:
+        yield key, found, now
