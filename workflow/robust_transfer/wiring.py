@@ -13,8 +13,11 @@ from typing import Any
 from robust_transfer import experiment_file
 from robust_transfer.configuration.load import ConfigurationError, load
 from robust_transfer.configuration.running import VARIABLE
+from robust_transfer.configuration.training import PretrainingSettings
+from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.grid import Grid, plan
+from robust_transfer.networks.names import timm_name
 from robust_transfer.sanity import eps_flags
 from robust_transfer.stages import STAGES
 from robust_transfer.store import CARD, ENTRY, TIMING, write_json
@@ -119,8 +122,10 @@ class Wiring:
             print(summary.read_text(), file=sys.stderr)
 
     def prepare(self) -> None:
-        """Before the first job: check that data is where the configuration says, and describe the entries."""
+        """Before the first job: check that data is where the configuration says and that networks have the layers it
+        names, and describe the entries."""
         self._check_origins()
+        self._check_networks()
         self.write_entries()
 
     def _check_origins(self) -> None:
@@ -133,6 +138,28 @@ class Wiring:
                     f"datasets.{entry.name}.origin.path = {path}: no such folder (from {Path.cwd()}); "
                     "put or link the images there, or write where they are"
                 )
+
+    def _check_networks(self) -> None:
+        """Look into the networks, without weights, where a layer is named or timm is to build them."""
+        wanted: dict[tuple[str, int, str | None], None] = {}
+        for entry in self.grid.entries.values():
+            if (self.store / entry.id / CARD).exists():
+                continue
+            settings = entry.settings
+            if isinstance(settings, PretrainingSettings) and timm_name(settings.architecture):
+                wanted[settings.architecture, settings.input_size, None] = None
+            if isinstance(settings, FeaturesSettings) and settings.layer:
+                backbone = entry.inputs["backbone"].settings
+                assert isinstance(backbone, PretrainingSettings)
+                wanted[backbone.architecture, backbone.input_size, settings.layer] = None
+        if wanted:
+            from robust_transfer.networks.layers import LayerError, check  # 3 s for torch, which this process lacks
+
+            try:
+                for architecture, input_size, layer in wanted:
+                    check(architecture, input_size, layer)
+            except LayerError as error:
+                raise ConfigurationError(str(error)) from error
 
     def write_entries(self) -> None:
         """Write `entry.json` of every entry that has none, and the experiment file.
