@@ -30,8 +30,8 @@ MODULES = {
         networks.small_resnet randomness
     """,
     "features": """
-        datasets.arrow datasets.resident devices feature_store features networks.backbones networks.build
-        networks.names networks.small_resnet
+        augmentation datasets.arrow datasets.resident devices feature_store features loading networks.backbones
+        networks.build networks.layers networks.names networks.small_resnet randomness sources streaming
     """,
     "probing": """
         datasets.splits feature_store lbfgs logistic_regression metrics probing

@@ -57,7 +57,8 @@ STAGE_HELP = {
     ),
     "features": (
         "extract a dataset's features from a frozen backbone",
-        "Reads a backbone and a dataset; writes the activations before the head as train.arrow, test.arrow, ….",
+        "Reads a backbone and a dataset; writes the activations before the head, or of the layer that entry.json\n"
+        "names, as train.arrow, test.arrow, ….",
     ),
     "probing": (
         "fit the frozen protocol's linear probe, all strengths at once",
@@ -82,8 +83,8 @@ STAGE_HELP = {
 }
 
 
-INTERRUPTIBLE = ("pretraining", "heads", "finetuning")
-"""Stages whose training saves its state and goes on from it."""
+INTERRUPTIBLE = ("pretraining", "features", "heads", "finetuning")
+"""Stages that save how far they are and go on from there."""
 TEAMS = ("pretraining",)
 """Stages that several processes can share."""
 RESUMING = f"""
@@ -147,7 +148,7 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     )
     _add_log(command)
     if stage in INTERRUPTIBLE:
-        _add_interruption(command)
+        _add_interruption(command, dear=STAGES[stage].dear)
     if stage in TEAMS:
         command.add_argument(
             "--processes", type=int, default=1, help="processes that share the training, a GPU each (default: 1)"
@@ -203,6 +204,13 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     entries.add_argument("--write", action="store_true", help="write the entry.json files, so that stages run by hand")
     entries.set_defaults(run=_run_entries)
 
+    layers = commands.add_parser(
+        "layers", help="list the layers of an architecture that features can be taken from, with their dimension"
+    )
+    layers.add_argument("architecture", help="resnet18, resnet8_w16, …; with timm installed timm_resnet10t, …")
+    layers.add_argument("--input-size", type=_positive, default=224, help="side of the images, pixels (default: 224)")
+    layers.set_defaults(run=_run_layers)
+
     where = commands.add_parser("where", help="say where the results of an experiment lie")
     _add_configfile(where)
     where.set_defaults(run=_run_where)
@@ -225,21 +233,22 @@ def _add_log(command: argparse.ArgumentParser) -> None:
     command.add_argument("--log", type=Path, help="file to append messages to, beside the terminal")
 
 
-def _add_interruption(command: argparse.ArgumentParser) -> None:
+def _add_interruption(command: argparse.ArgumentParser, dear: bool) -> None:
     command.add_argument(
         "--stop-before",
         metavar="TIME",
         help="save and leave at this time, such as 2030-01-31T08:00 (a scheduler's limit)",
     )
-    command.add_argument(
-        "--other-code", action="store_true", help="go on from a state that other code saved; the card will say so"
-    )
+    if dear:  # a cheap stage starts over instead
+        command.add_argument(
+            "--other-code", action="store_true", help="go on from a state that other code saved; the card will say so"
+        )
 
 
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: a number of threads is at least 1")
+        raise argparse.ArgumentTypeError(f"{value}: at least 1")
     return value
 
 
@@ -339,6 +348,13 @@ def _run_entries(args: argparse.Namespace) -> None:
     for entry in wiring.grid.entries:
         state = "made" if (wiring.store / entry / CARD).exists() else "to make"
         print(f"{state:8} {wiring.store / entry}")
+
+
+def _run_layers(args: argparse.Namespace) -> None:
+    from robust_transfer.networks.layers import layers, outline
+
+    for layer in layers(outline(args.architecture, args.input_size), args.input_size).values():
+        print(f"{layer.name:48} {layer.dimension:6}")
 
 
 def _run_where(args: argparse.Namespace) -> None:

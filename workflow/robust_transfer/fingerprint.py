@@ -2,7 +2,7 @@
 
 A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
 comments and docstrings. It stops at the configuration models and the command line, since values are in an entry's hash,
-and at the bookkeeping of the store and of interrupted trainings, which says how outputs are named, locked, kept and
+and at the bookkeeping of the store and of interrupted jobs, which says how outputs are named, locked, kept and
 described and not what is in them.
 """
 
@@ -21,7 +21,7 @@ OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
         *("configuration", "cli", "__main__", "grid", "store", "stages", "fingerprint"),
-        *("states", "interruption", "launch"),
+        *("states", "shards", "interruption", "launch"),
     )
 )
 

@@ -139,7 +139,7 @@ class Entry:
             path.replace(self.path / path.name)
         write_json(self.path / TIMING, timing)
         write_json(self.path / CARD, card)
-        shutil.rmtree(self.path / STATE, ignore_errors=True)  # of a training that is now done
+        shutil.rmtree(self.path / STATE, ignore_errors=True)  # of a job that is now done
 
 
 @dataclass
@@ -192,14 +192,19 @@ def write_bytes(path: Path, content: bytes) -> None:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free
-        raise StoreError(
-            f"{path}: {len(content):,} bytes could not be written ({error.strerror}; {free:,} bytes are free)"
-        ) from error
+        raise refused(path, len(content), error) from error
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
     _flush(path.parent)
+
+
+def refused(path: Path, size: int, error: OSError) -> StoreError:
+    """What to raise where the disk did not take so many bytes."""
+    free = shutil.disk_usage(path.parent).free
+    return StoreError(
+        f"{path}: {size:,} bytes could not be written ({error.strerror or error}; {free:,} bytes are free)"
+    )
 
 
 def sha256(path: Path) -> str:
