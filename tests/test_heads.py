@@ -14,8 +14,9 @@ import pytest
 import torch
 from prepared_datasets import encoded, encoded_squares, new_entry, prepared, squares, write_parquet
 from robust_transfer import choosing, heads, randomness
+from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import Recipe
-from robust_transfer.configuration.transfer import ChoosingSettings, HeadsSettings
+from robust_transfer.configuration.transfer import ChoosingSettings, Heads, HeadsSettings
 from robust_transfer.datasets.splits import few_mask
 from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import build
@@ -215,6 +216,13 @@ class TestStage:
         entry = run(backbone, prepared(root, {"kind": "parquet", "path": str(root / "shuffled")}), described())
         for row in rows(entry):
             assert row["ci_low"] < 100 / CLASSES < row["ci_high"]
+
+    def test_crops_of_stored_images_as_released_are_read_as_they_are_needed(self, backbone, dataset, monkeypatch):
+        monkeypatch.setenv(VARIABLE, json.dumps({"workers": 0}))
+        released = Heads().training.model_copy(update={"epochs": 1})
+        assert (released.batch_size, released.augmentation) == (64, "resized-crop-flip")
+        entry = run(backbone, dataset, described(training=released.model_dump(exclude={"weight_decay"})))
+        assert len(rows(entry)) == 4
 
     def test_a_head_that_diverged_is_named(self, backbone, dataset, caplog):
         entry = run(backbone, dataset, described(learning_rates=[1e30, 0.1]))
