@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from prepared_datasets import encoded_squares, new_entry, prepared, write_parquet
+from prepared_datasets import encoded, encoded_squares, new_entry, prepared, write_parquet
 from robust_transfer import finetuning, transfer
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.networks.backbones import save_weights
-from robust_transfer.networks.build import build
+from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
 from robust_transfer.store import StoreError, open_entry
 
 SIDE, CLASSES = 16, 3
@@ -197,6 +197,40 @@ class TestRefit:
     def test_a_missing_search_is_named(self, backbone, dataset, searches):
         with pytest.raises(StoreError, match="no input 'search1'"):
             run(backbone, dataset, settings("refit", RATES), search0=searches["search0"])
+
+
+class TestFinal:
+    def test_trains_on_every_training_image_at_its_rate_and_tests(self, backbone, dataset_with_validation):
+        final = run(backbone, dataset_with_validation, settings("final", (0.05,)))
+        found = rows(final)
+        assert [row["hyperparameters"] for row in found] == [{"learning_rate": 0.05}] * 2
+        assert {(row["split"], row["selection"], row["n"]) for row in found} == {("test", None, 30)}
+        assert json.loads((final.path / "timing.json").read_text())["images"] == 8 * 57
+
+    def test_target_normalisation_changes_what_the_network_sees(self, backbone, dataset):
+        identity = {"mean": [0, 0, 0], "std": [1, 1, 1]}
+        imagenet = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        files = [
+            run(backbone, dataset, settings("final", (0.05,), normalisation=normalisation)).card()["files"]
+            for normalisation in (None, imagenet, identity)
+        ]
+        assert files[0] == files[1] != files[2]
+
+    def test_separable_images_are_classified_without_error(self, backbone, root):
+        plain = [encoded(np.full((SIDE, SIDE, 3), 240 * np.eye(3)[label], np.uint8)) for label in range(CLASSES)]
+        for split in ("train", "test"):
+            write_parquet(root / "plain" / f"{split}.parquet", plain * 15, [*range(CLASSES)] * 15)
+        data = prepared(root, {"kind": "parquet", "path": str(root / "plain")})
+        assert rows(run(backbone, data, settings("final", (0.1,))))[0]["value"] == 100
+
+    def test_shuffled_labels_are_classified_by_chance(self, backbone, root):
+        for seed, (split, n) in enumerate({"train": 45, "test": 240}.items()):
+            images, labels = encoded_squares(n, seed=seed)
+            shuffled = np.random.default_rng(seed).permutation(labels).tolist()
+            write_parquet(root / "shuffled" / f"{split}.parquet", images, shuffled)
+        data = prepared(root, {"kind": "parquet", "path": str(root / "shuffled")})
+        for row in rows(run(backbone, data, settings("final", (0.1,)))):
+            assert row["ci_low"] < 100 / CLASSES < row["ci_high"]
 
 
 class TestOutputs:
