@@ -77,6 +77,12 @@ class TestSolver:
             assert reached == pytest.approx(fit.objective, rel=1e-5)
             assert reached <= optimum(scaled, labels, fit.strength) * (1 + 1e-4), fit
 
+    def test_a_thousand_classes_reach_it_too(self):
+        features, labels = problem(1500, 8, 1000, separation=3.0)
+        fit = next(Regression(features, labels, standardise=True).path([1e-2]))
+        assert fit.objective <= optimum(standardised(features), labels, 1e-2) * (1 + 1e-4)
+        assert len(fit.classes) == 1000
+
     @pytest.mark.parametrize("strength", [1e3, 1e5])
     def test_under_a_strong_penalty_weights_are_still_the_optimums(self, strength):
         features, labels = problem(300, 40, 10, separation=0.5)
