@@ -145,6 +145,38 @@ def few_images(results: Results, sizes=(5, 10, 25), **of) -> Results:
     return replace(results, rows=(*results.rows, *fewer))
 
 
+FROZEN, RELEASED = ("frozen", {}), ("paper", {})
+DEVIATING = [("paper", {"batchnorm": "frozen"}), ("paper", {"normalisation": "source"})]
+BOTH = ("paper", {"batchnorm": "frozen", "normalisation": "source"})
+WORTH = {"frozen": 3, "drift": -2, "target": -1, "test": 0.5}
+"""Points that a way of measuring is worth: protocol, BatchNorm that drifts, the target's statistics, selection."""
+
+
+def measured(target: str, eps: str, way, selection: str, value: float, **of) -> Row:
+    """A fixed-feature number whose value says how it was measured."""
+    protocol, variant = way
+    value += WORTH["frozen"] if protocol == "frozen" else 0
+    value += WORTH["drift"] if protocol == "paper" and "batchnorm" not in variant else 0
+    value += WORTH["target"] if protocol == "paper" and "normalisation" not in variant else 0
+    value += WORTH["test"] if selection == "test" else 0
+    of = {"protocol": protocol, "variant": canonical(variant), "selection": selection, **of}
+    return row(target, "resnet50", eps, value, **of)
+
+
+def ways(targets: int, ways, selections=("validation", "test"), eps=("0", "3"), **of) -> Results:
+    """A made-up table of backbones measured in these ways under these selections."""
+    names = [f"Target {i + 1}" for i in range(targets)]
+    rows = [
+        measured(target, one, way, selection, 50 + 3 * t + (5 + t) * (one != "0"), **of)
+        for t, target in enumerate(names)
+        for one in eps
+        for way in ways
+        for selection in selections
+    ]
+    about = About("made-up", targets=tuple(Target(name, name, "top1") for name in names), architectures=("resnet50",))
+    return Results(about, tuple(rows))
+
+
 def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> Training:
     """A made-up training table of every network at every eps, and more."""
     rows = [row for arch in archs for one in eps for row in course(arch, one, epochs, **of)]
@@ -200,12 +232,21 @@ def small_few(small) -> Results:
     return few_images(small)
 
 
+@pytest.fixture(scope="module")
+def many_ways() -> Results:
+    """Six targets, two backbones, five ways and two selections; full-network in four columns."""
+    fixed = ways(6, [FROZEN, RELEASED, *DEVIATING, BOTH])
+    full = ways(6, [RELEASED, DEVIATING[1]], mode="full-network")
+    return replace(fixed, rows=fixed.rows + full.rows)
+
+
 # full_network is drawn as fixed_feature is; what differs between the others at either size is tried at one of them.
 @pytest.mark.parametrize(
     ("name", "size"),
     [(name, "paper_sized") for name in ("fixed_feature", "source_accuracy", "granularity", "headline")]
     + [(name, "small") for name in ("fixed_feature", "granularity", "width", "fixed_robustness")]
-    + [("training", "paper_curves"), ("training", "small_curves"), ("few_images", "small_few")],
+    + [("training", "paper_curves"), ("training", "small_curves"), ("few_images", "small_few")]
+    + [("protocol_gap", "many_ways")],
 )
 def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
     figure = drawn(name, request.getfixturevalue(size), laid_out=True).figure
@@ -231,9 +272,11 @@ def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
     assert not any(a.overlaps(b) for a, b in combinations(titles + legends, 2))
 
 
-@pytest.mark.parametrize("name", ["headline", "fixed_robustness"])
-def test_columns_of_tables_do_not_touch(name, paper_sized):
-    figure = drawn(name, paper_sized).figure
+@pytest.mark.parametrize(
+    ("name", "size"), [("headline", "paper_sized"), ("fixed_robustness", "paper_sized"), ("protocol_gap", "many_ways")]
+)
+def test_columns_of_tables_do_not_touch(name, size, request):
+    figure = drawn(name, request.getfixturevalue(size)).figure
     renderer = figure.canvas.get_renderer()
     lines: dict[float, list] = {}
     for text in visible_texts(figure):
@@ -539,6 +582,100 @@ def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():
     assert drawn("headline", fewer).numbers == drawn("headline", results).numbers
     on_test = drawn("few_images", few_images(results, selection="test"))
     assert [text.get_text() for text in on_test.figure.axes[0].texts] == ["Transfer from few images: not measured"]
+
+
+def gaps(drawing: Drawing, mode="fixed-feature") -> dict[tuple[str, str], tuple]:
+    """(mean, least, most, n) by what is taken from what, and of which backbones."""
+    return {
+        (one["series"], one["backbones"]): tuple(round(one[name], 6) for name in ("value", "least", "most", "n"))
+        for one in drawing.numbers
+        if one["mode"] == mode and "backbones" in one
+    }
+
+
+def test_gaps_are_those_of_numbers_that_differ_in_nothing_else(many_ways):
+    found = gaps(drawn("protocol_gap", many_ways))
+    expected = {
+        "chosen on test less on validation, frozen protocol": 0.5,
+        "chosen on test less on validation, paper protocol": 0.5,
+        "paper as released less frozen protocol": -6,
+        "paper with both deviations less frozen protocol": -3,
+        "BatchNorm drifting less frozen": -2,
+        "target less source normalisation": -1,
+    }
+    for name, worth in expected.items():
+        for kind in ("standard", "robust"):
+            assert found.pop((name, kind)) == (worth, worth, worth, 6)
+        assert found.pop((name, "robust less standard")) == (0, 0, 0, 6)
+    assert not found
+    full = gaps(drawn("protocol_gap", many_ways), "full-network")
+    assert {name for name, _ in full} == {"chosen on test less on validation", "target less source normalisation"}
+
+
+def test_a_gap_that_favours_robust_networks_is_seen_as_their_difference():
+    results = ways(3, [FROZEN, RELEASED], selections=("validation",))
+    rows = [
+        replace(one, value=one.value + 4) if one.eps == "3" and one.protocol == "paper" else one for one in results.rows
+    ]
+    drawing = drawn("protocol_gap", replace(results, rows=tuple(rows)))
+    name = "paper as released less frozen protocol"
+    assert gaps(drawing) == {
+        (name, "standard"): (-6, -6, -6, 3),
+        (name, "robust"): (-2, -2, -2, 3),
+        (name, "robust less standard"): (4, 4, 4, 3),
+    }
+    assert f"| {name} | −6.0 [−6.0, −6.0] (3) | −2.0 [−2.0, −2.0] (3) | +4.0 [+4.0, +4.0] (3) |" in drawing.markdown
+    assert "chosen on test" not in drawing.markdown
+
+
+def test_every_accuracy_of_the_gap_stands_in_its_way_and_selection(many_ways):
+    drawing = drawn("protocol_gap", many_ways)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in drawing.markdown.splitlines()]
+    fixed = lines[: lines.index([""])]
+    assert fixed[0][:5] == ["Fixed-feature", "", "chosen on", "frozen", "paper, as released"]
+    assert fixed[2][:3] == ["Target 1", "standard", "validation"]
+    assert [cell.split(" [")[0] for cell in fixed[2][3:]] == ["53.0", "47.0", "49.0", "48.0", "50.0"]
+    assert [cell.split(" [")[0] for cell in fixed[3][3:]] == ["53.5", "47.5", "49.5", "48.5", "50.5"]
+    assert fixed[4][:3] == ["", "robust, ε 3", "validation"]
+    assert "| Target 1 | standard | 47.0 [45.5, 48.5] | 47.5 [46.0, 49.0] | 48.0" in drawing.markdown  # full-network
+    assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == len(many_ways.rows)
+
+
+def test_only_backbones_measured_in_several_ways_have_lines_but_all_selections_count():
+    several, single = ways(2, [FROZEN, RELEASED]), ways(2, [FROZEN], eps=("0.5", "1"))
+    drawing = drawn("protocol_gap", replace(several, rows=several.rows + single.rows))
+    assert "ε 3" in drawing.markdown
+    assert "ε 0.5" not in drawing.markdown
+    assert gaps(drawing)["chosen on test less on validation, frozen protocol", "robust"][-1] == 6
+    alone = drawn("protocol_gap", single)
+    assert "| Target 1 | robust, ε 0.5 |" in alone.markdown
+    assert "Paper, as released" not in alone.markdown
+    assert gaps(alone) == {("chosen on test less on validation", "robust"): (0.5, 0.5, 0.5, 4)}
+    once = drawn("protocol_gap", ways(2, [FROZEN], selections=("validation",)))
+    assert not once.numbers
+    assert "not measured" in once.markdown
+
+
+def test_ways_are_compared_on_the_seed_that_all_of_them_have():
+    way, paper = ways(1, [FROZEN], ("validation",)), ways(1, [RELEASED], ("validation",))
+    more = [replace(one, transfer_seed=seed, value=one.value + 10) for one in way.rows for seed in (1, 2)]
+    means = [replace(one, transfer_seed=seed, value=one.value + 7, entry=None) for one in way.rows for seed in (None,)]
+    uneven = replace(way, rows=(*means, *more, *way.rows, *paper.rows))
+    drawing = drawn("protocol_gap", uneven)
+    assert gaps(drawing)["paper as released less frozen protocol", "standard"] == (-6, -6, -6, 1)
+    assert "on 2 of 2 lines the first seed that all ways share stands alone" in drawing.markdown
+    even = [replace(one, protocol="paper") for one in (*means, *more, *way.rows)]
+    drawing = drawn("protocol_gap", replace(way, rows=(*means, *more, *way.rows, *even)))
+    assert {one["value"] for one in drawing.numbers if one["series"] == "accuracy"} == {means[0].value, means[1].value}
+    assert "stands alone" not in drawing.markdown
+
+
+def test_more_lines_than_a_page_holds_are_counted():
+    drawing = drawn("protocol_gap", ways(30, [FROZEN, RELEASED]))
+    assert "Fixed-feature: 12 more backbones in protocol_gap.csv." in drawing.markdown
+    assert "| Target 24 |" in drawing.markdown
+    assert "| Target 25 |" not in drawing.markdown
+    assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == 240
 
 
 def without_checks(table: Training, arch: str) -> Training:

@@ -73,6 +73,21 @@ def test_summary_says_what_was_not_measured(tmp_path):
     assert "standard and robust were not both measured" in text
 
 
+def test_summary_shows_one_way_of_measuring_and_names_the_others(tmp_path):
+    fake = both_modes(tmp_path, protocol="paper")
+    for variant in ({}, {"batchnorm": "frozen"}, {"batchnorm": "frozen", "normalisation": "source"}):
+        fake.transfer(60, 60, target="coarse", eps="0.25", protocol="paper", variant=variant)
+    text = summary(fake.collect())
+    assert [line for line in text.splitlines() if line.startswith("Fixed-feature (")] == [
+        "Fixed-feature (paper protocol)"
+    ]
+    others = (
+        "frozen protocol; paper protocol, batchnorm: frozen; paper protocol, batchnorm: frozen, normalisation: source"
+    )
+    assert f"Fixed-feature was measured by other ways too: {others}. See protocol_gap." in " ".join(text.split())
+    assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= COLUMNS
+
+
 def flagged(root: Path, flags: list[FlagRow]) -> list[str]:
     """The lines of a summary that tell of flags."""
     fake = Fake(root)

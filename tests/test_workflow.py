@@ -111,7 +111,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 FIGURES = (
     *("headline", "fixed_feature", "full_network", "source_accuracy", "fixed_robustness", "width", "granularity"),
-    "training",
+    *("training", "few_images", "protocol_gap"),
 )
 
 
@@ -128,7 +128,7 @@ def test_everything_is_there(finished: Checkout) -> None:
     for figure in FIGURES:
         for suffix in ("png", "pdf", "svg", "csv"):
             assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 0
-    for text in ("headline.md", "fixed_robustness.md"):
+    for text in ("headline.md", "fixed_robustness.md", "protocol_gap.md"):
         assert (results / "figures" / text).stat().st_size > 0
     assert (results / "flags.csv").read_text().startswith("entry,stage,flag,message\n")
     training = pq.read_table(results / "training.parquet").to_pandas()

@@ -51,10 +51,11 @@ FIGURE_MODULES = {
         ("granularity", "granularity"),
         ("training", "training"),
         ("few_images", "few_images"),
+        ("protocol_gap", "protocol_gap"),
     )
 }
 
-TYPESET_FIGURES = ("headline", "fixed_robustness")
+TYPESET_FIGURES = ("headline", "fixed_robustness", "protocol_gap")
 """Those that are tables, and have their text in a .md beside the others."""
 
 
