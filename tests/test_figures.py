@@ -498,7 +498,7 @@ def test_tables_show_the_same_way_and_name_the_others():
     several = replace(results, rows=(*results.rows, *measured_otherwise(results)))
     text = drawn("headline", several).markdown
     assert text.count("**Fixed-feature") == 1
-    assert "Fixed-feature was measured by other ways too: paper protocol. The figure protocol_gap" in text
+    assert "Fixed-feature was measured in other ways too: paper protocol. The figure protocol_gap" in text
     assert "Full-network was measured" not in text
     assert drawn("headline", several).numbers == drawn("headline", results).numbers
     assert drawn("fixed_robustness", several).markdown == drawn("fixed_robustness", results).markdown

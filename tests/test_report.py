@@ -84,7 +84,7 @@ def test_summary_shows_one_way_of_measuring_and_names_the_others(tmp_path):
     others = (
         "frozen protocol; paper protocol, batchnorm: frozen; paper protocol, batchnorm: frozen, normalisation: source"
     )
-    assert f"Fixed-feature was measured by other ways too: {others}. See protocol_gap." in " ".join(text.split())
+    assert f"Fixed-feature was measured in other ways too: {others}. See protocol_gap." in " ".join(text.split())
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= COLUMNS
 
 

@@ -112,7 +112,7 @@ class Cells:
     def others(self, mode: str) -> str:
         """A sentence that names the ways of this mode that figures leave out; empty if there are none."""
         named = [way_details(way) for way in self.ways(mode) if way != self.shown(mode)]
-        return f"{MODE_LABELS[mode]} was measured by other ways too: {'; '.join(named)}." if named else ""
+        return f"{MODE_LABELS[mode]} was measured in other ways too: {'; '.join(named)}." if named else ""
 
     def norms(self) -> list[str]:
         """The norms of robust networks."""
