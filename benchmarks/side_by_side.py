@@ -59,7 +59,7 @@ def measure(
         lines = {}
         for name, contender in contenders.items():
             lines[name], theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(theirs, contender, threads, device), daemon=True)
+            process = spawn.Process(target=_serve, args=(theirs, contender, threads, device))
             process.start()
             theirs.close()
             stack.callback(process.join)

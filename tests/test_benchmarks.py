@@ -25,6 +25,7 @@ def run(script, *arguments):
 
 
 @pytest.mark.usefixtures("peers")
+@pytest.mark.usefixtures("peers")
 def test_both_sides_take_the_same_step(monkeypatch):
     """From the same weights on the same images, three steps in float64 leave the same weights, up to rounding.
 
@@ -55,6 +56,7 @@ def test_both_sides_take_the_same_step(monkeypatch):
 
 
 @pytest.mark.usefixtures("peers")
+@pytest.mark.usefixtures("peers")
 def test_training_step_prints_and_writes_ratios(tmp_path):
     said = run("training_step.py", "--case", "resnet8_w16-32", "--batch", 4, "--rounds", 2, "--json", tmp_path / "out")
     assert "ours, bf16 / robustness, fp32" in said
@@ -67,6 +69,7 @@ def test_training_step_prints_and_writes_ratios(tmp_path):
     assert 0 < case["notes"]["share of peak"] < 1
 
 
+@pytest.mark.usefixtures("peers")
 @pytest.mark.usefixtures("peers")
 def test_attacks_prints_ratios():
     said = run("attacks.py", "--norm", "l2", "--batch", 2, "--rounds", 1, "--steps", 1, "--architecture", "resnet8_w4")
@@ -86,6 +89,21 @@ def test_probing_prints_a_ratio_and_both_reach_the_optimum(tmp_path):
 def test_parallel_heads_prints_a_ratio():
     said = run("parallel_heads.py", "--case", "resnet8_w16-32", "--heads", 3, "--rounds", 1)
     assert "3 heads in one pass / a run for each head" in said
+
+
+@pytest.mark.usefixtures("peers")
+def test_features_works_through_all_images_in_each_way(tmp_path, monkeypatch):
+    """Called here, since each contender's own process would import torch anew."""
+    import features
+
+    case, how = features.Case("resnet8_w4", 16, (20, 24), 40), features.How("bf16", 1, "cpu")
+    dataset = features._dataset(case, tmp_path)
+    monkeypatch.setattr("robust_transfer.features.RESIDENT_MB", 1)  # the benchmark changes it
+    extract, passes, files, decode = (
+        make(case, how, dataset) for make in (features.resident, features.forward, features.files, features.decoding)
+    )
+    assert sum(map(len, extract())) == len(decode()) == 40
+    passes(), files()  # the latter counts for itself
 
 
 @pytest.mark.usefixtures("peers")

@@ -128,8 +128,7 @@ def extract(
     """
     if first == len(split):
         return
-    part, size = Part(split, np.arange(first, len(split))), min(256, max(16, BATCH_PIXELS // input_size**2))
-    how = running()
+    part, size, how = Part(split, np.arange(first, len(split))), batch_size(input_size), running()
     loader = open_loader(
         [part],
         Recipe(augmentation="none", batch_size=size),
@@ -143,6 +142,11 @@ def extract(
     with closing(loader):
         batches = loader.batches(0, torch.split(torch.arange(len(part)), size), input_size)
         yield from computed(read, batches, settings, first=first, where=where)
+
+
+def batch_size(input_size: int) -> int:
+    """Images a forward pass."""
+    return min(256, max(16, BATCH_PIXELS // input_size**2))
 
 
 def computed(

@@ -1,0 +1,202 @@
+"""Images a second of feature extraction: beside the network's forward pass alone, and from JPEG files beside decoding.
+
+    python benchmarks/features.py [--case resnet18-64 …] [--device cuda] [--rounds 5] [--json FILE]
+
+Resident: the images are decoded, and extraction makes batches of them, runs the network, fetches and checks what comes
+and rounds it; the forward pass alone has the same batches ready on the device. The goal is 90 % of it. From files: the
+same from JPEGs in a prepared dataset, which workers decode meanwhile (as many as there are threads), beside one process
+that decodes and resizes them and does nothing else; the slower of decoding and forward pass is the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import checkout  # noqa: F401  # before robust_transfer
+import numpy as np
+import torch
+from PIL import Image
+from robust_transfer import features
+from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.training import Precision, Recipe
+from robust_transfer.configuration.transfer import FeaturesSettings
+from robust_transfer.datasets.arrow import open_split
+from robust_transfer.datasets.storing import SplitWriter
+from robust_transfer.devices import autocast, prepare
+from robust_transfer.loading import Part, open_loader
+from robust_transfer.networks.build import Network, build
+from robust_transfer.networks.layers import activations
+from robust_transfer.store import ENTRY, open_entry, write_json
+from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
+
+RESIDENT, FORWARD = "extraction, resident", "forward pass alone"
+FILES, DECODING = "extraction, from JPEGs", "decoding alone, one process"
+COMPARED = [(RESIDENT, FORWARD), (FILES, DECODING), (FILES, FORWARD)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What features are extracted from what."""
+
+    architecture: str
+    side: int
+    stored: tuple[int, int]
+    """Height and width of the JPEGs."""
+    images: int
+
+    @property
+    def name(self) -> str:
+        """As the command line names it."""
+        return f"{self.architecture}-{self.side}"
+
+
+CASES = [
+    Case("resnet8_w16", 32, (32, 32), 2048),
+    Case("resnet18", 64, (64, 64), 1024),
+    Case("resnet18", 224, (375, 500), 166),
+]
+
+
+@dataclass(frozen=True)
+class How:
+    """On what it is measured."""
+
+    precision: Precision
+    threads: int
+    device: str
+
+    @property
+    def settings(self) -> FeaturesSettings:
+        """As an entry has them."""
+        return FeaturesSettings(precision=self.precision)
+
+
+def main() -> None:
+    """Measure and print."""
+    arguments = _arguments()
+    known = {case.name: case for case in CASES}
+    cases = [replace(known[name], images=arguments.images or known[name].images) for name in arguments.case]
+    how = How(arguments.precision, arguments.threads, arguments.device)
+    about = hardware(how.device, how.threads) | {
+        "precision": how.precision,
+        "alternating rounds": arguments.rounds,
+    }
+    print(describe(about))
+    found = []
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            found.append(_measured(case, how, _dataset(case, Path(folder)), arguments.rounds))
+        show(found[-1:], COMPARED)
+    if arguments.json:
+        write(arguments.json, found, COMPARED, about)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [case.name for case in CASES]
+    parser.add_argument("--case", nargs="+", choices=names, default=names, help="only these (default: all)")
+    parser.add_argument("--images", type=int, help="images a round (default: by case)")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
+    parser.add_argument("--json", type=Path, help="write every round here")
+    return parser.parse_args()
+
+
+def _measured(case: Case, how: How, dataset: Path, rounds: int) -> Speeds:
+    contenders = {
+        name: Contender(make, (case, how, dataset))
+        for name, make in ((RESIDENT, resident), (FORWARD, forward), (FILES, files), (DECODING, decoding))
+    }
+    name = f"{case.architecture} at {case.side} px, {case.images} images, JPEGs of {case.stored[1]} × {case.stored[0]}"
+    return measure(name, contenders, images=case.images, rounds=rounds, threads=how.threads, device=how.device)
+
+
+def resident(case: Case, how: How, dataset: Path) -> Callable[[], object]:
+    """As the stage works on a split that fits in memory, once it is decoded."""
+    network, batches = _given(case, how, dataset)
+    read = activations(network, None)
+    return lambda: list(features.computed(read, batches(), how.settings))
+
+
+def forward(case: Case, how: How, dataset: Path) -> Callable[[], object]:
+    """The network on the same batches."""
+    network, batches = _given(case, how, dataset)
+    ready = list(batches())
+
+    def passes() -> None:
+        with torch.inference_mode(), autocast(how.precision, ready[0].device):
+            for batch in ready:
+                network.features(batch)
+
+    return passes
+
+
+def files(case: Case, how: How, dataset: Path) -> Callable[[], object]:
+    """As the stage works on a split that does not fit in memory."""
+    on = prepare(how.device, how.threads)
+    read, split = activations(_network(case, on), None), open_split(open_entry(dataset), "train")
+    features.RESIDENT_MB = 0
+
+    def extract() -> None:
+        found = features.extract(split, read, how.settings, case.side, first=0, on=on, threads=how.threads, where="")
+        assert sum(map(len, found)) == case.images
+
+    return extract
+
+
+def decoding(case: Case, how: How, dataset: Path) -> Callable[[], object]:
+    """Decode and resize every image, in this process."""
+    part = Part(open_split(open_entry(dataset), "train"), np.arange(case.images))
+    ratio = how.settings.preprocessing.resize_ratio
+    return lambda: [part.squares(np.array([i]), case.side, ratio) for i in range(case.images)]
+
+
+def _network(case: Case, on: torch.device) -> Network:
+    network = build(case.architecture, 10, seed=0).eval()
+    return network.to(device=on, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _given(case: Case, how: How, dataset: Path) -> tuple[Network, Callable[[], Iterator[torch.Tensor]]]:
+    """The network, and what makes batches of decoded images."""
+    on, size = prepare(how.device, how.threads), features.batch_size(case.side)
+    parts = [Part(open_split(open_entry(dataset), "train"), np.arange(case.images))]
+    loader = open_loader(
+        parts, Recipe(augmentation="none", batch_size=size), input_size=case.side,
+        resize_ratio=how.settings.preprocessing.resize_ratio, seed=0, device=on, threads=how.threads, running=Running(),
+    )  # fmt: skip
+    groups = torch.split(torch.arange(case.images), size)
+    return _network(case, on), lambda: loader.batches(0, groups, case.side)
+
+
+def _dataset(case: Case, folder: Path) -> Path:
+    """A prepared dataset of smooth images with some noise, as JPEGs of quality 90."""
+    path = folder / "store" / "datasets" / "jpegs"
+    path.mkdir(parents=True)
+    write_json(path / ENTRY, {"stage": "datasets", "settings": {}, "inputs": {}})
+    entry, random = open_entry(path), np.random.default_rng(0)
+    height, width = case.stored
+    with entry.writing() as draft:
+        with SplitWriter(draft.file("train.arrow"), None) as writer:
+            for _ in range(case.images):
+                coarse = Image.fromarray(random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
+                smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+                pixels = np.clip(smooth + random.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(file := io.BytesIO(), "JPEG", quality=90)
+                writer.add(file.getvalue(), 0)
+        draft.facts = {
+            "classes": ["any"],
+            "counts": {"train": case.images},
+            "checksums": {"train": writer.checksums},
+        }
+    return path
+
+
+if __name__ == "__main__":
+    main()
