@@ -27,6 +27,8 @@ from robust_transfer.fingerprint import fingerprint, module_fingerprints
 
 ENTRY, CARD, TIMING = "entry.json", "card.json", "timing.json"
 LOCK, DRAFT, STATE = ".lock", ".draft", ".state"
+PLANNED = "ROBUST_TRANSFER_PLANNED"
+"""Environment variable with the fingerprint by stage, as JSON, that jobs were planned with."""
 
 
 class StoreError(RuntimeError):
@@ -132,6 +134,9 @@ class Entry:
             "modules": module_fingerprints(self.stage),
             "provenance": provenance(),
         }
+        planned = json.loads(os.environ.get(PLANNED, "{}")).get(self.stage, card["code"])
+        if planned != card["code"]:  # the code was edited between planning and now
+            card["planned"] = planned
         timing = {"seconds": round(seconds, 3), "peak_memory_mb": _peak_memory_mb(), **draft.timing}
         (self.path / CARD).unlink(missing_ok=True)  # no card while files change: a card means finished
         for path in files:

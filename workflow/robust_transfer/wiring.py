@@ -20,7 +20,7 @@ from robust_transfer.grid import Grid, plan
 from robust_transfer.networks.names import timm_name
 from robust_transfer.sanity import eps_flags
 from robust_transfer.stages import STAGES
-from robust_transfer.store import CARD, ENTRY, TIMING, write_json
+from robust_transfer.store import CARD, ENTRY, PLANNED, TIMING, write_json
 
 
 def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
@@ -33,6 +33,9 @@ def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, An
     files = [default, *(Path(file) for file in overlays if Path(file) != default)]
     wiring = Wiring(plan(load(files, options)))
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
+    if main or PLANNED not in os.environ:  # a cluster's job plans again, perhaps after an edit: the first plan counts
+        dear = [name for name, stage in STAGES.items() if stage.dear]
+        os.environ[PLANNED] = json.dumps({name: fingerprint(name) for name in dear})
     for line in [*wiring.eps_notices(), *wiring.kept_notices()] if main else ():
         print(line, file=sys.stderr)
     return wiring
@@ -77,13 +80,17 @@ class Wiring:
         return cards_of_inputs
 
     def code(self, stage: str) -> str | Callable[[Any], str]:
-        """Parameter that reruns a cheap stage or figure when its code changed; a dear stage keeps its entries."""
-        current = fingerprint(stage)
+        """Parameter that reruns a cheap stage or figure when its code changed; a dear stage keeps its entries.
+
+        Of a dear entry it is always what it was when the entry was planned, even if the code was edited before it ran.
+        """
         if stage not in STAGES or not STAGES[stage].dear:
-            return current
+            return fingerprint(stage)
+        current = json.loads(os.environ.get(PLANNED, "{}")).get(stage) or fingerprint(stage)
 
         def code_recorded(wildcards: Any) -> str:
-            return str(self._recorded(stage, wildcards.entry).get("code", current))
+            recorded = self._recorded(stage, wildcards.entry)
+            return str(recorded.get("planned", recorded.get("code", current)))
 
         return code_recorded
 
