@@ -117,7 +117,7 @@ class TestTimm:
         with torch.no_grad():
             assert torch.equal(load_backbone(entry)(images()), network(images()))
 
-    # Plain convolutions; convolutions padded by their input's size, which none may fold; one that fx cannot trace.
+    # Plain convolutions; convolutions that are padded by the size of their input; one that torch.fx cannot trace.
     @pytest.mark.parametrize("name", ["timm_test_resnet", "timm_tf_mobilenetv3_small_minimal_100", "timm_test_vit"])
     def test_folded_it_has_the_networks_gradient(self, name, caplog):
         caplog.set_level("INFO", "robust_transfer")
@@ -267,6 +267,19 @@ class TestFolded:
         assert [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)] == [network.body.norm_two]
         x = images().double()
         torch.testing.assert_close(folded(x), network(x), rtol=1e-9, atol=1e-9)
+
+    def test_a_convolution_of_another_kind_stays_what_it_is(self):
+        """One that pads by the size of its input, as some of timm's do, which stride and padding say nothing of."""
+
+        class Same(nn.Conv2d):
+            def forward(self, x):
+                return super().forward(nn.functional.pad(x, (1, 2, 1, 2)))
+
+        body = nn.Sequential(Same(3, 4, 5, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        network = with_statistics(Network("own", body, 4, 5)).double().eval()
+        x = images(2).double().requires_grad_(True)
+        expected, found = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network).eval()))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
     def test_leaves_no_batchnorm_after_a_convolution(self):
         folded = Folded(build("resnet8_w4", 5))
