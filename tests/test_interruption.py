@@ -250,6 +250,12 @@ def test_a_deadline_saves_and_leaves(source, uninterrupted, monkeypatch):
     same_outputs(entry.path, uninterrupted)
 
 
+def test_a_time_that_is_none_is_named(source, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pretraining", str(entry_of(source).path), "--stop-before", "tomorrow"])
+    assert "--stop-before: tomorrow: not a time; write it as 2030-01-31T08:00" in capsys.readouterr().err
+
+
 def stopped(source, steps=5, monkeypatch=None, **training):
     """An entry whose training has left after so many steps, with its states."""
     entry = entry_of(source, **training)

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -236,6 +237,7 @@ def _add_log(command: argparse.ArgumentParser) -> None:
 def _add_interruption(command: argparse.ArgumentParser, dear: bool) -> None:
     command.add_argument(
         "--stop-before",
+        type=_time,
         metavar="TIME",
         help="save and leave at this time, such as 2030-01-31T08:00 (a scheduler's limit)",
     )
@@ -250,6 +252,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value}: at least 1")
     return value
+
+
+def _time(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: not a time; write it as 2030-01-31T08:00") from None
 
 
 def _start_log(path: Path | None, entry: Path | None) -> None:

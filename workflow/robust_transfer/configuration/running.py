@@ -17,15 +17,15 @@ class Running(Model):
     """How jobs run. None of it is in any hash."""
 
     save_seconds: NonNegativeFloat = 60.0
-    """Seconds between two saved states of a training, and so the most that a kill without warning costs. A state that \
-takes long to write is saved less often, so that at most a twentieth of the time goes into it."""
+    """Seconds between two saved states of a training or extraction, and so the most that a kill without warning \
+costs. A state that takes long to write is saved less often, so that at most a twentieth of the time goes into it."""
     other_code: bool = False
     """Go on with a training whose state other code saved; its card will say so."""
     stop_before: datetime | None = None
-    """Time at which trainings save and leave, such as 2030-01-31T08:00. Default under SLURM: shortly before the job's \
-end."""
+    """Time at which trainings and extractions save and leave, such as 2030-01-31T08:00. Default: shortly before the \
+end of the job, where SLURM states it."""
     workers: NonNegativeInt | None = None
-    """Processes that decode training images. Default: as many as the job has threads."""
+    """Processes that decode images to train on or to extract features from. Default: as many as the job has threads."""
     resident_mb: PositiveInt = 4096
     """Training images up to this size, as pixels, are kept in memory; larger sets are read as they are needed."""
     deterministic: bool = False
