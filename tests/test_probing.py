@@ -316,7 +316,7 @@ class TestStage:
         assert rows["test", "top1"]["hyperparameters"] == {"lambda": 1e-3, "at_edge": True}
         warning, result = caplog.messages
         assert warning == "the best λ, 0.001, is the largest of the grid: widen probing.strengths"
-        assert result.startswith("probe: λ 0.001 of 3, validation 100.0 %, test 100.0 % (top-1), ")
+        assert result.startswith("probe: λ 0.001 of 3, chosen on validation at 100.0 %, test 100.0 % (top-1), ")
 
     def test_a_dataset_with_one_image_a_class_is_refused(self, tmp_path):
         entry = probe_entry(stored_features(tmp_path, {"train": 4, "test": 100}))

@@ -221,7 +221,7 @@ def _report(
     if loose:
         log.warning("%d of the fits stopped before they had converged, at λ from %g up", len(loose), min(loose))
     log.info(
-        "probe: λ %g of %d, %s %.1f %%, test %.1f %% (%s), %.1f s",
+        "probe: λ %g of %d, chosen on %s at %.1f %%, test %.1f %% (%s), %.1f s",
         strength, len(settings.strengths), selection, choice.accuracy, test_accuracy, METRIC_NAMES[settings.metric],
         seconds,
     )  # fmt: skip
