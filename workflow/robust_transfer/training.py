@@ -89,7 +89,7 @@ def fit(
     """Train `network` in place by SGD; returns what each epoch came to.
 
     The network is on the loader's device. `learning_rate` and `optimiser` stand in for the recipe's. Parallel heads are
-    trained on the sum of their losses, which leaves each on its own; loss and accuracy are then means over heads.
+    trained on the sum of their losses, which leaves each on its own; loss and accuracy are then those of the best.
     `check` looks at accuracy after epochs, robust accuracy too if `perturb` is an Adversary. With `states` it goes on
     from the last state, and raises Interrupted once it has saved one because it was asked to leave. Raises
     TrainingError when the loss is not finite, or when more processes share a batch than it has groups.
@@ -210,10 +210,10 @@ class Training:
     def finite_loss(self, rate: float) -> float:
         """The epoch's sum of losses so far; raises TrainingError if it is not finite.
 
-        Of several heads it is the mean of those that are finite, as long as one is.
+        Of several heads it is the lowest.
         """
-        finite = self.loss[self.loss.isfinite()]  # waits for a GPU to catch up, so it is asked for when something
-        loss = float((finite if len(finite) else self.loss).mean())  # is said or saved
+        # Waits for a GPU to catch up, so it is asked for when something is said or saved.
+        loss = float(self.loss.nan_to_num(math.inf, math.inf, math.inf).min())
         if not math.isfinite(loss):
             raise TrainingError(
                 f"loss-not-finite: the loss is {loss} at step {self.step}, learning rate {rate:.3g}: training "
@@ -222,8 +222,8 @@ class Training:
         return loss
 
     def hits(self) -> float:
-        """How many of the epoch's images so far were classified right; of several heads, the mean."""
-        return float(self.right.mean())
+        """How many of the epoch's images so far were classified right; of several heads, by the best."""
+        return float(self.right.max())
 
     def tensors(self) -> dict[str, Tensor]:
         """All there is of state, by name."""
