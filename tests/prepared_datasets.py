@@ -50,6 +50,23 @@ def encoded_squares(n: int, side: int = 16, seed: int = 0) -> tuple[list[bytes],
     return [encoded(image) for image in images.numpy()], labels.tolist()
 
 
+def separable(root: Path) -> Entry:
+    """A prepared dataset of 60 training and 60 test images of one colour each, which is their class."""
+    plain = [encoded(np.full((16, 16, 3), 240 * np.eye(3)[label], np.uint8)) for label in range(3)]
+    for split in ("train", "test"):
+        write_parquet(root / "plain" / f"{split}.parquet", plain * 20, [*range(3)] * 20)
+    return prepared(root, {"kind": "parquet", "path": str(root / "plain")})
+
+
+def shuffled(root: Path) -> Entry:
+    """A prepared dataset of `squares`, 90 to train on and 240 to test, whose labels say nothing of the images."""
+    for seed, (split, n) in enumerate({"train": 90, "test": 240}.items()):
+        images, labels = encoded_squares(n, seed=seed)
+        drawn = np.random.default_rng(seed).permutation(labels).tolist()
+        write_parquet(root / "shuffled" / f"{split}.parquet", images, drawn)
+    return prepared(root, {"kind": "parquet", "path": str(root / "shuffled")})
+
+
 def write_folder(root: Path, counts: dict[str, int], size: tuple[int, int] = (20, 24)) -> Path:
     """PNG files `<root>/<class>/<i>.png`, so many a class."""
     for c, (name, count) in enumerate(counts.items()):

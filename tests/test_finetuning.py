@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from prepared_datasets import encoded, encoded_squares, new_entry, prepared, write_parquet
+from prepared_datasets import encoded_squares, new_entry, prepared, separable, shuffled, write_parquet
 from robust_transfer import finetuning, transfer
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.datasets.splits import validation_mask
@@ -217,19 +217,10 @@ class TestFinal:
         assert files[0] == files[1] != files[2]
 
     def test_separable_images_are_classified_without_error(self, backbone, root):
-        plain = [encoded(np.full((SIDE, SIDE, 3), 240 * np.eye(3)[label], np.uint8)) for label in range(CLASSES)]
-        for split in ("train", "test"):
-            write_parquet(root / "plain" / f"{split}.parquet", plain * 15, [*range(CLASSES)] * 15)
-        data = prepared(root, {"kind": "parquet", "path": str(root / "plain")})
-        assert rows(run(backbone, data, settings("final", (0.1,))))[0]["value"] == 100
+        assert rows(run(backbone, separable(root), settings("final", (0.1,))))[0]["value"] == 100
 
     def test_shuffled_labels_are_classified_by_chance(self, backbone, root):
-        for seed, (split, n) in enumerate({"train": 45, "test": 240}.items()):
-            images, labels = encoded_squares(n, seed=seed)
-            shuffled = np.random.default_rng(seed).permutation(labels).tolist()
-            write_parquet(root / "shuffled" / f"{split}.parquet", images, shuffled)
-        data = prepared(root, {"kind": "parquet", "path": str(root / "shuffled")})
-        for row in rows(run(backbone, data, settings("final", (0.1,)))):
+        for row in rows(run(backbone, shuffled(root), settings("final", (0.1,)))):
             assert row["ci_low"] < 100 / CLASSES < row["ci_high"]
 
 

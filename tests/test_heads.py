@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from prepared_datasets import encoded, encoded_squares, new_entry, prepared, squares, write_parquet
+from prepared_datasets import encoded_squares, new_entry, prepared, separable, shuffled, squares, write_parquet
 from robust_transfer import choosing, heads, randomness
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import Recipe
@@ -200,20 +200,13 @@ class TestStage:
             assert run(backbone, dataset, described(**change)).card()["files"] != first
 
     def test_separable_images_are_classified_without_error(self, backbone, root):
-        plain = [encoded(np.full((SIDE, SIDE, 3), 240 * np.eye(3)[label], np.uint8)) for label in range(CLASSES)]
-        for split in ("train", "test"):
-            write_parquet(root / "plain" / f"{split}.parquet", plain * 20, [*range(CLASSES)] * 20)
         # BatchNorm's statistics must have drifted all the way before features in eval mode are those trained on
         settings = described(training={"epochs": 30, "step_epochs": 30})
-        entry = run(backbone, prepared(root, {"kind": "parquet", "path": str(root / "plain")}), settings)
+        entry = run(backbone, separable(root), settings)
         assert rows(entry)[0]["value"] == 100
 
     def test_shuffled_labels_are_classified_by_chance(self, backbone, root):
-        for seed, (split, n) in enumerate({"train": 90, "test": 240}.items()):
-            images, labels = encoded_squares(n, seed=seed)
-            shuffled = np.random.default_rng(seed).permutation(labels).tolist()
-            write_parquet(root / "shuffled" / f"{split}.parquet", images, shuffled)
-        entry = run(backbone, prepared(root, {"kind": "parquet", "path": str(root / "shuffled")}), described())
+        entry = run(backbone, shuffled(root), described())
         for row in rows(entry):
             assert row["ci_low"] < 100 / CLASSES < row["ci_high"]
 
