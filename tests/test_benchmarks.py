@@ -56,6 +56,7 @@ def test_both_sides_take_the_same_step(monkeypatch):
 
 
 @pytest.mark.usefixtures("peers")
+@pytest.mark.faults  # for its length
 @pytest.mark.usefixtures("peers")
 def test_training_step_prints_and_writes_ratios(tmp_path):
     said = run("training_step.py", "--case", "resnet8_w16-32", "--batch", 4, "--rounds", 2, "--json", tmp_path / "out")
@@ -70,6 +71,7 @@ def test_training_step_prints_and_writes_ratios(tmp_path):
 
 
 @pytest.mark.usefixtures("peers")
+@pytest.mark.faults  # for its length
 @pytest.mark.usefixtures("peers")
 def test_attacks_prints_ratios():
     said = run("attacks.py", "--norm", "l2", "--batch", 2, "--rounds", 1, "--steps", 1, "--architecture", "resnet8_w4")

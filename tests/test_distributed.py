@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -146,7 +147,9 @@ class TestLaunch:
 
     def test_one_that_fails_ends_the_others(self):
         body = "import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(50)"
+        start = time.monotonic()
         assert self.run(body).returncode == 7
+        assert time.monotonic() - start < 40  # and not the 50 that the first would sleep
 
     def test_it_imports_no_torch(self):
         code = "import sys; from robust_transfer import launch; print('torch' in sys.modules)"

@@ -34,8 +34,14 @@ grid:
     eps: [0, 0.5]
     targets: [fine]
     modes: [full-network]
+  - architectures: [resnet8_w4]
+    eps: [0]
+    targets: [fine]
+    modes: [fixed-feature]
+    protocols: [paper]
 pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
 evaluation: {eps: [0.5], attack: {steps: 1}}
+heads: {training: {epochs: 1}}
 finetuning: {learning_rates: [0.01], training: {epochs: 1, batch_size: 32}}
 figures: {fixed_eps: 0.5, widths: [], bootstrap: 100}
 """
@@ -164,6 +170,8 @@ def test_another_eps_makes_only_what_hangs_on_it(finished: Checkout) -> None:
         "evaluation": 1,
         "features": 3,
         "probing": 3,
+        "heads": 4,  # of the two robust backbones on one target: a search and a final run
+        "choosing": 2,
         "finetuning": 2,
         "results": 1,
         **DRAWN,

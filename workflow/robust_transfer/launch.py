@@ -59,10 +59,9 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
 def _waited(started: Sequence[subprocess.Popen[bytes]]) -> int:
     failed, deadline = 0, float("inf")
-    while any(process.poll() is None for process in started) and time.monotonic() < deadline:
-        codes = [process.returncode for process in started if process.returncode]
-        if codes and not failed:
-            failed, deadline = codes[0], time.monotonic() + PATIENCE
+    while None in (codes := [process.poll() for process in started]) and time.monotonic() < deadline:
+        if not failed and any(codes):
+            failed, deadline = next(filter(None, codes)), time.monotonic() + PATIENCE
         time.sleep(0.05)
     codes = [process.returncode for process in started if process.returncode]
     found = failed or next(iter(codes), 0)

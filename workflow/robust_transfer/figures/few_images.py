@@ -76,18 +76,21 @@ def few_images(results: Results) -> Drawing:
     if way is None:
         return Drawing(style.nothing(f"Transfer from few images: {NOT_MEASURED}"), [])
     panels = max(few, key=lambda cells: len(cells.norms())).panels(way.mode, way)
-    lines = {panel: _lines(sizes, panel) for panel in panels}
+    every = {panel: _lines(sizes, panel) for panel in panels}
+    lines = {panel: of_panel for panel, of_panel in every.items() if of_panel}
     archs = [arch for arch in results.about.ordered if any(key[0] == arch for line in lines.values() for key in line)]
     eps = sorted({key[1] for line in lines.values() for key in line}, key=eps_value)
     colours = style.eps_colours(eps)
     axis = ImagesAxis(tuple(size for size, cells in sizes.items() if way in cells.ways(way.mode)))
-    figure, axes = style.panels([panel.label for panel in panels], row_height=1.4, extra_height=0.45)
-    for panel, ax in zip(panels, axes, strict=True):
+    figure, axes = style.panels([panel.label for panel in lines], row_height=1.4, extra_height=0.45)
+    for panel, ax in zip(lines, axes, strict=True):
         _panel(ax, axis, lines[panel], colours, archs)
         axis.apply(ax, labels=style.in_last_row(axes, ax))
     figure.supxlabel("Training images of each class", fontsize=7)
     figure.supylabel(f"{MODE_LABELS[way.mode]} accuracy (%)", fontsize=7)
     remarks = dict.fromkeys(remark for cells in sizes.values() for remark in cells.remarks(way))
+    if left_out := [panel.label for panel in panels if panel not in lines]:
+        remarks[f"{NOT_MEASURED}: {', '.join(left_out)}"] = None
     markers = style.architecture_handles(archs) if len(archs) > 1 else []
     style.legends(figure, _handles(eps, colours), markers, style.remarks(figure, list(remarks)))
     return Drawing(figure, _numbers(lines))
@@ -123,9 +126,6 @@ def _lines(sizes: Sizes, panel: Panel) -> Lines:
 
 
 def _panel(ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], archs: Sequence[str]) -> None:
-    if not lines:
-        style.say(ax, NOT_MEASURED)
-        return
     accuracy_limits(ax, [row for curve in lines.values() for _, row in curve])
     for i, ((arch, eps), curve) in enumerate(lines.items()):
         aside = min(ASIDE, SPREAD / len(lines)) * axis.span * (i - (len(lines) - 1) / 2)
