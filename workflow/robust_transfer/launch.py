@@ -59,13 +59,17 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
 def _waited(started: Sequence[subprocess.Popen[bytes]]) -> int:
     failed, deadline = 0, float("inf")
-    while None in (codes := [process.poll() for process in started]) and time.monotonic() < deadline:
-        if not failed and any(codes):
-            failed, deadline = next(filter(None, codes)), time.monotonic() + PATIENCE
+    while None in [process.poll() for process in started] and time.monotonic() < deadline:
+        if not failed and (failed := _first_failure(started)):
+            deadline = time.monotonic() + PATIENCE
         time.sleep(0.05)
-    codes = [process.returncode for process in started if process.returncode]
-    found = failed or next(iter(codes), 0)
+    found = failed or _first_failure(started)
     return 128 - found if found < 0 else found
+
+
+def _first_failure(started: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Exit code of the first of those that have ended, as `poll` has seen, with one that is not 0; else 0."""
+    return next((process.returncode for process in started if process.returncode), 0)
 
 
 def _free_port() -> int:
