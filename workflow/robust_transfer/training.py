@@ -198,11 +198,15 @@ class Training:
                 torch.manual_seed(randomness.key(self.seed, randomness.LAYERS, self.step, place))
             with autocast(recipe.precision, self.device):
                 logits = _at_least_float32(self.network(part))
+            logits = logits.movedim(1, -1)  # of parallel heads [B, H, K], which is how they lie in memory
             targets = targets.view(-1, *[1] * len(self.heads)).expand(-1, *self.heads)
-            losses = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing, reduction="none").sum(0)
+            losses = F.cross_entropy(
+                logits.flatten(0, -2), targets.flatten(), label_smoothing=recipe.label_smoothing, reduction="none"
+            )
+            losses = losses.view(targets.shape).sum(0)
             torch.autograd.backward(losses.sum() / images)
             loss_sum += losses.detach()
-            right += (logits.detach().argmax(1) == targets).sum(0)
+            right += (logits.detach().argmax(-1) == targets).sum(0)
             if after:
                 after()
         return loss_sum, right
