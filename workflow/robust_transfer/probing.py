@@ -10,7 +10,7 @@ results. Where `images_per_class` limits the training images, validation images 
 
 Writes `metrics.json` (validation and test accuracies), `predictions.parquet` (of every validation and test image) and
 `strengths.csv` (the whole grid). On the CPU it imports numpy alone, not torch: 45 strengths on 1,500 images of 64
-features and 10 classes take 0.05 s of one core of an AMD EPYC.
+features and 10 classes take 0.05 s of one core of an AMD EPYC; 75,750 images of 2,048 features take 2.5 GB.
 """
 
 from __future__ import annotations
