@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robust_transfer.figures.cells import METRIC_LABELS
 from robust_transfer.predictions import read_predictions
 from robust_transfer.selection import Candidate, Contest, Run, SelectionError, interval
 from robust_transfer.store import open_entry
-
-LABELS = {"top1": "top-1", "mean_per_class": "mean per class"}
 
 
 def compare(first: Path, second: Path, *, selection: str = "validation", resamples: int = 1000) -> str:
@@ -34,7 +33,7 @@ def compare(first: Path, second: Path, *, selection: str = "validation", resampl
     lines.append(
         f"test accuracy on {images} images in %, hyperparameters chosen on {selection}, 95 % intervals over images"
     )
-    for metric, label in LABELS.items():
+    for metric, label in METRIC_LABELS.items():
         candidates = [Candidate("A", "", "", (runs[0],)), Candidate("B", "", "", (runs[1],))]
         a, b = Contest(candidates, metric, resamples, "test").test
         cells = [_cell(*interval(values)) for values in (a, b)]
