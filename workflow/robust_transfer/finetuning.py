@@ -44,7 +44,6 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     settings = FinetuningSettings.model_validate(entry.settings)
     on = prepare(device, threads)
     backbone, dataset = entry.input("backbone"), entry.input("dataset")
-    ratio = settings.preprocessing.resize_ratio
     with entry.writing() as draft:
         chosen = choose(entry, settings) if settings.purpose == "refit" else None
         rate = chosen.learning_rate if chosen else settings.learning_rates[0]
@@ -52,14 +51,10 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         network, input_size = load(backbone, settings.normalisation)
         network.replace_head(len(measured_on.split.classes), seed=settings.seed)
         epochs, resumed = train(
-            entry, network.to(on), trained_on, settings.training,
-            input_size=input_size, resize_ratio=ratio, seed=settings.seed, learning_rate=rate,
-            threads=threads, device=device,
+            entry, network.to(on), trained_on, settings,
+            input_size=input_size, learning_rate=rate, threads=threads, device=device,
         )  # fmt: skip
-        found = predicted(
-            network, measured_on, input_size=input_size, resize_ratio=ratio,
-            precision=settings.training.precision, threads=threads,
-        )  # fmt: skip
+        found = predicted(network, measured_on, settings, input_size=input_size, threads=threads)
         split = "validation" if settings.purpose == "search" else "test"
         rows = measurements(
             measured_on.labels,

@@ -12,7 +12,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from robust_transfer.configuration.base import Model, identity, kept
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
@@ -229,9 +229,9 @@ class _Transfer:
         batchnorm = variant.batchnorm or heads.batchnorm
         normalisation = variant.normalisation or heads.normalisation
 
-        def settings(purpose: str) -> HeadsSettings:
+        def settings(purpose: Literal["search", "final"]) -> HeadsSettings:
             return HeadsSettings(
-                purpose="search" if purpose == "search" else "final",
+                purpose=purpose,
                 learning_rates=heads.learning_rates,
                 weight_decays=heads.weight_decays,
                 head_seeds=heads.head_seeds,
@@ -246,9 +246,10 @@ class _Transfer:
 
         name = f"{self._name}_{batchnorm}_{normalisation}"
         inputs = {"backbone": self.backbone, "dataset": self.dataset}
+        purposes: tuple[Literal["search", "final"], ...] = ("search", "final")
         runs = {
             f"{purpose}0": self.grid._add("heads", f"{name}_{purpose}_seed{self.seed}", settings(purpose), inputs)
-            for purpose in (["search"] if "validation" in self.grid.experiment.selection else []) + ["final"]
+            for purpose in purposes[0 if "validation" in self.grid.experiment.selection else 1 :]
         }
         deviations = _deviations(batchnorm=(batchnorm, "drift"), normalisation=(normalisation, "target"))
         return self._choice(f"{name}_heads", runs), deviations
@@ -259,9 +260,9 @@ class _Transfer:
         normalisation = variant.normalisation or finetuning.normalisation
         inputs = {"backbone": self.backbone, "dataset": self.dataset}
 
-        def settings(purpose: str, rates: tuple[float, ...]) -> FinetuningSettings:
+        def settings(purpose: Literal["search", "refit", "final"], rates: tuple[float, ...]) -> FinetuningSettings:
             return FinetuningSettings(
-                purpose="search" if purpose == "search" else "final" if purpose == "final" else "refit",
+                purpose=purpose,
                 learning_rates=rates,
                 training=finetuning.training,
                 normalisation=self._statistics(normalisation),

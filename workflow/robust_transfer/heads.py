@@ -43,7 +43,6 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     settings = HeadsSettings.model_validate(entry.settings)
     on = prepare(device, threads)
     backbone, dataset = entry.input("backbone"), entry.input("dataset")
-    ratio = settings.preprocessing.resize_ratio
     tried = list(itertools.product(settings.learning_rates, settings.weight_decays))
     with entry.writing() as draft:
         trained_on, measured_on = parts(dataset, settings)
@@ -51,14 +50,11 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         n_classes = len(measured_on.split.classes)
         optimiser = put_on(network.to(on), n_classes, tried, settings)
         epochs, resumed = train(
-            entry, network, trained_on, settings.training,
-            input_size=input_size, resize_ratio=ratio, seed=settings.seed, learning_rate=max(settings.learning_rates),
-            optimiser=optimiser, threads=threads, device=device,
+            entry, network, trained_on, settings,
+            input_size=input_size, learning_rate=max(settings.learning_rates), optimiser=optimiser,
+            threads=threads, device=device,
         )  # fmt: skip
-        found = predicted(
-            network, measured_on, input_size=input_size, resize_ratio=ratio,
-            precision=settings.training.precision, threads=threads,
-        )  # fmt: skip
+        found = predicted(network, measured_on, settings, input_size=input_size, threads=threads)
         by_run = found.T.reshape(len(tried), len(settings.head_seeds), -1)
         split = "validation" if settings.purpose == "search" else "test"
         rows = [

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import Statistics
 from robust_transfer.configuration.running import running
-from robust_transfer.configuration.training import Precision, Recipe
 from robust_transfer.configuration.transfer import FinetuningSettings, HeadsSettings
 from robust_transfer.datasets.arrow import entry_splits, open_split
 from robust_transfer.datasets.splits import few_mask, validation_mask
@@ -67,11 +66,9 @@ def train(
     entry: Entry,
     network: Network,
     trained_on: list[Part],
-    recipe: Recipe,
+    settings: HeadsSettings | FinetuningSettings,
     *,
     input_size: int,
-    resize_ratio: float,
-    seed: int,
     learning_rate: float,
     optimiser: SGD | None = None,
     threads: int,
@@ -84,10 +81,10 @@ def train(
             closing(
                 open_loader(
                     trained_on,
-                    recipe,
+                    settings.training,
                     input_size=input_size,
-                    resize_ratio=resize_ratio,
-                    seed=seed,
+                    resize_ratio=settings.preprocessing.resize_ratio,
+                    seed=settings.seed,
                     device=network.head.weight.device,
                     threads=threads,
                     running=running(),
@@ -99,9 +96,9 @@ def train(
         epochs = fit(
             network,
             loader,
-            recipe,
+            settings.training,
             input_size=input_size,
-            seed=seed,
+            seed=settings.seed,
             learning_rate=learning_rate,
             optimiser=optimiser,
             states=states,
@@ -110,14 +107,19 @@ def train(
 
 
 def predicted(
-    network: Network, measured_on: Part, *, input_size: int, resize_ratio: float, precision: Precision, threads: int
+    network: Network,
+    measured_on: Part,
+    settings: HeadsSettings | FinetuningSettings,
+    *,
+    input_size: int,
+    threads: int,
 ) -> NDArray[np.int64]:
     """The most probable class of each image, int64 [N]; of H parallel heads [N, H]. Puts the network in eval mode."""
-    found = []
+    ratio, found = settings.preprocessing.resize_ratio, []
     for start in range(0, len(measured_on), BLOCK):
         positions = np.arange(start, min(start + BLOCK, len(measured_on)))
-        pixels = torch.from_numpy(measured_on.squares(positions, input_size, resize_ratio, threads))
-        found.append(predict(network, pixels.to(network.head.weight.device), precision))
+        pixels = torch.from_numpy(measured_on.squares(positions, input_size, ratio, threads))
+        found.append(predict(network, pixels.to(network.head.weight.device), settings.training.precision))
     return np.concatenate(found)
 
 
