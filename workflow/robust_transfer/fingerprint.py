@@ -1,9 +1,9 @@
 """Code fingerprints: does the code that a stage runs still say what it said when an entry was made?
 
 A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
-comments and docstrings. It stops at the configuration models and the command line, since values are in an entry's hash,
-and at the bookkeeping of the store and of interrupted jobs, which says how outputs are named, locked, kept and
-described and not what is in them.
+comments and docstrings. It stops at the configuration models, the catalogue and the command line, since values are in
+an entry's hash, and at the bookkeeping of the store and of interrupted jobs, which says how outputs are named, locked,
+kept and described and not what is in them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent
 OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
-        *("configuration", "cli", "__main__", "grid", "store", "stages", "fingerprint"),
+        *("configuration", "catalogue", "cli", "__main__", "grid", "store", "stages", "fingerprint"),
         *("states", "shards", "interruption", "launch"),
     )
 )

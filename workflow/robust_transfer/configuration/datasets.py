@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from robust_transfer.configuration.base import NEVER, Model
+from robust_transfer.catalogue.datasets import catalogue, catalogued
+from robust_transfer.configuration.base import ALWAYS, NEVER, Model
 
 Metric = Literal["top1", "mean_per_class"]
 ShapesTask = Literal["objects", "coarse", "fine", "textures", "counting"]
@@ -86,7 +87,49 @@ class TorchvisionOrigin(Model):
     """Keyword arguments that select the official validation images, where there are some."""
 
 
-Origin = Annotated[ShapesOrigin | FolderOrigin | ParquetOrigin | TorchvisionOrigin, Field(discriminator="kind")]
+class CatalogueOrigin(Model):
+    """A dataset of the catalogue, by name: its files lie in, or are downloaded to, its folder below `running.data`."""
+
+    kind: Literal["catalogue"]
+    dataset: str
+    """Name in the catalogue, such as `aircraft`; `python -m robust_transfer catalogue` lists them."""
+    split: str = "paper"
+    """Which division into training and test images: `paper`, or where that one is not the official one, `official`."""
+    revision: PositiveInt = Field(default=0, json_schema_extra=ALWAYS)  # stands in the hash even if not stated
+    """Revision of the catalogue's entry. Default: the newest."""
+    partial: bool = False
+    """Accept a copy with fewer classes or images than the catalogue counts."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newest_revision(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = catalogue().datasets.get(str(data.get("dataset")))
+        return {"revision": known.revision if known else 1} | data
+
+    @field_validator("dataset")
+    @classmethod
+    def _in_the_catalogue(cls, name: str) -> str:
+        catalogued(name)
+        return name
+
+    @model_validator(mode="after")
+    def _as_the_catalogue_has_it(self) -> CatalogueOrigin:
+        known = catalogued(self.dataset)
+        if self.split not in known.splits:
+            raise ValueError(f"split = {self.split}: {self.dataset} has {' and '.join(known.splits)}")
+        if self.revision != known.revision:
+            raise ValueError(
+                f"revision = {self.revision}: the catalogue's {self.dataset} is at revision {known.revision}; leave "
+                "the key out, or use the version of this software that had it"
+            )
+        return self
+
+
+Origin = Annotated[
+    ShapesOrigin | FolderOrigin | ParquetOrigin | TorchvisionOrigin | CatalogueOrigin, Field(discriminator="kind")
+]
 
 
 class Dataset(Model):
@@ -112,6 +155,18 @@ class Dataset(Model):
 had it for all targets but the two CIFARs."""
     label: str | None = Field(default=None, json_schema_extra=NEVER)
     """What figures call it. Default: its name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_catalogued(cls, data: Any) -> Any:
+        """Metric, normalisation and label are the catalogue's where they are not stated."""
+        origin = data.get("origin") if isinstance(data, dict) else None
+        if not isinstance(origin, dict) or origin.get("kind") != "catalogue":
+            return data
+        known = catalogue().datasets.get(str(origin.get("dataset")))
+        if known is None:
+            return data
+        return {"metric": known.metric, "label": known.label, "normalisation": {**known.normalisation}} | data
 
     @model_validator(mode="after")
     def _side_not_above_generated(self) -> Dataset:

@@ -93,7 +93,7 @@ def _line(error: ErrorDetails, key: Key) -> str:
     value = error["input"]
     name = _dotted(key)
     if error["type"] == "missing":
-        return f"{name}: required and not there; {_describe(key)}"
+        return f"{name}: " + "; ".join(filter(None, ["required and not there", _describe(key)]))
     if error["type"] == "extra_forbidden":
         return f"{name} = {_show(value)}: unknown key; {_known_keys(key)}"
     shown = name if isinstance(value, dict | list | tuple) or value is None else f"{name} = {_show(value)}"
@@ -111,7 +111,7 @@ def _mend(error: ErrorDetails, key: Key) -> str:
         options = [text.strip("'") for text in str(context["expected_tags"]).split(", ")]
         return f"no such kind of origin: {context['tag']}; write {_one_of(options, str(context['tag']))}"
     if error["type"] == "union_tag_not_found":
-        return "says no kind; write kind: shapes, folder, parquet or torchvision"
+        return "says no kind; write kind: catalogue, folder, parquet, torchvision or shapes"
     message = error["msg"].removeprefix("Input ").removeprefix("Value ")
     return "; ".join(part for part in (message, _describe(key)) if part)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from robust_transfer.configuration.base import Model
 
@@ -24,6 +25,12 @@ costs. A state that takes long to write is saved less often, so that at most a t
     stop_before: datetime | None = None
     """Time at which trainings and extractions save and leave, such as 2030-01-31T08:00. Default: shortly before the \
 end of the job, where SLURM states it."""
+    data: Annotated[str, Field(min_length=1)] = "data"
+    """Folder of images as they were downloaded, those of each dataset of the catalogue in a folder of its name."""
+    weights: Annotated[str, Field(min_length=1)] = "weights"
+    """Folder of published weights as they were downloaded."""
+    downloads: bool = False
+    """Let jobs download what is missing in these two folders, where somebody still offers it."""
     workers: NonNegativeInt | None = None
     """Processes that decode images to train on or to extract features from. Default: as many as the job has threads."""
     resident_mb: PositiveInt = 4096

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from robust_transfer.configuration.datasets import FolderOrigin, Origin, ParquetOrigin, ShapesOrigin
+from robust_transfer.configuration.datasets import CatalogueOrigin, FolderOrigin, Origin, ParquetOrigin, ShapesOrigin
+from robust_transfer.configuration.running import running
 from robust_transfer.datasets.arrow import Labels
 from robust_transfer.datasets.images import Given
 from robust_transfer.datasets.storing import DatasetError
@@ -60,6 +61,11 @@ def open_origin(origin: Origin) -> Collection:
         from robust_transfer.datasets.parquet import open_parquet
 
         collection = open_parquet(origin)
+    elif isinstance(origin, CatalogueOrigin):
+        from robust_transfer.datasets.catalogued import open_catalogued
+
+        on = running()
+        collection = open_catalogued(origin, Path(on.data).expanduser() / origin.dataset, downloads=on.downloads)
     else:
         from robust_transfer.datasets.vision import open_torchvision
 

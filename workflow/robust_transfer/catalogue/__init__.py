@@ -1,0 +1,1 @@
+"""What exists in the world: datasets and published weights, as data with a revision each, and their typed readers."""

@@ -1,0 +1,165 @@
+"""The catalogue of datasets: `datasets.yaml` beside this file, read into types.
+
+A dataset has one or more named splits; `paper` is what the paper's released code used. A split has sources, in order of
+preference: layouts of files that may lie in the dataset's folder, each with what tells that it is there, and where it
+can be downloaded from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+PATH = Path(__file__).with_name("datasets.yaml")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Counts(_Model):
+    """Images in each split."""
+
+    train: PositiveInt
+    test: PositiveInt
+    validation: PositiveInt | None = None
+    """None: there is no official validation split."""
+
+
+class RemoteFile(_Model):
+    """A file that the dataset's owners or a mirror offer."""
+
+    url: str
+    name: str | None = None
+    """What it is called on disk. Default: the last part of the address."""
+    md5: str | None = None
+    sha256: str | None = None
+    bytes: PositiveInt | None = None
+    into: str = "."
+    """Folder, below the dataset's, that it goes to."""
+    unpack: bool = True
+    """It is an archive whose content goes there; false: the file itself does."""
+
+
+class _Source(_Model):
+    found_by: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Paths below the dataset's folder that are all there where this source's files are."""
+    files: tuple[RemoteFile, ...] = ()
+    """What is downloaded where downloads are allowed; nothing for what can only be fetched by hand."""
+
+
+class TorchvisionSource(_Source):
+    """Files as a class of torchvision.datasets reads them."""
+
+    kind: Literal["torchvision"]
+    dataset: str
+    """The class."""
+    train: dict[str, Any]
+    """Keyword arguments that select the training images."""
+    test: dict[str, Any]
+    """Keyword arguments that select the test images."""
+    validation: dict[str, Any] | None = None
+    """Keyword arguments that select the official validation images."""
+
+
+class LayoutSource(_Source):
+    """Files in a layout of the dataset's own, read by a function of this package."""
+
+    kind: Literal["layout"]
+    layout: str
+    """The function's name."""
+    options: dict[str, Any] = {}
+    """Its keyword arguments."""
+
+
+class FolderSource(_Source):
+    """Class folders in `train/` and `test/` (or `val/`, `valid/`), as the paper's released code expects most sets."""
+
+    kind: Literal["folder"]
+    path: str = "."
+    """Below the dataset's folder."""
+
+
+class HuggingFaceSource(_Source):
+    """Parquet files of a repository on the Hugging Face Hub, fetched by its own library."""
+
+    kind: Literal["huggingface"]
+    repository: str
+    revision: str
+    """Commit, so that what is read cannot change."""
+    splits: dict[str, str]
+    """What the repository calls train, test and perhaps validation."""
+    image_column: str = "image"
+    label_column: str = "label"
+
+
+Source = Annotated[TorchvisionSource | LayoutSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]
+
+
+class Split(_Model):
+    """One way of dividing a dataset into training and test images."""
+
+    says: str
+    """The rule, in words."""
+    counts: Counts
+    """Images of a complete copy."""
+    counts_certain: bool = True
+    """False: a count is hearsay, and another one is a warning instead of an error."""
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """In order of preference."""
+
+
+class Catalogued(_Model):
+    """One dataset."""
+
+    revision: PositiveInt
+    """Grows where the same name would otherwise come to mean other images, labels or splits."""
+    title: str
+    label: str
+    """What figures call it."""
+    homepage: str
+    licence: str
+    """As far as the owners state one."""
+    classes: PositiveInt
+    metric: Literal["top1", "mean_per_class"]
+    """The accuracy that the paper reports."""
+    normalisation: dict[Literal["mean", "std"], tuple[float, float, float]] = {}
+    """What the paper's code normalised this target by; nothing for all but the CIFARs."""
+    megabytes: PositiveInt
+    """Space of the images, about."""
+    splits: dict[str, Split]
+    by_hand: str
+    """What to fetch and where to put it, below the dataset's folder."""
+    dead: str = ""
+    """What no longer works, with the date of the report."""
+    remarks: str = ""
+    """Peculiarities of the paper's code or of the files."""
+
+
+class Catalogue(_Model):
+    """The whole file."""
+
+    version: PositiveInt
+    """Grows with every change of the file."""
+    datasets: dict[str, Catalogued]
+
+
+@functools.cache
+def catalogue() -> Catalogue:
+    """The datasets that are known."""
+    return Catalogue.model_validate(yaml.safe_load(PATH.read_text(encoding="utf-8")))
+
+
+def catalogued(name: str) -> Catalogued:
+    """A dataset by name; raises ValueError, with near names, if there is none."""
+    known = catalogue().datasets
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=2)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"the catalogue has no {name}; {hint}It has {', '.join(known)}")
+    return known[name]
