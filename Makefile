@@ -1,13 +1,13 @@
 # The one command is `make demo`. Everything else here is a step of it, or for those who change the code.
 # Needs python3 (3.11 or later) with venv; uv and all packages go into .venv, at the versions and hashes of requirements.lock.
 # EXTRAS adds what most people do without, from locks of its own: `attacks` (AutoAttack), `peers` (libraries compared with),
-# `timm` (its architectures).
+# `timm` (its architectures), `huggingface` (downloads from its hub).
 
 PYTHON ?= python3
 CORES ?= all
 CONFIG ?=
 EXTRAS ?=
-KNOWN_EXTRAS := attacks peers timm
+KNOWN_EXTRAS := attacks huggingface peers timm
 BIN := .venv/bin
 IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
 SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
@@ -19,8 +19,8 @@ $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra
 help:
 	@echo "make demo          set up, run the default experiment, show its headline table and where the report lies"
 	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment"
-	@echo "make setup         install everything into .venv; EXTRAS=\"attacks peers timm\" adds AutoAttack,"
-	@echo "                   libraries for benchmarks/, and timm's architectures"
+	@echo "make setup         install everything into .venv; EXTRAS=\"attacks huggingface peers timm\" adds AutoAttack,"
+	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures"
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
 	@echo "make format        let the formatters write"
