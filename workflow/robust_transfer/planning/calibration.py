@@ -1,0 +1,311 @@
+"""Measure what a device takes, by the project's own code: every kind of pass, and the smallest job of every stage.
+
+    python -m robust_transfer.planning.calibration WANTED.json FOUND.json
+
+is one process of it, which `calibrate` starts: several side by side where jobs will run side by side, since they slow
+each other down. Passes are timed on random images in memory; starts by running a tiny experiment stage by stage, as
+Snakemake would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from robust_transfer.planning.rates import Calibrated, RateError
+from robust_transfer.planning.work import PASSES, Pass
+
+SLOT_SECONDS = 3.0
+"""Most time for one kind of pass."""
+CAP_SECONDS = 90.0
+"""Most time for all, the tiny experiment included; the largest passes come first, and others are scaled from them."""
+CLASSES = 10
+
+TINY: dict[str, Any] = {
+    "experiment": "calibration",
+    "preprocessing": {"resize_ratio": 1.0},
+    "datasets": {
+        "source": {"origin": {"kind": "shapes", "task": "objects", "train": 32, "test": 16}},
+        "target": {"origin": {"kind": "shapes", "task": "coarse", "train": 32, "test": 16}},
+    },
+    "source": "source",
+    "targets": ["target"],
+    "pretraining": {"recipe": "tiny", "training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
+    "heads": {"training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
+    "finetuning": {"learning_rates": [0.01], "training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
+}
+
+
+def calibrate(
+    wanted: Mapping[Pass, float],
+    batches: Mapping[Pass, int],
+    *,
+    processes: int = 1,
+    device: str = "cpu",
+    cap_seconds: float = CAP_SECONDS,
+    starts: bool = True,
+) -> Calibrated:
+    """Measure `wanted` (images by pass, of which the dearest are measured first) with batches of the sizes given.
+
+    On a CPU `processes` measure at the same time, one thread each, and their mean counts. `starts` false leaves the
+    tiny experiment out. Raises RateError with what a process said if it failed.
+    """
+    if not wanted:
+        raise RateError("--calibrate: nothing is left to do that a network computes, so there is nothing to measure")
+    dearest = sorted(wanted, key=lambda key: -wanted[key] * key.flops)
+    asked = {
+        "device": device,
+        "cap_seconds": cap_seconds,
+        "starts": starts,
+        "passes": [{**key._asdict(), "batch": batches.get(key, 64)} for key in dearest],
+    }
+    with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+        question = Path(folder) / "wanted.json"
+        question.write_text(json.dumps(asked))
+        answers = [Path(folder) / f"found{i}.json" for i in range(processes if device == "cpu" else 1)]
+        command = [sys.executable, "-m", "robust_transfer.planning.calibration", str(question)]
+        running = [
+            subprocess.Popen([*command, str(answer)], env=_environment(), stderr=subprocess.PIPE, text=True)
+            for answer in answers
+        ]
+        said = [process.communicate()[1] for process in running]
+        for process, text in zip(running, said, strict=True):
+            if process.returncode:
+                raise RateError(f"--calibrate: a process failed with code {process.returncode}:\n{text.strip()}")
+        found = [json.loads(answer.read_text()) for answer in answers]
+    return _mean(found, device)
+
+
+def _environment() -> dict[str, str]:
+    package = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return {**os.environ, "PYTHONPATH": paths, **threads}
+
+
+def _mean(found: list[dict[str, Any]], device: str) -> Calibrated:
+    """What the processes found, on average; passes that all of them measured."""
+    times: dict[Pass, list[float]] = {}
+    for one in found:
+        for row in one["passes"]:
+            key = Pass(row["architecture"], row["side"], row["precision"], row["kind"])
+            times.setdefault(key, []).append(row["seconds_an_image"])
+    starts: dict[str, list[float]] = {}
+    for one in found:
+        for stage, seconds in one["starts"].items():
+            starts.setdefault(stage, []).append(seconds)
+    described = {
+        "host": socket.gethostname(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "torch": found[0]["torch"],
+        "side_by_side": len(found),
+    }
+    return Calibrated(
+        found[0]["name"],
+        {key: sum(values) / len(values) for key, values in times.items()},
+        {stage: sum(values) / len(values) for stage, values in starts.items()},
+        sum(one["fitted_seconds"] for one in found) / len(found),
+        device,
+        described,
+    )
+
+
+def measure(asked: dict[str, Any]) -> dict[str, Any]:
+    """What one process finds."""
+    begun = time.monotonic()
+    device, cap = asked["device"], float(asked["cap_seconds"])
+    passes = [(Pass(row["architecture"], row["side"], row["precision"], row["kind"]), row["batch"])
+              for row in asked["passes"]]  # fmt: skip
+    smallest = min((key for key, _ in passes), key=lambda key: key.flops / PASSES[key.kind])
+    starts = start_seconds(smallest, device) if asked["starts"] else {}
+    import torch
+
+    from robust_transfer.devices import device_name, prepare
+
+    prepare(device, 1)
+    found: list[dict[str, Any]] = []
+    left = max(cap - (time.monotonic() - begun), 1.0)
+    slot = min(SLOT_SECONDS, left / len(passes))
+    for key, batch in passes:
+        if found and time.monotonic() - begun > cap:
+            break
+        seconds = seconds_an_image(key, batch, max(slot, 0.3), torch.device(device))
+        found.append({**key._asdict(), "seconds_an_image": seconds})
+    name = device_name(device) if device == "cuda" else _processor()
+    return {
+        "name": name,
+        "torch": str(torch.__version__),
+        "starts": starts,
+        "fitted_seconds": fitted_seconds(),
+        "passes": found,
+    }
+
+
+def seconds_an_image(key: Pass, batch: int, slot: float, device: Any) -> float:
+    """Seconds that an image takes in such a pass, over steps that fill `slot` seconds, after one that warms up."""
+    import torch
+
+    step = _step(key, batch, device)
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    steps, begun = 0, time.perf_counter()
+    while True:
+        step()
+        steps += 1
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        if (spent := time.perf_counter() - begun) >= slot:
+            return spent / (steps * batch)
+
+
+def _step(key: Pass, batch: int, device: Any) -> Callable[[], None]:
+    """What does the pass once with a batch, by the code that the stages run."""
+    import torch
+
+    from robust_transfer.attacks import L2, Starts
+    from robust_transfer.augmentation import as_images
+    from robust_transfer.configuration.training import Attack, Recipe
+    from robust_transfer.devices import autocast
+    from robust_transfer.distributed import ALONE
+    from robust_transfer.networks.build import build
+    from robust_transfer.networks.layers import activations
+    from robust_transfer.training import Adversary, Training
+
+    network = build(key.architecture, CLASSES, input_size=key.side).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    pixels = torch.randint(0, 256, (batch, key.side, key.side, 3), dtype=torch.uint8, device=device)
+    labels = torch.arange(batch, device=device) % CLASSES
+    precision: Any = key.precision
+    recipe = Recipe(augmentation="none", batch_size=batch, precision=precision)
+    if key.kind == "forward":
+        read = activations(network.eval(), None)
+
+        def forward() -> None:
+            with torch.inference_mode(), autocast(precision, device):
+                read(as_images(pixels))
+
+        return forward
+    if key.kind == "attack":
+        adversary = Adversary(network.train(), L2(0.5), Attack(steps=2, use_best=False), 0, key.side)
+        one = Attack(steps=1, use_best=False)
+        starts = Starts(0, 0, torch.arange(batch, device=device))
+
+        def attack() -> None:
+            with autocast(precision, device):
+                adversary.perturbed(as_images(pixels), labels, one, starts)
+
+        return attack
+    optimiser = _heads_on(network, recipe) if key.kind == "heads" else None
+    training = Training(network.train(), recipe, 0, ALONE, 1e-4, device, optimiser)
+
+    def learn() -> None:
+        training.learn(iter([(as_images(pixels), labels)]), images=batch, groups=1, rate=1e-4)
+
+    return learn
+
+
+def _heads_on(network: Any, recipe: Any) -> Any:
+    from robust_transfer.configuration.transfer import HeadsSettings
+    from robust_transfer.heads import put_on
+
+    settings = HeadsSettings(
+        purpose="final", learning_rates=(1e-3, 1e-4), weight_decays=(0.0,), training=recipe, batchnorm="drift",
+        normalisation=None,
+    )  # fmt: skip
+    return put_on(network, CLASSES, [(rate, 0.0) for rate in settings.learning_rates], settings)
+
+
+def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASSES) -> float:
+    """Seconds of a probe for strength × image × feature × class, on features of overlapping classes."""
+    import numpy as np
+
+    from robust_transfer.configuration.transfer import STRENGTHS
+    from robust_transfer.logistic_regression import Regression
+
+    random = np.random.default_rng(0)
+    labels = np.arange(images) % classes
+    features = random.normal(0, 1, (classes, dimension))[labels] / 2 + random.normal(0, 1, (images, dimension))
+    begun = time.perf_counter()
+    list(Regression(features.astype(np.float32), labels, standardise=True).path(STRENGTHS))
+    return (time.perf_counter() - begun) / (len(STRENGTHS) * images * dimension * classes)
+
+
+def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
+    """Seconds of the smallest job of every stage, from its start to its end; the mean over a tiny experiment's jobs."""
+    from robust_transfer import experiment_file
+    from robust_transfer.configuration.load import validate
+    from robust_transfer.grid import plan
+    from robust_transfer.store import ENTRY, write_json
+
+    part = {"architectures": [smallest.architecture], "eps": [0]}
+    with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
+        store, results = Path(folder) / "store", Path(folder) / "results"
+        tiny = TINY | {
+            "input_size": smallest.side,
+            "store": str(store),
+            "results": str(results),
+            "grid": [
+                part | {"modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "views": ["native", 8]},
+                part | {"modes": ["full-network"]},
+            ],
+            "figures": {"draw": ["headline"], "widths": []},
+        }
+        grid = plan(validate(tiny))
+        taken: dict[str, list[float]] = {}
+        for entry in grid.entries.values():
+            place = store / entry.id
+            place.mkdir(parents=True)
+            write_json(place / ENTRY, entry.described())
+            taken.setdefault(entry.stage, []).append(_timed([entry.stage, str(place), "--device", device]))
+        results.mkdir()
+        write_json(results / "experiment.json", experiment_file.describe(grid))
+        taken |= _results_seconds(results)
+    return {stage: round(sum(seconds) / len(seconds), 3) for stage, seconds in taken.items()}
+
+
+def _results_seconds(results: Path) -> dict[str, list[float]]:
+    table = str(results / "results.parquet")
+    written = [
+        f"--{name}={results / name}.{suffix}"
+        for name, suffix in (("results", "parquet"), ("timings", "parquet"), ("training", "parquet"), ("flags", "csv"))
+    ]
+    return {
+        "results": [_timed(["results", str(results / "experiment.json"), *written])],
+        "figures": [_timed(["figures", "headline", table, "--out", str(results / "figures" / "headline")])],
+        "report": [_timed(["report", table, "--out", str(results / "summary.txt")])],
+    }
+
+
+def _timed(arguments: list[str]) -> float:
+    begun = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "robust_transfer", *arguments], env=_environment(), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RateError(f"`python -m robust_transfer {' '.join(arguments)}` failed:\n{done.stderr.strip()}")
+    return time.perf_counter() - begun
+
+
+def _processor() -> str:
+    """The processor's model where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else f"cpu {platform.machine()}"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(json.dumps(measure(json.loads(Path(sys.argv[1]).read_text()))))

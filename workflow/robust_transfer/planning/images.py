@@ -1,0 +1,219 @@
+"""How many images a dataset of the grid has, and in how many classes, before it is prepared or after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from robust_transfer.configuration.datasets import (
+    DatasetSettings,
+    FolderOrigin,
+    ParquetOrigin,
+    ShapesOrigin,
+    TorchvisionOrigin,
+)
+from robust_transfer.grid import PlannedEntry
+from robust_transfer.store import CARD
+
+RAW_SIDE = 64
+"""Images of one size up to this many pixels are stored raw (`datasets.storing`)."""
+KNOWN = Path(__file__).with_name("torchvision.yaml")
+LOSSLESS_BYTES = 1.4
+"""Bytes a pixel of a photograph that was resized, and so stored losslessly: 0.9 to 1.5 in sets at 64 and 128 px."""
+JPEG_BYTES = 110_000
+"""Bytes of an image that is stored as it came, where nothing tells how large it is: the mean of ImageNet's files."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by split, as they will be prepared."""
+
+    train: int
+    test: int
+    validation: int | None
+    """None where there is no official validation split."""
+    classes: int
+    image_bytes: float
+    """Mean size of a stored image; an estimate unless images are raw or the entry is done."""
+    raw: bool
+    """Are images stored as pixels, so that reading them costs next to nothing?"""
+
+    @property
+    def total(self) -> int:
+        """Images of all splits."""
+        return self.train + self.test + (self.validation or 0)
+
+    @property
+    def splits(self) -> int:
+        """How many splits there are."""
+        return 2 + (self.validation is not None)
+
+    def transfer(self, purpose: str, fraction: float, per_class: int | None) -> tuple[int, int]:
+        """Images that a transfer run trains on, and that it measures on, as `transfer.parts` deals them out.
+
+        Exact where classes have equally many images, close to it elsewhere: a share of each class is set aside.
+        """
+        train, official = self.train, self.validation
+        if per_class:
+            train, official = min(train, self.classes * per_class), None
+        if purpose != "search":
+            return train + (official or 0), self.test
+        if official:
+            return train, official
+        held = set_aside(train, self.classes, fraction)
+        return train - held, held
+
+
+def set_aside(images: int, classes: int, fraction: float) -> int:
+    """Validation images among so many, were all classes equally large: as `splits.validation_mask` rounds."""
+    small, larger = divmod(images, classes)
+    found = 0
+    for size, number in ((small, classes - larger), (small + 1, larger)):
+        found += number * max(0, min(max(int(fraction * size + 0.5), 1), size - 1))
+    return found
+
+
+def image_counts(entry: PlannedEntry, store: Path) -> Counts | None:
+    """Counts of an entry of the stages datasets or granularity: of its card if it is done, else from its settings.
+
+    Folders are listed and of parquet files the labels are read, but no image. None where nothing tells before the
+    dataset is prepared: its files are not there yet, or torchvision's class is not among those known here.
+    """
+    if found := _carded(store / entry.id):
+        return found
+    if entry.stage == "granularity":
+        of = image_counts(entry.inputs["dataset"], store)
+        size = int(getattr(entry.settings, "size", 0))
+        return of and replace(of, image_bytes=_stored_bytes(size, of.image_bytes), raw=of.raw and size <= RAW_SIDE)
+    settings = entry.settings
+    return _of_settings(settings) if isinstance(settings, DatasetSettings) else None
+
+
+def _carded(folder: Path) -> Counts | None:
+    try:
+        card = json.loads((folder / CARD).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    counts: dict[str, int] = card["facts"]["counts"]
+    stored = sum(file["bytes"] for name, file in card["files"].items() if name.endswith(".arrow"))
+    images = max(1, sum(counts.values()))
+    return Counts(
+        counts["train"],
+        counts["test"],
+        counts.get("validation"),
+        len(card["facts"]["classes"]),
+        stored / images,
+        card["facts"].get("encoding") == "raw",
+    )
+
+
+def _of_settings(settings: DatasetSettings) -> Counts | None:
+    origin: Any = settings.origin
+    if isinstance(origin, ShapesOrigin):
+        from robust_transfer.datasets.shapes import CLASSES
+
+        side = settings.stored_side or origin.side
+        counts = {"train": origin.train, "test": origin.test}
+        found: _Found | None = _Found(counts, len(CLASSES[origin.task]), _stored_bytes(side, None), side <= RAW_SIDE)
+    elif isinstance(origin, FolderOrigin | ParquetOrigin):
+        found = _listed(origin)
+    elif isinstance(origin, TorchvisionOrigin):
+        found = _of_torchvision(origin)
+    else:
+        found = _of_catalogue(origin)
+    if found is None:
+        return None
+    limited = dict(found.counts)
+    for split, limit in (("train", settings.train_limit), ("test", settings.test_limit)):
+        limited[split] = min(limited[split], limit or limited[split])
+    size = found.image_bytes or JPEG_BYTES
+    if settings.stored_side:
+        size = min(_stored_bytes(settings.stored_side, None), size)
+    return Counts(limited["train"], limited["test"], limited.get("validation"), found.classes, size, found.raw)
+
+
+@dataclass(frozen=True)
+class _Found:
+    counts: dict[str, int]
+    classes: int
+    image_bytes: float | None
+    """As they lie at their origin; None if unknown."""
+    raw: bool = False
+    """Are they small and of one size, so that they will be stored as pixels?"""
+
+
+def _listed(origin: FolderOrigin | ParquetOrigin) -> _Found | None:
+    from robust_transfer.datasets.origins import open_origin
+    from robust_transfer.datasets.storing import DatasetError
+
+    root = Path(origin.path).expanduser()
+    if not root.is_dir():
+        return None
+    try:
+        collection = open_origin(origin)
+    except DatasetError:  # its own stage says what is wrong with it, and how to mend it
+        return None
+    counts = {split: len(images.labels) for split, images in collection.splits.items()}
+    if isinstance(origin, ParquetOrigin):
+        files = [path.stat().st_size for path in root.glob("*.parquet")]
+        return _Found(counts, len(collection.classes), sum(files) / max(1, sum(counts.values())))
+    return _Found(counts, len(collection.classes), _sampled_bytes(root))
+
+
+def _sampled_bytes(root: Path, sample: int = 200) -> float | None:
+    """Mean size of some of the files below a folder."""
+    sizes = []
+    for path in root.rglob("*.*"):
+        if path.is_file() and not path.name.endswith((".json", ".txt")):
+            sizes.append(path.stat().st_size)
+        if len(sizes) == sample:
+            break
+    return sum(sizes) / len(sizes) if sizes else None
+
+
+@cache
+def _known() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load(KNOWN.read_text())
+    return found
+
+
+def _of_torchvision(origin: TorchvisionOrigin) -> _Found | None:
+    known = _known().get(origin.dataset)
+    if known is None:
+        return None
+    keyword = next(name for name in known if name not in ("classes", "side"))
+    counts: dict[str, int] = {}
+    for split, selected in (("train", origin.train), ("test", origin.test), ("validation", origin.validation)):
+        if selected is None:
+            continue
+        value = selected.get(keyword)
+        if value not in known[keyword]:
+            return None
+        counts[split] = known[keyword][value]
+    side = int(known.get("side", RAW_SIDE + 1))
+    raw = side <= RAW_SIDE
+    return _Found(counts, int(known["classes"]), _stored_bytes(side, None) if raw else None, raw)
+
+
+def _of_catalogue(origin: Any) -> _Found | None:
+    """Counts of a dataset of the catalogue: of a complete copy, as it states them."""
+    if getattr(origin, "kind", None) != "catalogue":
+        return None
+    from robust_transfer.catalogue.datasets import catalogued
+
+    described = catalogued(origin.dataset)
+    counts = {name: n for name, n in described.splits[origin.split].counts.model_dump().items() if n is not None}
+    return _Found(counts, described.classes, described.megabytes * 1e6 / sum(counts.values()))
+
+
+def _stored_bytes(side: int, before: float | None) -> float:
+    """Bytes of an image stored at this short side: raw where small, else lossless, of a photograph of 4:3."""
+    if side <= RAW_SIDE:
+        return 3 * side * side
+    size = LOSSLESS_BYTES * side * side * 4 / 3
+    return min(size, before) if before else size

@@ -1,0 +1,263 @@
+"""The plan of an experiment: what is done, what is left, what that takes and costs, stage by stage."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from robust_transfer.grid import Grid, PlannedEntry
+from robust_transfer.planning.images import Counts, image_counts
+from robust_transfer.planning.rates import (
+    ENGINE_SECONDS,
+    FIGURE_SECONDS,
+    FITTED_SECONDS,
+    LIGHT_START_SECONDS,
+    Calibrated,
+    Rates,
+    network_seconds,
+    processor_seconds,
+)
+from robust_transfer.planning.work import Pass, UnknownImagesError, Work, is_done, work_of
+from robust_transfer.stages import STAGES
+
+NETWORK = ("pretraining", "evaluation", "features", "heads", "finetuning")
+"""Stages that run on a GPU where there is one."""
+
+
+@dataclass
+class Hours:
+    """What the rest of a stage takes at some rates."""
+
+    device: float = 0.0
+    """Hours that jobs hold a device: a GPU, or of a calibrated processor a core."""
+    processor: float = 0.0
+    """Hours of one core for what is done beside it: datasets, probes, figures, decoding for a GPU."""
+    price: float | None = None
+
+
+@dataclass
+class StagePlan:
+    """One stage's jobs and what those that are left take."""
+
+    stage: str
+    done: int = 0
+    left: int = 0
+    unknown: int = 0
+    """Of those left, how many depend on a dataset whose size is not known; nothing is counted for them but a start."""
+    work: Work = field(default_factory=Work)
+    hours: dict[str, Hours] = field(default_factory=dict)
+    """By the rates' name."""
+
+
+@dataclass
+class Plan:
+    """What an experiment takes."""
+
+    experiment: str
+    store: Path
+    stages: dict[str, StagePlan]
+    notes: list[str]
+    """What a reader must know to take the numbers for what they are."""
+    currency: str
+    longest: dict[str, float] = field(default_factory=dict)
+    """Hours of the longest chain of jobs that wait for each other, by the rates' name; more devices do not help."""
+    wall: dict[str, float] = field(default_factory=dict)
+    """Hours on this machine with so many cores, by the name of calibrated rates."""
+    cores: int = 1
+
+    @property
+    def total(self) -> StagePlan:
+        """All stages together."""
+        found = StagePlan("total")
+        for stage in self.stages.values():
+            found.done += stage.done
+            found.left += stage.left
+            found.unknown += stage.unknown
+            found.work += stage.work
+            for name, hours in stage.hours.items():
+                so_far = found.hours.setdefault(name, Hours())
+                so_far.device += hours.device
+                so_far.processor += hours.processor
+                if hours.price is not None:
+                    so_far.price = (so_far.price or 0.0) + hours.price
+        return found
+
+
+def make_plan(
+    grid: Grid,
+    rates: Sequence[Rates] = (),
+    *,
+    prices: Sequence[float] = (),
+    currency: str = "$",
+    cores: int = 1,
+) -> Plan:
+    """Plan what the store lacks of a grid. `prices` are those of an hour of each of `rates`, if any are given."""
+    store = Path(grid.experiment.store)
+    counts = counting(store)
+    plan = Plan(grid.experiment.experiment, store, {}, [], currency, cores=cores)
+    works: dict[str, Work] = {}
+    unknown: dict[str, None] = {}
+    for entry in grid.entries.values():
+        stage = plan.stages.setdefault(entry.stage, StagePlan(entry.stage))
+        if is_done(entry, store):
+            stage.done += 1
+            continue
+        stage.left += 1
+        try:
+            works[entry.id] = work_of(entry, counts)
+        except UnknownImagesError as error:
+            stage.unknown += 1
+            works[entry.id] = Work()
+            unknown[str(error)] = None
+        _gather(stage.work, works[entry.id])
+    ordered = [*(name for name in STAGES if name in plan.stages), *plan.stages]
+    plan.stages = {name: plan.stages[name] for name in ordered} | _of_results(grid)
+    plan.notes += unknown
+    for one, price in zip(rates, [*prices, *[None] * len(rates)], strict=False):
+        for stage in plan.stages.values():
+            stage.hours[one.name] = _hours(stage, one, price)
+        plan.longest[one.name] = _longest(grid, works, one) / 3600
+        if isinstance(one, Calibrated) and one.device == "cpu":
+            hours = plan.total.hours[one.name]
+            plan.wall[one.name] = max(
+                plan.longest[one.name], (hours.device + hours.processor) / cores + _engine_hours(plan) / cores
+            )
+    _explain(plan, rates)
+    return plan
+
+
+def counting(store: Path) -> Callable[[PlannedEntry], Counts | None]:
+    """`image_counts` that looks at each dataset once."""
+    known: dict[str, Counts | None] = {}
+
+    def counts(entry: PlannedEntry) -> Counts | None:
+        if entry.id not in known:
+            known[entry.id] = image_counts(entry, store)
+        return known[entry.id]
+
+    return counts
+
+
+def wanted(grid: Grid) -> tuple[dict[Pass, float], dict[Pass, int]]:
+    """What the whole grid asks of networks, done or not: images by pass, and the batch in which most of them go."""
+    counts = counting(Path(grid.experiment.store))
+    images: Counter[Pass] = Counter()
+    batches: dict[Pass, Counter[int]] = {}
+    for entry in grid.entries.values():
+        try:
+            of_entry = work_of(entry, counts).images
+        except UnknownImagesError:
+            continue
+        images += of_entry
+        for key, number in of_entry.items():
+            batches.setdefault(key, Counter())[_batch(entry, key)] += number
+    return dict(images), {key: sizes.most_common(1)[0][0] for key, sizes in batches.items()}
+
+
+def _batch(entry: PlannedEntry, key: Pass) -> int:
+    recipe: Any = getattr(entry.settings, "training", None)
+    if recipe is None or key.kind == "forward":
+        return min(256, max(16, 2**22 // key.side**2))  # as features are extracted
+    return int(recipe.batchnorm_group or recipe.batch_size)
+
+
+def _gather(into: Work, more: Work) -> None:
+    """`into += more`, without copying what there is."""
+    into.images.update(more.images)
+    into.decoded += more.decoded
+    into.decoded_bytes += more.decoded_bytes
+    into.stored += more.stored
+    into.fitted += more.fitted
+    into.written += more.written
+
+
+def _of_results(grid: Grid) -> dict[str, StagePlan]:
+    """The jobs that are no entries: the tables, the figures and the summary, done if they are there."""
+    folder = Path(grid.experiment.results) / grid.experiment.experiment
+    files = {
+        "results": [folder / "results.parquet"],
+        "figures": [folder / "figures" / f"{figure}.csv" for figure in grid.experiment.figures.draw],
+        "report": [folder / "summary.txt"],
+    }
+    found = {}
+    for stage, paths in files.items():
+        done = sum(path.exists() for path in paths)
+        found[stage] = StagePlan(stage, done, len(paths) - done)
+    return found
+
+
+def _fitted_seconds(rates: Rates) -> float:
+    return rates.fitted_seconds if isinstance(rates, Calibrated) else FITTED_SECONDS
+
+
+def _hours(stage: StagePlan, rates: Rates, price: float | None) -> Hours:
+    starts = stage.left * _start(rates, stage.stage)
+    processor = processor_seconds(stage.work, _fitted_seconds(rates))
+    if stage.stage not in NETWORK:
+        return Hours(0.0, (starts + processor) / 3600)
+    device = (starts + network_seconds(stage.work, rates)) / 3600
+    return Hours(device, processor / 3600, None if price is None else device * price)
+
+
+def _start(rates: Rates, stage: str) -> float:
+    if stage == "figures" and not isinstance(rates, Calibrated):
+        return FIGURE_SECONDS
+    return rates.start(stage)
+
+
+def _engine_hours(plan: Plan) -> float:
+    return sum(stage.left for stage in plan.stages.values()) * ENGINE_SECONDS / 3600
+
+
+def _longest(grid: Grid, works: dict[str, Work], rates: Rates) -> float:
+    """Seconds of the longest chain of jobs, each waiting for the one before."""
+    ends: dict[str, float] = {}
+    for entry in grid.entries.values():
+        begin = max((ends[before.id] for before in entry.inputs.values()), default=0.0)
+        own = 0.0
+        if entry.id in works:
+            work = works[entry.id]
+            own = rates.start(entry.stage) + network_seconds(work, rates)
+            if entry.stage not in NETWORK:
+                own += processor_seconds(work, _fitted_seconds(rates))
+        ends[entry.id] = begin + own
+    return max(ends.values(), default=0.0)
+
+
+def processor_hours(stage: StagePlan) -> float:
+    """Hours of one core beside networks, where no rates are given: by what the stages' docstrings say was measured."""
+    if stage.stage in NETWORK:
+        return processor_seconds(stage.work) / 3600
+    start = FIGURE_SECONDS if stage.stage == "figures" else LIGHT_START_SECONDS
+    return (stage.left * start + processor_seconds(stage.work)) / 3600
+
+
+def _explain(plan: Plan, rates: Sequence[Rates]) -> None:
+    notes = plan.notes
+    if "evaluation" in plan.stages and plan.stages["evaluation"].work.of("attack"):
+        notes.append("attacks of evaluations are counted for every test image, although misclassified ones are spared")
+    for one in rates:
+        if isinstance(one, Calibrated):
+            said = ", ".join(f"{key} {value}" for key, value in one.described.items())
+            notes.append(f"{one.name}: measured on this device or one like it ({said})")
+        else:
+            notes.append(
+                f"{one.name}: from rates of ResNet-50 training that others published (planning/gpus.yaml names them), "
+                "not measured here; the same GPU is up to 1.6 times as fast with other software"
+            )
+        notes += one.notes
+    if any(not isinstance(one, Calibrated) for one in rates):
+        notes.append(
+            "other networks are scaled from ResNet-50 by FLOPs, which flatters depthwise and grouped convolutions "
+            "(mobilenet, mnasnet, shufflenet, resnext) and small images: those can take several times as long"
+        )
+        notes.append("GPU-hours suppose that decoding keeps up; its core-hours are stated beside them")
+
+
+def default_calibration(grid: Grid) -> Path:
+    """Where a calibration of this machine is kept."""
+    return Path(grid.experiment.results) / f"calibration-{socket.gethostname()}.json"

@@ -1,0 +1,210 @@
+"""How fast work goes: on GPUs as others published it, on this machine as `calibration` measured it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from robust_transfer.planning.networks import size_of
+from robust_transfer.planning.work import PASSES, Pass, Work
+
+GPUS = Path(__file__).with_name("gpus.yaml")
+
+# What the processor takes where nothing was measured: one core of an AMD EPYC, as the stages' docstrings have it.
+STORED_SECONDS = 1 / 4500
+"""To prepare, downscale or draw an image of 32 pixels."""
+DECODED_SECONDS = 8e-8
+"""To decode a byte of an encoded image: 9 ms for a photograph of 110 kB. Small files take up to twice that."""
+FITTED_SECONDS = 0.05 / (45 * 1500 * 64 * 10)
+"""For a probe's strength × image × feature × class."""
+START_SECONDS = 2.4
+"""To start a job that imports torch."""
+LIGHT_START_SECONDS = 0.7
+"""To start one that does not."""
+FIGURE_SECONDS = 4.0
+"""To draw a figure."""
+ENGINE_SECONDS = 0.2
+"""What Snakemake adds to a job on this machine."""
+LIGHT = ("datasets", "granularity", "probing", "choosing", "results", "report", "importing")
+"""Stages that import no torch, or only to read a file."""
+
+
+class RateError(ValueError):
+    """A rate that is not known or makes no sense; the message says which there are."""
+
+
+class Rates(Protocol):
+    """Seconds of passes and of starts."""
+
+    name: str
+    notes: list[str]
+    """What a reader of the hours must know; grows as rates are asked for."""
+
+    def seconds_an_image(self, key: Pass) -> float:
+        """Seconds that one image takes in such a pass."""
+
+    def start(self, stage: str) -> float:
+        """Seconds from starting a job of the stage until it does what grows with the work."""
+
+
+@dataclass
+class Published:
+    """A GPU by what others measured ResNet-50 to train at; other networks and passes by their FLOPs."""
+
+    name: str
+    full: str
+    training: dict[str, float]
+    """Images a second by precision."""
+    source: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+
+    def seconds_an_image(self, key: Pass) -> float:
+        """As in Rates."""
+        architecture, side = _reference()
+        step = PASSES["train"] * size_of(architecture, side).flops
+        return key.flops / (step * self._rate(key.precision))
+
+    def start(self, stage: str) -> float:
+        """As in Rates; the processor's, since a GPU waits for it."""
+        return LIGHT_START_SECONDS if stage in LIGHT else START_SECONDS
+
+    def _rate(self, precision: str) -> float:
+        if precision in self.training:
+            return self.training[precision]
+        if precision == "tf32" and "fp32" in self.training:
+            return self.training["fp32"]  # what tf32 is on a GPU without it
+        if precision == "fp32" and "tf32" in self.training:
+            self._note(
+                f"{self.name}: no figure for fp32 was found, so tf32's stands in: the hours of fp32 work are the least "
+                "there can be; training.precision: tf32 or bf16 makes them true"
+            )
+            return self.training["tf32"]
+        self._note(f"{self.name}: has no {precision}, or no figure for it was found; counted at the rate of fp32")
+        return min(self.training.values())
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+@functools.cache
+def _gpus() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(GPUS.read_text())
+    return found
+
+
+def _reference() -> tuple[str, int]:
+    reference = _gpus()["reference"]
+    return str(reference["architecture"]), int(reference["side"])
+
+
+def gpu_names() -> list[str]:
+    """The GPUs that a figure was found for."""
+    return list(_gpus()["gpus"])
+
+
+def published(name: str) -> Published:
+    """A GPU by name, in any case; raises RateError, which lists all names, for one that is not known."""
+    wanted = name.lower().replace(" ", "-").replace("_", "-")
+    for known, row in _gpus()["gpus"].items():
+        if wanted == known.lower():
+            return Published(known, row["full"], dict(row["training"]), tuple(row["source"]))
+    near = difflib.get_close_matches(wanted.upper(), gpu_names(), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise RateError(
+        f"--gpu {name}: no published rate of such a GPU is known here; {hint}There are {', '.join(gpu_names())}. "
+        "On the GPU itself, --calibrate measures it"
+    )
+
+
+@dataclass
+class Calibrated:
+    """A device as `calibration` measured it."""
+
+    name: str
+    passes: dict[Pass, float]
+    """Seconds an image."""
+    starts: dict[str, float]
+    """Seconds of the smallest job, by stage."""
+    fitted_seconds: float
+    """Of a probe, as FITTED_SECONDS."""
+    device: str
+    """cpu or cuda."""
+    described: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def seconds_an_image(self, key: Pass) -> float:
+        """As in Rates; what was not measured itself is scaled by FLOPs from what is most like it."""
+        if key in self.passes:
+            return self.passes[key]
+
+        def likeness(other: Pass) -> tuple[int, float]:
+            same = 8 * (other.kind == key.kind) + 4 * (other.precision == key.precision)
+            return same + 2 * (other.architecture == key.architecture), -abs(other.side - key.side)
+
+        nearest = max(self.passes, key=likeness)
+        note = "some networks, sizes or precisions were not measured themselves: scaled by FLOPs from what was"
+        if note not in self.notes:
+            self.notes.append(note)
+        return self.passes[nearest] * key.flops / nearest.flops
+
+    def start(self, stage: str) -> float:
+        """As in Rates."""
+        if stage in self.starts:
+            return self.starts[stage]
+        light = stage in LIGHT
+        like = [seconds for name, seconds in self.starts.items() if (name in LIGHT) == light]
+        return sum(like) / len(like) if like else (LIGHT_START_SECONDS if light else START_SECONDS)
+
+
+def save(calibrated: Calibrated, path: Path) -> None:
+    """Write a calibration as JSON."""
+    passes = [key._asdict() | {"seconds_an_image": seconds} for key, seconds in calibrated.passes.items()]
+    content = {
+        "calibration": 1,
+        "device": calibrated.device,
+        "name": calibrated.name,
+        **calibrated.described,
+        "starts": calibrated.starts,
+        "fitted_seconds": calibrated.fitted_seconds,
+        "passes": passes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def read(path: Path) -> Calibrated:
+    """A calibration that was saved; raises RateError for a file that is none."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        passes = {
+            Pass(row["architecture"], row["side"], row["precision"], row["kind"]): float(row["seconds_an_image"])
+            for row in content["passes"]
+        }
+        found = Calibrated(
+            content["name"], passes, content["starts"], content["fitted_seconds"], content["device"],
+            {key: content[key] for key in ("host", "date", "torch", "side_by_side") if key in content},
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise RateError(f"--calibration {path}: no such file; --calibrate makes one") from None
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise RateError(f"--calibration {path}: not a calibration ({error!r}); --calibrate makes one") from None
+    if not passes or min(passes.values()) <= 0:
+        raise RateError(f"--calibration {path}: holds no seconds an image above 0; --calibrate makes one anew")
+    return found
+
+
+def network_seconds(work: Work, rates: Rates) -> float:
+    """Seconds that all passes of some work take."""
+    return sum(images * rates.seconds_an_image(key) for key, images in work.images.items())
+
+
+def processor_seconds(work: Work, fitted_seconds: float = FITTED_SECONDS) -> float:
+    """Seconds of one core for what needs no GPU: decoding, storing, fitting probes."""
+    return work.stored * STORED_SECONDS + work.decoded_bytes * DECODED_SECONDS + work.fitted * fitted_seconds

@@ -1,0 +1,299 @@
+"""What an entry of the grid takes: images through networks, images decoded, probes fitted, bytes written.
+
+Work is counted in passes, each worth a forward pass: a forward pass is 1, a step of an attack 2 (forward, and backward
+to the image alone), a step of training 3 (forward, and backward to weights and activations). Heads on a frozen network
+take a forward pass, in train mode. What the heads themselves, optimisers and augmentation take is left out.
+
+An attack is counted for every test image, although misclassified ones are spared it, and AutoAttack as if every image
+withstood: both are the most there can be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from robust_transfer.configuration.training import Attack, Recipe
+from robust_transfer.grid import PlannedEntry
+from robust_transfer.planning.images import Counts
+from robust_transfer.planning.networks import layer_dimension, size_of
+
+Kind = Literal["forward", "attack", "train", "heads"]
+PASSES: dict[Kind, int] = {"forward": 1, "attack": 2, "train": 3, "heads": 1}
+"""Forward passes that one image's step is worth, by kind."""
+AUTOATTACK: dict[Kind, int] = {"attack": 100 + 9 * 100 + 9 * 100, "forward": 9 * 100 + 5000}
+"""Steps of the standard version on an image that withstands: APGD, targeted APGD and FAB against nine classes each, of
+which FAB takes a forward pass besides; 5,000 queries of Square."""
+ENTRY_BYTES = 12_000
+"""Card, timing, settings and log of an entry."""
+ARROW_BYTES = 900
+"""What a small Arrow file has beside its numbers."""
+PREDICTION_BYTES = 5
+"""A row of predictions, compressed."""
+
+
+class Pass(NamedTuple):
+    """Something that a network does with an image, and by which it is timed."""
+
+    architecture: str
+    side: int
+    """Of the image as the network sees it, in pixels."""
+    precision: str
+    kind: Kind
+
+    @property
+    def flops(self) -> float:
+        """FLOPs an image."""
+        return PASSES[self.kind] * size_of(self.architecture, self.side).flops
+
+
+@dataclass
+class Work:
+    """What an entry takes, or several do."""
+
+    images: Counter[Pass] = field(default_factory=Counter)
+    """Images by what a network does with them; a step of an attack counts its images each time."""
+    decoded: int = 0
+    """Encoded images that the processor decodes."""
+    decoded_bytes: float = 0.0
+    stored: int = 0
+    """Images that are prepared, downscaled or drawn, and written."""
+    fitted: float = 0.0
+    """Probes: strengths × images × features × classes."""
+    written: float = 0.0
+    """Bytes of the store."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.images + other.images,
+            self.decoded + other.decoded,
+            self.decoded_bytes + other.decoded_bytes,
+            self.stored + other.stored,
+            self.fitted + other.fitted,
+            self.written + other.written,
+        )
+
+    def of(self, *kinds: Kind) -> int:
+        """Images of some kinds of passes."""
+        return sum(images for key, images in self.images.items() if key.kind in kinds)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all passes."""
+        return sum(images * key.flops for key, images in self.images.items())
+
+
+class UnknownImagesError(ValueError):
+    """How much an entry takes depends on a dataset whose size nothing tells yet; the message names it."""
+
+
+Lookup = Callable[[PlannedEntry], Counts | None]
+"""Counts of an entry of the stages datasets or granularity."""
+
+
+def work_of(entry: PlannedEntry, counts: Lookup) -> Work:
+    """What an entry takes. Stages that are not known here cost nothing but their start.
+
+    Raises UnknownImagesError.
+    """
+    count = _STAGES.get(entry.stage)
+    found = count(entry, counts) if count else Work()
+    found.written += ENTRY_BYTES
+    return found
+
+
+def side_at(recipe: Recipe, epoch: int, input_size: int) -> int:
+    """As `schedules.side_at`, whose module imports torch; a test holds the two equal."""
+    growing = recipe.growing_fraction * recipe.epochs
+    if recipe.start_scale == 1 or epoch >= growing:
+        return input_size
+    side = input_size * (recipe.start_scale + (1 - recipe.start_scale) * epoch / growing)
+    multiple = next(multiple for least, multiple in ((64, 32), (32, 16), (0, 4)) if input_size >= 2 * least)
+    return min(input_size, max(multiple, multiple * round(side / multiple)))
+
+
+def _images_of(entry: PlannedEntry, counts: Lookup) -> Counts:
+    found = counts(entry)
+    if found is None:
+        raise UnknownImagesError(
+            f"{entry.stage}/{entry.name}: how many images it has is not known until it is prepared"
+        )
+    return found
+
+
+def _decode(work: Work, counts: Counts, images: int) -> None:
+    if not counts.raw:
+        work.decoded += images
+        work.decoded_bytes += images * counts.image_bytes
+
+
+def _datasets(entry: PlannedEntry, counts: Lookup) -> Work:
+    found = _images_of(entry, counts)
+    work = Work(stored=found.total, written=found.total * (found.image_bytes + 12) + found.splits * ARROW_BYTES)
+    _decode(work, found, found.total)
+    return work
+
+
+def _granularity(entry: PlannedEntry, counts: Lookup) -> Work:
+    found, before = _images_of(entry, counts), _images_of(entry.inputs["dataset"], counts)
+    work = Work(stored=found.total, written=found.total * (found.image_bytes + 12) + found.splits * ARROW_BYTES)
+    _decode(work, before, found.total)
+    return work
+
+
+def _importing(entry: PlannedEntry, counts: Lookup) -> Work:
+    architecture, side = _network(entry)
+    return Work(written=size_of(architecture, side).weights_bytes(1000))
+
+
+def _pretraining(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    found, recipe = _images_of(entry.inputs["source"], counts), settings.training
+    architecture, side = _network(entry)
+    work = Work(written=size_of(architecture, side).weights_bytes(found.classes))
+    attack = settings.attack if settings.norm else None
+    _train(work, "train", architecture, side, recipe, found.train, attack)
+    _decode(work, found, found.train * (recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1))
+
+    def add(kind: Kind, images: int) -> None:
+        work.images[Pass(architecture, side, recipe.precision, kind)] += images
+
+    check = settings.check
+    checks = recipe.epochs // check.every + (recipe.epochs % check.every > 0)
+    looked_at = checks * max(1, min(check.images, found.train // 16))
+    add("forward", looked_at * (2 if attack else 1))
+    add("attack", looked_at * check.steps if attack else 0)
+    if recipe.average_decay:
+        group = recipe.batchnorm_group or recipe.batch_size
+        estimated = min(found.train, group * math.ceil(recipe.average_images / group))
+        add("forward", estimated * (1 + (_forwards(attack) if attack else 0)))
+        add("attack", estimated * (attack.steps * attack.restarts if attack else 0))
+    work.images = +work.images
+    return work
+
+
+def _train(
+    work: Work, kind: Kind, architecture: str, side: int, recipe: Recipe, images: int, attack: Attack | None = None
+) -> None:
+    for epoch in range(recipe.epochs):
+        at = side_at(recipe, epoch, side)
+        work.images[Pass(architecture, at, recipe.precision, kind)] += images
+        if attack:
+            work.images[Pass(architecture, at, recipe.precision, "attack")] += images * attack.steps * attack.restarts
+            work.images[Pass(architecture, at, recipe.precision, "forward")] += images * _forwards(attack)
+    work.images = +work.images
+
+
+def _forwards(attack: Attack) -> int:
+    """Forward passes beside the steps: the loss at the last iterate of every start, where the worst one is kept."""
+    return attack.restarts if attack.use_best or attack.restarts > 1 else 0
+
+
+def _evaluation(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    found, backbone = _images_of(entry.inputs["source"], counts), entry.inputs["backbone"]
+    architecture, side = _network(backbone)
+    precision = _precision(backbone)
+    radii, attack = len(settings.eps), settings.attack
+    work = Work()
+    forward, attacked = (Pass(architecture, side, precision, kind) for kind in ("forward", "attack"))
+    work.images[forward] += found.test * (1 + radii * (1 + _forwards(attack)))
+    work.images[attacked] += found.test * radii * attack.steps * attack.restarts
+    if settings.autoattack:
+        images = min(settings.autoattack_images or found.test, found.test) * radii
+        work.images[forward] += images * AUTOATTACK["forward"]
+        work.images[attacked] += images * AUTOATTACK["attack"]
+    work.images = +work.images
+    _decode(work, found, found.test)
+    return work
+
+
+def _features(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    found = _images_of(entry.inputs["dataset"], counts)
+    architecture, side = _network(entry.inputs["backbone"])
+    row = _dimension(entry) * (2 if settings.dtype == "float16" else 4) + 4  # features, and a label of int32
+    work = Work(written=found.total * row + found.splits * ARROW_BYTES)
+    work.images[Pass(architecture, side, settings.precision, "forward")] += found.total
+    _decode(work, found, found.total)
+    return work
+
+
+def _dimension(features: PlannedEntry) -> int:
+    architecture, side = _network(features.inputs["backbone"])
+    layer: str | None = getattr(features.settings, "layer", None)
+    return layer_dimension(architecture, side, layer) if layer else size_of(architecture, side).dimension
+
+
+def _probing(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    features = entry.inputs["features"]
+    found = _images_of(features.inputs["dataset"], counts)
+    fraction, few = settings.validation_fraction, settings.images_per_class
+    fitted, held = found.transfer("search", fraction, few)
+    everything, tested = found.transfer("final", fraction, few)
+    work, unit = Work(), _dimension(features) * found.classes
+    for selection in settings.selections:
+        searched, again = (fitted, everything) if selection == "validation" else (everything, 0)
+        work.fitted += unit * (len(settings.strengths) * searched + again)
+        work.written += PREDICTION_BYTES * (tested + (held if selection == "validation" else 0))
+    return work
+
+
+def _heads(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    runs = len(settings.learning_rates) * len(settings.weight_decays) * len(settings.head_seeds)
+    return _transfer(entry, counts, "heads", runs)
+
+
+def _finetuning(entry: PlannedEntry, counts: Lookup) -> Work:
+    return _transfer(entry, counts, "train", 1)
+
+
+def _transfer(entry: PlannedEntry, counts: Lookup, kind: Kind, runs: int) -> Work:
+    settings: Any = entry.settings
+    found, recipe = _images_of(entry.inputs["dataset"], counts), settings.training
+    architecture, side = _network(entry.inputs["backbone"])
+    trained, measured = found.transfer(settings.purpose, settings.validation_fraction, settings.images_per_class)
+    work = Work(written=PREDICTION_BYTES * measured * runs)
+    _train(work, kind, architecture, side, recipe, trained)
+    work.images[Pass(architecture, side, recipe.precision, "forward")] += measured
+    epochs = recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1
+    _decode(work, found, trained * epochs + measured)
+    return work
+
+
+def _network(backbone: PlannedEntry) -> tuple[str, int]:
+    """Architecture and input size of a backbone, whether it is trained here or imported."""
+    settings: Any = backbone.settings
+    return str(settings.architecture), int(settings.input_size)
+
+
+def _precision(backbone: PlannedEntry) -> str:
+    """The precision that a backbone was trained at, and is evaluated at; fp32 for one that is not trained here."""
+    recipe: Any = getattr(backbone.settings, "training", None)
+    return str(getattr(recipe, "precision", "fp32"))
+
+
+_STAGES: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
+    "datasets": _datasets,
+    "granularity": _granularity,
+    "importing": _importing,
+    "pretraining": _pretraining,
+    "evaluation": _evaluation,
+    "features": _features,
+    "probing": _probing,
+    "heads": _heads,
+    "finetuning": _finetuning,
+}
+
+
+def is_done(entry: PlannedEntry, store: Path) -> bool:
+    """Does the store have it?"""
+    from robust_transfer.store import CARD
+
+    return (store / entry.id / CARD).exists()
