@@ -23,6 +23,7 @@ try:
     WIRING = wire(DEFAULT, workflow.configfiles, workflow.config_settings.config, main=workflow.is_main_process)
 except ConfigurationError as error:
     raise WorkflowError(str(error))
+config.update(WIRING.configuration)  # for the report's text
 STORE = WIRING.store
 RESULTS = WIRING.results
 DRAW = WIRING.grid.experiment.figures.draw
@@ -43,6 +44,7 @@ rule all:
 
 include: "rules/datasets.smk"
 include: "rules/granularity.smk"
+include: "rules/importing.smk"
 include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"
 include: "rules/features.smk"

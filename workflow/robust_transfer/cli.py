@@ -48,6 +48,11 @@ STAGE_HELP = {
         "derive a dataset with less detail: its images downscaled",
         "Reads the dataset that entry.json names and writes the same images with a smaller short side, losslessly.",
     ),
+    "importing": (
+        "import a backbone from published weights",
+        "Reads a checkpoint below the folder of weights, or downloads it where that is allowed; nothing in it is\n"
+        "executed. Writes weights.safetensors.",
+    ),
     "pretraining": (
         "train a backbone on the source, adversarially unless its eps is 0",
         "Reads the source dataset; writes weights.safetensors and epochs.csv, a row an epoch.",
@@ -88,6 +93,8 @@ INTERRUPTIBLE = ("pretraining", "features", "heads", "finetuning")
 """Stages that save how far they are and go on from there."""
 TEAMS = ("pretraining",)
 """Stages that several processes can share."""
+ORIGINALS = {"datasets": "data", "importing": "weights"}
+"""Stages that read files from outside the store, and the setting under `running` that says where these lie."""
 RESUMING = f"""
 It can be stopped at any time. SIGTERM, SIGUSR1 and Ctrl-C save its state and exit with code {EXIT_CODE}; the same
 command then goes on from there, to the same bits. Killed outright, it goes on from the last state saved."""
@@ -150,11 +157,16 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     _add_log(command)
     if stage in INTERRUPTIBLE:
         _add_interruption(command, dear=STAGES[stage].dear)
+    if stage in ORIGINALS:
+        setting = ORIGINALS[stage]
+        command.add_argument(f"--{setting}", dest="originals", help=f"folder of originals (default: {setting})")
+        command.add_argument("--downloads", action="store_true", help="download what is missing there")
     if stage in TEAMS:
         command.add_argument(
             "--processes", type=int, default=1, help="processes that share the training, a GPU each (default: 1)"
         )
     command.set_defaults(run=_run_stage, stage=stage, processes=1, stop_before=None, other_code=False)
+    command.set_defaults(originals=None, downloads=False)
 
 
 def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -205,6 +217,8 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     entries.add_argument("--write", action="store_true", help="write the entry.json files, so that stages run by hand")
     entries.set_defaults(run=_run_entries)
 
+    _plan_command(commands)
+
     layers = commands.add_parser(
         "layers", help="list the layers of an architecture that features can be taken from, with their dimension"
     )
@@ -212,12 +226,35 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     layers.add_argument("--input-size", type=_positive, default=224, help="side of the images, pixels (default: 224)")
     layers.set_defaults(run=_run_layers)
 
+    catalogue = commands.add_parser(
+        "catalogue", help="list the datasets of the catalogue, and which are on this machine"
+    )
+    catalogue.add_argument("dataset", nargs="?", help="one of them, to see its splits, licence and where to get it")
+    catalogue.add_argument("--data", type=Path, default=Path("data"), help="folder of originals (default: data)")
+    catalogue.set_defaults(run=_run_catalogue)
+
     where = commands.add_parser("where", help="say where the results of an experiment lie")
     _add_configfile(where)
     where.set_defaults(run=_run_where)
 
     schema = commands.add_parser("schema", help="write the JSON schema of configuration files beside the models")
     schema.set_defaults(run=_run_schema)
+
+
+def _plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plan = commands.add_parser(
+        "plan", help="say what an experiment will take before it runs: jobs, images, FLOPs, disk, hours, price"
+    )
+    _add_configfile(plan)
+    plan.add_argument("--gpu", nargs="+", default=[], help="GPUs by name, such as A100: hours on one of each")
+    plan.add_argument("--price", nargs="+", type=float, default=[], help="what an hour of each costs, in that order")
+    plan.add_argument("--currency", default="$", help="what prices are in (default: $)")
+    plan.add_argument("--calibrate", action="store_true", help="measure this machine first, for a minute or two")
+    plan.add_argument("--calibration", type=Path, help="file to keep the measurements in, or to read them from")
+    plan.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to measure")
+    plan.add_argument("--cores", type=_positive, help="jobs side by side on this machine (default: its cores)")
+    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    plan.set_defaults(run=_run_plan)
 
 
 def _add_configfile(command: argparse.ArgumentParser) -> None:
@@ -283,7 +320,8 @@ def _run_stage(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{args.entry}: an entry of stage {entry.stage}; run `python -m robust_transfer {entry.stage}`"
         )
-    stated = {"stop_before": args.stop_before} | ({"other_code": True} if args.other_code else {})
+    stated = {"stop_before": args.stop_before, "other_code": args.other_code or None}
+    stated |= {ORIGINALS.get(args.stage, ""): args.originals, "downloads": args.downloads or None}
     settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
     os.environ[VARIABLE] = settings.model_dump_json()
     if args.processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -341,11 +379,11 @@ def _run_report(args: argparse.Namespace) -> None:
 
 
 def _wiring(overlays: Sequence[Path]) -> Wiring:
+    from robust_transfer.availability import planned
     from robust_transfer.configuration.load import load
-    from robust_transfer.grid import plan
     from robust_transfer.wiring import Wiring
 
-    return Wiring(plan(load([DEFAULT_CONFIGURATION, *overlays])))
+    return Wiring(planned(load([DEFAULT_CONFIGURATION, *overlays])))
 
 
 def _run_entries(args: argparse.Namespace) -> None:
@@ -359,11 +397,35 @@ def _run_entries(args: argparse.Namespace) -> None:
         print(f"{state:8} {wiring.store / entry}")
 
 
+def _run_plan(args: argparse.Namespace) -> None:
+    from robust_transfer.planning.command import run_plan
+
+    print(
+        run_plan(
+            [DEFAULT_CONFIGURATION, *args.configfile],
+            gpus=args.gpu,
+            prices=args.price,
+            currency=args.currency,
+            calibrate=args.calibrate,
+            calibration=args.calibration,
+            device=_device(args.device),
+            cores=args.cores,
+            in_json=args.json,
+        )
+    )
+
+
 def _run_layers(args: argparse.Namespace) -> None:
     from robust_transfer.networks.layers import layers, outline
 
     for layer in layers(outline(args.architecture, args.input_size), args.input_size).values():
         print(f"{layer.name:48} {layer.dimension:6}")
+
+
+def _run_catalogue(args: argparse.Namespace) -> None:
+    from robust_transfer.datasets.listing import describe, overview
+
+    print(describe(args.dataset, args.data) if args.dataset else overview(args.data))
 
 
 def _run_where(args: argparse.Namespace) -> None:

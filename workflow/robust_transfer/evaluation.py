@@ -32,6 +32,7 @@ from robust_transfer.metrics import measurements
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.folding import Folded
+from robust_transfer.sanity import published_flags
 from robust_transfer.store import Entry, StoreError
 
 log = logging.getLogger("robust_transfer")
@@ -46,11 +47,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     backbone, source = entry.input("backbone"), entry.input("source")
     with entry.writing() as draft:
         facts, split = backbone.facts(), open_split(source, "test")
-        if facts["classes"] != list(split.classes):
-            raise StoreError(
-                f"{backbone.path}: its {len(facts['classes'])} classes are not the {len(split.classes)} of "
-                f"{source.path}; a backbone is evaluated on the dataset it was trained on"
-            )
+        _check_classes(backbone, source, split.classes)
         precision: Precision = facts["precision"]
         network = load_backbone(backbone).to(on).to(memory_format=torch.channels_last)
         squares = square_images(split, facts["input_size"], settings.preprocessing.resize_ratio, threads=threads)
@@ -83,7 +80,31 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             draft.timing["autoattack_seconds"] = round(time.monotonic() - start, 1)
         draft.write_json("metrics.json", rows)
         draft.facts = {"backbone": backbone.name, "images": len(labels), "precision": precision}
+        if (published := facts.get("published_top1")) is not None:
+            log.info("published accuracy %.2f %%", published)
+            flags = published_flags(rows[0]["value"], len(labels), published)
+            draft.facts |= {"published_top1": published, "flags": [flag.as_json() for flag in flags]}
         draft.timing.update(images=images, images_per_second=round(rate, 1), device=device, threads=threads)
+
+
+def _check_classes(backbone: Entry, source: Entry, classes: tuple[str, ...]) -> None:
+    """Raise StoreError unless the backbone's outputs are the source's classes.
+
+    Of an imported network the order of the outputs is known and the source may call its classes otherwise: then their
+    number counts, unless some have the same names at other places.
+    """
+    known = backbone.facts()["classes"]
+    if known == list(classes):
+        return
+    if "imported" in backbone.facts() and len(known) == len(classes) and not {*known} & {*classes}:
+        log.info(
+            "outputs are taken for the %d classes of %s in their order, since names differ", len(known), source.name
+        )
+        return
+    raise StoreError(
+        f"{backbone.path}: its {len(known)} classes are not the {len(classes)} of {source.path}; "
+        "a backbone is evaluated on the dataset it was trained on"
+    )
 
 
 def attacked_predictions(

@@ -25,7 +25,9 @@ def describe(grid: Grid) -> dict[str, Any]:
         "targets": [
             {"name": name, "label": _label(experiment, name), "metric": experiment.datasets[name].metric}
             for name in experiment.targets
+            if name not in grid.dropped
         ],
+        **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
         "architectures": list(architectures),
         "widths": list(experiment.figures.widths or architectures),
         "fixed_eps": _fixed_eps(experiment),

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from robust_transfer.configuration.base import Model, identity, kept
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
 from robust_transfer.configuration.experiment import Experiment, Part, Variant
-from robust_transfer.configuration.training import EvaluationSettings, PretrainingSettings
+from robust_transfer.configuration.training import EvaluationSettings, Norm, PretrainingSettings
 from robust_transfer.configuration.transfer import (
     ChoosingSettings,
     FeaturesSettings,
@@ -26,6 +26,7 @@ from robust_transfer.configuration.transfer import (
     HeadsSettings,
     ProbingSettings,
 )
+from robust_transfer.configuration.weights import ImportingSettings, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,8 @@ class Grid:
     """All entries of an experiment, each once, and what is measured."""
 
     experiment: Experiment
+    dropped: tuple[str, ...] = ()
+    """Datasets that are left out, since their images are missing."""
     entries: dict[str, PlannedEntry] = field(default_factory=dict)
     """By id, every entry after its inputs."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
@@ -100,14 +103,19 @@ class Grid:
         self.measurements.setdefault(entry.id, Measurement(entry, key))
 
 
-def plan(experiment: Experiment) -> Grid:
-    """The grid of an experiment: the union of its parts, in the configuration's order."""
-    grid = Grid(experiment)
+def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
+    """The grid of an experiment: the union of its parts, in the configuration's order.
+
+    Datasets named in `without` are left out: targets are not transferred to, and on the source nothing is evaluated.
+    """
+    grid = Grid(experiment, dropped=tuple(sorted(without)))
     for part in experiment.grid:
         for backbone, key in _backbones(grid, part):
-            _evaluate(grid, part, backbone, key)
-            for target in part.targets or experiment.targets:
-                _transfer(grid, part, backbone, key, target)
+            if experiment.source not in without:
+                _evaluate(grid, part, backbone, key)
+            for target in part.targets if part.targets is not None else experiment.targets:
+                if target not in without:
+                    _transfer(grid, part, backbone, key, target)
     return grid
 
 
@@ -120,53 +128,75 @@ def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
 
 
 def _backbones(grid: Grid, part: Part) -> Iterator[tuple[PlannedEntry, dict[str, Any]]]:
+    experiment = grid.experiment
+    weights = experiment.weights_of(part)
+    for architecture, eps, seed in itertools.product(part.architectures, part.eps, part.seeds):
+        norm = part.norm if eps != "0" else None
+        name = f"{experiment.source}_{architecture}_{f'{norm}_{eps_name(eps)}' if norm else 'eps0'}"
+        if weights is None:
+            backbone = _trained(grid, f"{name}_seed{seed}", architecture, norm, eps, seed)
+            recipe = experiment.pretraining.recipe
+        else:
+            recipe = part.backbones or experiment.backbones
+            backbone = _imported(grid, f"{name}_{recipe}", weights, architecture, norm, eps, seed)
+        yield (
+            backbone,
+            {
+                "backbone": backbone.id,
+                "source": experiment.source,
+                "arch": architecture,
+                "recipe": recipe,
+                "norm": norm or "none",
+                "eps": eps,
+                "backbone_seed": seed,
+            },
+        )
+
+
+def _trained(grid: Grid, name: str, architecture: str, norm: Norm | None, eps: str, seed: int) -> PlannedEntry:
     experiment, pretraining = grid.experiment, grid.experiment.pretraining
-    source = _dataset(grid, experiment.source)
-    for architecture in part.architectures:
-        for eps in part.eps:
-            robust = eps != "0"
-            for seed in part.seeds:
-                settings = PretrainingSettings(
-                    architecture=architecture,
-                    input_size=experiment.input_size,
-                    preprocessing=experiment.preprocessing,
-                    norm=part.norm if robust else None,
-                    eps=eps,
-                    seed=seed,
-                    recipe=pretraining.recipe,
-                    training=pretraining.training,
-                    attack=pretraining.attack if robust else None,
-                    check=pretraining.check,
-                )
-                threat = f"{part.norm}_{eps_name(eps)}" if robust else "eps0"
-                name = f"{experiment.source}_{architecture}_{threat}_seed{seed}"
-                backbone = grid._add("pretraining", name, settings, {"source": source})
-                yield (
-                    backbone,
-                    {
-                        "backbone": backbone.id,
-                        "source": experiment.source,
-                        "arch": architecture,
-                        "recipe": pretraining.recipe,
-                        "norm": part.norm if robust else "none",
-                        "eps": eps,
-                        "backbone_seed": seed,
-                    },
-                )
+    settings = PretrainingSettings(
+        architecture=architecture,
+        input_size=experiment.input_size,
+        preprocessing=experiment.preprocessing,
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        recipe=pretraining.recipe,
+        training=pretraining.training,
+        attack=pretraining.attack if norm else None,
+        check=pretraining.check,
+    )
+    return grid._add("pretraining", name, settings, {"source": _dataset(grid, experiment.source)})
+
+
+def _imported(
+    grid: Grid, name: str, weights: Weights, architecture: str, norm: Norm | None, eps: str, seed: int
+) -> PlannedEntry:
+    """A backbone from published weights. It depends on no images, so that its source may be missing."""
+    settings = ImportingSettings(
+        architecture=architecture,
+        input_size=grid.experiment.input_size,
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        weights=weights,
+    )
+    return grid._add("importing", name, settings)
 
 
 def _evaluate(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any]) -> None:
     evaluation = grid.experiment.evaluation
-    radii = {key["eps"], *evaluation.eps} - {"0"}
+    radii = {*([key["eps"]] if evaluation.own_eps else []), *evaluation.eps} - {"0"}
     settings = EvaluationSettings(
-        norm=part.norm,
+        norm=part.norm if radii else "l2",  # none is used: parts of other norms share the entry
         eps=tuple(sorted(radii, key=eps_value)),
         attack=evaluation.attack,
         autoattack=evaluation.autoattack,
         **({"autoattack_images": evaluation.autoattack_images} if evaluation.autoattack else {}),
         preprocessing=grid.experiment.preprocessing,
     )
-    inputs = {"backbone": backbone, "source": backbone.inputs["source"]}
+    inputs = {"backbone": backbone, "source": _dataset(grid, key["source"])}
     entry = grid._add("evaluation", backbone.name, settings, inputs)
     grid._measure(entry, **key, target=key["source"], mode="source", protocol=None, variant={}, transfer_seed=None)
 

@@ -43,6 +43,9 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
     parts = [table.about.title or table.about.experiment]
     if table.about.notice:
         parts.append(textwrap.fill(table.about.notice, COLUMNS))
+    if table.about.dropped:
+        left_out = f"Left out, since the images are missing: {', '.join(table.about.dropped)}."
+        parts.append(textwrap.fill(left_out, COLUMNS))
     sentences, others = [], []
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         way = cells.shown(mode)

@@ -102,6 +102,7 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
     costs = described.pop("costs")
     about = About.from_json(described)
     measured = {item.entry: _measured(about.experiment, item, open_entry(store / item.entry)) for item in listed}
+    _clean_once(listed, measured)
     rows = [row for numbers in measured.values() for row in numbers]
     rows += seed_means(rows)
     contests: dict[tuple[object, ...], list[Listed]] = defaultdict(list)
@@ -157,6 +158,16 @@ def _measured(experiment: str, item: Listed, entry: Entry) -> list[Row]:
         )
         for number in measured
     ]
+
+
+def _clean_once(listed: Iterable[Listed], measured: dict[str, list[Row]]) -> None:
+    """Of a backbone that was attacked in two norms, each beside its clean accuracy, keep that accuracy once."""
+    seen = set()
+    for item in listed:
+        if item.mode == "source" and item.backbone in seen:
+            measured[item.entry] = [row for row in measured[item.entry] if row.attack is not None]
+        elif item.mode == "source":
+            seen.add(item.backbone)
 
 
 def _shared(experiment: str, item: Listed) -> dict[str, Any]:

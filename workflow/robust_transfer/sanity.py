@@ -27,6 +27,9 @@ L2_BUDGET, LINF_BUDGET = 0.05, 32 / 255
 SLACK = 0.9
 """Share of the network's speed that a loader may fall short of: measured speeds vary by some percent."""
 
+PUBLISHED_SLACK = 0.5
+"""Points by which an accuracy may differ from the published one: decoders and resizing differ by tenths."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -74,6 +77,12 @@ FLAGS = {
         "The radius lets an attack move every pixel by more than 0.05 of its range (L2, spread evenly) or 32/255 "
         "(Linf): it may change what an image shows. A likely slip is an eps in other units.",
         "write the eps in units of pixels between 0 and 1 (for linf, 4/255 and not 4), or a smaller one",
+    ),
+    "unlike-published": Meaning(
+        "An imported network's accuracy on the source's test images differs from the one that was published for it by "
+        "more than half a point and more than sampling noise: the weights, the order of the classes or the way images "
+        "are cropped and scaled may not be what they were.",
+        "check which file was imported, the source's class order, input_size and preprocessing.resize_ratio",
     ),
     "loader-bound": Meaning(
         "Images are decoded and augmented at less than nine tenths of the speed at which the network could take them: "
@@ -142,6 +151,20 @@ def eps_flags(norm: str | None, eps: float | str, input_size: int) -> list[Flag]
         f"({255 * budget:.0f}/255), more than {most:.3g}"
     )
     return [_flag("eps-implausible", says)]
+
+
+def published_flags(accuracy: float, images: int, published: float | None) -> list[Flag]:
+    """Of an imported network: its accuracy on so many test images and the one published for it, both in percent."""
+    if published is None:
+        return []
+    noise = DEVIATIONS * math.sqrt(published * (100 - published) / images)
+    if abs(accuracy - published) <= max(PUBLISHED_SLACK, noise):
+        return []
+    return [
+        _flag(
+            "unlike-published", f"{accuracy:.2f} % of {images} test images are right, published were {published:.2f} %"
+        )
+    ]
 
 
 def loader_flags(loader_rate: float | None, network_rate: float | None) -> list[Flag]:

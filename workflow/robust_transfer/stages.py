@@ -21,6 +21,7 @@ STAGES = {
     for stage in (
         Stage("datasets", "robust_transfer.datasets.prepare", True),
         Stage("granularity", "robust_transfer.granularity", True),
+        Stage("importing", "robust_transfer.importing", True),
         Stage("pretraining", "robust_transfer.pretraining", True),
         Stage("evaluation", "robust_transfer.evaluation", False),
         Stage("features", "robust_transfer.features", False),

@@ -164,6 +164,8 @@ class About:
     """Where what figures show was chosen, if the table has numbers of several selections."""
     protocol: str | None = None
     """Of fixed-feature transfer, that figures show where several were measured; None: frozen."""
+    dropped: tuple[str, ...] = ()
+    """Labels of datasets that were left out, since their images are missing."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
@@ -186,6 +188,7 @@ class About:
             bootstrap=int(described.get("bootstrap", 1000)),
             selection=described.get("selection", "validation"),
             protocol=described.get("protocol"),
+            dropped=tuple(described.get("dropped") or ()),
         )
 
 

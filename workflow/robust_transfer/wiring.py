@@ -11,16 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from robust_transfer import experiment_file
+from robust_transfer.availability import absent, planned
 from robust_transfer.configuration.load import ConfigurationError, load
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
+from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.fingerprint import fingerprint, module_fingerprints
-from robust_transfer.grid import Grid, plan
+from robust_transfer.grid import Grid
 from robust_transfer.networks.names import timm_name
 from robust_transfer.sanity import eps_flags
 from robust_transfer.stages import STAGES
 from robust_transfer.store import CARD, ENTRY, PLANNED, TIMING, write_json
+
+DROPPED = "ROBUST_TRANSFER_DROPPED"
+"""Environment variable with the datasets that this run leaves out, as JSON."""
+BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
 def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
@@ -31,12 +37,15 @@ def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, An
     ConfigurationError.
     """
     files = [default, *(Path(file) for file in overlays if Path(file) != default)]
-    wiring = Wiring(plan(load(files, options)))
+    experiment = load(files, options)
+    decided = None if main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
+    wiring = Wiring(planned(experiment, decided))
+    os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
     if main or PLANNED not in os.environ:  # a cluster's job plans again, perhaps after an edit: the first plan counts
         dear = [name for name, stage in STAGES.items() if stage.dear]
         os.environ[PLANNED] = json.dumps({name: fingerprint(name) for name in dear})
-    for line in [*wiring.eps_notices(), *wiring.kept_notices()] if main else ():
+    for line in [*wiring.dropped_notices(), *wiring.eps_notices(), *wiring.kept_notices()] if main else ():
         print(line, file=sys.stderr)
     return wiring
 
@@ -136,15 +145,8 @@ class Wiring:
         self.write_entries()
 
     def _check_origins(self) -> None:
-        for entry in self.grid.entries.values():
-            if entry.stage != "datasets" or (self.store / entry.id / CARD).exists():
-                continue
-            path = getattr(getattr(entry.settings, "origin", None), "path", None)
-            if path is not None and not Path(path).is_dir():
-                raise ConfigurationError(
-                    f"datasets.{entry.name}.origin.path = {path}: no such folder (from {Path.cwd()}); "
-                    "put or link the images there, or write where they are"
-                )
+        if messages := absent(self.grid):
+            raise ConfigurationError("\n".join(messages))
 
     def _check_networks(self) -> None:
         """Look into the networks, without weights, where a layer is named or timm is to build them."""
@@ -153,11 +155,11 @@ class Wiring:
             if (self.store / entry.id / CARD).exists():
                 continue
             settings = entry.settings
-            if isinstance(settings, PretrainingSettings) and timm_name(settings.architecture):
+            if isinstance(settings, BACKBONES) and timm_name(settings.architecture):
                 wanted[settings.architecture, settings.input_size, None] = None
             if isinstance(settings, FeaturesSettings) and settings.layer:
                 backbone = entry.inputs["backbone"].settings
-                assert isinstance(backbone, PretrainingSettings)
+                assert isinstance(backbone, BACKBONES)
                 wanted[backbone.architecture, backbone.input_size, settings.layer] = None
         if wanted:
             from robust_transfer.networks.layers import LayerError, check  # 3 s for torch, which this process lacks
@@ -185,6 +187,16 @@ class Wiring:
         described = experiment_file.describe(self.grid)
         if not self.experiment_file.exists() or json.loads(self.experiment_file.read_text()) != described:
             write_json(self.experiment_file, described)
+
+    def dropped_notices(self) -> list[str]:
+        """One line that names what is left out."""
+        names = ", ".join(self.grid.dropped)
+        return [f"missing: drop: left out, since the images are not on this machine: {names}"] if names else []
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """All settings as plain values, defaults spelled out, for the report's text."""
+        return {**self.grid.experiment.model_dump(mode="json"), "dropped": list(self.grid.dropped)}
 
     def eps_notices(self) -> list[str]:
         """One line for each radius of the grid that is implausibly large at the experiment's input size."""

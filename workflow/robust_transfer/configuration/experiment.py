@@ -23,6 +23,10 @@ from robust_transfer.configuration.transfer import (
     Protocol,
     Selection,
 )
+from robust_transfer.configuration.weights import FileWeights, Weights, check_weights
+
+TRAINED = "trained"
+"""Backbones that this experiment trains itself."""
 
 
 def _view(value: object) -> object:
@@ -59,7 +63,9 @@ class Part(Model):
     """
 
     architectures: Annotated[tuple[Architecture, ...], Field(min_length=1)]
-    """Networks to pretrain."""
+    """Networks to pretrain, or to import."""
+    backbones: Name | None = None
+    """Where they come from: `trained`, or a name that `weights` defines. Default: the experiment's `backbones`."""
     norm: Norm = "l2"
     """Norm of the threat model."""
     eps: Annotated[tuple[Eps, ...], Field(min_length=1)]
@@ -68,8 +74,8 @@ class Part(Model):
     """Seeds of pretraining."""
     targets: tuple[Name, ...] | None = None
     """Names from the experiment's `targets`. Default: all of them."""
-    modes: Annotated[tuple[Mode, ...], Field(min_length=1)] = ("fixed-feature", "full-network")
-    """How backbones are transferred."""
+    modes: tuple[Mode, ...] = ("fixed-feature", "full-network")
+    """How backbones are transferred; [] only evaluates them on the source."""
     protocols: Annotated[tuple[Protocol, ...], Field(min_length=1)] = ("frozen",)
     """How fixed-feature transfer is measured."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (Variant(),)
@@ -128,6 +134,13 @@ class Experiment(Model):
     """The downstream datasets, in the order of figures."""
     grid: Annotated[tuple[Part, ...], Field(min_length=1)]
     """Which backbones are trained and how each is transferred: the union of these parts."""
+    weights: dict[Name, Weights] = Field(default={})
+    """Published weights by a name of yours, which tables show as the recipe."""
+    backbones: Name = TRAINED
+    """Where backbones come from: `trained` here, or a name that `weights` defines."""
+    missing: Literal["stop", "drop"] = "stop"
+    """Where the images of a target are not on the disk: `stop` before the first job, or `drop` the target, which the \
+report then names. A source that only evaluates imported backbones is dropped likewise."""
     pretraining: Pretraining = Pretraining()
     """How backbones are trained."""
     evaluation: Evaluation = Evaluation()
@@ -163,6 +176,33 @@ did. With both every number is there twice, and figures show the first."""
                         f"grid[{i}].targets[{j}] = {target}: not a target; targets names {', '.join(self.targets)}"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _weights_exist(self) -> Experiment:
+        if TRAINED in self.weights:
+            raise ValueError(f"weights.{TRAINED}: this name means backbones trained here; take another")
+        known = ", ".join([TRAINED, *self.weights])
+        if self.backbones not in (TRAINED, *self.weights):
+            raise ValueError(f"backbones = {self.backbones}: weights defines no such name; write one of {known}")
+        for i, part in enumerate(self.grid):
+            if part.backbones not in (None, TRAINED, *self.weights):
+                raise ValueError(f"grid[{i}].backbones = {part.backbones}: write one of {known}")
+            weights = self.weights_of(part)
+            if weights is None:
+                continue
+            if part.seeds != (0,) and not (isinstance(weights, FileWeights) and "{seed" in weights.path):
+                raise ValueError(f"grid[{i}].seeds: {part.backbones or self.backbones} has one network of each kind")
+            for architecture in part.architectures:
+                for eps in part.eps:
+                    try:
+                        check_weights(weights, architecture, part.norm, eps)
+                    except ValueError as error:
+                        raise ValueError(f"grid[{i}]: {part.backbones or self.backbones}: {error}") from None
+        return self
+
+    def weights_of(self, part: Part) -> Weights | None:
+        """The weights that a part's backbones are imported from; None where they are trained."""
+        return self.weights.get(part.backbones or self.backbones)
 
     @field_validator("selection")
     @classmethod

@@ -18,6 +18,8 @@ from robust_transfer.configuration.experiment import Experiment
 
 Key = tuple[int | str, ...]
 NOWHERE = object()
+EXTENDS = "extends"
+"""Key of a file that states only what differs from others: their names."""
 
 
 class ConfigurationError(ValueError):
@@ -27,12 +29,31 @@ class ConfigurationError(ValueError):
 def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment that these files describe, and over them `options`: settings given on the command line.
 
-    Mappings merge; later lists and values replace earlier ones.
+    Mappings merge; later lists and values replace earlier ones. A file that `extends` others comes after them.
     """
     found: dict[str, Any] = {}
+    paths = extended(paths)
     for content in (*(read_yaml(path) for path in paths), options or {}):
-        merge(found, content)
+        merge(found, {key: value for key, value in content.items() if key != EXTENDS})
     return validate(found, paths)
+
+
+def extended(paths: Sequence[Path], above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files, each after those that it names under `extends` (relative to itself), and each once.
+
+    Raises ConfigurationError for files that extend each other in a circle.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path in above:
+            raise ConfigurationError(f"{path}: extends itself, by way of {' and '.join(map(str, above))}")
+        named = read_yaml(path).get(EXTENDS, [])
+        bases = [named] if isinstance(named, str) else named
+        if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+            raise ConfigurationError(f"{path}: {EXTENDS} = {named}: write the name of a file, or a list of names")
+        found += extended([path.parent / base for base in bases], (*above, path))
+        found.append(path)
+    return list(dict.fromkeys(found))
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -207,6 +207,8 @@ class Evaluation(Model):
 
     eps: tuple[Eps, ...] = ()
     """Radii at which every backbone is attacked, beside its own."""
+    own_eps: bool = True
+    """Attack every backbone at the eps it was trained for."""
     attack: Attack = Attack(steps=20, relative_step_size=0.125, random_start=True)
     """The attack of the evaluation."""
     autoattack: bool = False

@@ -1,0 +1,62 @@
+"""The catalogue of published weights: `weights.yaml` and `released.csv` beside this file, read into types."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+from robust_transfer.configuration.eps import canonical_eps
+
+PATH = Path(__file__).with_name("weights.yaml")
+RELEASED = Path(__file__).with_name("released.csv")
+
+TrainedOn = Literal["sin", "sin-and-in", "sin-and-in-then-in"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Repository(_Model):
+    """A repository on the Hugging Face Hub."""
+
+    repository: str
+    licence: str
+
+
+class StylizedFiles(_Model):
+    """Files by architecture and what it was trained on."""
+
+    licence: str
+    address: str
+    """What their addresses begin with."""
+    files: dict[str, dict[TrainedOn, str]]
+
+
+class WeightsCatalogue(_Model):
+    """The whole file."""
+
+    version: PositiveInt
+    """Grows with every change of the file."""
+    released: Repository
+    stylized_imagenet: StylizedFiles = Field(alias="stylized-imagenet")
+
+
+@functools.cache
+def weights_catalogue() -> WeightsCatalogue:
+    """Where published weights are."""
+    return WeightsCatalogue.model_validate(yaml.safe_load(PATH.read_text(encoding="utf-8")))
+
+
+@functools.cache
+def released_files() -> dict[tuple[str, str, str], str]:
+    """File names of the 67 released networks by architecture, norm and canonical eps; standard ones stand under l2."""
+    with RELEASED.open(newline="", encoding="utf-8") as file:
+        return {
+            (row["architecture"], row["norm"], canonical_eps(row["eps"])): row["file"] for row in csv.DictReader(file)
+        }

@@ -1,0 +1,127 @@
+"""Published weights: backbones that are imported instead of trained."""
+
+from __future__ import annotations
+
+import string
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, field_validator
+
+from robust_transfer.catalogue.weights import TrainedOn, released_files, weights_catalogue
+from robust_transfer.configuration.base import Model
+from robust_transfer.configuration.eps import Eps
+from robust_transfer.configuration.training import Architecture, InputSize, Norm
+from robust_transfer.networks.names import CATALOGUE, timm_name
+
+PLACEHOLDERS = ("architecture", "norm", "eps", "seed")
+
+
+class ReleasedWeights(Model):
+    """The 67 ImageNet networks that the paper's authors released, by architecture, norm and eps."""
+
+    kind: Literal["released"]
+
+
+class TorchvisionWeights(Model):
+    """torchvision's own ImageNet weights."""
+
+    kind: Literal["torchvision"]
+    weights: str = "IMAGENET1K_V1"
+    """Which of them, as torchvision calls it."""
+
+
+class TimmWeights(Model):
+    """timm's own weights of networks named `timm_<name>` or `timm_<name>.<tag>`. Needs `make setup EXTRAS=timm`."""
+
+    kind: Literal["timm"]
+
+
+class StylizedWeights(Model):
+    """Networks trained on Stylized-ImageNet by Geirhos et al. (2019): resnet50, vgg16 and alexnet."""
+
+    kind: Literal["stylized-imagenet"]
+    trained_on: TrainedOn = "sin"
+    """Stylized-ImageNet, both it and ImageNet, or both and then ImageNet alone."""
+
+
+class FileWeights(Model):
+    """Any checkpoints that lie on the disk: state dicts, or training checkpoints that hold one."""
+
+    kind: Literal["files"]
+    path: str
+    """Below `running.weights`; `{architecture}`, `{norm}`, `{eps}` and `{seed}` stand for the network's. Of an eps \
+that is a fraction of 255 the numerator is written."""
+
+    @field_validator("path")
+    @classmethod
+    def _known_placeholders(cls, path: str) -> str:
+        try:
+            fields = {name for _, name, _, _ in string.Formatter().parse(path) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"{error}; write a literal brace twice") from None
+        if unknown := fields - {*PLACEHOLDERS}:
+            raise ValueError(f"no such placeholder: {', '.join(sorted(unknown))}; there are {', '.join(PLACEHOLDERS)}")
+        return path
+
+
+Weights = Annotated[
+    ReleasedWeights | TorchvisionWeights | TimmWeights | StylizedWeights | FileWeights, Field(discriminator="kind")
+]
+
+
+class ImportingSettings(Model):
+    """Settings of an entry under `store/importing/`: a backbone from published weights."""
+
+    architecture: Architecture
+    input_size: InputSize
+    norm: Norm | None
+    """None for eps 0."""
+    eps: Eps
+    seed: NonNegativeInt = 0
+    weights: Weights
+
+
+def check_weights(weights: Weights, architecture: str, norm: str, eps: str) -> None:
+    """Raise ValueError, saying what there is, for a network of which these weights do not exist."""
+    if isinstance(weights, ReleasedWeights):
+        released_file(architecture, norm, eps)
+    elif isinstance(weights, StylizedWeights):
+        stylized_file(weights, architecture)
+    elif isinstance(weights, TorchvisionWeights) and (architecture not in CATALOGUE or architecture == WIDEST):
+        raise ValueError(f"torchvision has no weights of {architecture}")
+    elif isinstance(weights, TimmWeights) and not timm_name(architecture):
+        raise ValueError(f"timm has no weights of {architecture}; its networks are called timm_<name> here")
+    if eps != "0" and not isinstance(weights, ReleasedWeights | FileWeights):
+        raise ValueError(f"eps {eps}: {weights.kind} has standard networks only; set eps: [0]")
+
+
+WIDEST = "wide_resnet50_4"
+"""The paper's own architecture, which torchvision lacks."""
+
+
+def released_file(architecture: str, norm: str, eps: str) -> str:
+    """File name of a released network; raises ValueError, saying which there are, for another one."""
+    files = released_files()
+    key = (architecture, "l2" if eps == "0" else norm, eps)
+    if key not in files:
+        of_norm = [one[2] for one in files if one[:2] == key[:2]]
+        if of_norm:
+            raise ValueError(f"no {architecture} was released for {key[1]} eps {eps}; there are {', '.join(of_norm)}")
+        architectures = dict.fromkeys(one[0] for one in files if one[1] == key[1])
+        raise ValueError(f"no {architecture} was released for {key[1]}; there are {', '.join(architectures)}")
+    return files[key]
+
+
+def stylized_file(weights: StylizedWeights, architecture: str) -> str:
+    """Address of a network trained on Stylized-ImageNet; raises ValueError, saying which there are."""
+    known = weights_catalogue().stylized_imagenet
+    path = known.files.get(architecture, {}).get(weights.trained_on)
+    if path is None:
+        there = [f"{name} ({', '.join(files)})" for name, files in known.files.items()]
+        raise ValueError(f"no {architecture} trained on {weights.trained_on}; there are {'; '.join(there)}")
+    return f"{known.address}/{path}"
+
+
+def named_file(weights: FileWeights, architecture: str, norm: str | None, eps: str, seed: int) -> str:
+    """The path of `files` with its placeholders filled in."""
+    return weights.path.format(architecture=architecture, norm=norm or "l2", eps=eps.partition("/")[0], seed=seed)
