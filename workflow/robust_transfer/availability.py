@@ -19,8 +19,8 @@ from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.weights import ImportingSettings
-from robust_transfer.datasets.catalogued import lying as images_lying
-from robust_transfer.datasets.catalogued import missing
+from robust_transfer.datasets.finding import lying as images_lying
+from robust_transfer.datasets.finding import missing
 from robust_transfer.grid import Grid, PlannedEntry, plan
 from robust_transfer.store import CARD
 from robust_transfer.weights import lying, missing_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robust_transfer.catalogue.datasets import Catalogued, Counts, catalogue, catalogued
 from robust_transfer.configuration.datasets import CatalogueOrigin
-from robust_transfer.datasets.catalogued import lying, missing
+from robust_transfer.datasets.finding import lying, missing
 
 COLUMNS = 100
 
