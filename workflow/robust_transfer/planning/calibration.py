@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ SLOT_SECONDS = 3.0
 """Most time for one kind of pass."""
 CAP_SECONDS = 90.0
 """Most time for all, the tiny experiment included; the largest passes come first, and others are scaled from them."""
+CPU_FLOPS = 2e11
+"""Most FLOPs a step on a CPU, seconds of a core: batches are cut to that."""
 CLASSES = 10
 
 TINY: dict[str, Any] = {
@@ -152,21 +155,24 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def seconds_an_image(key: Pass, batch: int, slot: float, device: Any) -> float:
-    """Seconds that an image takes in such a pass, over steps that fill `slot` seconds, after one that warms up."""
+    """Seconds that an image takes in such a pass: the median over steps for `slot` seconds, after two that warm up.
+
+    The median, since what else a machine does meanwhile slows some steps down.
+    """
     import torch
 
+    if device.type == "cpu":
+        batch = max(2, min(batch, int(CPU_FLOPS / key.flops)))
     step = _step(key, batch, device)
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    steps, begun = 0, time.perf_counter()
-    while True:
+    taken: list[float] = []
+    begun = time.perf_counter()
+    while len(taken) < 3 or time.perf_counter() - begun < slot:
+        before = time.perf_counter()
         step()
-        steps += 1
         if device.type == "cuda":
             torch.cuda.synchronize()
-        if (spent := time.perf_counter() - begun) >= slot:
-            return spent / (steps * batch)
+        taken.append(time.perf_counter() - before)
+    return statistics.median(taken[2:]) / batch
 
 
 def _step(key: Pass, batch: int, device: Any) -> Callable[[], None]:
@@ -242,7 +248,7 @@ def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASS
 
 
 def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
-    """Seconds of the smallest job of every stage, from its start to its end; the mean over a tiny experiment's jobs."""
+    """Seconds of the smallest job of every stage, from start to end; of several jobs of a stage the quickest."""
     from robust_transfer import experiment_file
     from robust_transfer.configuration.load import validate
     from robust_transfer.grid import plan
@@ -271,7 +277,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
         results.mkdir()
         write_json(results / "experiment.json", experiment_file.describe(grid))
         taken |= _results_seconds(results)
-    return {stage: round(sum(seconds) / len(seconds), 3) for stage, seconds in taken.items()}
+    return {stage: round(min(seconds), 3) for stage, seconds in taken.items()}
 
 
 def _results_seconds(results: Path) -> dict[str, list[float]]:
