@@ -40,65 +40,72 @@ class RemoteFile(_Model):
     md5: str | None = None
     sha256: str | None = None
     bytes: PositiveInt | None = None
-    into: str = "."
-    """Folder, below the dataset's, that it goes to."""
     unpack: bool = True
-    """It is an archive whose content goes there; false: the file itself does."""
+    """It is an archive, whose content goes into the dataset's folder as well; false: the file itself is read."""
+    inner: tuple[str, ...] = ()
+    """Archives in this one, by path, which are unpacked where they lie."""
+
+    @property
+    def on_disk(self) -> str:
+        """Its name in the dataset's folder."""
+        return self.name or self.url.rsplit("/", 1)[-1]
 
 
-class _Source(_Model):
-    found_by: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Paths below the dataset's folder that are all there where this source's files are."""
-    files: tuple[RemoteFile, ...] = ()
-    """What is downloaded where downloads are allowed; nothing for what can only be fetched by hand."""
-
-
-class TorchvisionSource(_Source):
-    """Files as a class of torchvision.datasets reads them."""
-
-    kind: Literal["torchvision"]
-    dataset: str
-    """The class."""
-    train: dict[str, Any]
-    """Keyword arguments that select the training images."""
-    test: dict[str, Any]
-    """Keyword arguments that select the test images."""
-    validation: dict[str, Any] | None = None
-    """Keyword arguments that select the official validation images."""
-
-
-class LayoutSource(_Source):
-    """Files in a layout of the dataset's own, read by a function of this package."""
+class LayoutSource(_Model):
+    """Files as the owners lay them out, read by a function of `datasets.layouts`."""
 
     kind: Literal["layout"]
     layout: str
     """The function's name."""
     options: dict[str, Any] = {}
     """Its keyword arguments."""
+    at: Annotated[tuple[str, ...], Field(min_length=1)] = (".",)
+    """Folders, below the dataset's, in which its files may lie; the first that has them is read."""
+    found_by: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
+    """Paths in that folder by which one knows that they lie there; of a list, any one."""
+    files: tuple[RemoteFile, ...] = ()
+    """What is downloaded where downloads are allowed; nothing for what can only be fetched by hand."""
+
+    @property
+    def described(self) -> str:
+        """For cards and messages."""
+        return f"layout {self.layout}"
 
 
-class FolderSource(_Source):
+class FolderSource(_Model):
     """Class folders in `train/` and `test/` (or `val/`, `valid/`), as the paper's released code expects most sets."""
 
     kind: Literal["folder"]
     path: str = "."
     """Below the dataset's folder."""
 
+    @property
+    def described(self) -> str:
+        """For cards and messages."""
+        return "class folders"
 
-class HuggingFaceSource(_Source):
-    """Parquet files of a repository on the Hugging Face Hub, fetched by its own library."""
+
+class HuggingFaceSource(_Model):
+    """Parquet files of a repository on the Hugging Face Hub, fetched by its own library into `huggingface/`."""
 
     kind: Literal["huggingface"]
     repository: str
     revision: str
     """Commit, so that what is read cannot change."""
-    splits: dict[str, str]
-    """What the repository calls train, test and perhaps validation."""
+    splits: dict[Literal["train", "validation", "test"], str]
+    """Pattern of the files of each split."""
     image_column: str = "image"
     label_column: str = "label"
+    gated: bool = False
+    """One has to accept terms there and log in before it can be fetched."""
+
+    @property
+    def described(self) -> str:
+        """For cards and messages."""
+        return f"Hugging Face {self.repository} at {self.revision[:10]}"
 
 
-Source = Annotated[TorchvisionSource | LayoutSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]
+Source = Annotated[LayoutSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]
 
 
 class Split(_Model):
@@ -131,7 +138,7 @@ class Catalogued(_Model):
     normalisation: dict[Literal["mean", "std"], tuple[float, float, float]] = {}
     """What the paper's code normalised this target by; nothing for all but the CIFARs."""
     megabytes: PositiveInt
-    """Space of the images, about."""
+    """Space of the images that are used, about."""
     splits: dict[str, Split]
     by_hand: str
     """What to fetch and where to put it, below the dataset's folder."""

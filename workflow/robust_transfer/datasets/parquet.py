@@ -42,8 +42,12 @@ class _Classes:
 def open_parquet(origin: ParquetOrigin) -> Collection:
     """Read the labels in a folder of parquet files; raises DatasetError if it is not as described above."""
     root = Path(origin.path).expanduser()
-    files = _files(root)
-    info, described = read_info(root), _hugging_face(_schema(files["train"][0]))
+    return read_parquet(_files(root), origin, read_info(root))
+
+
+def read_parquet(files: dict[str, list[Path]], origin: ParquetOrigin, info: dict[str, Any]) -> Collection:
+    """Read the labels in the parquet files of each split; `info` is as in an `info.json`. Raises DatasetError."""
+    described = _hugging_face(_schema(files["train"][0]))
     values = {split: [_values(path, origin) for path in paths] for split, paths in files.items()}
     named = info.get("classes") or _label_names(described, origin.label_column)
     classes = _classes(named, "info.json" if info.get("classes") else "the schema of train", values["train"])
