@@ -53,10 +53,11 @@ FIGURE_MODULES = {
         ("training", "training"),
         ("few_images", "few_images"),
         ("protocol_gap", "protocol_gap"),
+        ("imported", "imported"),
     )
 }
 
-TYPESET_FIGURES = ("headline", "fixed_robustness", "protocol_gap")
+TYPESET_FIGURES = ("headline", "fixed_robustness", "protocol_gap", "imported")
 """Those that are tables, and have their text in a .md beside the others."""
 
 

@@ -23,6 +23,7 @@ FigureName = Literal[
     "training",
     "few_images",
     "protocol_gap",
+    "imported",
 ]
 
 
@@ -43,7 +44,8 @@ class Figures(Model):
     )
     """headline: Table 1; fixed_feature, full_network: Fig. 2 and 3; source_accuracy: Fig. 5; \
 fixed_robustness: Table 2; width: Fig. 6; granularity: Fig. 7; training: the backbones' curves over epochs; \
-few_images: transfer from few images of each class; protocol_gap: the paper's way of measuring beside the frozen one."""
+few_images: transfer from few images of each class; protocol_gap: the paper's way of measuring beside the frozen one; \
+imported: source accuracies of imported networks beside the published ones."""
     protocol: Protocol | None = None
     """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None

@@ -1,0 +1,193 @@
+"""Are imported networks what they are said to be? Their accuracy on the source, beside the one published for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
+from robust_transfer.figures.drawing import Drawing, Number
+from robust_transfer.figures.style import architecture_label, nothing
+from robust_transfer.figures.typeset import Block, Table, Text, stacked
+from robust_transfer.published import RELEASED, published_accuracy
+from robust_transfer.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
+from robust_transfer.table import About, Results, Row
+
+IMPORTED = "importing/"
+"""What the ids of imported backbones begin with."""
+ABREAST = 4
+"""Networks that stand side by side: each takes three columns."""
+UNLIKE = "*"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An imported backbone's accuracy on the source, and the one that was published for its network."""
+
+    row: Row
+    published: float
+    """Percent."""
+
+    @property
+    def difference(self) -> float:
+        """Ours less the published one, in percentage points."""
+        return self.row.value - self.published
+
+    @property
+    def flags(self) -> list[str]:
+        """What sanity says of the two: `unlike-published`, or nothing."""
+        return [flag.flag for flag in published_flags(self.row.value, self.row.n, self.published)]
+
+
+@dataclass(frozen=True)
+class Network:
+    """An architecture's imported backbones of one norm: three columns, with a line an eps."""
+
+    label: str
+    norm: str
+    """`l2` or `linf`."""
+    backbones: dict[str, Compared]
+    """By eps."""
+
+
+def imported(results: Results) -> Drawing:
+    """Draw the published numbers beside ours, networks side by side and a line an eps; L∞ networks below L2 ones."""
+    rows = [row for row in results.rows if _clean_on_source(row) and (row.backbone or "").startswith(IMPORTED)]
+    recipes = _recipes(rows)
+    found = [
+        Compared(row, published)
+        for row in rows
+        if row.recipe in recipes and (published := published_accuracy(row.arch, row.norm, row.eps)) is not None
+    ]
+    if not found:
+        says = _nothing(results.about, rows)
+        return Drawing(nothing(says), [], f"{says}\n")
+    networks = _networks(found, results.about)
+    others = dict.fromkeys(row.recipe for row in rows if row.recipe not in recipes)
+    notes = _notes(found, list(others), results.about)
+    text = "\n".join(table.markdown() for table in _tables(networks, notes, spaced=False))
+    return Drawing(stacked(_tables(networks, notes, spaced=True)), [_number(one) for one in found], text)
+
+
+def _clean_on_source(row: Row) -> bool:
+    measured = row.mode == "source" and row.target == row.source and row.split == "test"
+    return measured and row.attack is None and row.metric == "top1"
+
+
+def _recipes(rows: Iterable[Row]) -> list[str]:
+    """Recipes whose networks are compared: `released` alone, where it is among them.
+
+    What was published is of the released networks, and torchvision's of the same names are others. Where weights were
+    given another name, the table cannot know which they are, so all are compared and the notes name them.
+    """
+    there = list(dict.fromkeys(row.recipe for row in rows))
+    return [RELEASED] if RELEASED in there else there
+
+
+def _nothing(about: About, rows: Sequence[Row]) -> str:
+    if rows:
+        return f"published accuracies of the imported backbones: {NOT_MEASURED}"
+    if about.source_label in about.dropped:
+        return f"no imported backbones: {NOT_MEASURED}, without images of {about.source_label}"
+    return f"no imported backbones: {NOT_MEASURED}"
+
+
+def _networks(found: Sequence[Compared], about: About) -> list[Network]:
+    """Networks in the order of figures. Standard backbones go with the L2 ones, which have the same recipe."""
+    several = len({one.row.recipe for one in found}) > 1, len({one.row.backbone_seed for one in found}) > 1
+    grouped: dict[tuple[str, str, int | None, str], list[Compared]] = {}
+    for one in found:
+        row = one.row
+        norm = "l2" if row.norm == "none" else row.norm
+        grouped.setdefault((row.arch, row.recipe, row.backbone_seed, norm), []).append(one)
+    networks = []
+    order = [*about.ordered, *(arch for arch, *_ in grouped)]
+    for (arch, recipe, seed, norm), backbones in sorted(grouped.items(), key=lambda item: order.index(item[0][0])):
+        label = [architecture_label(arch), *([recipe] if several[0] else []), *([f"seed {seed}"] if several[1] else [])]
+        networks.append(Network(", ".join(label), norm, {one.row.eps: one for one in backbones}))
+    return networks
+
+
+def _abreast(networks: Sequence[Network], norm: str) -> list[list[Network]]:
+    """The networks of a norm, as many side by side as fit and in rows as even as can be: those of most eps first."""
+    of_norm = sorted((one for one in networks if one.norm == norm), key=lambda one: -len(one.backbones))
+    rows_n = math.ceil(len(of_norm) / ABREAST)
+    ends = [math.ceil(i * len(of_norm) / rows_n) for i in range(rows_n + 1)] if rows_n else [0]
+    return [of_norm[start:end] for start, end in pairwise(ends)]
+
+
+def _tables(networks: Sequence[Network], notes: Sequence[str], *, spaced: bool) -> list[Table]:
+    """The tables, the notes below the last. `spaced`: with an empty column between networks, as figures have it."""
+    drawn = [_table(side_by_side, spaced) for norm in NORM_LABELS for side_by_side in _abreast(networks, norm)]
+    return [*drawn[:-1], replace(drawn[-1], notes=notes)]
+
+
+def _table(networks: Sequence[Network], spaced: bool) -> Table:
+    """Networks side by side, a line an eps; the column of our accuracies bears the network's name."""
+    radii = {eps: one.row.eps_value or 0.0 for network in networks for eps, one in network.backbones.items()}
+    columns = [f"ε, {NORM_LABELS[networks[0].norm]}"]
+    lines = {eps: [Text(eps)] for eps in sorted(radii, key=radii.__getitem__)}
+    for i, network in enumerate(networks):
+        apart = spaced and i > 0
+        columns += [*[""] * apart, f"{network.label}\nours", "published", "Δ"]
+        for eps, line in lines.items():
+            line += [*[Text("")] * apart, *_cells(network.backbones.get(eps))]
+    return Table(columns, [Block("", list(lines.values()))], [])
+
+
+def _cells(one: Compared | None) -> list[Text]:
+    if one is None:
+        return [Text("–", faint=True), Text("–", faint=True), Text("")]
+    row = one.row
+    farther = max(row.value - row.ci_low, row.ci_high - row.value)
+    ours = Text(f"{row.value:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]", f"{row.value:.2f} ±{farther:.2f}")
+    return [ours, Text(f"{one.published:.2f}"), Text(_signed(one.difference), mark=UNLIKE if one.flags else "")]
+
+
+def _signed(points: float) -> str:
+    text = f"{points:+.2f}"
+    return "0.00" if text[1:] == "0.00" else text.replace("-", "−")
+
+
+def _notes(found: Sequence[Compared], others: Sequence[str], about: About) -> list[str]:
+    images = sorted({one.row.n for one in found})
+    counted = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
+    differences = [one.difference for one in found]
+    notes = [
+        f"Top-1 accuracy in % on {counted} test images of {about.source_label or about.source}, with 95 % intervals "
+        "over images (±: to the farther end), beside the one that the networks' authors published. Δ: ours less "
+        f"theirs in percentage points; {UNLIKE} by more than {PUBLISHED_SLACK:g} and more than {DEVIATIONS:g} standard "
+        "deviations of sampling.",
+    ]
+    if len(found) > 1:
+        marked = sum(bool(one.flags) for one in found)
+        notes.append(
+            f"{len(found)} networks: Δ is {_signed(sum(differences) / len(found))} on average, from "
+            f"{_signed(min(differences))} to {_signed(max(differences))}; {marked or 'none'} marked."
+        )
+    recipes = list(dict.fromkeys(one.row.recipe for one in found))
+    if recipes != [RELEASED]:
+        notes.append(f"Published are accuracies of the released networks; these were imported as {', '.join(recipes)}.")
+    if others:
+        notes.append(f"Not compared, since other networks than these were published: {', '.join(others)}.")
+    return notes
+
+
+def _number(one: Compared) -> Number:
+    row = one.row
+    return {
+        "arch": row.arch,
+        "norm": row.norm,
+        "eps": row.eps,
+        "value": row.value,
+        "ci_low": row.ci_low,
+        "ci_high": row.ci_high,
+        "n": row.n,
+        "published": one.published,
+        "difference": one.difference,
+        "flag": ", ".join(one.flags) or None,
+        "recipe": row.recipe,
+        "seed": row.backbone_seed,
+    }
