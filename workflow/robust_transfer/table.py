@@ -37,7 +37,7 @@ class Row:
     experiment: str
     source: str
     target: str
-    """The source itself where `mode` is `source`."""
+    """The source itself where `mode` is `source`; among published rows also other images of the same classes."""
     arch: str
     """An architecture, or `best`."""
     recipe: str

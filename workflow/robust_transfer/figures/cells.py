@@ -86,7 +86,8 @@ class Cells:
             if row.split != "test":
                 continue
             if row.mode == "source":
-                if row.attack is None and row.metric == "top1":
+                # Published networks were also measured, untransferred, on images they were not trained on.
+                if row.attack is None and row.metric == "top1" and row.target == row.source:
                     self._source[row.arch, row.norm, row.eps].append(row)
             elif row.selection == self.selection and row.images_per_class == images_per_class:
                 way = _way(row)
