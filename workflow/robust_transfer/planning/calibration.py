@@ -4,7 +4,8 @@
 
 is one process of it, which `calibrate` starts: several side by side where jobs will run side by side, since they slow
 each other down. Passes are timed on random images in memory; starts by running a tiny experiment stage by stage, as
-Snakemake would.
+Snakemake would. On a CPU it is processor time that counts, of the one thread that a job has, so that what else the
+machine does meanwhile matters less; on a GPU it is time by the clock.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import socket
 import statistics
 import subprocess
@@ -23,13 +25,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.planning.rates import Calibrated, RateError
+from robust_transfer.planning.rates import LIGHT, Calibrated, RateError
 from robust_transfer.planning.work import PASSES, Pass
 
 SLOT_SECONDS = 3.0
 """Most time for one kind of pass."""
 CAP_SECONDS = 90.0
-"""Most time for all, the tiny experiment included; the largest passes come first, and others are scaled from them."""
+"""Most time for all, the tiny experiment included, but a third of it is always left for passes; the dearest passes come
+first, and those that time does not suffice for are scaled from them."""
 CPU_FLOPS = 2e11
 """Most FLOPs a step on a CPU, seconds of a core: batches are cut to that."""
 CLASSES = 10
@@ -137,10 +140,11 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
 
     prepare(device, 1)
     found: list[dict[str, Any]] = []
-    left = max(cap - (time.monotonic() - begun), 1.0)
-    slot = min(SLOT_SECONDS, left / len(passes))
+    now = time.monotonic()
+    end = max(begun + cap, now + cap / 3)
+    slot = min(SLOT_SECONDS, (end - now) / len(passes))
     for key, batch in passes:
-        if found and time.monotonic() - begun > cap:
+        if found and time.monotonic() > end:
             break
         seconds = seconds_an_image(key, batch, max(slot, 0.3), torch.device(device))
         found.append({**key._asdict(), "seconds_an_image": seconds})
@@ -161,17 +165,19 @@ def seconds_an_image(key: Pass, batch: int, slot: float, device: Any) -> float:
     """
     import torch
 
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+
     if device.type == "cpu":
         batch = max(2, min(batch, int(CPU_FLOPS / key.flops)))
     step = _step(key, batch, device)
     taken: list[float] = []
     begun = time.perf_counter()
     while len(taken) < 3 or time.perf_counter() - begun < slot:
-        before = time.perf_counter()
+        before = clock()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        taken.append(time.perf_counter() - before)
+        taken.append(clock() - before)
     return statistics.median(taken[2:]) / batch
 
 
@@ -242,9 +248,9 @@ def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASS
     random = np.random.default_rng(0)
     labels = np.arange(images) % classes
     features = random.normal(0, 1, (classes, dimension))[labels] / 2 + random.normal(0, 1, (images, dimension))
-    begun = time.perf_counter()
+    begun = time.process_time()
     list(Regression(features.astype(np.float32), labels, standardise=True).path(STRENGTHS))
-    return (time.perf_counter() - begun) / (len(STRENGTHS) * images * dimension * classes)
+    return (time.process_time() - begun) / (len(STRENGTHS) * images * dimension * classes)
 
 
 def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
@@ -262,7 +268,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
             "store": str(store),
             "results": str(results),
             "grid": [
-                part | {"modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "views": ["native", 8]},
+                part | {"modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "views": [8]},
                 part | {"modes": ["full-network"]},
             ],
             "figures": {"draw": ["headline"], "widths": []},
@@ -273,34 +279,43 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
             place = store / entry.id
             place.mkdir(parents=True)
             write_json(place / ENTRY, entry.described())
-            taken.setdefault(entry.stage, []).append(_timed([entry.stage, str(place), "--device", device]))
+            on = "cpu" if entry.stage in LIGHT else device  # as the rules have it
+            taken.setdefault(entry.stage, []).append(_timed([entry.stage, str(place), "--device", on], device))
         results.mkdir()
         write_json(results / "experiment.json", experiment_file.describe(grid))
-        taken |= _results_seconds(results)
+        taken |= _results_seconds(results, device)
     return {stage: round(min(seconds), 3) for stage, seconds in taken.items()}
 
 
-def _results_seconds(results: Path) -> dict[str, list[float]]:
+def _results_seconds(results: Path, device: str) -> dict[str, list[float]]:
     table = str(results / "results.parquet")
     written = [
         f"--{name}={results / name}.{suffix}"
         for name, suffix in (("results", "parquet"), ("timings", "parquet"), ("training", "parquet"), ("flags", "csv"))
     ]
     return {
-        "results": [_timed(["results", str(results / "experiment.json"), *written])],
-        "figures": [_timed(["figures", "headline", table, "--out", str(results / "figures" / "headline")])],
-        "report": [_timed(["report", table, "--out", str(results / "summary.txt")])],
+        "results": [_timed(["results", str(results / "experiment.json"), *written], device)],
+        "figures": [_timed(["figures", "headline", table, "--out", str(results / "figures" / "headline")], device)],
+        "report": [_timed(["report", table, "--out", str(results / "summary.txt")], device)],
     }
 
 
-def _timed(arguments: list[str]) -> float:
-    begun = time.perf_counter()
+def _timed(arguments: list[str], device: str) -> float:
+    """Seconds of a command: the processor's, or with a GPU the clock's."""
+    clock = _children_seconds if device == "cpu" else time.perf_counter
+    begun = clock()
     done = subprocess.run(
         [sys.executable, "-m", "robust_transfer", *arguments], env=_environment(), capture_output=True, text=True
     )
     if done.returncode:
         raise RateError(f"`python -m robust_transfer {' '.join(arguments)}` failed:\n{done.stderr.strip()}")
-    return time.perf_counter() - begun
+    return clock() - begun
+
+
+def _children_seconds() -> float:
+    """Processor time of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _processor() -> str:
