@@ -141,11 +141,12 @@ def head_path(network: Network) -> str:
     if name := timm_name(network.architecture):
         import timm
 
-        path: object = getattr(timm.get_pretrained_cfg(name), "classifier", None)
-        if not isinstance(path, str):
-            raise ValueError(f"{network.architecture}: timm has {path!r} as its last layer, where one is needed")
-        return path
-    return [path for path, layer in network.body.named_modules() if isinstance(layer, nn.Identity)][-1]  # _cut_head's
+        head: object = getattr(timm.get_pretrained_cfg(name), "classifier", None)
+        if not isinstance(head, str):
+            raise ValueError(f"{network.architecture}: timm has {head!r} as its last layer, where one is needed")
+        return head
+    paths: list[str] = [path for path, layer in network.body.named_modules() if isinstance(layer, nn.Identity)]
+    return paths[-1]  # what _cut_head left
 
 
 class _seeded:  # noqa: N801
