@@ -22,7 +22,9 @@ from robust_transfer.catalogue.datasets import (
 )
 from robust_transfer.catalogue.imagenet import imagenet_classes
 from robust_transfer.configuration.datasets import CatalogueOrigin, FolderOrigin, ParquetOrigin
+from robust_transfer.datasets.archives import unpack
 from robust_transfer.datasets.arrow import SPLITS
+from robust_transfer.datasets.downloads import RemoteFile, fetch
 from robust_transfer.datasets.finding import HUGGING_FACE, found, lying, missing, place, shards, wanted
 from robust_transfer.datasets.origins import Collection, LabelledImages, listed
 from robust_transfer.datasets.storing import DatasetError
@@ -147,8 +149,6 @@ def _downloaded(origin: CatalogueOrigin, folder: Path) -> Source | None:
 
 
 def _fetch(source: LayoutSource, folder: Path) -> None:
-    from robust_transfer.datasets.downloads import RemoteFile, fetch
-
     folder.mkdir(parents=True, exist_ok=True)
     for file in source.files:
         fetch(RemoteFile(file.url, file.on_disk, md5=file.md5, sha256=file.sha256, bytes=file.bytes), folder)
@@ -156,8 +156,6 @@ def _fetch(source: LayoutSource, folder: Path) -> None:
 
 def _unpack(source: LayoutSource, folder: Path) -> None:
     """Unpack a layout's archives where they lie; they stay, and may be deleted by hand."""
-    from robust_transfer.datasets.archives import unpack
-
     for file in source.files:
         if file.unpack:
             unpack(folder / file.on_disk, folder)

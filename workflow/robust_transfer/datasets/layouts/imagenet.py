@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from robust_transfer.configuration.datasets import FolderOrigin
+from robust_transfer.datasets.archives import unpack, unpack_class_archives
+from robust_transfer.datasets.downloads import exclusively
 from robust_transfer.datasets.folder import open_folder
 from robust_transfer.datasets.layouts.lists import lines, records
 from robust_transfer.datasets.origins import Collection
@@ -28,35 +30,35 @@ def imagenet(base: Path, *, incomplete: bool) -> Collection:
 
     It takes as much space again as the archives, which can be deleted afterwards.
     """
-    from robust_transfer.datasets.archives import unpack_class_archives
-
     del incomplete  # counts are checked by whoever asked
     unpack_class_archives(base / TRAIN, base / "train")
     if not (base / "val").is_dir():
-        _sort_validation(base)
+        with exclusively(base / ".val.lock", f"sorting {base / VALIDATION}"):
+            if not (base / "val").is_dir():
+                _sort_validation(base)
     return open_folder(FolderOrigin(kind="folder", path=str(base)))
 
 
 def _sort_validation(base: Path) -> None:
     """The validation archive is flat: image i belongs to the class in line i of a list in the development kit."""
-    from robust_transfer.datasets.archives import unpack
-
-    devkit, flat, draft = base / ".devkit", base / ".val.flat", base / ".val.sorted"
+    devkit, flat, left, done = (base / f".val.{part}" for part in ("devkit", "flat", "left", "done"))
     unpack(base / DEVKIT, devkit)
     wnids = validation_wnids(devkit / "ILSVRC2012_devkit_t12" / "data")
-    unpack(base / VALIDATION, flat)
+    if not left.is_dir():
+        unpack(base / VALIDATION, flat)
+        flat.rename(left)  # from here on its images go away one by one
     log.info("%s: sorting the validation images into class folders", base)
-    for path in sorted(flat.glob("*.JPEG")):
+    for path in sorted(left.glob("*.JPEG")):
         number = re.fullmatch(r"ILSVRC2012_val_(\d{8})\.JPEG", path.name)
         if number is None or not 1 <= int(number[1]) <= len(wnids):
             raise DatasetError(f"{base / VALIDATION}: {path.name} is none of its {len(wnids)} images; fetch it again")
-        target = draft / wnids[int(number[1]) - 1]
+        target = done / wnids[int(number[1]) - 1]
         target.mkdir(parents=True, exist_ok=True)
         path.replace(target / path.name)
-    if not draft.is_dir():
+    if not done.is_dir():
         raise DatasetError(f"{base / VALIDATION}: holds no validation images; fetch it again")
-    draft.rename(base / "val")
-    shutil.rmtree(flat)
+    done.rename(base / "val")
+    shutil.rmtree(left)
     shutil.rmtree(devkit)
 
 
