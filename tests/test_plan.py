@@ -17,7 +17,7 @@ from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.feature_store import write_features
 from robust_transfer.grid import Grid, PlannedEntry, plan
 from robust_transfer.planning import rates
-from robust_transfer.planning.calibration import _mean, calibrate, fitted_seconds
+from robust_transfer.planning.calibration import _mean, calibrate, fitted_seconds, start_seconds
 from robust_transfer.planning.command import run_plan
 from robust_transfer.planning.images import Counts, image_counts, set_aside
 from robust_transfer.planning.networks import counted, size_of
@@ -211,6 +211,11 @@ class TestImageCounts:
         assert (cifar.total, cifar.classes, cifar.raw) == (60000, 10, True)
         assert self.dataset(tmp_path, {"kind": "torchvision", "dataset": "LSUN", "root": "x"}) is None
 
+    def test_the_catalogue_states_counts_of_complete_copies(self, tmp_path: Path) -> None:
+        found = self.dataset(tmp_path, {"kind": "catalogue", "dataset": "dtd"}, test_limit=470)
+        assert found is not None
+        assert (found.train, found.validation, found.test, found.classes) == (1880, 1880, 470, 47)
+
     def test_what_is_prepared_says_so_itself(self, tmp_path: Path) -> None:
         grid = tiny(tmp_path)
         finish(grid, "datasets")
@@ -384,7 +389,7 @@ def test_thousands_of_entries_are_planned_in_seconds_without_torch(tmp_path: Pat
 class TestCalibration:
     def test_a_tiny_network_is_measured_kept_and_read_again(self, tmp_path: Path) -> None:
         asked = {Pass("resnet8_w1", 16, "fp32", kind): 100.0 for kind in PASSES}
-        found = calibrate(asked, dict.fromkeys(asked, 8), cap_seconds=3, starts=False)
+        found = calibrate(asked, dict.fromkeys(asked, 8), cap_seconds=60, slot_seconds=0.2, starts=False)
         assert found.passes.keys() == asked.keys()
         assert all(0 < seconds < 1 for seconds in found.passes.values())
         rates.save(found, tmp_path / "here.json")
@@ -402,6 +407,14 @@ class TestCalibration:
         ]  # fmt: skip
         mean = _mean(found, "cpu")
         assert [*mean.passes.values(), *mean.starts.values(), mean.fitted_seconds] == [2.0, 2.0, 2.0]
+
+    @pytest.mark.faults  # half a minute: every stage's smallest job, one after the other
+    def test_the_smallest_job_of_every_stage_is_run(self) -> None:
+        found = start_seconds(Pass("resnet8_w1", 16, "fp32", "train"), "cpu")
+        stages = {"datasets", "granularity", "pretraining", "evaluation", "features", "probing", "heads", "finetuning"}
+        assert stages | {"choosing", "results", "figures", "report"} == found.keys()
+        assert all(seconds > 0.1 for seconds in found.values())
+        assert found["probing"] < found["features"]  # it imports no torch
 
     def test_probes_are_timed(self) -> None:
         assert 0 < fitted_seconds(images=60, dimension=8, classes=3) < 1e-3

@@ -59,6 +59,7 @@ def calibrate(
     processes: int = 1,
     device: str = "cpu",
     cap_seconds: float = CAP_SECONDS,
+    slot_seconds: float = SLOT_SECONDS,
     starts: bool = True,
 ) -> Calibrated:
     """Measure `wanted` (images by pass, of which the dearest are measured first) with batches of the sizes given.
@@ -72,6 +73,7 @@ def calibrate(
     asked = {
         "device": device,
         "cap_seconds": cap_seconds,
+        "slot_seconds": slot_seconds,
         "starts": starts,
         "passes": [{**key._asdict(), "batch": batches.get(key, 64)} for key in dearest],
     }
@@ -142,11 +144,11 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     now = time.monotonic()
     end = max(begun + cap, now + cap / 3)
-    slot = min(SLOT_SECONDS, (end - now) / len(passes))
+    slot = min(float(asked["slot_seconds"]), (end - now) / len(passes))
     for key, batch in passes:
         if found and time.monotonic() > end:
             break
-        seconds = seconds_an_image(key, batch, max(slot, 0.3), torch.device(device))
+        seconds = seconds_an_image(key, batch, slot, torch.device(device))
         found.append({**key._asdict(), "seconds_an_image": seconds})
     name = device_name(device) if device == "cuda" else _processor()
     return {

@@ -244,13 +244,12 @@ def _explain(plan: Plan, rates: Sequence[Rates]) -> None:
         if isinstance(one, Calibrated):
             said = ", ".join(f"{key} {value}" for key, value in one.described.items())
             notes.append(f"{one.name}: measured on this device or one like it ({said})")
-        else:
-            notes.append(
-                f"{one.name}: from rates of ResNet-50 training that others published (planning/gpus.yaml names them), "
-                "not measured here; the same GPU is up to 1.6 times as fast with other software"
-            )
         notes += one.notes
-    if any(not isinstance(one, Calibrated) for one in rates):
+    if elsewhere := [one.name for one in rates if not isinstance(one, Calibrated)]:
+        notes.append(
+            f"{', '.join(elsewhere)}: from rates of ResNet-50 training that others published (planning/gpus.yaml names "
+            "them), not measured here; the same GPU is up to 1.6 times as fast with other software"
+        )
         notes.append(
             "other networks are scaled from ResNet-50 by FLOPs, which flatters depthwise and grouped convolutions "
             "(mobilenet, mnasnet, shufflenet, resnext) and small images: those can take several times as long"
