@@ -76,6 +76,7 @@ class Fake:
         flags: tuple[dict[str, str], ...] = (),
         slow: tuple[dict[str, str], ...] = (),
         timed: bool = True,
+        published: float | None = None,
         **of: Any,
     ) -> str:
         """A finished pretraining: rows of `epochs.csv`, flags in the card, and `slow` ones in `timing.json`."""
@@ -97,6 +98,7 @@ class Fake:
         timing |= {"flags": list(slow)} if slow else {}
         (path / "timing.json").write_text(json.dumps(timing))
         facts = {"classes": [f"class {i}" for i in range(self.classes)]}
+        facts |= {"published_top1": published} if published is not None else {}
         self.seal(path, facts | ({"flags": list(flags)} if flags else {}))
         self.backbones.append(entry)
         return entry

@@ -13,11 +13,17 @@ from robust_transfer.fingerprint import modules
 # What each stage's fingerprint covers. A module that appears here by surprise reruns the stage whenever it is edited.
 MODULES = {
     "datasets": """
-        datasets.arrow datasets.folder datasets.images datasets.origins datasets.parquet datasets.prepare
+        datasets.archives datasets.arrow datasets.catalogued datasets.downloads datasets.finding datasets.folder
+        datasets.images datasets.layouts datasets.layouts.annotated datasets.layouts.caltech datasets.layouts.cifar
+        datasets.layouts.imagenet datasets.layouts.lists datasets.origins datasets.parquet datasets.prepare
         datasets.resident datasets.shapes datasets.splits datasets.storing datasets.vision
     """,
     "granularity": """
         datasets.arrow datasets.images datasets.resident datasets.storing granularity
+    """,
+    "importing": """
+        datasets.arrow datasets.downloads datasets.storing importing networks.backbones networks.build
+        networks.checkpoints networks.names networks.pickles networks.small_resnet published table weights
     """,
     "pretraining": """
         attacks augmentation averaging batchnorm datasets.arrow datasets.resident devices distributed inference

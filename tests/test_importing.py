@@ -295,19 +295,6 @@ class TestEvaluation:
         with pytest.raises(StoreError, match="its 4 classes are not the 4 of"):
             self.evaluated(tmp_path, backbone, self.source(tmp_path, ["1", "0", "2", "3"]))
 
-    def test_an_accuracy_unlike_the_published_one_is_flagged(self, backbone, tmp_path):
-        source = self.source(tmp_path, ["a", "b", "c", "d"])
-        accuracy = json.loads((self.evaluated(tmp_path, backbone, source).path / "metrics.json").read_text())[0][
-            "value"
-        ]
-        for said, flags in ((accuracy, []), (accuracy + 60 if accuracy < 40 else accuracy - 60, ["unlike-published"])):
-            card = backbone.card()
-            card["facts"]["published_top1"] = said
-            (backbone.path / CARD).write_text(json.dumps(card))
-            facts = self.evaluated(tmp_path, backbone, source).facts()
-            assert [flag["flag"] for flag in facts["flags"]] == flags
-            assert facts["published_top1"] == said
-
 
 def test_whether_files_lie_there_is_asked_without_torch():
     code = (

@@ -477,6 +477,28 @@ def test_test_accuracies_raise_flags_that_training_did_not(tmp_path):
     assert "45.0 % on test images, 97.0 % on training images" in found[-1].message
 
 
+def test_an_imported_backbone_unlike_its_published_accuracy_is_flagged(tmp_path):
+    fake = Fake(tmp_path)
+    for eps, published in (("0", 72.0), ("0.25", 62.0), ("1", None)):  # three standard errors of 200 images are 10.4
+        fake.source(60, eps=eps)
+        fake.backbone([], published=published, eps=eps)
+    fake.collect()
+    (flag,) = read_flags(tmp_path / "flags.csv")
+    assert (flag.stage, flag.flag) == ("evaluation", "unlike-published")
+    assert "60.00 % of 200 test images are right, published were 72.00 %" in flag.message
+
+
+def test_a_backbone_attacked_in_two_norms_has_one_clean_accuracy(tmp_path):
+    fake = Fake(tmp_path)
+    first = fake.source(60)
+    linf = {"norm": "linf", "eps": "4/255", "steps": 20, "restarts": 1}
+    measured = [number(60, 200, selection=None), number(20, 200, selection=None, attack=linf)]
+    second = fake.add({**fake.entries[0], "entry": f"{first}_linf"}, measured, {})
+    path = fake.collect()
+    assert [row.entry for row in rows(path, mode="source", attack=None)] == [first]
+    assert [json.loads(row.attack)["norm"] for row in rows(path, entry=second)] == ["linf"]
+
+
 @pytest.mark.parametrize("read_it", [read_training, read_flags])
 def test_a_table_that_is_missing_or_something_else_is_an_error_that_names_it(tmp_path, read_it):
     with pytest.raises(TableError, match=r"gone: no .* there"):

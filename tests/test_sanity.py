@@ -8,7 +8,15 @@ from dataclasses import dataclass
 
 import pytest
 from conftest import ROOT
-from robust_transfer.sanity import FLAGS, Flag, eps_flags, evaluation_flags, loader_flags, training_flags
+from robust_transfer.sanity import (
+    FLAGS,
+    Flag,
+    eps_flags,
+    evaluation_flags,
+    loader_flags,
+    published_flags,
+    training_flags,
+)
 from robust_transfer.wiring import wire
 
 
@@ -156,6 +164,14 @@ def test_evaluations():
     assert evaluated(robust=26.0) == []
     assert evaluated(robust=0.5, train_robust=2.0, sample=64) == []  # of 64 images, one
     assert evaluated(robust=None) == evaluated(train_robust=None) == []
+
+
+def test_an_accuracy_unlike_the_published_one():
+    assert published_flags(75.8, 50_000, None) == []
+    assert published_flags(75.4, 50_000, 75.8) == []  # decoders differ by tenths
+    assert names(published_flags(75.2, 50_000, 75.8)) == ["unlike-published"]
+    assert published_flags(72.0, 1000, 75.8) == []  # noise, on so few images
+    assert names(published_flags(71.0, 1000, 75.8)) == ["unlike-published"]
 
 
 def test_flags_are_documented_and_messages_hold_the_mend():

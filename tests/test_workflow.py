@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from conftest import ROOT
+from robust_transfer.datasets.shapes import CLASSES
+from robust_transfer.networks.build import build
 
 TINY = """
 experiment: tiny
@@ -39,6 +42,11 @@ grid:
     targets: [fine]
     modes: [fixed-feature]
     protocols: [paper]
+  - architectures: [resnet8_w4]
+    eps: [0]
+    backbones: mine
+    modes: []
+weights: {mine: {kind: files, path: mine.pt}}
 pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
 evaluation: {eps: [0.5], attack: {steps: 1}}
 heads: {training: {epochs: 1}}
@@ -57,6 +65,8 @@ class Checkout:
         for name in ("rules", "profiles", "envs", "workflow"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "tiny.yaml").write_text(TINY)
+        (folder / "weights").mkdir()
+        torch.save(build("resnet8_w4", len(CLASSES["objects"])).state_dict(), folder / "weights" / "mine.pt")
 
     def snakemake(self, *arguments: str, overlay: str = "tiny.yaml") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", overlay]
@@ -87,7 +97,8 @@ class Checkout:
         (self.folder / name).write_text(TINY.replace(generated, f"coarse: {{origin: {{kind: folder, path: {path}}}}}"))
 
     def grid(self, eps: list[float]) -> list[dict[str, object]]:
-        return [{**part, "eps": eps} for part in yaml.safe_load(TINY)["grid"]]
+        """The parts of the tiny experiment at these eps, but for its imported backbone, which has one."""
+        return [part if "backbones" in part else {**part, "eps": eps} for part in yaml.safe_load(TINY)["grid"]]
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +230,7 @@ def test_an_edited_attack_keeps_what_is_dear_and_says_so(checkout: Checkout) -> 
     kept = [line for line in run.stderr.splitlines() if line.startswith("pretraining: kept 2 of 2 entries")]
     assert len(kept) == 1
     assert "changed since: attacks" in kept[0]
-    assert checkout.planned() == {"evaluation": 2, "results": 1, **DRAWN}
+    assert checkout.planned() == {"evaluation": 3, "results": 1, **DRAWN}
 
 
 def test_a_second_experiment_shares_the_store(finished: Checkout) -> None:
@@ -265,6 +276,23 @@ def test_a_missing_folder_stops_before_any_job(finished: Checkout) -> None:
     run = finished.snakemake(overlay="nowhere.yaml")
     assert run.returncode != 0
     assert "datasets.coarse.origin.path = nowhere: no such folder" in run.stderr
+
+
+def test_missing_weights_stop_before_any_job(finished: Checkout) -> None:
+    overlay = finished.overlay("weights.yaml", weights={"mine": {"kind": "files", "path": "nowhere.pt"}})
+    run = finished.snakemake(overlay=overlay)
+    assert run.returncode != 0
+    assert "weights/nowhere.pt: no such file, and it holds the weights of resnet8_w4" in run.stderr
+
+
+def test_a_target_whose_images_are_missing_can_be_dropped(finished: Checkout) -> None:
+    finished.coarse_from_folder("dropped.yaml", "nowhere")
+    with (finished.folder / "dropped.yaml").open("a") as file:
+        file.write("missing: drop\n")
+    run = finished.snakemake("-n", overlay="dropped.yaml")
+    assert run.returncode == 0, run.stderr
+    assert "left out, since the images are not on this machine: coarse" in run.stderr
+    assert finished.planned(overlay="dropped.yaml") == {"results": 1, **DRAWN}  # the rest is there
 
 
 def test_a_failing_job_shows_its_log(checkout: Checkout) -> None:

@@ -54,9 +54,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             "licence": file.licence,
         }
         if isinstance(settings.weights, ReleasedWeights):
-            draft.facts["published_top1"] = published_accuracy(
-                settings.architecture, settings.norm or "l2", settings.eps
-            )
+            known = published_accuracy(settings.architecture, settings.norm, settings.eps)
+            draft.facts |= {} if known is None else {"published_top1": known}
         draft.timing.update(device="cpu", threads=threads)
     _report(entry.name, path, draft.facts)
 

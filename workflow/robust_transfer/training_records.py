@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.sanity import evaluation_flags
+from robust_transfer.sanity import evaluation_flags, published_flags
 from robust_transfer.store import CARD, TIMING, Entry, StoreError, read_json
 from robust_transfer.table import Row
 from robust_transfer.training_table import Backbone, EpochRow, FlagRow
@@ -80,13 +80,15 @@ def flags_of_evaluations(rows: Iterable[Row], epochs: Sequence[EpochRow], store:
             continue
         own = next((row.value for row in measured if _is_own(row)), None)
         backbone = store / clean.backbone
+        facts = _card(backbone).get("facts", {})
         flags = evaluation_flags(
-            classes=len(_card(backbone).get("facts", {}).get("classes", [])),
+            classes=len(facts.get("classes", [])),
             images=clean.n,
             clean=clean.value,
             robust=own,
             train_robust=checked.get(clean.backbone),
         )
+        flags += published_flags(clean.value, clean.n, facts.get("published_top1"))
         raised = {flag.flag for flag in recorded_flags(backbone)}
         stage = name.partition("/")[0]
         found += [FlagRow(name, stage, flag.flag, flag.message) for flag in flags if flag.flag not in raised]
