@@ -131,7 +131,7 @@ def _table(networks: Sequence[Network], spaced: bool) -> Table:
     lines = {eps: [Text(eps)] for eps in sorted(radii, key=radii.__getitem__)}
     for i, network in enumerate(networks):
         apart = spaced and i > 0
-        columns += [*[""] * apart, f"{network.label}\nours", "published", "Δ"]
+        columns += [*[""] * apart, f"{network.label}\nours", "theirs", "Δ"]
         for eps, line in lines.items():
             line += [*[Text("")] * apart, *_cells(network.backbones.get(eps))]
     return Table(columns, [Block("", list(lines.values()))], [])
@@ -157,7 +157,7 @@ def _notes(found: Sequence[Compared], others: Sequence[str], about: About) -> li
     differences = [one.difference for one in found]
     notes = [
         f"Top-1 accuracy in % on {counted} test images of {about.source_label or about.source}, with 95 % intervals "
-        "over images (±: to the farther end), beside the one that the networks' authors published. Δ: ours less "
+        "over images (±: to the farther end). Theirs: as published by those who trained the networks. Δ: ours less "
         f"theirs in percentage points; {UNLIKE} by more than {PUBLISHED_SLACK:g} and more than {DEVIATIONS:g} standard "
         "deviations of sampling.",
     ]
