@@ -291,6 +291,23 @@ class TestEvaluation:
         assert {row["metric"] for row in rows} == {"top1", "mean_per_class"}
         assert all(row["attack"] is None for row in rows)  # no eps was asked for
 
+    def test_a_source_with_some_of_the_classes_counts_by_their_names(self, folder, tmp_path):
+        network = build("resnet8_w4", self.CLASSES)
+        network.head.weight.data.zero_()
+        network.head.bias.data = torch.tensor([0.0, 0.0, 0.0, 1.0])  # it takes everything for class 3
+        torch.save(network.state_dict(), folder / "three.pt")
+        backbone = imported(tmp_path, architecture="resnet8_w4", weights={"kind": "files", "path": "three.pt"})
+        found, _ = encoded_squares(80)
+        for split in ("train", "test"):
+            write_parquet(tmp_path / f"part/{split}.parquet", found, [int(i < 20) for i in range(80)])
+        (tmp_path / "part" / "info.json").write_text(json.dumps({"classes": ["1", "3"]}))
+        entry = self.evaluated(
+            tmp_path, backbone, prepared(tmp_path, {"kind": "parquet", "path": str(tmp_path / "part")})
+        )
+        rows = {row["metric"]: row for row in json.loads((entry.path / "metrics.json").read_text())}
+        assert rows["top1"]["value"] == 25
+        assert rows["mean_per_class"]["value"] == 50
+
     def test_the_same_names_in_another_order_are_refused(self, backbone, tmp_path):
         with pytest.raises(StoreError, match="its 4 classes are not the 4 of"):
             self.evaluated(tmp_path, backbone, self.source(tmp_path, ["1", "0", "2", "3"]))

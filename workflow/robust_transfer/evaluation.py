@@ -46,14 +46,14 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     backbone, source = entry.input("backbone"), entry.input("source")
     with entry.writing() as draft:
         facts, split = backbone.facts(), open_split(source, "test")
-        _check_classes(backbone, source, split.classes)
+        truth = outputs_of(backbone, source, split.classes)[split.labels]
         precision: Precision = facts["precision"]
         network = load_backbone(backbone).to(on).to(memory_format=torch.channels_last)
         squares = square_images(split, facts["input_size"], settings.preprocessing.resize_ratio, threads=threads)
-        pixels, labels = torch.from_numpy(squares).to(on), torch.tensor(split.labels, device=on)
+        pixels, labels = torch.from_numpy(squares).to(on), torch.tensor(truth, device=on)
         start = time.monotonic()
         clean = predict(network, pixels, precision)
-        rows = measurements(split.labels, clean, network.classes, split="test")
+        rows = measurements(truth, clean, network.classes, split="test")
         log.info("accuracy %.1f %%", rows[0]["value"])
         for eps in settings.eps:
             threat = threat_model(settings.norm, eps)
@@ -66,7 +66,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
                 "steps": settings.attack.steps,
                 "restarts": settings.attack.restarts,
             }
-            measured = measurements(split.labels, found, network.classes, split="test", attack=attack)
+            measured = measurements(truth, found, network.classes, split="test", attack=attack)
             log.info("accuracy under PGD within %s %s: %.1f %%", settings.norm, eps, measured[0]["value"])
             rows += measured
         images = len(labels) * (1 + len(settings.eps))
@@ -84,20 +84,23 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         draft.timing.update(images=images, images_per_second=round(rate, 1), device=device, threads=threads)
 
 
-def _check_classes(backbone: Entry, source: Entry, classes: tuple[str, ...]) -> None:
-    """Raise StoreError unless the backbone's outputs are the source's classes.
+def outputs_of(backbone: Entry, source: Entry, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """The output of the backbone that stands for each of the source's classes: int64 [classes].
 
-    Of an imported network the order of the outputs is known and the source may call its classes otherwise: then their
-    number counts, unless some have the same names at other places.
+    A backbone that was trained here has the source's classes. An imported one may have more, of which the source holds
+    some, by name; where the source calls all of them otherwise, their order counts if they are as many. Raises
+    StoreError for anything else.
     """
-    known = backbone.facts()["classes"]
+    known: list[str] = backbone.facts()["classes"]
     if known == list(classes):
-        return
-    if "imported" in backbone.facts() and len(known) == len(classes) and not {*known} & {*classes}:
-        log.info(
-            "outputs are taken for the %d classes of %s in their order, since names differ", len(known), source.name
-        )
-        return
+        return np.arange(len(known))
+    if "imported" in backbone.facts():
+        if {*classes} < {*known}:
+            log.info("%s has %d of the %d classes of the network", source.name, len(classes), len(known))
+            return np.array([known.index(name) for name in classes])
+        if len(known) == len(classes) and not {*known} & {*classes}:
+            log.info("outputs are taken for the classes of %s in their order, since all names differ", source.name)
+            return np.arange(len(known))
     raise StoreError(
         f"{backbone.path}: its {len(known)} classes are not the {len(classes)} of {source.path}; "
         "a backbone is evaluated on the dataset it was trained on"
