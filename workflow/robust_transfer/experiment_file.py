@@ -8,6 +8,7 @@ from typing import Any
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.experiment import Experiment
+from robust_transfer.configuration.weights import ReleasedWeights
 from robust_transfer.grid import Grid
 
 
@@ -27,6 +28,7 @@ def describe(grid: Grid) -> dict[str, Any]:
             for name in experiment.targets
             if name not in grid.dropped
         ],
+        **({"released": released} if (released := _released(experiment)) else {}),
         **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
         "architectures": list(architectures),
         "widths": list(experiment.figures.widths or architectures),
@@ -50,6 +52,11 @@ def digest(grid: Grid) -> str:
 
 def _label(experiment: Experiment, name: str) -> str:
     return experiment.datasets[name].label or name
+
+
+def _released(experiment: Experiment) -> list[str]:
+    """Names that the experiment gives to the networks which the paper's authors released."""
+    return [name for name, weights in experiment.weights.items() if isinstance(weights, ReleasedWeights)]
 
 
 def _fixed_eps(experiment: Experiment) -> dict[str, str]:

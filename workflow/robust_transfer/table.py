@@ -166,6 +166,8 @@ class About:
     """Of fixed-feature transfer, that figures show where several were measured; None: frozen."""
     dropped: tuple[str, ...] = ()
     """Labels of datasets that were left out, since their images are missing."""
+    released: tuple[str, ...] = ()
+    """Recipes that are networks which the paper's authors released, for which they published accuracies."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
@@ -189,6 +191,7 @@ class About:
             selection=described.get("selection", "validation"),
             protocol=described.get("protocol"),
             dropped=tuple(described.get("dropped") or ()),
+            released=tuple(described.get("released") or ()),
         )
 
 

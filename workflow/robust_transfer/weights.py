@@ -92,7 +92,7 @@ def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tu
 
 
 def lying(settings: ImportingSettings, folder: Path) -> bool:
-    """Whether the file is there; what only torchvision or timm could tell, which take seconds to import, counts as there."""
+    """Whether the file is there; torchvision's and timm's, which only they know, count as there."""
     if not isinstance(settings.weights, ReleasedWeights | StylizedWeights | FileWeights):
         return True
     return (folder / published(settings).path).is_file()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing, Number
 from robust_transfer.figures.style import architecture_label, nothing
 from robust_transfer.figures.typeset import Block, Table, Text, stacked
-from robust_transfer.published import RELEASED, published_accuracy
+from robust_transfer.published import published_accuracy
 from robust_transfer.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
 from robust_transfer.table import About, Results, Row
 
@@ -55,7 +55,7 @@ class Network:
 def imported(results: Results) -> Drawing:
     """Draw the published numbers beside ours, networks side by side and a line an eps; L∞ networks below L2 ones."""
     rows = [row for row in results.rows if _clean_on_source(row) and (row.backbone or "").startswith(IMPORTED)]
-    recipes = _recipes(rows)
+    recipes = results.about.released
     found = [
         Compared(row, published)
         for row in rows
@@ -74,16 +74,6 @@ def imported(results: Results) -> Drawing:
 def _clean_on_source(row: Row) -> bool:
     measured = row.mode == "source" and row.target == row.source and row.split == "test"
     return measured and row.attack is None and row.metric == "top1"
-
-
-def _recipes(rows: Iterable[Row]) -> list[str]:
-    """Recipes whose networks are compared: `released` alone, where it is among them.
-
-    What was published is of the released networks, and torchvision's of the same names are others. Where weights were
-    given another name, the table cannot know which they are, so all are compared and the notes name them.
-    """
-    there = list(dict.fromkeys(row.recipe for row in rows))
-    return [RELEASED] if RELEASED in there else there
 
 
 def _nothing(about: About, rows: Sequence[Row]) -> str:
@@ -167,9 +157,6 @@ def _notes(found: Sequence[Compared], others: Sequence[str], about: About) -> li
             f"{len(found)} networks: Δ is {_signed(sum(differences) / len(found))} on average, from "
             f"{_signed(min(differences))} to {_signed(max(differences))}; {marked or 'none'} marked."
         )
-    recipes = list(dict.fromkeys(one.row.recipe for one in found))
-    if recipes != [RELEASED]:
-        notes.append(f"Published are accuracies of the released networks; these were imported as {', '.join(recipes)}.")
     if others:
         notes.append(f"Not compared, since other networks than these were published: {', '.join(others)}.")
     return notes
