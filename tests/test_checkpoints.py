@@ -26,10 +26,10 @@ from checkpoint_files import (
     write_stream,
     write_zip,
 )
-from robust_transfer.networks import pickles
+from robust_transfer.networks import pickle_machine
 from robust_transfer.networks.backbones import save_weights
-from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build, head_path
-from robust_transfer.networks.checkpoints import find_state, load_published, unwrapped
+from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
+from robust_transfer.networks.checkpoints import find_state, head_path, load_published, unwrapped
 from robust_transfer.networks.pickles import Checkpoint, CheckpointError, Placeholder, read_checkpoint
 from safetensors.torch import save_file
 from torch import nn
@@ -420,7 +420,7 @@ class TestHostile:
         ids=["bytearray", "bytes", "string", "number"],
     )  # fmt: skip
     def test_what_a_pickle_claims_is_not_allocated(self, claim, tmp_path):
-        with pytest.raises(CheckpointError, match=f"claims more than {pickles.PICKLE_BYTES} bytes"):
+        with pytest.raises(CheckpointError, match=f"claims more than {pickle_machine.PICKLE_BYTES} bytes"):
             read_checkpoint(write_stream(tmp_path / "x.pt", claim))
 
     def test_pickles_that_never_end_well_end_soon(self, tmp_path, monkeypatch):
@@ -434,7 +434,7 @@ class TestHostile:
         assert isinstance(read_checkpoint(write_stream(tmp_path / "x.pt", deep)).content, list)
         long = b"\x80\x02\x8b" + struct.pack("<i", 1000) + b"\x01" * 1000 + b"."
         assert isinstance(read_checkpoint(write_stream(tmp_path / "x.pt", long)).content, Placeholder)
-        monkeypatch.setattr(pickles, "STEPS", 1000)
+        monkeypatch.setattr(pickle_machine, "STEPS", 1000)
         with pytest.raises(CheckpointError, match="takes over 1000 steps"):
             read_checkpoint(write_stream(tmp_path / "x.pt", b"\x80\x02" + b"}" * 2000 + b"."))
         assert time.monotonic() - start < 20

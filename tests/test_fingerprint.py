@@ -23,7 +23,8 @@ MODULES = {
     """,
     "importing": """
         datasets.arrow datasets.downloads datasets.storing importing networks.backbones networks.build
-        networks.checkpoints networks.names networks.pickles networks.small_resnet published table weights
+        networks.checkpoints networks.names networks.pickle_machine networks.pickle_values networks.pickles
+        networks.small_resnet published table weights
     """,
     "pretraining": """
         attacks augmentation averaging batchnorm datasets.arrow datasets.resident devices distributed inference

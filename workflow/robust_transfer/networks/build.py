@@ -131,24 +131,6 @@ def _cut_head(network: nn.Module) -> int:
     return head.in_features
 
 
-def head_path(network: Network) -> str:
-    """Where the head of a network stands in its library's own: `fc`, `classifier.6`, `head.fc`, …; `head` in ours.
-
-    Raises ValueError for a network of timm that has no head there, or two.
-    """
-    if small_resnet(network.architecture):
-        return "head"
-    if name := timm_name(network.architecture):
-        import timm
-
-        head: object = getattr(timm.get_pretrained_cfg(name), "classifier", None)
-        if not isinstance(head, str):
-            raise ValueError(f"{network.architecture}: timm has {head!r} as its last layer, where one is needed")
-        return head
-    paths: list[str] = [path for path, layer in network.body.named_modules() if isinstance(layer, nn.Identity)]
-    return paths[-1]  # what _cut_head left
-
-
 class _seeded:  # noqa: N801
     """The global CPU random state seeded for a block, and afterwards as it was before."""
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robust_transfer.networks.build import Network, build, head_path
-from robust_transfer.networks.names import small_resnet
+from robust_transfer.networks.build import Network, build
+from robust_transfer.networks.names import small_resnet, timm_name
 from robust_transfer.networks.pickles import Checkpoint, CheckpointError, Placeholder, read_checkpoint
 from robust_transfer.store import sha256
 
@@ -171,6 +171,24 @@ def _by_our_names(state: dict[str, Tensor], network: Network) -> dict[str, Tenso
         elif not name.startswith(left_out):
             found["body." + _DOTTED.sub(r"\1\2.", name)] = tensor
     return found
+
+
+def head_path(network: Network) -> str:
+    """Where the head of a network stands in its library's own: `fc`, `classifier.6`, `head.fc`, …; `head` in ours.
+
+    Raises ValueError for a network of timm that has no head there, or two.
+    """
+    if small_resnet(network.architecture):
+        return "head"
+    if name := timm_name(network.architecture):
+        import timm
+
+        head: object = getattr(timm.get_pretrained_cfg(name), "classifier", None)
+        if not isinstance(head, str):
+            raise ValueError(f"{network.architecture}: timm has {head!r} as its last layer, where one is needed")
+        return head
+    paths: list[str] = [path for path, layer in network.body.named_modules() if isinstance(layer, nn.Identity)]
+    return paths[-1]  # what build left in its place
 
 
 def _fill(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
