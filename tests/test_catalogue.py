@@ -26,6 +26,7 @@ from robust_transfer.configuration.datasets import CatalogueOrigin, Dataset
 from robust_transfer.datasets import prepare
 from robust_transfer.datasets.catalogued import lying, missing, open_catalogued
 from robust_transfer.datasets.layouts import LAYOUTS
+from robust_transfer.datasets.layouts.imagenet import validation_wnids
 from robust_transfer.datasets.origins import Collection
 from robust_transfer.datasets.storing import DatasetError
 
@@ -249,13 +250,15 @@ def files_of(dataset: Any) -> list[str | Path]:
 @pytest.mark.parametrize("name", CALTECH_TRAIN)
 def test_caltech_trains_on_the_first_files_by_name_and_leaves_out_what_lies_astray(tmp_path, name):
     make(name, tmp_path, classes=2, test=3, side=16)
+    first = next(path for path in sorted(tmp_path.rglob("*_0001.jpg")) if "BACKGROUND" not in str(path))
+    (first.parent / "folder.jpg").mkdir()
     found = opened(name, tmp_path, partial=True)
     trained = [Path(image).name for image, _ in images(found, "train")]
     tested = [Path(image).name for image, _ in images(found, "test")]
     assert trained[: CALTECH_TRAIN[name]] == sorted(trained[: CALTECH_TRAIN[name]])
     assert max(trained[: CALTECH_TRAIN[name]]) < min(tested[:3])
     assert not any("BACKGROUND" in image or "greg" in image for image, _ in images(found, "test"))
-    assert found.ignored_files == (2 if name == "caltech256" else 0)
+    assert found.ignored_files == (3 if name == "caltech256" else 1)
 
 
 def test_sun397_takes_only_the_images_of_the_partition(tmp_path):
@@ -363,11 +366,10 @@ def test_a_hugging_face_repository_is_fetched_at_its_commit_and_its_splits_are_m
 
 def test_a_repository_whose_shards_are_not_all_there_is_not_taken_for_one(tmp_path):
     folder = tmp_path / "huggingface/data"
-    write_parquet(folder / "test-00000-of-00001.parquet", [b""], [0])
+    write_parquet(folder / "validation-00000-of-00001.parquet", [b""], [0])
     write_parquet(folder / "train-00000-of-00002.parquet", [b""], [0])
     assert lying(origin_of("food"), tmp_path) is None
     write_parquet(folder / "train-00001-of-00002.parquet", [b""], [0])
-    (folder / "test-00000-of-00001.parquet").rename(folder / "validation-00000-of-00001.parquet")
     assert isinstance(lying(origin_of("food"), tmp_path), HuggingFaceSource)
 
 
@@ -431,6 +433,18 @@ def test_sorting_the_validation_images_goes_on_where_it_was_interrupted(tmp_path
         == found.splits["test"].labels.tolist()
         == [0] * 4 + [1] * 4
     )
+
+
+def test_only_synsets_without_children_are_classes_of_validation_images(tmp_path):
+    make("imagenet", tmp_path, classes=3, test=1)
+    with tarfile.open(tmp_path / "ILSVRC2012_devkit_t12.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    data = tmp_path / "ILSVRC2012_devkit_t12/data"
+    truth = data / "ILSVRC2012_validation_ground_truth.txt"
+    assert sorted(validation_wnids(data)) == list(imagenet_classes()[:999:333])
+    truth.write_text(truth.read_text() + "4\n")  # the inner node
+    with pytest.raises(DatasetError, match=r"ground_truth\.txt: class 4, which meta\.mat does not have"):
+        validation_wnids(data)
 
 
 def test_folders_that_are_no_wordnet_ids_are_not_imagenet(tmp_path):
@@ -610,6 +624,16 @@ def test_nothing_that_a_batch_names_is_run(tmp_path, kind):
     if kind.startswith("a call"):
         pickle.loads(data)
         assert canary.exists()  # so it would have
+
+
+def test_the_tests_batches_are_pickles_that_numpy_reads(tmp_path):
+    make("cifar10", tmp_path, seed=5)
+    path = tmp_path / "cifar-10-batches-py/data_batch_1"
+    theirs = pickle.loads(path.read_bytes(), encoding="latin1")  # as the dataset's page says to read them
+    assert theirs["data"].dtype == np.uint8
+    (name, first), *_ = images(opened("cifar10", tmp_path, partial=True), "train")
+    assert name == f"data_batch_1 0 ({theirs['filenames'][0]})"
+    np.testing.assert_array_equal(np.asarray(first), theirs["data"][0].reshape(3, 32, 32).transpose(1, 2, 0))
 
 
 def test_batches_of_todays_numpy_are_read_too(tmp_path):
