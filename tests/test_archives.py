@@ -417,8 +417,10 @@ def test_huge_headers_are_refused(place):
 
 
 def test_sizes_that_lead_backwards_are_refused(place):
-    for size in ("-1024", "-512", "-99999"):
-        place.refuses(tarred(FINE, ("x", {"pax_headers": {"size": size}})), "backwards|damaged")
+    for content in (b"", b"x" * 600):
+        forged = tarred(FINE, ("x", {"pax_headers": {"size": "-1024"}}), ("y", content))
+        place.refuses(forged, "has a size that leads backwards")
+        place.refuses(gzip.compress(forged), "has a size that leads backwards")
 
 
 def test_chains_of_headers_are_refused(place):
@@ -601,10 +603,15 @@ def test_stopped_at_any_step_it_goes_on_and_ends_the_same(place, monkeypatch, ca
     assert names(place.folder) == {"images", "labels.txt", ".data.bin.unpacked"}
 
 
-def test_an_empty_remainder_is_not_taken_for_the_content(place):
-    """Left where a process was stopped after its last move."""
+def test_an_empty_remainder_is_not_taken_for_the_content(place, monkeypatch):
+    """Left where a process was stopped after its last move, and the content was moved away since."""
     archive = place.put(packed("tar.gz"))
-    (place.folder / ".data.bin.moving" / "content").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(archives.shutil, "rmtree", lambda *args, **kwargs: None)
+        unpack(archive, place.folder)
+    assert names(place.folder) == {"images", "labels.txt", ".data.bin.unpacked", ".data.bin.moving"}
+    shutil.rmtree(place.folder / "images")
+    (place.folder / "labels.txt").unlink()
     unpack(archive, place.folder)
     assert files_in(place.folder) == FILES
     assert names(place.folder) == {"images", "labels.txt", ".data.bin.unpacked"}

@@ -46,6 +46,7 @@ MEMBERS = 5_000_000
 DEPTH = 100  # folders in a name
 HEADER = 2**16  # bytes of a tar header's extension, which tarfile holds and parses; a name with its times takes 200
 CHUNK = 2**20
+STREAM = 2**16  # bytes that tarfile holds of a stream, and copies for every header
 COMPRESSED: tuple[tuple[bytes, str, Callable[..., Any]], ...] = (
     (b"\x1f\x8b", "gzip", gzip.open),
     (b"BZh", "bzip2", bz2.open),
@@ -336,7 +337,7 @@ def _tar_members(source: Any, archive: Path, otherwise: str, *, seekable: bool) 
 
 
 def _open_tar(source: Any, mode: Literal["r:", "r|"], header: Any) -> Any:
-    return tarfile.open(fileobj=source, mode=mode, tarinfo=header, bufsize=CHUNK)
+    return tarfile.open(fileobj=source, mode=mode, tarinfo=header, bufsize=STREAM)
 
 
 def _header_class(archive: Path) -> Any:
