@@ -37,7 +37,7 @@ def missing(origin: CatalogueOrigin, folder: Path) -> str:
     urls = [file.url for source in sources if isinstance(source, LayoutSource) for file in source.files]
     hubs = [source for source in sources if isinstance(source, HuggingFaceSource)]
     if urls:
-        text += ["Offered by its owners:", *(f"  {url}" for url in urls)]
+        text += ["Offered by its owners; put there as they are, archives are unpacked:", *(f"  {url}" for url in urls)]
     if hubs:
         text.append("Copies on the Hugging Face Hub:")
     for hub in hubs:
