@@ -11,9 +11,10 @@ import torch
 from prepared_datasets import new_entry
 from robust_transfer.networks import backbones
 from robust_transfer.networks.backbones import load_backbone, save_weights
-from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build
+from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build, fresh_head
 from robust_transfer.networks.folding import Folded
 from robust_transfer.networks.image_gradient import FirstConvolution, serves
+from robust_transfer.networks.layers import layers
 from robust_transfer.networks.names import CATALOGUE, check_architecture, timm_catalogue
 from robust_transfer.store import StoreError, sha256, write_json
 from torch import nn
@@ -144,6 +145,36 @@ class TestBuild:
     )
     def test_parameter_counts(self, name, classes, parameters):
         assert build(name, classes).parameters_n == parameters
+
+    # Parameters with ImageNet's 1,000 classes, as torchvision's documentation has them (of wide_resnet50_4, which it
+    # lacks: as the ResNet formula gives them), and how wide the features are.
+    PAPERS = (
+        ("resnet18", 11_689_512, 512),
+        ("resnet50", 25_557_032, 2048),
+        ("wide_resnet50_2", 68_883_240, 2048),
+        ("wide_resnet50_4", 223_439_144, 2048),
+        ("densenet161", 28_681_000, 2208),
+        ("mnasnet1_0", 4_383_312, 1280),
+        ("mobilenet_v2", 3_504_872, 1280),
+        ("resnext50_32x4d", 25_028_904, 2048),
+        ("shufflenet_v2_x1_0", 2_278_604, 1024),
+        ("vgg16_bn", 138_365_992, 4096),
+    )
+
+    @pytest.mark.parametrize(("name", "parameters", "dimension"), PAPERS, ids=[name for name, *_ in PAPERS])
+    def test_the_papers_architectures(self, name, parameters, dimension):
+        pytest.importorskip("torchvision")
+        with torch.device("meta"):  # shapes alone
+            network = build(name, 1000).eval()
+            assert network.parameters_n == parameters
+            for side in (32, 64, 224, 229):  # VGG too, whose dense layers see a map of 7 × 7 whatever the image's side
+                assert network.features(torch.empty(2, 3, side, side)).shape == (2, dimension)
+            network.head = fresh_head(dimension, 37, seed=0).to("meta")
+            assert network(torch.empty(2, 3, 64, 64)).shape == (2, 37)
+            assert network.parameters_n == parameters - (dimension + 1) * (1000 - 37)
+        inner = layers(network, 64)
+        assert len(inner) > 10
+        assert all(layer.dimension > 0 for layer in inner.values())
 
     def test_wide_resnet50_4_has_twice_the_inner_width_of_wide_resnet50_2(self):
         torchvision = pytest.importorskip("torchvision")
