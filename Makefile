@@ -7,13 +7,14 @@ PYTHON ?= python3
 CORES ?= all
 CONFIG ?=
 EXTRAS ?=
+GPU ?=
 KNOWN_EXTRAS := attacks huggingface peers timm
 BIN := .venv/bin
 IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
 SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
-.PHONY: help setup demo report test test-faults check format lock schema clean
+.PHONY: help setup demo plan report test test-faults check format lock schema clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +22,7 @@ help:
 	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment"
 	@echo "make setup         install everything into .venv; EXTRAS=\"attacks huggingface peers timm\" adds AutoAttack,"
 	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures"
+	@echo "make plan          what an experiment will take before it runs, measured here; GPU=A100: by published rates"
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
 	@echo "make format        let the formatters write"
@@ -50,6 +52,10 @@ setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 demo: setup
 	$(BIN)/snakemake --cores $(CORES) $(SETTINGS)
 	@$(MAKE) --no-print-directory report
+
+# What an experiment will take: by published rates of a GPU (GPU=A100), else measured on this machine for a minute or two.
+plan: setup
+	@PYTHONPATH=workflow $(BIN)/python -m robust_transfer plan $(SETTINGS) $(if $(GPU),--gpu $(GPU),--calibrate)
 
 # An HTML file on its own, with every figure, its caption and how it was made.
 report: setup

@@ -1,11 +1,18 @@
 """The experiments that come with the software: what they plan is what the paper did."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+from catalogue_files import make
 from conftest import ROOT
+from robust_transfer import cli
 from robust_transfer.availability import absent, planned
 from robust_transfer.catalogue.datasets import catalogue
 from robust_transfer.catalogue.weights import released_files
@@ -268,3 +275,61 @@ def test_where_images_and_weights_lie_is_in_no_hash() -> None:
 def test_a_backbone_evaluated_alone_has_no_transfer() -> None:
     grid = plan(load([DEFAULT], weights({"kind": "released"}, modes=[])))
     assert {one.key["mode"] for one in grid.measurements.values()} == {"source"}
+
+
+class TestDryRun:
+    """`snakemake -n` on the whole paper, with no data there."""
+
+    def test_it_plans_every_job_within_a_gigabyte(self, tmp_path: Path) -> None:
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(ROOT / name, tmp_path / name)
+        for name in ("rules", "profiles", "envs", "workflow", "experiments"):
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "experiments/paper.yaml"]
+        with (tmp_path / "said.txt").open("w") as said:
+            run = subprocess.Popen(command, cwd=tmp_path, stdout=said, stderr=subprocess.STDOUT)
+            _, status, used = os.wait4(run.pid, 0)
+        text = (tmp_path / "said.txt").read_text()
+        assert os.waitstatus_to_exitcode(status) == 0, text[-3000:]
+        jobs = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", text.partition("Job stats:")[2], re.M)}
+        expected = {"importing": 67, "evaluation": 67, "datasets": 13, "granularity": 12}
+        assert jobs.items() >= (expected | {"heads": 812, "finetuning": 1792, "choosing": 1708}).items()
+        assert used.ru_utime + used.ru_stime < 30  # of processor time: on an idle machine also that of the clock
+        assert used.ru_maxrss < 2**20  # kB
+
+
+class TestCommands:
+    def test_plan_prices_an_experiment(self, capsys: pytest.CaptureFixture[str]) -> None:
+        overlay = str(EXPERIMENTS / "paper.yaml")
+        assert cli.main(["plan", "--configfile", overlay, "--gpu", "A100", "--price", "2"]) == 0
+        said = capsys.readouterr().out
+        assert re.search(r"^importing +0 +67 ", said, re.M)
+        assert re.search(r"^total +0 +4481 ", said, re.M)
+        assert "price, $" in said
+        assert "not measured here" in said
+
+    def test_plan_refuses_a_gpu_it_has_no_rates_of(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert cli.main(["plan", "--gpu", "Z9000"]) == 1
+        assert "Z9000" in caplog.text
+        assert "A100" in caplog.text
+
+    def test_catalogue_lists_datasets_and_what_lies_there(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make("dtd", tmp_path / "dtd", classes=2)
+        assert cli.main(["catalogue", "--data", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1 + sum(len(known.splits) for known in catalogue().datasets.values())
+        assert [line.split()[0] for line in lines if line.endswith("yes")] == ["dtd"]
+
+    @pytest.mark.parametrize("name", catalogue().datasets)
+    def test_catalogue_describes_a_dataset(self, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["catalogue", name, "--data", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        for words in (catalogue().datasets[name].title, "licence: ", "split paper: ", str(tmp_path / name)):
+            assert words in said
+        assert all(len(line) <= 100 or " " not in line.strip() for line in said.splitlines())
+
+    def test_catalogue_knows_no_other(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert cli.main(["catalogue", "flowerz"]) == 1
+        assert "did you mean flowers?" in caplog.text

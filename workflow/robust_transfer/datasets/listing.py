@@ -63,4 +63,8 @@ def _facts(known: Catalogued) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(" ".join(text.split()), COLUMNS, initial_indent="  ", subsequent_indent="    ")
+    """Lines that break between words alone, so that paths and addresses can be copied."""
+    wrapper = textwrap.TextWrapper(
+        COLUMNS, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(" ".join(text.split()))

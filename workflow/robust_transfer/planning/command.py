@@ -14,8 +14,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from robust_transfer.availability import planned
 from robust_transfer.configuration.load import load
-from robust_transfer.grid import Grid, plan
+from robust_transfer.grid import Grid
 from robust_transfer.planning.plan import default_calibration, make_plan, wanted
 from robust_transfer.planning.rates import Calibrated, RateError, Rates, published, read, save
 from robust_transfer.planning.report import as_json, table
@@ -43,7 +44,7 @@ def run_plan(
     _check(gpus, prices, cores)
     cores = cores or os.cpu_count() or 1
     rates: list[Rates] = [published(name) for name in gpus]
-    grid = plan(load(files))
+    grid = planned(load(files))
     if calibrate:
         rates.append(_calibrated(grid, calibration or default_calibration(grid), device, cores))
     elif calibration:
