@@ -183,6 +183,17 @@ class TestMissing:
         assert "resnet8_w8_0.pt: no such file" in second
         assert "resnet8_w8_0.25.pt: no such file" in third
 
+    def test_what_is_missing_of_the_whole_paper_fits_a_screen(self, tmp_path: Path) -> None:
+        running = {"data": str(tmp_path / "data"), "weights": str(tmp_path / "weights")}
+        datasets, weights = absent(planned(experiment("paper", store=str(tmp_path), running=running)))
+        lines = datasets.splitlines()
+        assert lines[0] == "13 datasets are not on this machine:"
+        assert sum("by hand alone" in line for line in lines) == 1
+        assert any(line.split()[:1] == ["birdsnap"] and "by hand alone" in line for line in lines)
+        assert "67 files of weights are not in" in weights
+        assert "resnet18_l2_eps0.ckpt, resnet18_l2_eps0.01.ckpt and 65 more" in weights
+        assert "https://huggingface.co/madrylab/robust-imagenet-models" in weights
+
     def test_dropping_takes_the_target_out_of_the_plan(self, tmp_path: Path) -> None:
         running = {"data": str(tmp_path)}
         grid = planned(load([DEFAULT], tiny(missing="drop", store=str(tmp_path), running=running)))

@@ -23,7 +23,12 @@ from robust_transfer.datasets.finding import lying as images_lying
 from robust_transfer.datasets.finding import missing
 from robust_transfer.grid import Grid, PlannedEntry, plan
 from robust_transfer.store import CARD
-from robust_transfer.weights import lying, missing_weights
+from robust_transfer.weights import lying as weights_lie
+from robust_transfer.weights import missing_weights, published
+
+BY_HAND = "by hand alone"
+WHOLE = 2
+"""So many missing things are told of at length, one by one."""
 
 
 def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> Grid:
@@ -46,22 +51,69 @@ def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> G
 
 
 def absent(grid: Grid) -> list[str]:
-    """What a run of the grid still needs and does not find: a message for each dataset or file of weights."""
+    """What a run of the grid still needs and does not find: messages, a few where there is much."""
     store, running = Path(grid.experiment.store), grid.experiment.running
     needed = [entry for entry in grid.entries.values() if not (store / entry.id / CARD).exists()]
-    messages = [why for entry in needed if (why := _dataset_missing(entry, running))]
+    datasets = [(entry, why) for entry in needed if (why := _dataset_missing(entry, running))]
     folder = Path(running.weights).expanduser()
-    for entry in needed:
-        settings = entry.settings
-        if isinstance(settings, ImportingSettings) and not running.downloads and not lying(settings, folder):
-            messages.append(missing_weights(settings, folder))
+    files = [
+        entry.settings
+        for entry in needed
+        if isinstance(entry.settings, ImportingSettings)
+        and not running.downloads
+        and not weights_lie(entry.settings, folder)
+    ]
+    many = len(datasets) > WHOLE
+    messages = [_datasets_in_brief([entry for entry, _ in datasets], running)] if many else [why for _, why in datasets]
+    if len(files) > WHOLE:
+        messages.append(_weights_in_brief(files, folder))
+    else:
+        messages += [missing_weights(settings, folder) for settings in files]
     return messages
 
 
-def _offered(origin: CatalogueOrigin) -> bool:
-    """Whether somebody still offers a catalogued dataset for download, as far as the catalogue knows."""
+def _datasets_in_brief(entries: list[PlannedEntry], running: Running) -> str:
+    """A line for each of many missing datasets, and where to read more."""
+    lines = [f"{len(entries)} datasets are not on this machine:"]
+    for entry in entries:
+        settings = entry.settings
+        assert isinstance(settings, DatasetSettings)
+        if isinstance(settings.origin, CatalogueOrigin):
+            known, folder = (
+                catalogued(settings.origin.dataset),
+                Path(running.data).expanduser() / settings.origin.dataset,
+            )
+            how = _how(settings.origin)
+            lines.append(f"  {entry.name:<12} {known.megabytes / 1000:>6.1f} GB  {how:<17}  {folder}/")
+        else:
+            lines.append(f"  {entry.name:<12} {_dataset_missing(entry, running)}")
+    lines += [
+        "`python -m robust_transfer catalogue NAME` says what to fetch and where to put it.",
+        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them.",
+    ]
+    return "\n".join(lines)
+
+
+def _weights_in_brief(files: list[ImportingSettings], folder: Path) -> str:
+    """What is the same for many missing files of weights, said once."""
+    known = [published(settings) for settings in files]
+    offered = dict.fromkeys(file.home for file in known if file.home)
+    names = ", ".join(file.path for file in known[:WHOLE])
+    says = f"{len(files)} files of weights are not in {folder}/: {names} and {len(files) - WHOLE} more; "
+    if offered:
+        return says + f"fetch them from {' and '.join(offered)}, or set running: {{downloads: true}}"
+    return says + "put them there, or mend weights and running.weights in the configuration"
+
+
+def _how(origin: CatalogueOrigin) -> str:
+    """How a catalogued dataset can be had, as far as the catalogue knows."""
     sources = catalogued(origin.dataset).splits[origin.split].sources
-    return any(source.kind == "huggingface" or (source.kind == "layout" and source.files) for source in sources)
+    if any(
+        source.files if source.kind == "layout" else source.kind == "huggingface" and not source.gated
+        for source in sources
+    ):
+        return "can be downloaded"
+    return "after logging in" if any(source.kind == "huggingface" for source in sources) else BY_HAND
 
 
 def _missing_datasets(grid: Grid) -> tuple[str, ...]:
@@ -80,7 +132,7 @@ def _dataset_missing(entry: PlannedEntry, running: Running) -> str | None:
     origin, key = entry.settings.origin, f"datasets.{entry.name}.origin"
     if isinstance(origin, CatalogueOrigin):
         folder = Path(running.data).expanduser() / origin.dataset
-        there = images_lying(origin, folder) is not None or (running.downloads and _offered(origin))
+        there = images_lying(origin, folder) is not None or (running.downloads and _how(origin) != BY_HAND)
         return None if there else f"{key}: {missing(origin, folder)}"
     if isinstance(origin, FolderOrigin | ParquetOrigin):
         path, mend = origin.path, "put or link the images there, or write where they are"

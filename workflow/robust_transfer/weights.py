@@ -46,6 +46,13 @@ class Published:
     """None where the owners state none."""
 
     @property
+    def home(self) -> str | None:
+        """Where it and others like it are offered."""
+        if self.repository:
+            return f"https://huggingface.co/{self.repository}"
+        return self.url.rpartition("/")[0] if self.url else None
+
+    @property
     def offered(self) -> str:
         """Where to fetch it by hand."""
         if self.repository:
