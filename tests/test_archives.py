@@ -18,9 +18,9 @@ from random import Random
 
 import pytest
 from conftest import ROOT
-from robust_transfer.datasets import archives, storing
+from robust_transfer.datasets import archive_members, archive_writer, archives
 from robust_transfer.datasets.archives import unpack, unpack_class_archives
-from robust_transfer.datasets.downloads import exclusively
+from robust_transfer.datasets.disk import exclusively
 from robust_transfer.datasets.storing import DatasetError
 
 random = Random(0)
@@ -78,7 +78,9 @@ def files_in(folder: Path) -> dict[str, bytes]:
     """Regular files below a folder by path, without the stamps."""
     found = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in found if not archives.OURS.fullmatch(path.name)
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in found
+        if not archive_members.OURS.fullmatch(path.name)
     }
 
 
@@ -377,7 +379,7 @@ def test_what_swells_beyond_its_limit_is_refused(place, kind):
 
 
 def test_the_limit_is_of_the_size_unless_told(place, monkeypatch):
-    monkeypatch.setattr(archives, "ALLOWANCE", 1000)
+    monkeypatch.setattr(archive_members, "ALLOWANCE", 1000)
     content = packed("tar.xz", {"zeros": bytes(10**6)})
     place.refuses(content, f"more than {20 * len(content) + 1000:,},")
 
@@ -430,7 +432,7 @@ def test_chains_of_headers_are_refused(place):
 
 
 def test_the_number_of_members_is_bounded(place, monkeypatch):
-    monkeypatch.setattr(archives, "MEMBERS", 20)
+    monkeypatch.setattr(archive_members, "MEMBERS", 20)
     for make in (tarred, zipped):
         place.refuses(make(*[(f"{i}.jpg", b"") for i in range(30)]), "more than 20 files")
         place.refuses(make(("a/" * 25 + "x", b"")), "more than 20 files")
@@ -585,7 +587,7 @@ def test_stopped_at_any_step_it_goes_on_and_ends_the_same(place, monkeypatch, ca
 
     archive = place.put(packed("tar.gz"))
     with monkeypatch.context() as patched:
-        patched.setattr(archives, "_created", stopping(archives._created))
+        patched.setattr(archive_writer, "_created", stopping(archive_writer._created))
         patched.setattr(archives.os, "sync", stopping(archives.os.sync))
         for name in ("rename", "replace"):
             patched.setattr(Path, name, stopping(getattr(Path, name)))
@@ -594,7 +596,7 @@ def test_stopped_at_any_step_it_goes_on_and_ends_the_same(place, monkeypatch, ca
             unpack(archive, place.folder)
         except Stopped:
             for name in names(place.folder) - {"images", "labels.txt"}:
-                assert archives.OURS.fullmatch(name)
+                assert archive_members.OURS.fullmatch(name)
             whole = {name: FILES[name] for name in FILES if name.split("/")[0] in names(place.folder)}
             assert {k: v for k, v in files_in(place.folder).items() if not k.startswith(".")} == whole
     assert left == 0
@@ -653,7 +655,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(place, monkeypatch):
     def full(path):
         return open("/dev/full", "wb", buffering=0)
 
-    monkeypatch.setattr(archives, "_created", full)
+    monkeypatch.setattr(archive_writer, "_created", full)
     place.refuses(packed("tar.gz"), r"member 'images/a/1.jpg': .*No space left on device; [\d,]+ bytes are free")
 
 
@@ -684,7 +686,7 @@ def test_two_at_once_unpack_once(place):
 
 def test_progress_is_logged(place, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "robust_transfer")
-    monkeypatch.setattr(storing, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(archive_writer, "PROGRESS_SECONDS", 0.0)
     unpack(place.put(packed("zip")), place.folder)
     assert "data.bin: 5 files unpacked, 0 MB at" in caplog.text
 

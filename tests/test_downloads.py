@@ -15,8 +15,11 @@ from urllib.request import build_opener
 
 import pytest
 from conftest import ROOT
-from robust_transfer.datasets import downloads, storing
-from robust_transfer.datasets.downloads import RemoteFile, disguise, exclusively, fetch
+from robust_transfer.datasets import disk, downloads, remote_files
+from robust_transfer.datasets.disk import exclusively
+from robust_transfer.datasets.downloads import RemoteFile, fetch
+from robust_transfer.datasets.partial_files import PartialFile
+from robust_transfer.datasets.remote_files import disguise
 from robust_transfer.datasets.storing import DatasetError
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several reads
@@ -169,7 +172,7 @@ def test_a_file_that_is_there_is_left_alone_and_hashed_once(site, tmp_path, monk
     path.write_bytes(CONTENT)
     before = path.stat()
     get(site, tmp_path, md5=MD5, bytes=len(CONTENT))
-    monkeypatch.setattr(downloads.hashlib, "file_digest", None)  # were it called, it would fail
+    monkeypatch.setattr(remote_files.hashlib, "file_digest", None)  # were it called, it would fail
     get(site, tmp_path, md5=MD5, bytes=len(CONTENT))
     assert path.stat() == before
     assert site.requests == []
@@ -199,8 +202,8 @@ def test_a_finished_folder_may_be_read_only(site, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(downloads, "_opened", refuse)
-    monkeypatch.setattr(downloads, "write_json", refuse)
+    monkeypatch.setattr(disk, "opened", refuse)
+    monkeypatch.setattr(remote_files, "write_json", refuse)
     assert get(site, tmp_path, md5=MD5) == path
 
 
@@ -305,9 +308,9 @@ def test_any_exception_midway_leaves_a_part_to_go_on_from(site, tmp_path, monkey
         append(self, chunk)
         raise Stopped
 
-    append = downloads._Part.append
+    append = PartialFile.append
     with monkeypatch.context() as patched:
-        patched.setattr(downloads._Part, "append", stop)
+        patched.setattr(PartialFile, "append", stop)
         with pytest.raises(Stopped):
             get(site, tmp_path)
     part = (tmp_path / ".data.tar.gz.part").stat().st_size
@@ -498,10 +501,10 @@ def test_a_full_disk_keeps_the_part_and_says_so(site, tmp_path, monkeypatch):
             self._file = full
             append(self, chunk)
 
-        append = downloads._Part.append
+        append = PartialFile.append
         said = r"No space left on device; [\d,]+ bytes are free\); make room"
         with monkeypatch.context() as patched:
-            patched.setattr(downloads._Part, "append", fill)
+            patched.setattr(PartialFile, "append", fill)
             with pytest.raises(DatasetError, match=said):
                 get(site, tmp_path, md5=MD5)
     assert get(site, tmp_path, md5=MD5).read_bytes() == CONTENT
@@ -543,7 +546,7 @@ def test_who_has_a_lock_is_said_while_waiting(tmp_path):
     lock = tmp_path / "lock"
     code = (
         "import logging, sys; from pathlib import Path\n"
-        "from robust_transfer.datasets.downloads import exclusively\n"
+        "from robust_transfer.datasets.disk import exclusively\n"
         "logging.basicConfig(level='INFO')\n"
         "with exclusively(Path(sys.argv[1]), 'x.tar'): print('got it')"
     )
@@ -561,7 +564,7 @@ def test_who_has_a_lock_is_said_while_waiting(tmp_path):
 
 def test_progress_and_unknown_checksums_are_logged(site, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "robust_transfer")
-    monkeypatch.setattr(storing, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "PROGRESS_SECONDS", 0.0)
     get(site, tmp_path)
     assert "data.tar.gz: 0.3 MB of 0.3 MB, " in caplog.text
     assert "MB/s, 0 s left" in caplog.text

@@ -13,18 +13,19 @@ from robust_transfer.fingerprint import modules
 # What each stage's fingerprint covers. A module that appears here by surprise reruns the stage whenever it is edited.
 MODULES = {
     "datasets": """
-        datasets.archives datasets.arrow datasets.catalogued datasets.downloads datasets.finding datasets.folder
-        datasets.images datasets.layouts datasets.layouts.annotated datasets.layouts.caltech datasets.layouts.cifar
-        datasets.layouts.imagenet datasets.layouts.lists datasets.origins datasets.parquet datasets.prepare
-        datasets.resident datasets.shapes datasets.splits datasets.storing datasets.vision
+        datasets.archive_members datasets.archive_writer datasets.archives datasets.arrow datasets.catalogued
+        datasets.disk datasets.downloads datasets.finding datasets.folder datasets.images datasets.layouts
+        datasets.layouts.annotated datasets.layouts.caltech datasets.layouts.cifar datasets.layouts.imagenet
+        datasets.layouts.lists datasets.origins datasets.parquet datasets.partial_files datasets.prepare
+        datasets.remote_files datasets.resident datasets.shapes datasets.splits datasets.storing datasets.vision
     """,
     "granularity": """
         datasets.arrow datasets.images datasets.resident datasets.storing granularity
     """,
     "importing": """
-        datasets.arrow datasets.downloads datasets.storing importing networks.backbones networks.build
-        networks.checkpoints networks.names networks.pickle_machine networks.pickle_values networks.pickles
-        networks.small_resnet published table weights
+        datasets.arrow datasets.disk datasets.downloads datasets.partial_files datasets.remote_files datasets.storing
+        importing networks.backbones networks.build networks.checkpoints networks.names networks.pickle_machine
+        networks.pickle_values networks.pickles networks.small_resnet published table weights
     """,
     "pretraining": """
         attacks augmentation averaging batchnorm datasets.arrow datasets.resident devices distributed inference

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from robust_transfer.configuration.datasets import FolderOrigin
 from robust_transfer.datasets.archives import unpack, unpack_class_archives
-from robust_transfer.datasets.downloads import exclusively
+from robust_transfer.datasets.disk import exclusively
 from robust_transfer.datasets.folder import open_folder
 from robust_transfer.datasets.layouts.lists import lines, records
 from robust_transfer.datasets.origins import Collection
