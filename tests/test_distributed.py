@@ -141,7 +141,9 @@ class TestLaunch:
         return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
 
     def test_each_process_knows_its_place(self):
-        done = self.run("import os; print(*(os.environ[n] for n in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')))", 3)
+        # One write a line: pieces of several processes' lines would mix.
+        names = "' '.join(os.environ[n] for n in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'))"
+        done = self.run(f"import os; os.write(1, ({names} + '\\n').encode())", 3)
         assert sorted(done.stdout.split("\n")[:3]) == ["0 0 3", "1 1 3", "2 2 3"]
         assert done.returncode == 0
 
