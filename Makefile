@@ -66,8 +66,9 @@ report: setup
 	fi; \
 	echo "Report: $$html"
 
+# Two processes: each takes up to 3 GB, and the workflow's own tests run two jobs side by side.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-faults: setup
 	$(BIN)/pytest -m faults
