@@ -107,6 +107,38 @@ def test_rows_say_what_was_measured(source, backbone):
     assert (timing["images"], timing["device"], timing["threads"]) == (40, "cpu", 1)
 
 
+def test_block_by_block_it_is_the_same(source, backbone, monkeypatch):
+    entries = []
+    for block in (2048, 7):
+        monkeypatch.setattr(evaluation, "BLOCK", block)
+        entries.append(evaluated(source, backbone, norm="linf", eps=["0.09", "28/255"], attack={"steps": 2}))
+    assert rows(entries[0]) == rows(entries[1])
+
+
+def test_random_starts_go_by_an_images_number(source):
+    """Not by its place in a block: which images are lost hangs on the start, where the attack is weak."""
+    network = build("resnet8_w4", 4, seed=3).eval()
+    pixels = torch.randint(0, 256, (64, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    clean = evaluation.predict(network, pixels, "fp32")
+
+    def lost(seed, *blocks):
+        found = []
+        for first, end in blocks:
+            part = slice(first, end)
+            labels, threat = torch.from_numpy(clean[part]), Linf(0.004)
+            attack = Attack(steps=1, relative_step_size=0.01, random_start=True, use_best=False)
+            found.append(
+                evaluation.attacked_predictions(
+                    network, pixels[part], labels, clean[part], threat, attack, seed, "fp32", first=first
+                )
+            )
+        return np.concatenate(found).tolist()
+
+    whole = lost(0, (0, 64))
+    assert lost(0, (0, 20), (20, 64)) == whole
+    assert any(lost(seed, (0, 64)) != whole for seed in (1, 2, 3))
+
+
 def test_made_again_it_is_the_same_card(source, backbone):
     cards = [evaluated(source, backbone, eps=["0.69"]).card() for _ in range(2)]
     assert cards[0]["files"] == cards[1]["files"]

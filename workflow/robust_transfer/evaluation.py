@@ -24,7 +24,7 @@ from robust_transfer import randomness
 from robust_transfer.attacks import Starts, Threat, attacked, pgd, threat_model
 from robust_transfer.augmentation import as_images
 from robust_transfer.configuration.training import Attack, EvaluationSettings, Precision
-from robust_transfer.datasets.arrow import open_split
+from robust_transfer.datasets.arrow import Split, open_split
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.devices import autocast, prepare
 from robust_transfer.inference import BATCH, classify, predict
@@ -33,6 +33,9 @@ from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.folding import Folded
 from robust_transfer.store import Entry, StoreError
+
+BLOCK = 2048
+"""Images in memory at a time."""
 
 log = logging.getLogger("robust_transfer")
 
@@ -49,17 +52,12 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         truth = outputs_of(backbone, source, split.classes)[split.labels]
         precision: Precision = facts["precision"]
         network = load_backbone(backbone).to(on).to(memory_format=torch.channels_last)
-        squares = square_images(split, facts["input_size"], settings.preprocessing.resize_ratio, threads=threads)
-        pixels, labels = torch.from_numpy(squares).to(on), torch.tensor(truth, device=on)
+        size, ratio = facts["input_size"], settings.preprocessing.resize_ratio
         start = time.monotonic()
-        clean = predict(network, pixels, precision)
+        clean, under = _predicted(network, split, truth, settings, precision, size, threads)
         rows = measurements(truth, clean, network.classes, split="test")
         log.info("accuracy %.1f %%", rows[0]["value"])
-        for eps in settings.eps:
-            threat = threat_model(settings.norm, eps)
-            found = attacked_predictions(
-                network, pixels, labels, clean, threat, settings.attack, settings.seed, precision
-            )
+        for eps, found in under.items():
             attack = {
                 "norm": settings.norm,
                 "eps": eps,
@@ -69,16 +67,17 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             measured = measurements(truth, found, network.classes, split="test", attack=attack)
             log.info("accuracy under PGD within %s %s: %.1f %%", settings.norm, eps, measured[0]["value"])
             rows += measured
-        images = len(labels) * (1 + len(settings.eps))
+        images = len(truth) * (1 + len(settings.eps))
         rate = images / (time.monotonic() - start)
         if settings.autoattack:
             start = time.monotonic()
-            chosen = drawn(len(labels), settings.autoattack_images, settings.seed)
-            part = pixels[chosen.to(on)], labels[chosen.to(on)], clean[chosen.numpy()]
-            rows += _under_autoattack(network, *part, settings, precision)
+            chosen = drawn(len(truth), settings.autoattack_images, settings.seed).numpy()
+            pixels = torch.from_numpy(square_images(split, size, ratio, indices=chosen, threads=threads)).to(on)
+            labels = torch.from_numpy(truth[chosen]).to(on)
+            rows += _under_autoattack(network, pixels, labels, clean[chosen], settings, precision)
             draft.timing["autoattack_seconds"] = round(time.monotonic() - start, 1)
         draft.write_json("metrics.json", rows)
-        draft.facts = {"backbone": backbone.name, "images": len(labels), "precision": precision}
+        draft.facts = {"backbone": backbone.name, "images": len(truth), "precision": precision}
         if "published_top1" in facts:
             log.info("published accuracy %.2f %%", facts["published_top1"])
         draft.timing.update(images=images, images_per_second=round(rate, 1), device=device, threads=threads)
@@ -107,6 +106,42 @@ def outputs_of(backbone: Entry, source: Entry, classes: tuple[str, ...]) -> NDAr
     )
 
 
+def _predicted(
+    network: Network,
+    split: Split,
+    truth: NDArray[np.int64],
+    settings: EvaluationSettings,
+    precision: Precision,
+    input_size: int,
+    threads: int,
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
+    """What the images of a split are taken for, int64 [N]: as they are, and by eps under PGD.
+
+    Block by block, since ImageNet's 50,000 test images at 224 pixels have 7.5 GB.
+    """
+    device = next(network.parameters()).device
+    clean: list[NDArray[np.int64]] = []
+    under: dict[str, list[NDArray[np.int64]]] = {eps: [] for eps in settings.eps}
+    for first in range(0, len(truth), BLOCK):
+        numbers = np.arange(first, min(first + BLOCK, len(truth)))
+        squares = square_images(
+            split, input_size, settings.preprocessing.resize_ratio, indices=numbers, threads=threads
+        )
+        pixels, labels = torch.from_numpy(squares).to(device), torch.from_numpy(truth[numbers]).to(device)
+        found = predict(network, pixels, precision)
+        clean.append(found)
+        for eps, parts in under.items():
+            threat = threat_model(settings.norm, eps)
+            parts.append(
+                attacked_predictions(
+                    network, pixels, labels, found, threat, settings.attack, settings.seed, precision, first=first
+                )
+            )
+        if len(truth) > BLOCK:
+            log.info("%d of %d images", numbers[-1] + 1, len(truth))
+    return np.concatenate(clean), {eps: np.concatenate(parts) for eps, parts in under.items()}
+
+
 def attacked_predictions(
     network: Network,
     pixels: Tensor,
@@ -116,8 +151,12 @@ def attacked_predictions(
     attack: Attack,
     seed: int,
     precision: Precision,
+    *,
+    first: int = 0,
 ) -> NDArray[np.int64]:
     """The classes (int64 [N]) that images (uint8 [N, S, S, 3]) are taken for once PGD has perturbed them.
+
+    `first` is the number of the first image, by which random starts are drawn.
 
     Images whose `clean` prediction (int64 [N]) is wrong are lost without an attack, and keep it: an image withstands
     where neither it nor its perturbed copy is misclassified.
@@ -127,7 +166,7 @@ def attacked_predictions(
     for indices in torch.split(torch.nonzero(predictions == labels).flatten(), BATCH):
         images = as_images(pixels[indices])
         with autocast(precision, images.device):
-            images = pgd(folded, images, labels[indices], threat, attack, Starts(seed, 0, indices))
+            images = pgd(folded, images, labels[indices], threat, attack, Starts(seed, 0, first + indices))
         predictions[indices] = classify(network, images, precision)
     found: NDArray[np.int64] = predictions.cpu().numpy()
     return found
