@@ -25,9 +25,9 @@ from robust_transfer.catalogue.imagenet import imagenet_classes
 from robust_transfer.configuration.datasets import CatalogueOrigin, Dataset
 from robust_transfer.datasets import prepare
 from robust_transfer.datasets.catalogued import lying, missing, open_catalogued
+from robust_transfer.datasets.collection import Collection
 from robust_transfer.datasets.layouts import LAYOUTS
 from robust_transfer.datasets.layouts.imagenet import validation_wnids
-from robust_transfer.datasets.origins import Collection
 from robust_transfer.datasets.storing import DatasetError
 
 
@@ -778,7 +778,8 @@ def test_where_every_source_fails_all_reasons_are_said(tmp_path, recounted, monk
     with pytest.raises(DatasetError) as error:
         opened("dtd", tmp_path / "data", downloads=True)
     text = str(error.value)
-    assert text.startswith(missing(origin_of("dtd"), tmp_path / "data"))
+    assert text.startswith(missing(origin_of("dtd"), tmp_path / "data").partition("Or let it be downloaded")[0])
+    assert "downloads: true" not in text  # they were
     assert "layout dtd: " in text
     assert "0" * 32 in text
     assert "tanganke/dtd at d2afa97d9f: could not be fetched (no route to host)" in text

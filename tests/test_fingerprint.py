@@ -14,7 +14,8 @@ from robust_transfer.fingerprint import modules
 MODULES = {
     "datasets": """
         datasets.archive_members datasets.archive_writer datasets.archives datasets.arrow datasets.catalogued
-        datasets.disk datasets.downloads datasets.finding datasets.folder datasets.images datasets.layouts
+        datasets.collection datasets.disk datasets.downloads datasets.finding datasets.folder datasets.images
+        datasets.layouts
         datasets.layouts.annotated datasets.layouts.caltech datasets.layouts.cifar datasets.layouts.imagenet
         datasets.layouts.lists datasets.origins datasets.parquet datasets.partial_files datasets.prepare
         datasets.remote_files datasets.resident datasets.shapes datasets.splits datasets.storing datasets.vision

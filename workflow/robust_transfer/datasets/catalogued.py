@@ -24,9 +24,9 @@ from robust_transfer.catalogue.imagenet import imagenet_classes
 from robust_transfer.configuration.datasets import CatalogueOrigin, FolderOrigin, ParquetOrigin
 from robust_transfer.datasets.archives import unpack
 from robust_transfer.datasets.arrow import SPLITS
+from robust_transfer.datasets.collection import Collection, LabelledImages, listed
 from robust_transfer.datasets.downloads import RemoteFile, fetch
 from robust_transfer.datasets.finding import HUGGING_FACE, found, lying, missing, place, shards, wanted
-from robust_transfer.datasets.origins import Collection, LabelledImages, listed
 from robust_transfer.datasets.storing import DatasetError
 
 __all__ = ["check_counts", "lying", "missing", "open_catalogued"]
@@ -143,8 +143,7 @@ def _downloaded(origin: CatalogueOrigin, folder: Path) -> Source | None:
             return source
         failures.append(f"{source.described}: what came is not {wanted(source)}")
     if failures:
-        reasons = "\n".join(f"  {failure}" for failure in failures)
-        raise DatasetError(f"{missing(origin, folder)}\nDownloads were tried and failed:\n{reasons}")
+        raise DatasetError(missing(origin, folder, failures))
     return None
 
 

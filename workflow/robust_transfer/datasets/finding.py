@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from robust_transfer.catalogue.datasets import FolderSource, HuggingFaceSource, LayoutSource, Source, catalogued
@@ -26,8 +27,8 @@ def lying(origin: CatalogueOrigin, folder: Path) -> Source | None:
     return unpacked or next((source for source in sources if _archives_there(source, folder)), None)
 
 
-def missing(origin: CatalogueOrigin, folder: Path) -> str:
-    """What to say where a dataset is not there: what to fetch, and where it is looked for."""
+def missing(origin: CatalogueOrigin, folder: Path, failures: Sequence[str] = ()) -> str:
+    """What to say where a dataset is not there: what to fetch, and where it is looked for; `failures` of downloads."""
     known = catalogued(origin.dataset)
     sources = known.splits[origin.split].sources
     text = [f"{origin.dataset}: {known.title} is not in {folder.absolute()}, split {origin.split}. To put there:"]
@@ -45,7 +46,9 @@ def missing(origin: CatalogueOrigin, folder: Path) -> str:
         text.append(f"  https://huggingface.co/datasets/{hub.repository}{gated}")
     if known.dead:
         text.append(f"No longer to be had: {known.dead}")
-    if urls or hubs:
+    if failures:
+        text += ["Downloads were tried and failed:", *(f"  {reason}" for reason in failures)]
+    elif urls or hubs:
         text.append("Or let it be downloaded, where somebody still offers it: running: {downloads: true}")
     text.append(f"Licence: {known.licence}.")
     return "\n".join(text)

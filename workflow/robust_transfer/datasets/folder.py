@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import FolderOrigin
 from robust_transfer.datasets.arrow import SPLITS
+from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.images import Given
-from robust_transfer.datasets.origins import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.splits import TEST, validation_mask
 from robust_transfer.datasets.storing import DatasetError
 

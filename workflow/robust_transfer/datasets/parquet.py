@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import ParquetOrigin
 from robust_transfer.datasets.arrow import SPLITS, Labels
+from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.images import Given, UnreadableImage
-from robust_transfer.datasets.origins import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.storing import DatasetError
 
 ROWS = 64  # rows read at a time, so that a file with one large row group needs little memory

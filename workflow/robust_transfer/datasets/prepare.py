@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import DatasetSettings
+from robust_transfer.datasets.collection import Collection, LabelledImages, listed
 from robust_transfer.datasets.images import Given, UnreadableImage, predicted_size, to_store
-from robust_transfer.datasets.origins import Collection, LabelledImages, listed, open_origin
+from robust_transfer.datasets.origins import open_origin
 from robust_transfer.datasets.splits import balanced_subset
 from robust_transfer.datasets.storing import DatasetError, Item, Stream, in_order, raw_shape, store_splits
 from robust_transfer.store import Entry

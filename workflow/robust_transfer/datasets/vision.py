@@ -19,8 +19,8 @@ from PIL import Image
 
 from robust_transfer.configuration.datasets import TorchvisionOrigin
 from robust_transfer.datasets.arrow import Labels, decode
+from robust_transfer.datasets.collection import Collection, LabelledImages
 from robust_transfer.datasets.images import Given, UnreadableImage
-from robust_transfer.datasets.origins import Collection, LabelledImages
 from robust_transfer.datasets.storing import DatasetError
 
 # Where torchvision's classes keep labels and files; some of the names are private, so what they hold is checked.

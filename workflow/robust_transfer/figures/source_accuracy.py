@@ -34,6 +34,7 @@ def source_accuracy(results: Results) -> Drawing:
         rows = [row for line in points[panel].values() for _, _, row in line]
         if rows:
             accuracy_limits(ax, rows)
+            _widened(ax)
         else:
             style.say(ax, NOT_MEASURED)
     figure.supxlabel(f"Accuracy on {cells.about.source_label}, the source (%)", fontsize=7)
@@ -41,6 +42,13 @@ def source_accuracy(results: Results) -> Drawing:
     handles = _handles(cells.eps(), shown, level=any(levels.values()))
     style.legends(figure, *handles, style.remarks(figure, cells.remarks(cells.shown(mode))))
     return Drawing(figure, _numbers(points, levels))
+
+
+def _widened(ax: Axes) -> None:
+    """At least two points of source accuracy, so that networks which are alike do not stand at thousandths."""
+    low, high = ax.get_xlim()
+    if high - low < 2:
+        ax.set_xlim((low + high) / 2 - 1, (low + high) / 2 + 1)
 
 
 def _points(cells: Cells, panel: Panel, arch: str) -> list[tuple[str, Row, Row]]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from robust_transfer.datasets.collection import Collection
 from robust_transfer.datasets.layouts.annotated import aircraft, birdsnap, cars, dtd, flowers, food, pets, sun397
 from robust_transfer.datasets.layouts.caltech import caltech
 from robust_transfer.datasets.layouts.cifar import cifar
 from robust_transfer.datasets.layouts.imagenet import imagenet
-from robust_transfer.datasets.origins import Collection
 
 LAYOUTS: dict[str, Callable[..., Collection]] = {
     function.__name__: function

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from robust_transfer.datasets.collection import Collection, listed
 from robust_transfer.datasets.layouts.lists import Labelled, collected, fields, lines, matlab, records, text
-from robust_transfer.datasets.origins import Collection, listed
 from robust_transfer.datasets.storing import DatasetError
 
 

@@ -10,9 +10,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from robust_transfer.datasets.collection import Collection
 from robust_transfer.datasets.folder import SUFFIXES
 from robust_transfer.datasets.layouts.lists import Labelled, collected
-from robust_transfer.datasets.origins import Collection
 from robust_transfer.datasets.storing import DatasetError
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from robust_transfer.datasets.collection import Collection, LabelledImages
 from robust_transfer.datasets.images import Given
-from robust_transfer.datasets.origins import Collection, LabelledImages
 from robust_transfer.datasets.storing import DatasetError
 
 SIDE = 32

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from robust_transfer.configuration.datasets import FolderOrigin
 from robust_transfer.datasets.archives import unpack, unpack_class_archives
+from robust_transfer.datasets.collection import Collection
 from robust_transfer.datasets.disk import exclusively
 from robust_transfer.datasets.folder import open_folder
 from robust_transfer.datasets.layouts.lists import lines, records
-from robust_transfer.datasets.origins import Collection
 from robust_transfer.datasets.storing import DatasetError
 
 TRAIN, VALIDATION, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"

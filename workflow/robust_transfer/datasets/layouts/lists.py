@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_transfer.datasets.collection import Collection, LabelledImages, listed
 from robust_transfer.datasets.images import Given
-from robust_transfer.datasets.origins import Collection, LabelledImages, listed
 from robust_transfer.datasets.storing import DatasetError
 
 log = logging.getLogger("robust_transfer")
