@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_transfer.configuration.experiment import Experiment
+from robust_transfer.configuration.load import EXTENDS
 
 PATH = Path(__file__).with_name("schema.json")
 
@@ -16,6 +17,11 @@ def schema() -> dict[str, Any]:
     found = Experiment.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found.pop("required", None)
+    names: dict[str, Any] = {"type": "string", "description": "A file, relative to this one."}
+    found["properties"][EXTENDS] = {
+        "anyOf": [names, {"type": "array", "items": names}],
+        "description": "Files that this one builds upon: it states what differs from them.",
+    }
     return found
 
 
