@@ -232,14 +232,22 @@ class TestTorchvision:
         with pytest.raises(WeightsError, match=r"weights V3: torchvision's resnet18 has IMAGENET1K_V1"):
             published(settings(architecture="resnet18", weights={"kind": "torchvision", "weights": "V3"}))
 
-    def test_what_torch_hub_has_is_found(self, folder, tmp_path):
+    MOBILENET = settings(architecture="mobilenet_v2", weights={"kind": "torchvision"})
+
+    def test_what_torch_hub_has_is_found(self, folder, tmp_path, monkeypatch):
         cache = tmp_path / "torch" / "hub" / "checkpoints"
         cache.mkdir(parents=True)
+        monkeypatch.setattr(weights, "sha256", lambda path: "b0353104" + 56 * "0")
         (cache / "mobilenet_v2-b0353104.pth").write_bytes(b"x")
-        path, _ = located(
-            settings(architecture="mobilenet_v2", weights={"kind": "torchvision"}), folder, downloads=False
-        )
+        path, _ = located(self.MOBILENET, folder, downloads=False)
         assert path == cache / "mobilenet_v2-b0353104.pth"
+
+    def test_a_file_that_is_not_what_its_name_says_is_refused(self, folder):
+        (folder / "mobilenet_v2-b0353104.pth").write_bytes(b"half a file")
+        with pytest.raises(
+            WeightsError, match=r"begins with \w{8} and not with b0353104, as its name says; it was cut"
+        ):
+            located(self.MOBILENET, folder, downloads=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed: make setup EXTRAS=timm")

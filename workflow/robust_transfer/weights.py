@@ -19,11 +19,13 @@ from robust_transfer.configuration.weights import (
     ReleasedWeights,
     StylizedWeights,
     TimmWeights,
+    TorchvisionWeights,
     named_file,
     released_file,
     stylized_file,
 )
 from robust_transfer.networks.names import timm_name
+from robust_transfer.store import sha256
 
 
 class WeightsError(ValueError):
@@ -82,8 +84,9 @@ def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tu
     """The file on this machine, downloaded if it is not there and that is allowed; raises WeightsError otherwise."""
     file = published(settings)
     path = folder / file.path
-    for there in (path, _hub() / Path(file.path).name):
+    for there in (path, *([_hub() / path.name] if isinstance(settings.weights, TorchvisionWeights) else [])):
         if there.is_file():
+            _check(there, file)
             return there, file
     if not downloads:
         raise WeightsError(missing_weights(settings, folder))
@@ -113,6 +116,15 @@ def missing_weights(settings: ImportingSettings, folder: Path) -> str:
     if file.url or file.repository:
         return text + f"fetch {file.offered} and put it there, or set running: {{downloads: true}}"
     return text + "put it there, or mend weights and running.weights in the configuration"
+
+
+def _check(path: Path, file: Published) -> None:
+    """Raise WeightsError for a file that is not the one whose name it bears."""
+    if file.sha256 and not (found := sha256(path)).startswith(file.sha256):
+        raise WeightsError(
+            f"{path}: its SHA-256 begins with {found[:8]} and not with {file.sha256}, as its name says; it was cut "
+            f"short or altered: remove it, and fetch {file.offered}"
+        )
 
 
 def _from_hugging_face(repository: str, file: str, path: Path) -> None:
