@@ -135,3 +135,10 @@ def test_what_a_killed_writer_left_is_no_output(entry: store.Entry) -> None:
     write(entry, "x")
     assert "junk.bin" not in entry.card()["files"]
     assert not (entry.path / "junk.bin").exists()
+
+
+def test_what_a_writer_left_that_was_killed_over_its_card_is_cleared_away(entry: store.Entry) -> None:
+    for name in ("timing.json", "card.json"):
+        (entry.path / f".{name}.4711").write_text("{")
+    write(entry, "hello")
+    assert sorted(path.name for path in entry.path.iterdir()) == [".lock", CARD, "data.bin", ENTRY, "timing.json"]

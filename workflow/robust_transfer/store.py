@@ -116,6 +116,9 @@ class Entry:
         with self.locked():
             folder = self.path / DRAFT
             shutil.rmtree(folder, ignore_errors=True)
+            for name in (TIMING, CARD):  # of a process that was killed while it wrote them
+                for left in self.path.glob(f".{name}.*"):
+                    left.unlink(missing_ok=True)
             folder.mkdir()
             draft, start = Draft(folder), time.monotonic()
             try:
