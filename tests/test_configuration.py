@@ -226,3 +226,13 @@ def test_every_setting_is_documented() -> None:
         if not setting.get("description") and "$ref" not in setting and key not in ("kind", "origin", "architectures")
     ]
     assert undocumented == []
+
+
+def test_a_notice_speaks_of_the_images_it_came_with(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("experiment: mine\n")
+    assert load([DEFAULT, mine]).notice == load([DEFAULT]).notice != ""
+    mine.write_text("source: fine\n")
+    assert (load([DEFAULT, mine]).title, load([DEFAULT, mine]).notice) == ("", "")
+    mine.write_text("source: fine\nnotice: Mine.\n")
+    assert load([DEFAULT, mine]).notice == "Mine."

@@ -29,11 +29,14 @@ class ConfigurationError(ValueError):
 def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment that these files describe, and over them `options`: settings given on the command line.
 
-    Mappings merge; later lists and values replace earlier ones. A file that `extends` others comes after them.
+    Mappings merge; later lists and values replace earlier ones. A file that `extends` others comes after them. With
+    another source, title and notice of the files before are let go: they speak of other images.
     """
     found: dict[str, Any] = {}
     paths = extended(paths)
     for content in (*(read_yaml(path) for path in paths), options or {}):
+        if content.get("source") not in (None, found.get("source")):
+            found = {key: value for key, value in found.items() if key not in ("title", "notice")}
         merge(found, {key: value for key, value in content.items() if key != EXTENDS})
     return validate(found, paths)
 
