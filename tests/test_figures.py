@@ -20,6 +20,7 @@ from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.draw import draw
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.fixed_robustness import fit
+from robust_transfer.published import published_rows
 from robust_transfer.stages import FIGURE_MODULES, TYPESET_FIGURES, figure_table
 from robust_transfer.table import About, Results, Row, TableError, Target, canonical, read
 from robust_transfer.training_table import EpochRow, Training
@@ -840,3 +841,33 @@ def test_an_older_table_shows_what_was_chosen_on_validation(tmp_path):
     assert (asked.selection, asked.protocol) == ("test", "paper")
     older = About.from_json({name: value for name, value in described.items() if name not in ("selection", "protocol")})
     assert (older.selection, older.protocol) == ("validation", None)
+
+
+class TestPublished:
+    """The paper's own numbers, which have no intervals, and Linf ones for two targets alone."""
+
+    TARGETS = ("aircraft", "cifar10", "flowers", "cifar100")
+
+    @pytest.fixture
+    def published(self):
+        targets = tuple(
+            Target(name, name, "mean_per_class" if name in ("aircraft", "flowers") else "top1") for name in self.TARGETS
+        )
+        about = About(
+            "published", source="imagenet", source_label="ImageNet", targets=targets, selection="test",
+            protocol="paper", architectures=("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"),
+        )  # fmt: skip
+        return Results(about, tuple(row for row in published_rows() if row.source == "imagenet"))
+
+    @pytest.mark.parametrize("name", ["fixed_feature", "full_network", "source_accuracy", "width", "granularity"])
+    def test_they_are_drawn(self, published, name):
+        assert "nan" not in str([text.get_text() for text in drawn(name, published).figure.findobj(Text)])
+
+    def test_the_headline_has_no_brackets_without_an_interval(self, published):
+        text = drawn("headline", published).markdown
+        assert "95.5" in text
+        assert "[" not in text.partition("Test accuracy")[0]
+
+    def test_a_norm_has_panels_where_it_was_measured(self, published):
+        panels = [panel.label for panel in Cells(published).panels("fixed-feature")]
+        assert panels == ["aircraft, L2", "cifar10, L2", "cifar10, L∞", "flowers, L2", "cifar100, L2", "cifar100, L∞"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
@@ -21,7 +22,9 @@ def accuracy_limits(ax: Axes, rows: Sequence[Row], *, bars: bool = False) -> Non
 
     Bars start at 0 unless they would all look the same height; an axis that does not start at 0 bears a break.
     """
-    low, high = min(row.ci_low for row in rows), max(row.ci_high for row in rows)
+    # Published numbers have no interval; their value then is both ends.
+    ends = [end for row in rows for end in (row.value, row.ci_low, row.ci_high) if not math.isnan(end)]
+    low, high = min(ends), max(ends)
     if bars:
         values = [row.value for row in rows]
         if low < 0.7 * high or max(values) - min(values) < 0.05:

@@ -125,13 +125,18 @@ class Cells:
         return sorted(found, key=found.__getitem__)
 
     def panels(self, mode: str, way: Way | None = None) -> list[Panel]:
-        """Targets in order, for every norm, measured the way that figures show, or that one; none if it was not."""
+        """Targets in order, for every norm, measured the way that figures show, or that one; none if it was not.
+
+        A norm that some targets lack has panels for the others alone.
+        """
         way, norms = way or self.shown(mode), self.norms() or ["l2"]
         if way is None:
             return []
         found = []
+        measured = {(key[0], key[2]) for key in self._rows if key[1] == way}
         for target in self.about.targets:
-            for norm in norms:
+            there = [norm for norm in norms if (target.name, norm) in measured]
+            for norm in there or norms[:1]:
                 mark = f", {NORM_LABELS.get(norm, norm)}" if len(norms) > 1 else ""
                 found.append(Panel(target, way, norm, target.label + mark))
         return found

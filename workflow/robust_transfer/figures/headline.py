@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
@@ -61,7 +63,10 @@ def _line(panel: Panel, against: Against) -> list[Text]:
 def _accuracy(row: Row | None, *, bold: bool = False) -> Text:
     if row is None:
         return Text(NOT_MEASURED, faint=True)
-    return Text(f"{row.value:.1f} [{row.ci_low:.1f}, {row.ci_high:.1f}]", bold=bold)
+    interval = (
+        "" if math.isnan(row.ci_low) else f" [{row.ci_low:.1f}, {row.ci_high:.1f}]"
+    )  # published numbers have none
+    return Text(f"{row.value:.1f}{interval}", bold=bold)
 
 
 def _difference(against: Against) -> Text:
