@@ -24,8 +24,9 @@ from robust_transfer.catalogue.datasets import HuggingFaceSource, LayoutSource, 
 from robust_transfer.catalogue.imagenet import imagenet_classes
 from robust_transfer.configuration.datasets import CatalogueOrigin, Dataset
 from robust_transfer.datasets import prepare
-from robust_transfer.datasets.catalogued import lying, missing, open_catalogued
+from robust_transfer.datasets.catalogued import open_catalogued
 from robust_transfer.datasets.collection import Collection
+from robust_transfer.datasets.finding import lying, missing
 from robust_transfer.datasets.layouts import LAYOUTS
 from robust_transfer.datasets.layouts.imagenet import validation_wnids
 from robust_transfer.datasets.storing import DatasetError

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from robust_transfer.planning.networks import counted, size_of
 from robust_transfer.planning.plan import Plan, counting, make_plan, wanted
 from robust_transfer.planning.rates import Calibrated, RateError, published
 from robust_transfer.planning.report import as_json, table
-from robust_transfer.planning.work import PASSES, Pass, UnknownImagesError, Work, side_at, work_of
-from robust_transfer.schedules import side_at as trained_side_at
+from robust_transfer.planning.work import PASSES, Pass, UnknownImagesError, Work, _train, work_of
+from robust_transfer.schedules import side_at
 from robust_transfer.store import CARD
 
 TINY: dict[str, Any] = {
@@ -163,8 +164,10 @@ def test_as_many_images_are_set_aside_as_the_stages_do(classes: int, fraction: f
 @pytest.mark.parametrize("start", [0.3, 0.57, 1.0])
 @pytest.mark.parametrize("side", [16, 32, 48, 64, 160, 224])
 def test_sides_are_those_of_training(start: float, side: int) -> None:
-    recipe = Recipe(epochs=18, start_scale=start, augmentation="none")
-    assert [side_at(recipe, e, side) for e in range(18)] == [trained_side_at(recipe, e, side) for e in range(18)]
+    recipe, work = Recipe(epochs=18, start_scale=start, augmentation="none"), Work()
+    _train(work, "train", "resnet8_w4", side, recipe, 100)
+    seen = Counter(side_at(recipe, epoch, side) for epoch in range(18))
+    assert {key.side: images for key, images in work.images.items()} == {at: 100 * n for at, n in seen.items()}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.datasets.finding import lying as images_lying
 from robust_transfer.datasets.finding import missing
 from robust_transfer.grid import Grid, PlannedEntry, plan
-from robust_transfer.store import CARD
+from robust_transfer.store import finished
 from robust_transfer.weights import lying as weights_lie
 from robust_transfer.weights import missing_weights, published
 
@@ -40,7 +40,7 @@ def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> G
     grid = plan(experiment)
     if experiment.missing == "stop":
         return grid
-    names = without if without is not None else _missing_datasets(grid)
+    names = without if without is not None else tuple(_missing_datasets(grid))
     if not names:
         return grid
     if experiment.source in names and any(experiment.weights_of(part) is None for part in experiment.grid):
@@ -52,41 +52,25 @@ def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> G
 
 def absent(grid: Grid) -> list[str]:
     """What a run of the grid still needs and does not find: messages, a few where there is much."""
-    store, running = Path(grid.experiment.store), grid.experiment.running
-    needed = [entry for entry in grid.entries.values() if not (store / entry.id / CARD).exists()]
-    datasets = [(entry, why) for entry in needed if (why := _dataset_missing(entry, running))]
-    folder = Path(running.weights).expanduser()
-    files = [
-        entry.settings
-        for entry in needed
-        if isinstance(entry.settings, ImportingSettings)
-        and not running.downloads
-        and not weights_lie(entry.settings, folder)
-    ]
-    many = len(datasets) > WHOLE
-    messages = [_datasets_in_brief([entry for entry, _ in datasets], running)] if many else [why for _, why in datasets]
+    datasets, files = _missing_datasets(grid), _missing_weights(grid)
+    folder = grid.experiment.running.weights_folder
+    messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
     if len(files) > WHOLE:
-        messages.append(_weights_in_brief(files, folder))
-    else:
-        messages += [missing_weights(settings, folder) for settings in files]
-    return messages
+        return [*messages, _weights_in_brief(files, folder)]
+    return messages + [missing_weights(settings, folder) for settings in files]
 
 
-def _datasets_in_brief(entries: list[PlannedEntry], running: Running) -> str:
+def _datasets_in_brief(grid: Grid, missing: dict[str, str]) -> str:
     """A line for each of many missing datasets, and where to read more."""
-    lines = [f"{len(entries)} datasets are not on this machine:"]
-    for entry in entries:
-        settings = entry.settings
-        assert isinstance(settings, DatasetSettings)
-        if isinstance(settings.origin, CatalogueOrigin):
-            known, folder = (
-                catalogued(settings.origin.dataset),
-                Path(running.data).expanduser() / settings.origin.dataset,
-            )
-            how = _how(settings.origin)
-            lines.append(f"  {entry.name:<12} {known.megabytes / 1000:>6.1f} GB  {how:<17}  {folder}/")
+    lines = [f"{len(missing)} datasets are not on this machine:"]
+    for name, why in missing.items():
+        origin = grid.experiment.datasets[name].origin
+        if isinstance(origin, CatalogueOrigin):
+            size = catalogued(origin.dataset).megabytes / 1000
+            folder = grid.experiment.running.originals(origin.dataset)
+            lines.append(f"  {name:<12} {size:>6.1f} GB  {_how(origin):<17}  {folder}/")
         else:
-            lines.append(f"  {entry.name:<12} {_dataset_missing(entry, running)}")
+            lines.append(f"  {name:<12} {why}")
     lines += [
         "`python -m robust_transfer catalogue NAME` says what to fetch and where to put it.",
         "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them.",
@@ -116,22 +100,36 @@ def _how(origin: CatalogueOrigin) -> str:
     return "after logging in" if any(source.kind == "huggingface" for source in sources) else BY_HAND
 
 
-def _missing_datasets(grid: Grid) -> tuple[str, ...]:
-    store, running = Path(grid.experiment.store), grid.experiment.running
-    return tuple(
-        entry.name
-        for entry in grid.stage("datasets").values()
-        if not (store / entry.id / CARD).exists() and _dataset_missing(entry, running)
-    )
+def _needed(grid: Grid, stage: str) -> list[PlannedEntry]:
+    """The entries of a stage that the store lacks."""
+    store = Path(grid.experiment.store)
+    return [entry for entry in grid.stage(stage).values() if not finished(store / entry.id)]
 
 
-def _dataset_missing(entry: PlannedEntry, running: Running) -> str | None:
-    """Why the images of a dataset cannot be had; None if they can, or if it is none."""
-    if not isinstance(entry.settings, DatasetSettings):
-        return None
+def _missing_datasets(grid: Grid) -> dict[str, str]:
+    """Datasets that are to be prepared and whose images cannot be had: name to why."""
+    running = grid.experiment.running
+    reasons = {entry.name: _why_missing(entry, running) for entry in _needed(grid, "datasets")}
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _missing_weights(grid: Grid) -> list[ImportingSettings]:
+    """Backbones that are to be imported and whose files are not there, nor may be downloaded."""
+    running = grid.experiment.running
+    wanted = [entry.settings for entry in _needed(grid, "importing")] if not running.downloads else []
+    return [
+        settings
+        for settings in wanted
+        if isinstance(settings, ImportingSettings) and not weights_lie(settings, running.weights_folder)
+    ]
+
+
+def _why_missing(entry: PlannedEntry, running: Running) -> str | None:
+    """Why the images of a dataset cannot be had; None if they can."""
+    assert isinstance(entry.settings, DatasetSettings)
     origin, key = entry.settings.origin, f"datasets.{entry.name}.origin"
     if isinstance(origin, CatalogueOrigin):
-        folder = Path(running.data).expanduser() / origin.dataset
+        folder = running.originals(origin.dataset)
         there = images_lying(origin, folder) is not None or (running.downloads and _how(origin) != BY_HAND)
         return None if there else f"{key}: {missing(origin, folder)}"
     if isinstance(origin, FolderOrigin | ParquetOrigin):

@@ -387,13 +387,13 @@ def _wiring(overlays: Sequence[Path]) -> Wiring:
 
 
 def _run_entries(args: argparse.Namespace) -> None:
-    from robust_transfer.store import CARD
+    from robust_transfer.store import finished
 
     wiring = _wiring(args.configfile)
     if args.write:
         wiring.write_entries()
     for entry in wiring.grid.entries:
-        state = "made" if (wiring.store / entry / CARD).exists() else "to make"
+        state = "made" if finished(wiring.store / entry) else "to make"
         print(f"{state:8} {wiring.store / entry}")
 
 

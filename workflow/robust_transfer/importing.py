@@ -36,7 +36,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     settings = ImportingSettings.model_validate(entry.settings)
     torch.set_num_threads(threads)
     with entry.writing() as draft:
-        path, file = located(settings, Path(running().weights).expanduser(), downloads=running().downloads)
+        path, file = located(settings, running().weights_folder, downloads=running().downloads)
         classes_n = None if isinstance(settings.weights, FileWeights) else len(imagenet_classes())
         imported = load_published(path, settings.architecture, classes_n, input_size=settings.input_size)
         network = imported.network

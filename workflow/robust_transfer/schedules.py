@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from robust_transfer.configuration.training import Recipe
+
+if TYPE_CHECKING:  # plans ask for sides, and need no torch
+    from torch import Tensor
 
 SIDES = ((64, 32), (32, 16), (0, 4))
 """Sides grow in steps of the second number where `input_size` is at least twice the first."""
@@ -59,6 +60,8 @@ def batch_sizes(n: int, batch_size: int, group: int | None) -> list[int]:
 
 def steps(order: Tensor, recipe: Recipe) -> list[tuple[Tensor, ...]]:
     """An epoch's order of images (int64 [N]) as steps, each of them as the groups that BatchNorm sees one by one."""
+    import torch
+
     sizes = batch_sizes(len(order), recipe.batch_size, recipe.batchnorm_group)
     batches = torch.split(order[: sum(sizes)], sizes)
     return [torch.split(batch, recipe.batchnorm_group or recipe.batch_size) for batch in batches]

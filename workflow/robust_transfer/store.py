@@ -56,7 +56,7 @@ class Entry:
         if role not in self.inputs:
             raise StoreError(f"{self.path / ENTRY}: no input {role!r}; it has {', '.join(self.inputs) or 'none'}")
         entry = open_entry(self.path.parent.parent / self.inputs[role])
-        if not (entry.path / CARD).exists():
+        if not finished(entry.path):
             raise StoreError(f"{entry.path}: not made yet (no {CARD}), and {self.path} needs it: make it first")
         return entry
 
@@ -165,6 +165,11 @@ class Draft:
     def write_json(self, name: str, value: Any) -> None:
         """Write an output as JSON."""
         write_json(self.file(name), value)
+
+
+def finished(path: Path) -> bool:
+    """Whether an entry's folder holds its card, which is written last."""
+    return (path / CARD).exists()
 
 
 def open_entry(path: Path) -> Entry:

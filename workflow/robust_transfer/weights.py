@@ -88,11 +88,9 @@ def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tu
         if there.is_file():
             _check(there, file)
             return there, file
-    if not downloads:
-        raise WeightsError(missing_weights(settings, folder))
-    if file.repository and file.file:
+    if downloads and file.repository and file.file:
         _from_hugging_face(file.repository, file.file, path)
-    elif file.url:
+    elif downloads and file.url:
         from robust_transfer.datasets.downloads import RemoteFile, fetch
 
         fetch(RemoteFile(file.url, name=path.name, sha256_prefix=file.sha256), path.parent)

@@ -22,7 +22,7 @@ from robust_transfer.grid import Grid
 from robust_transfer.networks.names import timm_name
 from robust_transfer.sanity import eps_flags
 from robust_transfer.stages import STAGES
-from robust_transfer.store import CARD, ENTRY, PLANNED, TIMING, write_json
+from robust_transfer.store import CARD, ENTRY, PLANNED, TIMING, finished, write_json
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
 """Environment variable with the datasets that this run leaves out, as JSON."""
@@ -152,7 +152,7 @@ class Wiring:
         """Look into the networks, without weights, where a layer is named or timm is to build them."""
         wanted: dict[tuple[str, int, str | None], None] = {}
         for entry in self.grid.entries.values():
-            if (self.store / entry.id / CARD).exists():
+            if finished(self.store / entry.id):
                 continue
             settings = entry.settings
             if isinstance(settings, BACKBONES) and timm_name(settings.architecture):

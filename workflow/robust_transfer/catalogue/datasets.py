@@ -13,16 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
+
+from robust_transfer.configuration.base import Model
 
 PATH = Path(__file__).with_name("datasets.yaml")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Counts(_Model):
+class Counts(Model):
     """Images in each split."""
 
     train: PositiveInt
@@ -31,7 +29,7 @@ class Counts(_Model):
     """None: there is no official validation split."""
 
 
-class RemoteFile(_Model):
+class RemoteFile(Model):
     """A file that the dataset's owners or a mirror offer."""
 
     url: str
@@ -51,13 +49,13 @@ class RemoteFile(_Model):
         return self.name or self.url.rsplit("/", 1)[-1]
 
 
-class LayoutSource(_Model):
+class LayoutSource(Model):
     """Files as the owners lay them out, read by a function of `datasets.layouts`."""
 
     kind: Literal["layout"]
     layout: str
     """The function's name."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Its keyword arguments."""
     at: Annotated[tuple[str, ...], Field(min_length=1)] = (".",)
     """Folders, below the dataset's, in which its files may lie; the first that has them is read."""
@@ -72,7 +70,7 @@ class LayoutSource(_Model):
         return f"layout {self.layout}"
 
 
-class FolderSource(_Model):
+class FolderSource(Model):
     """Class folders in `train/` and `test/` (or `val/`, `valid/`), as the paper's released code expects most sets."""
 
     kind: Literal["folder"]
@@ -85,7 +83,7 @@ class FolderSource(_Model):
         return "class folders"
 
 
-class HuggingFaceSource(_Model):
+class HuggingFaceSource(Model):
     """Parquet files of a repository on the Hugging Face Hub, fetched by its own library into `huggingface/`."""
 
     kind: Literal["huggingface"]
@@ -108,7 +106,7 @@ class HuggingFaceSource(_Model):
 Source = Annotated[LayoutSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]
 
 
-class Split(_Model):
+class Split(Model):
     """One way of dividing a dataset into training and test images."""
 
     says: str
@@ -121,7 +119,7 @@ class Split(_Model):
     """In order of preference."""
 
 
-class Catalogued(_Model):
+class Catalogued(Model):
     """One dataset."""
 
     revision: PositiveInt
@@ -135,7 +133,7 @@ class Catalogued(_Model):
     classes: PositiveInt
     metric: Literal["top1", "mean_per_class"]
     """The accuracy that the paper reports."""
-    normalisation: dict[Literal["mean", "std"], tuple[float, float, float]] = {}
+    normalisation: dict[Literal["mean", "std"], tuple[float, float, float]] = Field(default={})
     """What the paper's code normalised this target by; nothing for all but the CIFARs."""
     megabytes: PositiveInt
     """Space of the images that are used, about."""
@@ -148,7 +146,7 @@ class Catalogued(_Model):
     """Peculiarities of the paper's code or of the files."""
 
 
-class Catalogue(_Model):
+class Catalogue(Model):
     """The whole file."""
 
     version: PositiveInt

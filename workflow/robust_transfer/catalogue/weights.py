@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
+from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import canonical_eps
 
 PATH = Path(__file__).with_name("weights.yaml")
@@ -18,18 +19,14 @@ RELEASED = Path(__file__).with_name("released.csv")
 TrainedOn = Literal["sin", "sin-and-in", "sin-and-in-then-in"]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Repository(_Model):
+class Repository(Model):
     """A repository on the Hugging Face Hub."""
 
     repository: str
     licence: str
 
 
-class StylizedFiles(_Model):
+class StylizedFiles(Model):
     """Files by architecture and what it was trained on."""
 
     licence: str
@@ -38,7 +35,7 @@ class StylizedFiles(_Model):
     files: dict[str, dict[TrainedOn, str]]
 
 
-class WeightsCatalogue(_Model):
+class WeightsCatalogue(Model):
     """The whole file."""
 
     version: PositiveInt

@@ -187,17 +187,17 @@ did. With both every number is there twice, and figures show the first."""
         for i, part in enumerate(self.grid):
             if part.backbones not in (None, TRAINED, *self.weights):
                 raise ValueError(f"grid[{i}].backbones = {part.backbones}: write one of {known}")
-            weights = self.weights_of(part)
+            name, weights = part.backbones or self.backbones, self.weights_of(part)
             if weights is None:
                 continue
             if part.seeds != (0,) and not (isinstance(weights, FileWeights) and "{seed" in weights.path):
-                raise ValueError(f"grid[{i}].seeds: {part.backbones or self.backbones} has one network of each kind")
+                raise ValueError(f"grid[{i}].seeds: {name} has one network of each kind")
             for architecture in part.architectures:
                 for eps in part.eps:
                     try:
                         check_weights(weights, architecture, part.norm, eps)
                     except ValueError as error:
-                        raise ValueError(f"grid[{i}]: {part.backbones or self.backbones}: {error}") from None
+                        raise ValueError(f"grid[{i}]: {name}: {error}") from None
         return self
 
     def weights_of(self, part: Part) -> Weights | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -38,6 +39,15 @@ end of the job, where SLURM states it."""
     deterministic: bool = False
     """Let GPUs use deterministic algorithms alone, so that a training that was interrupted ends with the same bits as \
 one that was not; CPUs always do."""
+
+    def originals(self, dataset: str) -> Path:
+        """Folder of a catalogued dataset's images as they were downloaded."""
+        return Path(self.data).expanduser() / dataset
+
+    @property
+    def weights_folder(self) -> Path:
+        """`weights`, with `~` resolved."""
+        return Path(self.weights).expanduser()
 
     @property
     def deadline(self) -> float | None:

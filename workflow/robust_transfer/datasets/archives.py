@@ -30,7 +30,7 @@ from robust_transfer.datasets.archive_members import (
     tar_members,
 )
 from robust_transfer.datasets.archive_writer import Progress, Writer, check_free
-from robust_transfer.datasets.disk import CHUNK, exclusively, make_folder, not_written
+from robust_transfer.datasets.disk import CHUNK, exclusively, make_folder, not_written, read_object
 from robust_transfer.datasets.remote_files import HEAD, disguise
 from robust_transfer.datasets.storing import DatasetError
 from robust_transfer.store import StoreError, read_json, write_json
@@ -119,12 +119,9 @@ class _Names:
 
 def _done(names: _Names, keep: Sequence[str]) -> bool:
     """Whether this archive was unpacked here, and so; raises DatasetError where another one was, or otherwise."""
-    try:
-        stamp = read_json(names.stamp)
-    except (StoreError, OSError):
-        return False
-    if not set(stamp.get("names", ("",))) <= set(_listed(names.folder)):
-        return False  # its content was moved away
+    stamp = read_object(names.stamp)
+    if not stamp or not set(stamp.get("names", ("",))) <= set(_listed(names.folder)):
+        return False  # never, or its content was moved away
     now = _identity(names.archive, keep) if names.archive.exists() else {"keep": list(keep)}
     if stamp != {**stamp, **now}:
         raise DatasetError(

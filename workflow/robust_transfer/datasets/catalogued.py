@@ -29,8 +29,6 @@ from robust_transfer.datasets.downloads import RemoteFile, fetch
 from robust_transfer.datasets.finding import HUGGING_FACE, found, lying, missing, place, shards, wanted
 from robust_transfer.datasets.storing import DatasetError
 
-__all__ = ["check_counts", "lying", "missing", "open_catalogued"]
-
 log = logging.getLogger("robust_transfer")
 
 

@@ -93,7 +93,7 @@ class _Tree:
         self.classes: list[str] = []
         self.files: list[tuple[str, str]] = []  # class and path: strings, since ImageNet has 1.3 million
         self.ignored = 0
-        for entry in _entries(folder):
+        for entry in entries(folder):
             if entry.name.startswith(".") or not entry.is_dir():
                 self.ignored += entry.name != "info.json"
                 continue
@@ -101,7 +101,7 @@ class _Tree:
             self.files += [(entry.name, path) for path in self._images(entry.path, {os.path.realpath(entry.path)})]
 
     def _images(self, folder: str, above: set[str]) -> Iterator[str]:
-        for entry in _entries(folder):
+        for entry in entries(folder):
             if entry.name.startswith("."):
                 self.ignored += 1
             elif entry.is_dir():
@@ -124,10 +124,11 @@ class _Tree:
         return LabelledImages(np.array([number[name] for name, _ in self.files], np.int64), read)
 
 
-def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+def entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    """What lies in a folder, in the order in which Python sorts names."""
+    with os.scandir(folder) as found:
+        return sorted(found, key=lambda entry: entry.name)
 
 
 def _folders(path: Path) -> Iterator[os.DirEntry[str]]:
-    return (entry for entry in _entries(path) if entry.is_dir() and not entry.name.startswith("."))
+    return (entry for entry in entries(path) if entry.is_dir() and not entry.name.startswith("."))

@@ -6,7 +6,6 @@ What holds for all of them is checked here: the classes of train and test agree,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +34,7 @@ def open_origin(origin: Origin) -> Collection:
         from robust_transfer.datasets.catalogued import open_catalogued
 
         on = running()
-        collection = open_catalogued(origin, Path(on.data).expanduser() / origin.dataset, downloads=on.downloads)
+        collection = open_catalogued(origin, on.originals(origin.dataset), downloads=on.downloads)
     else:
         from robust_transfer.datasets.vision import open_torchvision
 

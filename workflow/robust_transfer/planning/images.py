@@ -17,11 +17,10 @@ from robust_transfer.configuration.datasets import (
     ShapesOrigin,
     TorchvisionOrigin,
 )
+from robust_transfer.datasets.storing import RAW_SIDE
 from robust_transfer.grid import PlannedEntry
 from robust_transfer.store import CARD
 
-RAW_SIDE = 64
-"""Images of one size up to this many pixels are stored raw (`datasets.storing`)."""
 KNOWN = Path(__file__).with_name("torchvision.yaml")
 LOSSLESS_BYTES = 1.4
 """Bytes a pixel of a photograph that was resized, and so stored losslessly: 0.9 to 1.5 in sets at 64 and 128 px."""

@@ -21,8 +21,9 @@ from robust_transfer.planning.rates import (
     network_seconds,
     processor_seconds,
 )
-from robust_transfer.planning.work import Pass, UnknownImagesError, Work, is_done, work_of
+from robust_transfer.planning.work import Pass, UnknownImagesError, Work, work_of
 from robust_transfer.stages import STAGES
+from robust_transfer.store import finished
 
 NETWORK = ("pretraining", "evaluation", "features", "heads", "finetuning")
 """Stages that run on a GPU where there is one."""
@@ -103,7 +104,7 @@ def make_plan(
     unknown: dict[str, None] = {}
     for entry in grid.entries.values():
         stage = plan.stages.setdefault(entry.stage, StagePlan(entry.stage))
-        if is_done(entry, store):
+        if finished(store / entry.id):
             stage.done += 1
             continue
         stage.left += 1

@@ -14,13 +14,13 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.grid import PlannedEntry
 from robust_transfer.planning.images import Counts
 from robust_transfer.planning.networks import layer_dimension, size_of
+from robust_transfer.schedules import side_at
 
 Kind = Literal["forward", "attack", "train", "heads"]
 PASSES: dict[Kind, int] = {"forward": 1, "attack": 2, "train": 3, "heads": 1}
@@ -104,16 +104,6 @@ def work_of(entry: PlannedEntry, counts: Lookup) -> Work:
     found = count(entry, counts) if count else Work()
     found.written += ENTRY_BYTES
     return found
-
-
-def side_at(recipe: Recipe, epoch: int, input_size: int) -> int:
-    """As `schedules.side_at`, whose module imports torch; a test holds the two equal."""
-    growing = recipe.growing_fraction * recipe.epochs
-    if recipe.start_scale == 1 or epoch >= growing:
-        return input_size
-    side = input_size * (recipe.start_scale + (1 - recipe.start_scale) * epoch / growing)
-    multiple = next(multiple for least, multiple in ((64, 32), (32, 16), (0, 4)) if input_size >= 2 * least)
-    return min(input_size, max(multiple, multiple * round(side / multiple)))
 
 
 def _images_of(entry: PlannedEntry, counts: Lookup) -> Counts:
@@ -290,10 +280,3 @@ _STAGES: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "heads": _heads,
     "finetuning": _finetuning,
 }
-
-
-def is_done(entry: PlannedEntry, store: Path) -> bool:
-    """Does the store have it?"""
-    from robust_transfer.store import CARD
-
-    return (store / entry.id / CARD).exists()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robust_transfer.datasets.collection import Collection
-from robust_transfer.datasets.folder import SUFFIXES
+from robust_transfer.datasets.folder import SUFFIXES, entries
 from robust_transfer.datasets.layouts.lists import Labelled, collected
 from robust_transfer.datasets.storing import DatasetError
 
@@ -24,12 +24,12 @@ def caltech(base: Path, *, categories: str, images: int, without: Sequence[str] 
     classes: list[str] = []
     splits: dict[str, Labelled] = {"train": [], "test": []}
     ignored = 0
-    for folder in _sorted(base / categories):
+    for folder in entries(base / categories):
         if folder.name in without or folder.name.startswith(".") or not folder.is_dir():
             continue
-        entries = _sorted(Path(folder.path))
-        files = [entry.name for entry in entries if _is_image(entry)]
-        ignored += len(entries) - len(files)
+        there = entries(folder.path)
+        files = [entry.name for entry in there if _is_image(entry)]
+        ignored += len(there) - len(files)
         if not files:
             continue
         label = len(classes)
@@ -44,8 +44,3 @@ def caltech(base: Path, *, categories: str, images: int, without: Sequence[str] 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".") and entry.is_file()
-
-
-def _sorted(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
