@@ -15,7 +15,7 @@ configfile: DEFAULT
 
 
 from robust_transfer.configuration.load import ConfigurationError
-from robust_transfer.wiring import export_environment, memory, wire
+from robust_transfer.dag.wiring import export_environment, memory, wire
 
 export_environment(PACKAGE)
 
@@ -49,9 +49,9 @@ include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"
 include: "rules/features.smk"
 include: "rules/probing.smk"
-include: "rules/heads.smk"
+include: "rules/linear_heads.smk"
 include: "rules/finetuning.smk"
-include: "rules/choosing.smk"
+include: "rules/selecting.smk"
 include: "rules/results.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"

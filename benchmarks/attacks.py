@@ -18,7 +18,7 @@ import checkout  # noqa: F401  # before robust_transfer
 import torch
 from robust_transfer.attacks import Threat, pgd, threat_model
 from robust_transfer.configuration.training import Attack, Norm, Precision
-from robust_transfer.devices import autocast, prepare
+from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.folding import Folded
 from side_by_side import Contender, describe, hardware, measure, show, write

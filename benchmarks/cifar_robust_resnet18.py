@@ -32,18 +32,18 @@ from robust_transfer.attacks import threat_model
 from robust_transfer.configuration.load import validate
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import EvaluationSettings, PretrainingSettings
+from robust_transfer.dag.grid import plan
+from robust_transfer.dag.wiring import Wiring
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.datasets.resident import square_images
-from robust_transfer.evaluation import attacked_predictions
-from robust_transfer.grid import plan
-from robust_transfer.inference import predict
-from robust_transfer.loading import Loader, Part, open_loader
-from robust_transfer.metrics import top1
+from robust_transfer.loading.loader import Loader, Part, open_loader
 from robust_transfer.networks.build import build
-from robust_transfer.schedules import learning_rate_at, steps
-from robust_transfer.stages import STAGES
-from robust_transfer.store import Entry, open_entry
-from robust_transfer.wiring import Wiring
+from robust_transfer.registry import STAGES
+from robust_transfer.stages.evaluation import attacked_predictions
+from robust_transfer.statistics.metrics import top1
+from robust_transfer.store.entry import Entry, open_entry
+from robust_transfer.training.inference import predict
+from robust_transfer.training.schedules import learning_rate_at, steps
 from side_by_side import describe, hardware
 from torch import Tensor
 

@@ -21,17 +21,17 @@ import checkout  # noqa: F401  # before robust_transfer
 import numpy as np
 import torch
 from PIL import Image
-from robust_transfer import features
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Precision, Recipe
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.datasets.storing import SplitWriter
-from robust_transfer.devices import autocast, prepare
-from robust_transfer.loading import Part, open_loader
+from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.layers import activations
-from robust_transfer.store import ENTRY, open_entry, write_json
+from robust_transfer.stages import features
+from robust_transfer.store.entry import ENTRY, open_entry, write_json
 from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
 
 RESIDENT, FORWARD = "extraction, resident", "forward pass alone"

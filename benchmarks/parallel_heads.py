@@ -17,13 +17,13 @@ from pathlib import Path
 
 import checkout  # noqa: F401  # before robust_transfer
 import torch
-from robust_transfer import heads
 from robust_transfer.configuration.training import Precision
-from robust_transfer.configuration.transfer import HeadsSettings
-from robust_transfer.devices import prepare
-from robust_transfer.distributed import ALONE
+from robust_transfer.configuration.transfer import LinearHeadsSettings
+from robust_transfer.machine.devices import prepare
+from robust_transfer.machine.distributed import ALONE
 from robust_transfer.networks.build import build
-from robust_transfer.training import Training
+from robust_transfer.stages import linear_heads as heads
+from robust_transfer.training.loop import Training
 from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
 
 
@@ -96,7 +96,7 @@ def trained(n_heads: int, case: Case, threads: int, device: str) -> Callable[[],
     """Some steps of so many heads, as `heads` trains them."""
     on = prepare(device, threads)
     rates = [0.1 * 0.7**i for i in range(n_heads)]
-    settings = HeadsSettings.model_validate(
+    settings = LinearHeadsSettings.model_validate(
         {
             "purpose": "final",
             "learning_rates": rates,

@@ -97,7 +97,7 @@ def _alone(solver: Any, *arguments: Any) -> Found:
 
 
 def _ours(size: tuple[int, int, int], strengths: Sequence[float], device: str) -> Found:
-    from robust_transfer.logistic_regression import Regression
+    from robust_transfer.statistics.logistic_regression import Regression
 
     x, labels = features(*size)
     if device == "cuda":  # its start is not what is measured

@@ -23,10 +23,10 @@ import madry_robustness
 import torch
 from robust_transfer.attacks import L2
 from robust_transfer.configuration.training import Attack, Precision, Recipe
-from robust_transfer.devices import autocast, prepare
-from robust_transfer.distributed import ALONE
+from robust_transfer.machine.devices import autocast, prepare
+from robust_transfer.machine.distributed import ALONE
 from robust_transfer.networks.build import Network, build
-from robust_transfer.training import Adversary, Training
+from robust_transfer.training.loop import Adversary, Training
 from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode

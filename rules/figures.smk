@@ -1,14 +1,14 @@
 # Draw figures and tables, the numbers drawn beside them: a rule, and so a target, for each.
-from robust_transfer.stages import TYPESET_FIGURES, figure_table
+from robust_transfer.registry import FIGURES
 
 for figure in DRAW:
-    as_text = {"md": RESULTS / "figures" / f"{figure}.md"} if figure in TYPESET_FIGURES else {}
+    as_text = {"md": RESULTS / "figures" / f"{figure}.md"} if FIGURES[figure].is_table else {}
 
     rule:
         name:
             f"figure_{figure}"
         input:
-            RESULTS / figure_table(figure),
+            RESULTS / f"{FIGURES[figure].table}.parquet",
         output:
             **as_text,
             png=report(

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from robust_transfer import __version__
 from robust_transfer.configuration.running import VARIABLE, Running, running
-from robust_transfer.interruption import EXIT_CODE, Interrupted
-from robust_transfer.launch import launch, leads
-from robust_transfer.stages import STAGES
+from robust_transfer.machine.launch import launch, leads
+from robust_transfer.registry import ALL_STAGES, FIGURES, STAGES, Stage
+from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
 
 if TYPE_CHECKING:
-    from robust_transfer.wiring import Wiring
+    from robust_transfer.dag.wiring import Wiring
 
 DEFAULT_CONFIGURATION = Path(__file__).parents[2] / "config.yaml"
 
@@ -38,63 +38,6 @@ Do adversarially robust models transfer better? The stages of the experiment, on
   python -m robust_transfer pretraining store/pretraining/<entry> --threads 2
 """
 
-STAGE_HELP = {
-    "datasets": (
-        "prepare a dataset: decode, check, limit and store its images",
-        "Reads the origin named in entry.json (a folder, parquet files, a torchvision class, the built-in generator)\n"
-        "and writes train.arrow, test.arrow and, where the origin has one, validation.arrow.",
-    ),
-    "granularity": (
-        "derive a dataset with less detail: its images downscaled",
-        "Reads the dataset that entry.json names and writes the same images with a smaller short side, losslessly.",
-    ),
-    "importing": (
-        "import a backbone from published weights",
-        "Reads a checkpoint below the folder of weights, or downloads it where that is allowed; nothing in it is\n"
-        "executed. Writes weights.safetensors.",
-    ),
-    "pretraining": (
-        "train a backbone on the source, adversarially unless its eps is 0",
-        "Reads the source dataset; writes weights.safetensors and epochs.csv, a row an epoch.",
-    ),
-    "evaluation": (
-        "measure a backbone on the source's test images, clean and attacked",
-        "Reads a backbone and its source; writes metrics.json: accuracy on clean images and under PGD at each eps.",
-    ),
-    "features": (
-        "extract a dataset's features from a frozen backbone",
-        "Reads a backbone and a dataset; writes the activations before the head, or of the layer that entry.json\n"
-        "names, as train.arrow, test.arrow, ….",
-    ),
-    "probing": (
-        "fit the frozen protocol's linear probe, all strengths at once",
-        "Reads features; chooses a strength on validation images, refits on all training images, tests once;\n"
-        "writes metrics.json and predictions.parquet.",
-    ),
-    "heads": (
-        "train linear heads on a frozen network by the paper's protocol, the whole grid at once",
-        "Reads a backbone and a dataset. A search run measures validation accuracy; a final run trains on all\n"
-        "training images and tests; writes metrics.json, predictions.parquet and epochs.csv.",
-    ),
-    "finetuning": (
-        "fine-tune a whole network on a target",
-        "Reads a backbone and a dataset. A search run trains with one learning rate and measures validation accuracy;\n"
-        "a refit takes the best search's rate, trains on all training images and tests; a final run does so at a\n"
-        "rate it is given; writes metrics.json, predictions.parquet and epochs.csv.",
-    ),
-    "choosing": (
-        "choose the best of runs that differ in hyperparameters, on validation or on test images",
-        "Reads runs of heads or finetuning; writes metrics.json, predictions.parquet and runs.csv.",
-    ),
-}
-
-
-INTERRUPTIBLE = ("pretraining", "features", "heads", "finetuning")
-"""Stages that save how far they are and go on from there."""
-TEAMS = ("pretraining",)
-"""Stages that several processes can share."""
-ORIGINALS = {"datasets": "data", "importing": "weights"}
-"""Stages that read files from outside the store, and the setting under `running` that says where these lie."""
 RESUMING = f"""
 It can be stopped at any time. SIGTERM, SIGUSR1 and Ctrl-C save its state and exit with code {EXIT_CODE}; the same
 command then goes on from there, to the same bits. Killed outright, it goes on from the last state saved."""
@@ -134,43 +77,46 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"robust-transfer {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for stage in STAGES:
+    for stage in STAGES.values():
         _stage_command(commands, stage)
     _results_commands(commands)
     _planning_commands(commands)
     return parser
 
 
-def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], stage: str) -> None:
-    summary, description = STAGE_HELP[stage]
+def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], stage: Stage) -> None:
+    heading = f"{stage.summary[0].upper()}{stage.summary[1:]}."
     command = commands.add_parser(
-        stage,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.\n\n{description}{RESUMING * (stage in INTERRUPTIBLE)}",
+        stage.name,
+        help=stage.summary,
+        description=f"{heading}\n\n{stage.description}{RESUMING * stage.interruptible}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("entry", type=Path, help=f"folder of the entry, store/{stage}/<name>-<hash>, with entry.json")
+    command.add_argument(
+        "entry", type=Path, help=f"folder of the entry, store/{stage.name}/<name>-<hash>, with entry.json"
+    )
     command.add_argument("--threads", type=_positive, default=1, help="processor threads to use (default: 1)")
     command.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU if there is one"
     )
     _add_log(command)
-    if stage in INTERRUPTIBLE:
-        _add_interruption(command, dear=STAGES[stage].dear)
-    if stage in ORIGINALS:
-        setting = ORIGINALS[stage]
-        command.add_argument(f"--{setting}", dest="originals", help=f"folder of originals (default: {setting})")
+    if stage.interruptible:
+        _add_interruption(command, expensive=stage.expensive)
+    if stage.originals:
+        command.add_argument(
+            f"--{stage.originals}", dest="originals", help=f"folder of originals (default: {stage.originals})"
+        )
         command.add_argument("--downloads", action="store_true", help="download what is missing there")
-    if stage in TEAMS:
+    if stage.multiprocess:
         command.add_argument(
             "--processes", type=int, default=1, help="processes that share the training, a GPU each (default: 1)"
         )
-    command.set_defaults(run=_run_stage, stage=stage, processes=1, stop_before=None, other_code=False)
+    command.set_defaults(run=_run_stage, stage=stage.name, processes=1, stop_before=None, other_code=False)
     command.set_defaults(originals=None, downloads=False)
 
 
 def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    results = commands.add_parser("results", help="collect the measured numbers of an experiment in one table")
+    results = commands.add_parser("results", help=ALL_STAGES["results"].summary)
     results.add_argument("experiment", type=Path, help="results/<experiment>/experiment.json")
     results.add_argument("--results", type=Path, required=True, help="parquet file to write: a row a number")
     results.add_argument("--timings", type=Path, required=True, help="parquet file to write: a row an entry")
@@ -179,8 +125,8 @@ def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     _add_log(results)
     results.set_defaults(run=_run_results)
 
-    figures = commands.add_parser("figures", help="draw one figure or table from the results table")
-    figures.add_argument("figure", help="headline, fixed_feature, full_network, source_accuracy, …")
+    figures = commands.add_parser("figures", help=ALL_STAGES["figures"].summary)
+    figures.add_argument("figure", help=", ".join(FIGURES))
     figures.add_argument("table", type=Path, help="results/<experiment>/results.parquet (training: training.parquet)")
     figures.add_argument(
         "--out", type=Path, required=True, help="path without suffix; .svg, .pdf, .png, .csv are added"
@@ -201,7 +147,7 @@ def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     )
     compare.set_defaults(run=_run_compare)
 
-    report = commands.add_parser("report", help="sum an experiment up in plain text")
+    report = commands.add_parser("report", help=ALL_STAGES["report"].summary)
     report.add_argument("results", type=Path, help="results/<experiment>/results.parquet")
     report.add_argument("--flags", type=Path, help="flags.csv beside it, to list what looks wrong")
     report.add_argument("--out", type=Path, help="file to write (default: the terminal)")
@@ -271,14 +217,14 @@ def _add_log(command: argparse.ArgumentParser) -> None:
     command.add_argument("--log", type=Path, help="file to append messages to, beside the terminal")
 
 
-def _add_interruption(command: argparse.ArgumentParser, dear: bool) -> None:
+def _add_interruption(command: argparse.ArgumentParser, expensive: bool) -> None:
     command.add_argument(
         "--stop-before",
         type=_time,
         metavar="TIME",
         help="save and leave at this time, such as 2030-01-31T08:00 (a scheduler's limit)",
     )
-    if dear:  # a cheap stage starts over instead
+    if expensive:  # a cheap stage starts over instead
         command.add_argument(
             "--other-code", action="store_true", help="go on from a state that other code saved; the card will say so"
         )
@@ -313,7 +259,7 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
 def _run_stage(args: argparse.Namespace) -> int:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(args.threads)
-    from robust_transfer.store import open_entry
+    from robust_transfer.store.entry import open_entry
 
     entry = open_entry(args.entry)
     if entry.stage != args.stage:
@@ -321,7 +267,7 @@ def _run_stage(args: argparse.Namespace) -> int:
             f"{args.entry}: an entry of stage {entry.stage}; run `python -m robust_transfer {entry.stage}`"
         )
     stated = {"stop_before": args.stop_before, "other_code": args.other_code or None}
-    stated |= {ORIGINALS.get(args.stage, ""): args.originals, "downloads": args.downloads or None}
+    stated |= {STAGES[args.stage].originals or "": args.originals, "downloads": args.downloads or None}
     settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
     os.environ[VARIABLE] = settings.model_dump_json()
     if args.processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -341,8 +287,8 @@ def _device(asked: str) -> str:
 
 
 def _run_results(args: argparse.Namespace) -> None:
-    from robust_transfer.results import collect
-    from robust_transfer.store import read_json
+    from robust_transfer.stages.results import collect
+    from robust_transfer.store.entry import read_json
 
     store = Path(read_json(args.experiment)["store"])
     collect(
@@ -356,20 +302,20 @@ def _run_results(args: argparse.Namespace) -> None:
 
 
 def _run_figures(args: argparse.Namespace) -> None:
-    from robust_transfer.figures.draw import draw
+    from robust_transfer.stages.figures import draw
 
     draw(args.figure, args.table, args.out)
 
 
 def _run_compare(args: argparse.Namespace) -> None:
-    from robust_transfer.compare import compare
+    from robust_transfer.tables.compare import compare
 
     print(compare(args.first, args.second, selection=args.selection))
 
 
 def _run_report(args: argparse.Namespace) -> None:
-    from robust_transfer.report import summary
-    from robust_transfer.store import write_text
+    from robust_transfer.stages.report import summary
+    from robust_transfer.store.entry import write_text
 
     text = summary(args.results, args.flags)
     if args.out:
@@ -379,15 +325,15 @@ def _run_report(args: argparse.Namespace) -> None:
 
 
 def _wiring(overlays: Sequence[Path]) -> Wiring:
-    from robust_transfer.availability import planned
     from robust_transfer.configuration.load import load
-    from robust_transfer.wiring import Wiring
+    from robust_transfer.dag.availability import planned
+    from robust_transfer.dag.wiring import Wiring
 
     return Wiring(planned(load([DEFAULT_CONFIGURATION, *overlays])))
 
 
 def _run_entries(args: argparse.Namespace) -> None:
-    from robust_transfer.store import finished
+    from robust_transfer.store.entry import finished
 
     wiring = _wiring(args.configfile)
     if args.write:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from robust_transfer.catalogue.datasets import catalogue, catalogued
 from robust_transfer.configuration.base import ALWAYS, NEVER, Model
+from robust_transfer.configuration.catalogue.datasets import catalogue, catalogued
 
 Metric = Literal["top1", "mean_per_class"]
 ShapesTask = Literal["objects", "coarse", "fine", "textures", "counting"]

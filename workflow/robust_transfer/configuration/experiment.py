@@ -16,7 +16,7 @@ from robust_transfer.configuration.transfer import (
     BatchNorm,
     Features,
     Finetuning,
-    Heads,
+    LinearHeads,
     Mode,
     Normalisation,
     Probing,
@@ -48,12 +48,12 @@ ImagesPerClass = Annotated[Literal["all"] | int, BeforeValidator(_images)]
 
 
 class Variant(Model):
-    """The paper protocol with other settings than the sections `heads` and `finetuning` have."""
+    """The paper protocol with other settings than the sections `linear_heads` and `finetuning` have."""
 
     batchnorm: BatchNorm | None = None
-    """In place of `heads.batchnorm`."""
+    """In place of `linear_heads.batchnorm`."""
     normalisation: Normalisation | None = None
-    """In place of `heads.normalisation` and `finetuning.normalisation`."""
+    """In place of `linear_heads.normalisation` and `finetuning.normalisation`."""
 
 
 class Part(Model):
@@ -79,7 +79,7 @@ class Part(Model):
     protocols: Annotated[tuple[Protocol, ...], Field(min_length=1)] = ("frozen",)
     """How fixed-feature transfer is measured."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (Variant(),)
-    """Settings of the paper protocol to measure under; `{}` is that of the sections `heads` and `finetuning`."""
+    """Settings of the paper protocol to measure under; `{}` is that of the sections `linear_heads` and `finetuning`."""
     images_per_class: Annotated[tuple[ImagesPerClass, ...], Field(min_length=1)] = ("all",)
     """Training images of each class that transfer gets, validation images among them: `all`, or numbers. Those of a \
 smaller number are among those of a larger one, by transfer seed."""
@@ -149,7 +149,7 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How features are extracted."""
     probing: Probing = Probing()
     """The frozen protocol of fixed-feature transfer."""
-    heads: Heads = Heads()
+    linear_heads: LinearHeads = LinearHeads()
     """The paper protocol of fixed-feature transfer."""
     finetuning: Finetuning = Finetuning()
     """Full-network transfer."""

@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import difflib
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.training import Architecture
 from robust_transfer.configuration.transfer import Protocol
+from robust_transfer.registry import FIGURES
 
-# In the order of the paper (Table 1, Fig. 2, 3, 5, Table 2, Fig. 6, 7), then what it does not show.
-FigureName = Literal[
-    "headline",
-    "fixed_feature",
-    "full_network",
-    "source_accuracy",
-    "fixed_robustness",
-    "width",
-    "granularity",
-    "training",
-    "few_images",
-    "protocol_gap",
-    "imported",
-]
+
+def _check_figure(name: str) -> str:
+    if name not in FIGURES:
+        near = difflib.get_close_matches(name, FIGURES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"no such figure; write {', '.join(FIGURES)}{hint}")
+    return name
+
+
+FigureName = Annotated[str, AfterValidator(_check_figure), WithJsonSchema({"type": "string", "enum": list(FIGURES)})]
 
 
 class Figures(Model):
     """What is drawn from the results table."""
 
-    draw: Annotated[tuple[FigureName, ...], Field(min_length=1)] = (
-        "headline",
-        "fixed_feature",
-        "full_network",
-        "source_accuracy",
-        "fixed_robustness",
-        "width",
-        "granularity",
-        "training",
-        "few_images",
-        "protocol_gap",
-    )
-    """headline: Table 1; fixed_feature, full_network: Fig. 2 and 3; source_accuracy: Fig. 5; \
-fixed_robustness: Table 2; width: Fig. 6; granularity: Fig. 7; training: the backbones' curves over epochs; \
-few_images: transfer from few images of each class; protocol_gap: the paper's way of measuring beside the frozen one; \
-imported: source accuracies of imported networks beside the published ones."""
+    draw: Annotated[
+        tuple[FigureName, ...],
+        Field(
+            min_length=1,
+            description="; ".join(
+                f"{figure.name}: {figure.shows}{f' ({figure.paper})' if figure.paper else ''}"
+                for figure in FIGURES.values()
+            )
+            + ".",
+        ),
+    ] = tuple(figure.name for figure in FIGURES.values() if figure.default)
     protocol: Protocol | None = None
     """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None

@@ -15,10 +15,10 @@ from pydantic import (
     model_validator,
 )
 
+from robust_transfer.architectures import check_architecture
 from robust_transfer.configuration.base import ALWAYS, Model
 from robust_transfer.configuration.datasets import Preprocessing
 from robust_transfer.configuration.eps import Eps
-from robust_transfer.networks.names import check_architecture
 
 
 def _architecture(name: str) -> str:

@@ -50,7 +50,7 @@ class Probing(Model):
         return self
 
 
-class Heads(Model):
+class LinearHeads(Model):
     """Paper protocol of fixed-feature transfer: heads trained by SGD on augmented images, all before them frozen.
 
     Every head has a learning rate, a weight decay and a seed of its own; all share each forward pass of the network.
@@ -76,7 +76,7 @@ code; `source`: as the backbone was trained."""
     """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
 
     @model_validator(mode="after")
-    def _grid(self) -> Heads:
+    def _grid(self) -> LinearHeads:
         for name in ("learning_rates", "weight_decays", "head_seeds"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name} names a value twice")
@@ -131,8 +131,8 @@ class ProbingSettings(Probing):
     """Where the strength is chosen; a result each."""
 
 
-class HeadsSettings(Model):
-    """Settings of an entry under `store/heads/`. Inputs: `backbone`, `dataset`.
+class LinearHeadsSettings(Model):
+    """Settings of an entry under `store/linear_heads/`. Inputs: `backbone`, `dataset`.
 
     A search run fits on the training images less the validation ones and measures validation accuracy; a final run fits
     on all training images and measures test accuracy. Both try every learning rate and weight decay.
@@ -175,8 +175,9 @@ class FinetuningSettings(Model):
     preprocessing: Preprocessing = Preprocessing()
 
 
-class ChoosingSettings(Model):
-    """Settings of an entry under `store/choosing/`. Inputs: `search0`, … and `final0`, …: runs of heads or finetuning.
+class SelectingSettings(Model):
+    """Settings of an entry under `store/selecting/`. Inputs: `search0`, … and `final0`, …,
+    which are runs of linear_heads or of finetuning.
 
     Of runs that differ in hyperparameters alone, the one that is best on validation images, on test images, or both,
     as a result each.

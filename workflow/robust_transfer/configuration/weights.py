@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
-from robust_transfer.catalogue.weights import TrainedOn, released_files, weights_catalogue
+from robust_transfer.architectures import CATALOGUE, timm_name
 from robust_transfer.configuration.base import Model
+from robust_transfer.configuration.catalogue.weights import TrainedOn, released_files, weights_catalogue
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.training import Architecture, InputSize, Norm
-from robust_transfer.networks.names import CATALOGUE, timm_name
 
 PLACEHOLDERS = ("architecture", "norm", "eps", "seed")
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from robust_transfer.store import Entry, StoreError
+from robust_transfer.store.entry import Entry, StoreError
 
 FORMAT = "1"
 COLUMNS = (("image", pa.large_binary()), ("label", pa.int32()))

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_transfer.datasets.arrow import Labels
+from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import Given
-from robust_transfer.datasets.storing import DatasetError
 
 
 @dataclass(frozen=True)

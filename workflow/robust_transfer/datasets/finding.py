@@ -10,7 +10,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from robust_transfer.catalogue.datasets import FolderSource, HuggingFaceSource, LayoutSource, Source, catalogued
+from robust_transfer.configuration.catalogue.datasets import (
+    FolderSource,
+    HuggingFaceSource,
+    LayoutSource,
+    Source,
+    catalogued,
+)
 from robust_transfer.configuration.datasets import CatalogueOrigin
 
 HUGGING_FACE = "huggingface"

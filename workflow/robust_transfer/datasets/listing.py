@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from robust_transfer.catalogue.datasets import Catalogued, Counts, catalogue, catalogued
+from robust_transfer.configuration.catalogue.datasets import Catalogued, Counts, catalogue, catalogued
 from robust_transfer.configuration.datasets import CatalogueOrigin
 from robust_transfer.datasets.finding import lying, missing
 

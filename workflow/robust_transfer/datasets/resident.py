@@ -1,7 +1,8 @@
-"""Hold a whole split in memory as squares at the network's input size, where it is small enough for that."""
+"""The images of a split as squares at the network's input size: all at once, some, or block by block."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robust_transfer.datasets.arrow import Images, Split
+
+BLOCK = 2048
+"""Images in memory at a time, where not all need be."""
 
 
 def square_images(
@@ -54,6 +58,17 @@ def square_images(
             for _ in pool.map(place, range(len(squares))):
                 pass
     return squares
+
+
+def square_blocks(
+    split: Split, input_size: int, resize_ratio: float, *, indices: NDArray[np.int64] | None = None, threads: int = 1
+) -> Iterator[tuple[slice, Images]]:
+    """As `square_images`, a block at a time, with the positions that it has: ImageNet's 50,000 test images at 224
+    pixels have 7.5 GB."""
+    rows = np.arange(len(split)) if indices is None else indices
+    for start in range(0, len(rows), BLOCK):
+        here = slice(start, min(start + BLOCK, len(rows)))
+        yield here, square_images(split, input_size, resize_ratio, indices=rows[here], threads=threads)
 
 
 def square(picture: Image.Image, input_size: int, short: int) -> Images:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from robust_transfer.datasets.arrow import COLUMNS, FORMAT, Images, checksum, footer_checksum
-from robust_transfer.store import Draft
+from robust_transfer.store.entry import Draft
 
 BATCH_BYTES = 64 * 2**20
 RAW_SIDE = 64  # pixels; up to this, raw images take less time to read than encoded ones and little more space
@@ -26,10 +26,6 @@ log = logging.getLogger("robust_transfer")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-class DatasetError(ValueError):
-    """What was given cannot become a dataset; the message names it and the mend."""
 
 
 class Item(NamedTuple):

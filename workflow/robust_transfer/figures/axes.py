@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import NORM_LABELS
 from robust_transfer.figures.style import INK, SMALL, Look, architecture_label
-from robust_transfer.table import Row
+from robust_transfer.tables.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,7 +18,7 @@ from robust_transfer.figures.cells import (
     Panel,
 )
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.table import BEST_ROBUST, Results, Row
+from robust_transfer.tables.results import BEST_ROBUST, Results, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

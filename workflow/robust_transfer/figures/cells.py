@@ -12,13 +12,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robust_transfer.table import BEST_ROBUST, DIFFERENCE, About, Results, Row, Target, canonical
+from robust_transfer.tables.results import BEST_ROBUST, DIFFERENCE, About, Results, Row, Target, canonical
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
 NORM_LABELS = {"l2": "L2", "linf": "L∞"}
 FROZEN = "frozen"
-METRIC_LABELS = {"top1": "top-1", "mean_per_class": "mean per class"}
 NOT_MEASURED = "not measured"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from robust_transfer.figures.cells import Panel
-from robust_transfer.table import Row
+from robust_transfer.tables.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

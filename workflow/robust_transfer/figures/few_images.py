@@ -21,7 +21,7 @@ from robust_transfer.figures.cells import (
     shown_way,
 )
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.table import Results, Row
+from robust_transfer.tables.results import Results, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

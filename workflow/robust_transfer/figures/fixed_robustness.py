@@ -17,7 +17,7 @@ from robust_transfer.figures.cells import (
 )
 from robust_transfer.figures.drawing import Drawing, Number
 from robust_transfer.figures.typeset import Block, Table, Text
-from robust_transfer.table import Results
+from robust_transfer.tables.results import Results
 
 ENOUGH = 4
 """Networks below which an R² says nothing: over three it exceeds .5 for unrelated numbers every other time."""

@@ -13,7 +13,7 @@ from itertools import product
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import FROZEN, Cells, Panel, Way
-from robust_transfer.table import Row, Target, canonical
+from robust_transfer.tables.results import Row, Target, canonical
 
 NO_DRIFT, NO_TARGET = {"batchnorm": "frozen"}, {"normalisation": "source"}
 """What deviates from the released code, which lets BatchNorm drift and normalises by the target's statistics."""

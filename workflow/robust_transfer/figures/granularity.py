@@ -9,7 +9,7 @@ from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
 from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Panel, shown_mode, shown_way
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.table import BEST_ROBUST, Results, Row
+from robust_transfer.tables.results import BEST_ROBUST, Results, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,6 @@ import math
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
-    METRIC_LABELS,
     MODE_LABELS,
     NORM_LABELS,
     NOT_MEASURED,
@@ -19,7 +18,8 @@ from robust_transfer.figures.cells import (
 from robust_transfer.figures.drawing import Drawing, Number, number
 from robust_transfer.figures.style import architecture_label
 from robust_transfer.figures.typeset import Block, Table, Text
-from robust_transfer.table import BEST_ARCH, BEST_ROBUST, Results, Row
+from robust_transfer.statistics.metrics import METRICS
+from robust_transfer.tables.results import BEST_ARCH, BEST_ROBUST, Results, Row
 
 DECIDED = "*"
 
@@ -49,7 +49,7 @@ def _columns(cells: Cells) -> list[str]:
 
 def _line(panel: Panel, against: Against) -> list[Text]:
     robust = against.robust
-    label = panel.label + (f" ({METRIC_LABELS[panel.target.metric]})" if panel.target.metric != "top1" else "")
+    label = panel.label + (f" ({METRICS[panel.target.metric]})" if panel.target.metric != "top1" else "")
     return [
         Text(label),
         _accuracy(against.standard, bold=against.ahead == "standard"),

@@ -11,9 +11,9 @@ from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing, Number
 from robust_transfer.figures.style import architecture_label, nothing
 from robust_transfer.figures.typeset import Block, Table, Text, stacked
-from robust_transfer.published import published_accuracy
-from robust_transfer.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
-from robust_transfer.table import About, Results, Row
+from robust_transfer.tables.published import published_accuracy
+from robust_transfer.tables.results import About, Results, Row
+from robust_transfer.tables.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
 
 IMPORTED = "importing/"
 """What the ids of imported backbones begin with."""

@@ -34,7 +34,7 @@ from robust_transfer.figures.gaps import (
 )
 from robust_transfer.figures.headline import signed
 from robust_transfer.figures.typeset import Block, Table, Text, stacked
-from robust_transfer.table import Results, Row, Target, canonical
+from robust_transfer.tables.results import Results, Row, Target, canonical
 
 ABREAST = 4
 """Ways and selections up to which every pair of them has a column; beyond, selections are lines."""

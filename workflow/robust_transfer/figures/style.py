@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.table import Row
+from robust_transfer.tables.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

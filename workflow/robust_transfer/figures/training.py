@@ -11,7 +11,7 @@ from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing, Number
-from robust_transfer.training_table import EpochRow, Training
+from robust_transfer.tables.training import EpochRow, Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

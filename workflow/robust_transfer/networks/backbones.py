@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_transfer.networks.build import Network, build
-from robust_transfer.store import Entry, StoreError, write_bytes
+from robust_transfer.store.entry import Entry, StoreError, write_bytes
 
 WEIGHTS = "weights.safetensors"
 _KEY = "backbone"  # one key: with several, safetensors writes them in an order that changes from run to run

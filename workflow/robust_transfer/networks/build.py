@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_transfer.networks.names import check_architecture, small_resnet, timm_name
+from robust_transfer.architectures import check_architecture, small_resnet, timm_name
 from robust_transfer.networks.small_resnet import SmallResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.planning.rates import LIGHT, Calibrated, RateError
+from robust_transfer.planning.rates import Calibrated, RateError
 from robust_transfer.planning.work import PASSES, Pass
 
 SLOT_SECONDS = 3.0
@@ -47,7 +47,7 @@ TINY: dict[str, Any] = {
     "source": "source",
     "targets": ["target"],
     "pretraining": {"recipe": "tiny", "training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
-    "heads": {"training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
+    "linear_heads": {"training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
     "finetuning": {"learning_rates": [0.01], "training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
 }
 
@@ -138,7 +138,7 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     starts = start_seconds(smallest, device) if asked["starts"] else {}
     import torch
 
-    from robust_transfer.devices import device_name, prepare
+    from robust_transfer.machine.devices import device_name, prepare
 
     prepare(device, 1)
     found: list[dict[str, Any]] = []
@@ -188,13 +188,13 @@ def _step(key: Pass, batch: int, device: Any) -> Callable[[], None]:
     import torch
 
     from robust_transfer.attacks import L2, Starts
-    from robust_transfer.augmentation import as_images
     from robust_transfer.configuration.training import Attack, Recipe
-    from robust_transfer.devices import autocast
-    from robust_transfer.distributed import ALONE
+    from robust_transfer.loading.augmentation import as_images
+    from robust_transfer.machine.devices import autocast
+    from robust_transfer.machine.distributed import ALONE
     from robust_transfer.networks.build import build
     from robust_transfer.networks.layers import activations
-    from robust_transfer.training import Adversary, Training
+    from robust_transfer.training.loop import Adversary, Training
 
     network = build(key.architecture, CLASSES, input_size=key.side).to(device)
     network = network.to(memory_format=torch.channels_last)
@@ -220,7 +220,7 @@ def _step(key: Pass, batch: int, device: Any) -> Callable[[], None]:
                 adversary.perturbed(as_images(pixels), labels, one, starts)
 
         return attack
-    optimiser = _heads_on(network, recipe) if key.kind == "heads" else None
+    optimiser = _with_heads(network, recipe) if key.kind == "heads" else None
     training = Training(network.train(), recipe, 0, ALONE, 1e-4, device, optimiser)
 
     def learn() -> None:
@@ -229,11 +229,11 @@ def _step(key: Pass, batch: int, device: Any) -> Callable[[], None]:
     return learn
 
 
-def _heads_on(network: Any, recipe: Any) -> Any:
-    from robust_transfer.configuration.transfer import HeadsSettings
-    from robust_transfer.heads import put_on
+def _with_heads(network: Any, recipe: Any) -> Any:
+    from robust_transfer.configuration.transfer import LinearHeadsSettings
+    from robust_transfer.stages.linear_heads import put_on
 
-    settings = HeadsSettings(
+    settings = LinearHeadsSettings(
         purpose="final", learning_rates=(1e-3, 1e-4), weight_decays=(0.0,), training=recipe, batchnorm="drift",
         normalisation=None,
     )  # fmt: skip
@@ -245,7 +245,7 @@ def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASS
     import numpy as np
 
     from robust_transfer.configuration.transfer import STRENGTHS
-    from robust_transfer.logistic_regression import Regression
+    from robust_transfer.statistics.logistic_regression import Regression
 
     random = np.random.default_rng(0)
     labels = np.arange(images) % classes
@@ -257,10 +257,11 @@ def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASS
 
 def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
     """Seconds of the smallest job of every stage, from start to end; of several jobs of a stage the quickest."""
-    from robust_transfer import experiment_file
     from robust_transfer.configuration.load import validate
-    from robust_transfer.grid import plan
-    from robust_transfer.store import ENTRY, write_json
+    from robust_transfer.dag import experiment_file
+    from robust_transfer.dag.grid import plan
+    from robust_transfer.registry import STAGES
+    from robust_transfer.store.entry import ENTRY, write_json
 
     part = {"architectures": [smallest.architecture], "eps": [0]}
     with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
@@ -281,7 +282,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
             place = store / entry.id
             place.mkdir(parents=True)
             write_json(place / ENTRY, entry.described())
-            on = "cpu" if entry.stage in LIGHT else device  # as the rules have it
+            on = device if STAGES[entry.stage].uses_gpu else "cpu"  # as the rules have it
             taken.setdefault(entry.stage, []).append(_timed([entry.stage, str(place), "--device", on], device))
         results.mkdir()
         write_json(results / "experiment.json", experiment_file.describe(grid))

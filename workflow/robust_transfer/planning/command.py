@@ -14,9 +14,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from robust_transfer.availability import planned
 from robust_transfer.configuration.load import load
-from robust_transfer.grid import Grid
+from robust_transfer.dag.availability import planned
+from robust_transfer.dag.grid import Grid
 from robust_transfer.planning.plan import default_calibration, make_plan, wanted
 from robust_transfer.planning.rates import Calibrated, RateError, Rates, published, read, save
 from robust_transfer.planning.report import as_json, table

@@ -17,9 +17,9 @@ from robust_transfer.configuration.datasets import (
     ShapesOrigin,
     TorchvisionOrigin,
 )
+from robust_transfer.dag.grid import PlannedEntry
 from robust_transfer.datasets.storing import RAW_SIDE
-from robust_transfer.grid import PlannedEntry
-from robust_transfer.store import CARD
+from robust_transfer.store.entry import CARD
 
 KNOWN = Path(__file__).with_name("torchvision.yaml")
 LOSSLESS_BYTES = 1.4
@@ -114,7 +114,7 @@ def _carded(folder: Path) -> Counts | None:
 def _of_settings(settings: DatasetSettings) -> Counts | None:
     origin: Any = settings.origin
     if isinstance(origin, ShapesOrigin):
-        from robust_transfer.datasets.shapes import CLASSES
+        from robust_transfer.datasets.origins.shapes import CLASSES
 
         side = settings.stored_side or origin.side
         counts = {"train": origin.train, "test": origin.test}
@@ -147,8 +147,8 @@ class _Found:
 
 
 def _listed(origin: FolderOrigin | ParquetOrigin) -> _Found | None:
-    from robust_transfer.datasets.origins import open_origin
-    from robust_transfer.datasets.storing import DatasetError
+    from robust_transfer.datasets.errors import DatasetError
+    from robust_transfer.datasets.origins.opening import open_origin
 
     root = Path(origin.path).expanduser()
     if not root.is_dir():
@@ -203,7 +203,7 @@ def _of_catalogue(origin: Any) -> _Found | None:
     """Counts of a dataset of the catalogue: of a complete copy, as it states them."""
     if getattr(origin, "kind", None) != "catalogue":
         return None
-    from robust_transfer.catalogue.datasets import catalogued
+    from robust_transfer.configuration.catalogue.datasets import catalogued
 
     described = catalogued(origin.dataset)
     counts = {name: n for name, n in described.splits[origin.split].counts.model_dump().items() if n is not None}

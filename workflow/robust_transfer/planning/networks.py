@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from robust_transfer.networks.names import small_resnet
+from robust_transfer.architectures import small_resnet
 
 TABLE = Path(__file__).with_name("architectures.csv")
 TABLE_SIDE = 224

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.grid import Grid, PlannedEntry
+from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.planning.images import Counts, image_counts
 from robust_transfer.planning.rates import (
     ENGINE_SECONDS,
@@ -22,11 +22,8 @@ from robust_transfer.planning.rates import (
     processor_seconds,
 )
 from robust_transfer.planning.work import Pass, UnknownImagesError, Work, work_of
-from robust_transfer.stages import STAGES
-from robust_transfer.store import finished
-
-NETWORK = ("pretraining", "evaluation", "features", "heads", "finetuning")
-"""Stages that run on a GPU where there is one."""
+from robust_transfer.registry import ALL_STAGES, STAGES
+from robust_transfer.store.entry import finished
 
 
 @dataclass
@@ -198,7 +195,7 @@ def _fitted_seconds(rates: Rates) -> float:
 def _hours(stage: StagePlan, rates: Rates, price: float | None) -> Hours:
     starts = stage.left * _start(rates, stage.stage)
     processor = processor_seconds(stage.work, _fitted_seconds(rates))
-    if stage.stage not in NETWORK:
+    if not ALL_STAGES[stage.stage].uses_gpu:
         return Hours(0.0, (starts + processor) / 3600)
     device = (starts + network_seconds(stage.work, rates)) / 3600
     return Hours(device, processor / 3600, None if price is None else device * price)
@@ -223,7 +220,7 @@ def _longest(grid: Grid, works: dict[str, Work], rates: Rates) -> float:
         if entry.id in works:
             work = works[entry.id]
             own = rates.start(entry.stage) + network_seconds(work, rates)
-            if entry.stage not in NETWORK:
+            if not STAGES[entry.stage].uses_gpu:
                 own += processor_seconds(work, _fitted_seconds(rates))
         ends[entry.id] = begin + own
     return max(ends.values(), default=0.0)
@@ -231,7 +228,7 @@ def _longest(grid: Grid, works: dict[str, Work], rates: Rates) -> float:
 
 def processor_hours(stage: StagePlan) -> float:
     """Hours of one core beside networks, where no rates are given: by what the stages' docstrings say was measured."""
-    if stage.stage in NETWORK:
+    if ALL_STAGES[stage.stage].uses_gpu:
         return processor_seconds(stage.work) / 3600
     start = FIGURE_SECONDS if stage.stage == "figures" else LIGHT_START_SECONDS
     return (stage.left * start + processor_seconds(stage.work)) / 3600

@@ -13,6 +13,7 @@ import yaml
 
 from robust_transfer.planning.networks import size_of
 from robust_transfer.planning.work import PASSES, Pass, Work
+from robust_transfer.registry import ALL_STAGES
 
 GPUS = Path(__file__).with_name("gpus.yaml")
 
@@ -31,8 +32,11 @@ FIGURE_SECONDS = 4.0
 """To draw a figure."""
 ENGINE_SECONDS = 0.2
 """What Snakemake adds to a job on this machine."""
-LIGHT = ("datasets", "granularity", "probing", "choosing", "results", "report", "importing")
-"""Stages that import no torch, or only to read a file."""
+
+
+def _is_heavy(stage: str) -> bool:
+    """It imports torch, or matplotlib."""
+    return ALL_STAGES[stage].uses_gpu or stage == "figures"
 
 
 class RateError(ValueError):
@@ -72,7 +76,7 @@ class Published:
 
     def start(self, stage: str) -> float:
         """As in Rates; the processor's, since a GPU waits for it."""
-        return LIGHT_START_SECONDS if stage in LIGHT else START_SECONDS
+        return START_SECONDS if _is_heavy(stage) else LIGHT_START_SECONDS
 
     def _rate(self, precision: str) -> float:
         if precision in self.training:
@@ -158,9 +162,9 @@ class Calibrated:
         """As in Rates."""
         if stage in self.starts:
             return self.starts[stage]
-        light = stage in LIGHT
-        like = [seconds for name, seconds in self.starts.items() if (name in LIGHT) == light]
-        return sum(like) / len(like) if like else (LIGHT_START_SECONDS if light else START_SECONDS)
+        heavy = _is_heavy(stage)
+        like = [seconds for name, seconds in self.starts.items() if _is_heavy(name) == heavy]
+        return sum(like) / len(like) if like else (START_SECONDS if heavy else LIGHT_START_SECONDS)
 
 
 def save(calibrated: Calibrated, path: Path) -> None:

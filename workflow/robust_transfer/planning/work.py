@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from robust_transfer.configuration.training import Attack, Recipe
-from robust_transfer.grid import PlannedEntry
+from robust_transfer.dag.grid import PlannedEntry
 from robust_transfer.planning.images import Counts
 from robust_transfer.planning.networks import layer_dimension, size_of
-from robust_transfer.schedules import side_at
+from robust_transfer.training.schedules import side_at
 
 Kind = Literal["forward", "attack", "train", "heads"]
 PASSES: dict[Kind, int] = {"forward": 1, "attack": 2, "train": 3, "heads": 1}
@@ -96,12 +96,8 @@ Lookup = Callable[[PlannedEntry], Counts | None]
 
 
 def work_of(entry: PlannedEntry, counts: Lookup) -> Work:
-    """What an entry takes. Stages that are not known here cost nothing but their start.
-
-    Raises UnknownImagesError.
-    """
-    count = _STAGES.get(entry.stage)
-    found = count(entry, counts) if count else Work()
+    """What an entry takes. Raises UnknownImagesError."""
+    found = WORK[entry.stage](entry, counts)
     found.written += ENTRY_BYTES
     return found
 
@@ -234,7 +230,7 @@ def _probing(entry: PlannedEntry, counts: Lookup) -> Work:
     return work
 
 
-def _heads(entry: PlannedEntry, counts: Lookup) -> Work:
+def _linear_heads(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     runs = len(settings.learning_rates) * len(settings.weight_decays) * len(settings.head_seeds)
     return _transfer(entry, counts, "heads", runs)
@@ -269,7 +265,11 @@ def _precision(backbone: PlannedEntry) -> str:
     return str(getattr(recipe, "precision", "fp32"))
 
 
-_STAGES: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
+def _selecting(entry: PlannedEntry, counts: Lookup) -> Work:
+    return Work()  # nothing but its start
+
+
+WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "datasets": _datasets,
     "granularity": _granularity,
     "importing": _importing,
@@ -277,6 +277,8 @@ _STAGES: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "evaluation": _evaluation,
     "features": _features,
     "probing": _probing,
-    "heads": _heads,
+    "linear_heads": _linear_heads,
     "finetuning": _finetuning,
+    "selecting": _selecting,
 }
+"""What an entry of each stage takes. A test holds the stages to those of the registry."""

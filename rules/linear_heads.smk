@@ -1,0 +1,24 @@
+# Train linear heads on a frozen network by the paper's protocol, every learning rate at once.
+rule linear_heads:
+    input:
+        ancient(WIRING.cards("linear_heads")),
+    output:
+        card=STORE / "linear_heads" / "{entry}" / "card.json",
+        timing=STORE / "linear_heads" / "{entry}" / "timing.json",
+        metrics=STORE / "linear_heads" / "{entry}" / "metrics.json",
+        predictions=STORE / "linear_heads" / "{entry}" / "predictions.parquet",
+        epochs=STORE / "linear_heads" / "{entry}" / "epochs.csv",
+    log:
+        STORE / "linear_heads" / "{entry}" / "linear_heads.log",
+    conda:
+        "../envs/robust-transfer.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000),
+        runtime=1440,
+        gpu=1,
+    params:
+        entry=subpath(output.card, parent=True),
+        code=WIRING.code("linear_heads"),
+    shell:
+        "python -m robust_transfer linear_heads {params.entry} --threads {threads} --log {log}"

@@ -1,0 +1,283 @@
+"""The grid: names, hashes and what an experiment consists of."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from robust_transfer.configuration.load import ConfigurationError, merge, validate
+from robust_transfer.dag.grid import Grid, plan
+from robust_transfer.dag.wiring import Wiring
+from robust_transfer.store.entry import PLANNED, open_entry
+from support.paths import ROOT
+
+SMALL = {
+    "experiment": "small",
+    "input_size": 32,
+    "datasets": {
+        "objects": {"origin": {"kind": "shapes", "task": "objects", "train": 100, "test": 50}},
+        "coarse": {"origin": {"kind": "shapes", "task": "coarse", "train": 100, "test": 50}},
+        "fine": {"origin": {"kind": "shapes", "task": "fine", "train": 100, "test": 50}},
+    },
+    "source": "objects",
+    "targets": ["coarse", "fine"],
+    "grid": [{"architectures": ["resnet8_w8"], "eps": [0, 0.25]}],
+    "pretraining": {
+        "training": {"augmentation": "crop-flip", "colour_jitter": 0, "lighting": 0, "batchnorm_group": None},
+    },
+}
+
+# Golden: an entry made under one of these hashes must be found again for ever. Lines may be added, never changed.
+GOLDEN = {
+    "datasets/objects": "e5a3ac5c94",
+    "pretraining/objects_resnet8_w8_eps0_seed0": "3b999535bc",
+    "evaluation/objects_resnet8_w8_eps0_seed0": "a1ae403afd",
+    "datasets/coarse": "14525d21f8",
+    "granularity/coarse_12px": "27ab24a444",
+    "datasets/fine": "88cfca144a",
+    "granularity/fine_12px": "742593001c",
+    "pretraining/objects_resnet8_w8_l2_eps0.25_seed0": "fc4b20764f",
+    "evaluation/objects_resnet8_w8_l2_eps0.25_seed0": "6455723430",
+    "features/objects_resnet8_w8_l2_eps0.25_seed0_on_fine": "9bbd6ecd45",
+    "probing/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_seed0": "a064d1be86",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_seed0": "226cdf93e1",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.001_seed0": "973ad486b7",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_refit_seed0": "2113fe1740",
+}
+
+
+def planned(**over: object) -> Grid:
+    configuration = yaml.safe_load(yaml.safe_dump(SMALL))
+    merge(configuration, over)
+    return plan(validate(configuration))
+
+
+def counts(grid: Grid) -> Counter[str]:
+    return Counter(entry.stage for entry in grid.entries.values())
+
+
+def hashes(grid: Grid) -> set[str]:
+    return set(grid.entries)
+
+
+def test_counts_of_a_small_experiment() -> None:
+    assert counts(planned()) == {
+        "datasets": 3,
+        "pretraining": 2,
+        "evaluation": 2,
+        "features": 4,
+        "probing": 4,
+        "finetuning": 2 * 2 * (2 + 1),  # backbones × targets × (learning rates + the refit)
+    }
+
+
+def test_the_papers_grid_has_the_papers_counts() -> None:
+    """PROTOCOL: 12 datasets × 40 backbones: 480 fixed-feature jobs and 960 full-network runs, beside their refits."""
+    targets = [f"target{i}" for i in range(12)]
+    datasets = {name: {"origin": {"kind": "folder", "path": name}} for name in [*targets, "imagenet"]}
+    part = {
+        "architectures": ["resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"],
+        "eps": [0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5],
+    }
+    grid = planned(source="imagenet", targets=targets, datasets=datasets, input_size=224, grid=[part])
+    searches = [entry for entry in grid.stage("finetuning").values() if "_refit_" not in entry.name]
+    assert counts(grid)["pretraining"] == 40
+    assert counts(grid)["probing"] == 480
+    assert len(searches) == 960
+
+
+def paper_protocol(**over: object) -> Grid:
+    part = {
+        **SMALL["grid"][0],  # type: ignore[index]
+        "modes": ["fixed-feature"],
+        "protocols": ["paper"],
+    }
+    return planned(**{"grid": [part], **over})
+
+
+def test_the_papers_selection_takes_one_job_for_fixed_feature_and_one_a_rate_for_full_network() -> None:
+    part = {**SMALL["grid"][0], "protocols": ["paper"]}  # type: ignore[index]
+    backbones, targets, rates = 2, 2, 2
+    found = counts(planned(grid=[part], selection=["test"]))
+    assert found["linear_heads"] == backbones * targets
+    assert found["finetuning"] == backbones * targets * rates
+    assert found["selecting"] == 2 * backbones * targets
+    both = counts(planned(grid=[part], selection=["validation", "test"]))
+    assert both["linear_heads"] == 2 * found["linear_heads"]
+    assert both["finetuning"] == 2 * found["finetuning"]
+    assert both["selecting"] == found["selecting"]
+
+
+def test_both_selections_share_the_searches_of_one() -> None:
+    one, both = planned(), planned(selection=["validation", "test"])
+    searches = {entry.id for entry in one.stage("finetuning").values() if "_refit_" not in entry.name}
+    assert searches <= hashes(both)
+    choice = next(entry for entry in both.stage("selecting").values())
+    assert sorted(choice.inputs) == ["final0", "final1", "search0", "search1"]
+
+
+def test_variants_are_named_by_what_deviates_from_the_paper() -> None:
+    variants = [{}, {"batchnorm": "frozen"}, {"normalisation": "source"}, {"batchnorm": "drift"}]
+    part = {**SMALL["grid"][0], "protocols": ["paper"], "variants": variants}  # type: ignore[index]
+    keys = [measured.key for measured in planned(grid=[part]).measurements.values()]
+    fixed = [key["variant"] for key in keys if key["mode"] == "fixed-feature"]
+    assert Counter(map(str, fixed)) == {
+        "{}": 4, "{'batchnorm': 'frozen'}": 4, "{'normalisation': 'source'}": 4,
+    }  # fmt: skip
+    full = [key["variant"] for key in keys if key["mode"] == "full-network"]
+    assert Counter(map(str, full)) == {"{'normalisation': 'source'}": 4}
+
+
+def test_target_normalisation_is_the_datasets() -> None:
+    cifar = {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    grid = paper_protocol(datasets={"fine": {"normalisation": cifar}})
+    by_target = {entry.inputs["dataset"].name: entry.settings for entry in grid.stage("linear_heads").values()}
+    assert by_target["fine"].normalisation.mean == (0.5, 0.5, 0.5)  # type: ignore[attr-defined]
+    assert by_target["coarse"].normalisation.std == (1.0, 1.0, 1.0)  # type: ignore[attr-defined]
+    assert hashes(grid) - hashes(paper_protocol()) <= {i for i in hashes(grid) if "_on_fine_" in i}
+    assert hashes(planned(datasets={"fine": {"normalisation": cifar}})) == hashes(planned())
+
+
+def test_few_images_are_entries_of_their_own_on_shared_features() -> None:
+    part = {**SMALL["grid"][0], "images_per_class": [5, 10, "all"]}  # type: ignore[index]
+    grid, before = planned(grid=[part]), planned()
+    assert hashes(before) <= hashes(grid)
+    assert counts(grid)["features"] == counts(before)["features"]
+    assert counts(grid)["probing"] == 3 * counts(before)["probing"]
+    transfers = [measured.key for measured in grid.measurements.values() if measured.key["mode"] != "source"]
+    assert {key["images_per_class"] for key in transfers} == {5, 10, None}
+
+
+def test_parts_that_share_entries_do_them_once() -> None:
+    part = SMALL["grid"][0]  # type: ignore[index]
+    assert hashes(planned(grid=[part, part])) == hashes(planned())
+
+
+def test_names_are_read_by_people() -> None:
+    names = {entry.name for entry in planned(grid=[{**SMALL["grid"][0], "views": ["native", 12]}]).entries.values()}  # type: ignore[index]
+    assert {
+        "objects",
+        "coarse_12px",
+        "objects_resnet8_w8_eps0_seed0",
+        "objects_resnet8_w8_l2_eps0.25_seed0",
+        "objects_resnet8_w8_l2_eps0.25_seed0_on_fine_12px_seed0",
+        "objects_resnet8_w8_eps0_seed0_on_coarse_lr0.01_seed0",
+        "objects_resnet8_w8_eps0_seed0_on_coarse_refit_seed0",
+    } <= names
+
+
+def test_linf_fractions_make_names_without_slashes() -> None:
+    grid = planned(grid=[{"architectures": ["resnet8_w8"], "norm": "linf", "eps": ["4/255"]}])
+    assert "objects_resnet8_w8_linf_eps4of255_seed0" in {entry.name for entry in grid.entries.values()}
+
+
+def test_every_entry_comes_after_its_inputs() -> None:
+    seen: set[str] = set()
+    for entry in planned().entries.values():
+        assert {made_from.id for made_from in entry.inputs.values()} <= seen
+        seen.add(entry.id)
+
+
+@pytest.mark.parametrize("eps", [0.25, "0.25", "0.250", "2.5e-1"])
+def test_spellings_of_an_eps_are_one_backbone(eps: object) -> None:
+    assert hashes(planned(grid=[{"architectures": ["resnet8_w8"], "eps": [0, eps]}])) == hashes(planned())
+
+
+def test_a_setting_at_its_default_changes_no_hash() -> None:
+    stated = planned(
+        pretraining={"training": {"momentum": 0.9, "label_smoothing": 0.0}, "attack": {"use_best": True}},
+        features={"dtype": "float16"},
+        datasets={"fine": {"exif_rotation": True, "train_limit": None}},
+    )
+    assert hashes(stated) == hashes(planned())
+
+
+def test_labels_and_figures_change_no_hash() -> None:
+    stated = planned(title="Other", datasets={"fine": {"label": "Fine"}}, figures={"draw": ["headline"]}, results="r")
+    assert hashes(stated) == hashes(planned())
+
+
+def changed_stages(**over: object) -> set[str]:
+    before, after = planned(), planned(**over)
+    return {entry.partition("/")[0] for entry in hashes(after) - hashes(before)}
+
+
+def test_a_change_reaches_what_hangs_on_it_and_nothing_else() -> None:
+    everything_trained = {"pretraining", "evaluation", "features", "probing", "finetuning"}
+    assert changed_stages(probing={"standardise": False}) == {"probing"}
+    assert changed_stages(features={"dtype": "float32"}) == {"features", "probing"}
+    assert changed_stages(finetuning={"training": {"epochs": 3}}) == {"finetuning"}
+    assert changed_stages(evaluation={"attack": {"steps": 50}}) == {"evaluation"}
+    assert changed_stages(pretraining={"training": {"epochs": 3}}) == everything_trained
+    assert changed_stages(datasets={"fine": {"metric": "mean_per_class"}}) == {"probing", "finetuning"}
+
+
+def test_the_attack_defines_robust_backbones_only() -> None:
+    before, after = planned(), planned(pretraining={"attack": {"steps": 7}})
+    made_anew = {entry.name for i, entry in after.entries.items() if i not in before.entries}
+    assert made_anew
+    assert not any("_eps0_" in name for name in made_anew)
+
+
+def test_one_more_learning_rate_keeps_the_searches_made() -> None:
+    before, after = planned(), planned(finetuning={"learning_rates": [0.01, 0.001, 0.0001]})
+    made_anew = {entry.name for i, entry in after.entries.items() if i not in before.entries}
+    assert all("_refit_" in name or "_lr0.0001_" in name for name in made_anew)
+
+
+def test_table_keys_differ() -> None:
+    grid = planned(grid=[{**SMALL["grid"][0], "views": ["native", 8, 12], "seeds": [0, 1], "transfer_seeds": [0, 1]}])  # type: ignore[index]
+    keys = [str(sorted(measured.key.items(), key=str)) for measured in grid.measurements.values()]
+    assert len(set(keys)) == len(keys) > 50
+
+
+def test_the_default_experiment_keeps_to_its_budget() -> None:
+    """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none."""
+    grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
+    with_torch = {"pretraining", "evaluation", "features", "linear_heads", "finetuning"}
+    assert sum(counts(grid)[stage] for stage in with_torch) <= 96
+
+
+def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_path: Path) -> None:
+    wiring = Wiring(planned(store=str(tmp_path / "store"), results=str(tmp_path / "results")))
+    wiring.write_entries()
+    path = next((tmp_path / "store" / "pretraining").iterdir()) / "entry.json"
+    described = json.loads(path.read_text())
+    del described["settings"]["training"]["colour_jitter"]
+    path.write_text(json.dumps(described))
+    wiring.write_entries()
+    described["settings"]["training"]["momentum"] = 0.5
+    path.write_text(json.dumps(described))
+    with pytest.raises(ConfigurationError, match=r"made with training.momentum = 0.5, .* now reads as 0.9: a default"):
+        wiring.write_entries()
+
+
+def test_code_that_is_edited_while_jobs_wait_remakes_no_dear_entry(tmp_path: Path, monkeypatch: Any) -> None:
+    """Snakemake remembers the fingerprint that a job was planned with, the card the code that made the entry."""
+    wiring = Wiring(planned(store=str(tmp_path / "store"), results=str(tmp_path / "results")))
+    wiring.write_entries()
+    entry = open_entry(next((tmp_path / "store" / "pretraining").iterdir()))
+    monkeypatch.setenv(PLANNED, json.dumps({"pretraining": "before edit"}))
+    code, wildcards = wiring.code("pretraining"), SimpleNamespace(entry=entry.name)
+    assert not isinstance(code, str)
+    assert code(wildcards) == "before edit"
+    with entry.writing() as draft:
+        draft.file("weights").write_text("")
+    assert entry.card()["code"] != entry.card()["planned"] == "before edit"
+    monkeypatch.delenv(PLANNED)
+    again = wiring.code("pretraining")
+    assert not isinstance(again, str)
+    assert again(wildcards) == "before edit"
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN))
+def test_golden_hashes(entry: str) -> None:
+    found = {f"{planned.stage}/{planned.name}": planned.hash for planned in planned_golden().entries.values()}
+    assert found[entry] == GOLDEN[entry]
+
+
+def planned_golden() -> Grid:
+    return planned(grid=[{**SMALL["grid"][0], "views": ["native", 12]}])  # type: ignore[index]

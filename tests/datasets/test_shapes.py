@@ -1,0 +1,152 @@
+"""The constructed world: what is fixed by a seed, what by a class, and what each task's label means."""
+
+import numpy as np
+import pytest
+from robust_transfer.configuration.datasets import ShapesOrigin
+from robust_transfer.datasets.origins import shapes
+from robust_transfer.datasets.origins.shapes import CLASSES, class_gratings, class_outlines, class_strengths, generate
+
+TASKS = tuple(CLASSES)
+
+
+def origin(task="objects", **settings) -> ShapesOrigin:
+    return ShapesOrigin(**{"kind": "shapes", "task": task, "train": 60, "test": 60, **settings})
+
+
+def images(task="objects", split="train", **settings) -> np.ndarray:
+    return generate(origin(task, **settings), split)[0]
+
+
+def gratings(task: str, count: int, amplitude=0.1) -> np.ndarray:
+    """What the texture adds to the pixels, in [0, 1] units: the same images with and without it."""
+    with_it, without = (images(task, train=count, amplitude=value).astype(float) for value in (amplitude, 0))
+    return (with_it - without) / 255
+
+
+def peaks(waves: np.ndarray) -> np.ndarray:
+    """Strongest spatial frequency of each image, (x, y) with x ≥ 0, in cycles a pixel, read off a padded transform."""
+    spectrum = (np.abs(np.fft.rfft2(waves, s=(256, 256), axes=(1, 2))) ** 2).sum(axis=3)
+    y, x = np.unravel_index(spectrum.reshape(len(waves), -1).argmax(axis=1), spectrum.shape[1:])
+    return np.stack([x / 256, (y + 128) % 256 / 256 - 0.5], axis=1)
+
+
+def class_peaks(task: str) -> np.ndarray:
+    frequency, orientation = class_gratings(task)
+    return np.stack([frequency * np.cos(orientation), frequency * np.sin(orientation)], axis=1)
+
+
+def off(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Distance of two frequencies, which are the same when both signs are turned, and by whole cycles a pixel."""
+    apart = [found - sign * expected for sign in (1, -1)]
+    return np.min([np.linalg.norm(d - np.round(d), axis=1) for d in apart], axis=0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_images_have_the_promised_form_and_balanced_labels(task):
+    found, labels, names = generate(origin(task, train=100, side=20), "train")
+    assert found.shape == (100, 20, 20, 3)
+    assert (found.dtype, labels.dtype) == (np.uint8, np.int64)
+    assert tuple(names) == CLASSES[task]
+    assert set(np.bincount(labels, minlength=len(names))) == {100 // len(names)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_fewer_images_are_the_first_of_more(task, monkeypatch):
+    monkeypatch.setattr(shapes, "_CHUNK", 16)
+    many = images(task, train=50)
+    monkeypatch.setattr(shapes, "_CHUNK", 23)
+    np.testing.assert_array_equal(images(task, train=37), many[:37])
+
+
+def test_no_image_occurs_twice_in_splits_seeds_or_tasks():
+    drawn = [images(task, split, seed=seed) for task in TASKS for split in ("train", "test") for seed in (0, 1, 2**63)]
+    assert len({image.tobytes() for part in drawn for image in part}) == 60 * len(drawn)
+
+
+def test_the_seed_changes_images_and_not_classes():
+    before = [class_outlines("objects").copy(), *class_gratings("objects")]
+    class_outlines.cache_clear()
+    class_gratings.cache_clear()
+    images(seed=7)
+    for old, new in zip(before, [class_outlines("objects"), *class_gratings("objects")], strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_another_side_shows_the_same_picture():
+    small, large = (images(side=side, amplitude=0).astype(float) for side in (32, 64))
+    averaged = large.reshape(60, 32, 2, 32, 2, 3).mean(axis=(2, 4))
+    assert np.abs(averaged - small).mean() < 1.5
+
+
+@pytest.mark.parametrize("task", ["objects", "textures"])
+def test_a_class_has_its_own_grating(task):
+    labels = np.arange(60) % len(CLASSES[task])
+    shown = class_strengths(origin().plain)[labels] > 0.2 if task == "objects" else np.full(60, True)
+    found, expected = peaks(gratings(task, 60)), class_peaks(task)
+    assert off(found[shown], expected[labels[shown]]).max() < 0.02
+    apart = [off(expected[i : i + 1], expected[j : j + 1])[0] for i in range(len(expected)) for j in range(i)]
+    assert min(apart) > 0.04
+
+
+@pytest.mark.parametrize("task", ["coarse", "fine", "counting"])
+def test_elsewhere_a_grating_says_nothing_of_the_class(task):
+    waves = gratings(task, 300)
+    labels = np.arange(300) % len(CLASSES[task])
+    strong = np.sqrt((waves**2).mean(axis=(1, 2, 3))) > 0.02
+    found = peaks(waves[strong])
+    spread = [off(found[own], found[own][:1]).max() for own in (labels[strong] == i for i in range(len(CLASSES[task])))]
+    assert min(spread) > 0.2
+
+
+def test_plain_classes_have_no_grating_and_the_others_rise_to_the_amplitude():
+    strengths = class_strengths(0.35)
+    assert (strengths == 0).sum() == 7
+    assert strengths.max() == 1
+    assert np.all(np.diff(np.sort(strengths)[6:]) > 0)
+    loudness = np.sqrt((gratings("objects", 400) ** 2).mean(axis=(1, 2, 3)))
+    labels = np.arange(400) % 20
+    assert loudness[strengths[labels] == 0].max() == 0
+    # A sine of amplitude .1 has a root mean square of .07; images stray by 30 %, and clipping takes a little.
+    assert 0.055 < loudness[strengths[labels] == 1].mean() < 0.08
+    assert (class_strengths(0) == 0).sum() == 1
+
+
+def test_contrast_is_at_least_what_was_asked():
+    for contrast in (0.3, 0.7):
+        grey = images("coarse", train=200, amplitude=0, contrast=contrast).mean(axis=3) / 255
+        # The centre of the image always lies in the shape; corners in the ground, but for shading of up to .17.
+        corners = grey[:, [0, 0, -1, -1], [0, -1, 0, -1]].mean(axis=1)
+        gap = np.abs(grey[:, 15:17, 15:17].mean(axis=(1, 2)) - corners)
+        assert gap.min() > contrast - 0.1
+        assert gap.max() < shapes.CONTRAST_MAX + 0.1
+
+
+@pytest.mark.parametrize("task", ["objects", "coarse", "fine"])
+def test_outlines_differ_under_every_rotation_that_occurs(task):
+    theta = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    r = 1 + (class_outlines(task) @ np.exp(1j * np.outer(shapes.HARMONICS, theta))).real
+    assert r.shape[0] == len(CLASSES[task])
+    assert r.min() > 0.4
+    wobble = shapes.DETAIL_WOBBLE if task == "fine" else shapes.COARSE_WOBBLE
+    turns = range(-46, 47)  # half degrees, up to .4 rad: one image turned by -.2 against one turned by .2
+    for i in range(len(r)):
+        for j in range(i):
+            nearest = min(np.sqrt(np.mean((r[i] - np.roll(r[j], turn)) ** 2)) for turn in turns)
+            assert nearest > 0.9 * shapes.LIKENESS * wobble
+
+
+def test_counting_shows_as_many_shapes_as_it_says():
+    found, labels, _ = generate(origin("counting", train=100, side=64, amplitude=0, contrast=0.6), "train")
+    grey = found.mean(axis=3) / 255
+    # Each shape covers the centre of its cell of a 3×3 grid and no other's; the corners between cells are ground.
+    at = [round(32 + 32 * 0.62 * step) for step in (-1, 0, 1)]
+    cells = grey[:, at][:, :, at].reshape(100, 9)
+    ground = grey[:, [0, 0, -1, -1], [0, -1, 0, -1]].mean(axis=1, keepdims=True)
+    np.testing.assert_array_equal((np.abs(cells - ground) > 0.35).sum(axis=1), labels + 1)
+
+
+def test_the_images_of_today_are_those_of_tomorrow():
+    # Sums of all pixels, within a rounding of the last bit in one pixel of a hundred, as another libm may have it.
+    sums = [images(task, train=20).astype(int).sum() for task in TASKS]
+    golden = [8_729_196, 8_552_383, 8_750_871, 8_165_813, 6_795_633]
+    np.testing.assert_allclose(sums, golden, rtol=0, atol=20 * 32 * 32 * 3 // 100)

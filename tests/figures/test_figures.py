@@ -1,0 +1,873 @@
+"""Figures draw what the table holds, for tables of any shape, legibly, and the same bytes each time."""
+
+import csv
+import importlib
+import json
+import math
+from dataclasses import replace
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import matplotlib
+import pytest
+from matplotlib.container import BarContainer
+from matplotlib.text import Text
+from robust_transfer.figures import style
+from robust_transfer.figures.axes import EpsAxis
+from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.fixed_robustness import fit
+from robust_transfer.registry import FIGURE_MODULES, TYPESET_FIGURES, figure_table
+from robust_transfer.stages.figures import draw
+from robust_transfer.store import fingerprint
+from robust_transfer.tables.published import published_rows
+from robust_transfer.tables.results import About, Results, Row, TableError, Target, canonical, read
+from robust_transfer.tables.training import EpochRow, Training
+from support.fake_entries import Fake
+
+PAPER_EPS = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
+PAPER_ARCHS = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4")
+SMALL_EPS = ("0", "0.1", "0.25", "0.5", "1")
+SMALL_ARCHS = ("resnet8_w8", "resnet8_w16", "resnet8_w24")
+
+
+def row(target: str, arch: str, eps: str, value: float, **of) -> Row:
+    """A row of a made-up table."""
+    robust = eps not in ("0",)
+    plain = Row(
+        experiment="made-up",
+        source="imagenet",
+        target=target,
+        arch=arch,
+        recipe="paper",
+        norm="l2" if robust else "none",
+        eps=eps,
+        eps_value=None if eps == "best-robust" else float(eps.removesuffix("/255")),
+        backbone_seed=0,
+        transfer_seed=0,
+        mode="fixed-feature",
+        protocol="frozen",
+        variant="{}",
+        images_per_class=None,
+        attack=None,
+        split="test",
+        selection="validation",
+        metric="top1",
+        value=value,
+        ci_low=value - 1.5,
+        ci_high=value + 1.5,
+        ci_kind="images",
+        n=1000,
+        hyperparameters=canonical({"arch": arch, "eps": eps}),
+        backbone="pretraining/x",
+        entry="probing/x",
+        code="abc",
+    )
+    return replace(plain, **of)
+
+
+def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), downscaled=32) -> Results:
+    """A made-up table with every cell, its chosen rows among them."""
+    names = [f"Target {i + 1}" for i in range(targets)]
+    rows = []
+    for a, arch in enumerate(archs):
+        for e, one in enumerate(eps):
+            source = row("imagenet", arch, one, 70 + 2 * a - e * e / 3, mode="source", protocol=None, selection=None)
+            rows.append(replace(source, transfer_seed=None))
+    for mode in modes:
+        for view in (None, downscaled):
+            variant = canonical({"downscaled": view} if view else {})
+            for t, target in enumerate(names):
+                of = {"mode": mode, "variant": variant, "protocol": "frozen" if mode == "fixed-feature" else "paper"}
+                values = {
+                    (arch, one): 60 + t + 3 * a + 4 * math.sin(e + t)
+                    for a, arch in enumerate(archs)
+                    for e, one in enumerate(eps)
+                }
+                rows += [row(target, arch, one, value, **of) for (arch, one), value in values.items()]
+                seedless = {**of, "backbone_seed": None, "transfer_seed": None}
+                for arch in (*archs, "best"):
+                    inside = {key: value for key, value in values.items() if arch in (key[0], "best")}
+                    robust = {key: value for key, value in inside.items() if key[1] != "0"}
+                    best, standard = (
+                        max(robust, key=robust.__getitem__),
+                        max(inside[key] for key in inside if key[1] == "0"),
+                    )
+                    says = canonical({"arch": best[0], "eps": best[1]})
+                    chosen = row(target, arch, "best-robust", robust[best], hyperparameters=says, **seedless)
+                    rows += [chosen, replace(chosen, metric="top1_difference", value=chosen.value - standard)]
+                    if arch == "best":
+                        rows.append(row(target, arch, "0", standard, **seedless))
+                        rows.append(row(target, arch, eps[2], 61.0, **seedless))
+    about = About(
+        experiment="made-up",
+        source="imagenet",
+        source_label="ImageNet",
+        targets=tuple(Target(name, name, "top1") for name in names),
+        architectures=tuple(archs),
+        widths=tuple(archs),
+        fixed_eps={"l2": eps[2]},
+    )
+    return Results(about, tuple(rows))
+
+
+def course(arch: str, eps: str, epochs: int, every: int = 1, **of) -> list[EpochRow]:
+    """The epochs of a backbone in a made-up training table, checked every so many of them."""
+    rows = []
+    for epoch in range(1, epochs + 1):
+        checked, done = epoch % every == 0 or epoch == epochs, epoch / epochs
+        plain = EpochRow(
+            entry=f"pretraining/{arch}_{eps}_{of.get('norm')}_{of.get('seed', 0)}",
+            source="imagenet",
+            arch=arch,
+            recipe="paper",
+            norm="none" if eps == "0" else "l2",
+            eps=eps,
+            seed=0,
+            epoch=epoch,
+            side=32,
+            loss=4 - 2 * done,
+            train_accuracy=5 + 40 * done + len(eps),
+            clean_accuracy=10 + 50 * done + len(eps) if checked else None,
+            robust_accuracy=5 + 30 * done + len(eps) if checked and eps != "0" else None,
+            learning_rate=0.1 / epoch,
+            images_per_second=None,
+            seconds=None,
+            peak_memory_mb=None,
+        )
+        rows.append(replace(plain, **of))
+    return rows
+
+
+def few_images(results: Results, sizes=(5, 10, 25), **of) -> Results:
+    """The table, and its cells of native images as they are with fewer images."""
+    cells = [one for one in results.rows if one.mode != "source" and one.entry and not one.downscaled]
+    fewer = [replace(one, images_per_class=size, value=one.value * size / 30, **of) for one in cells for size in sizes]
+    return replace(results, rows=(*results.rows, *fewer))
+
+
+FROZEN, RELEASED = ("frozen", {}), ("paper", {})
+DEVIATING = [("paper", {"batchnorm": "frozen"}), ("paper", {"normalisation": "source"})]
+BOTH = ("paper", {"batchnorm": "frozen", "normalisation": "source"})
+WORTH = {"frozen": 3, "drift": -2, "target": -1, "test": 0.5}
+"""Points that a way of measuring is worth: protocol, BatchNorm that drifts, the target's statistics, selection."""
+
+
+def measured(target: str, eps: str, way, selection: str, value: float, **of) -> Row:
+    """A fixed-feature number whose value says how it was measured."""
+    protocol, variant = way
+    value += WORTH["frozen"] if protocol == "frozen" else 0
+    value += WORTH["drift"] if protocol == "paper" and "batchnorm" not in variant else 0
+    value += WORTH["target"] if protocol == "paper" and "normalisation" not in variant else 0
+    value += WORTH["test"] if selection == "test" else 0
+    of = {"protocol": protocol, "variant": canonical(variant), "selection": selection, **of}
+    return row(target, "resnet50", eps, value, **of)
+
+
+def ways(targets: int, ways, selections=("validation", "test"), eps=("0", "3"), **of) -> Results:
+    """A made-up table of backbones measured in these ways under these selections."""
+    names = [f"Target {i + 1}" for i in range(targets)]
+    rows = [
+        measured(target, one, way, selection, 50 + 3 * t + (5 + t) * (one != "0"), **of)
+        for t, target in enumerate(names)
+        for one in eps
+        for way in ways
+        for selection in selections
+    ]
+    about = About("made-up", targets=tuple(Target(name, name, "top1") for name in names), architectures=("resnet50",))
+    return Results(about, tuple(rows))
+
+
+def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> Training:
+    """A made-up training table of every network at every eps, and more."""
+    rows = [row for arch in archs for one in eps for row in course(arch, one, epochs, **of)]
+    about = About("made-up", architectures=tuple(archs), widths=tuple(archs))
+    return Training(about, (*rows, *(row for rows in more for row in rows)))
+
+
+def drawn(name: str, results: Results | Training, *, laid_out: bool = False) -> Drawing:
+    with matplotlib.rc_context(style.RC):
+        drawing = getattr(importlib.import_module(FIGURE_MODULES[name]), name)(results)
+        if laid_out:
+            drawing.figure.draw_without_rendering()
+    return drawing
+
+
+def visible_texts(figure) -> list[Text]:
+    """Every text but labels of ticks that lie outside their axis, which matplotlib keeps and does not draw."""
+    outside = set()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            outside |= {
+                tick.label1 for tick in axis.get_major_ticks() if not low - 1e-9 <= tick.get_loc() <= high + 1e-9
+            }
+    return [text for text in figure.findobj(Text) if text.get_text().strip() and text not in outside]
+
+
+@pytest.fixture(scope="module")
+def paper_sized() -> Results:
+    return table(12, PAPER_ARCHS, PAPER_EPS)
+
+
+@pytest.fixture(scope="module")
+def paper_curves() -> Training:
+    """67 backbones of twelve networks, the first of them with a second seed."""
+    more = [course(f"densenet{i}", one, 90, 5) for i in range(161, 169) for one in ("0", "1", "3")]
+    seeds = [course("resnet18", one, 90, 5, seed=1) for one in ("0", "1", "3")]
+    return curves(PAPER_ARCHS, PAPER_EPS, 90, *more, *seeds, every=5)
+
+
+@pytest.fixture(scope="module")
+def small_curves() -> Training:
+    return curves(SMALL_ARCHS, SMALL_EPS, 5)
+
+
+@pytest.fixture(scope="module")
+def small() -> Results:
+    return table(4, SMALL_ARCHS, SMALL_EPS, downscaled=12)
+
+
+@pytest.fixture(scope="module")
+def small_few(small) -> Results:
+    return few_images(small)
+
+
+@pytest.fixture(scope="module")
+def many_ways() -> Results:
+    """Six targets, two backbones, five ways and two selections; full-network in four columns."""
+    fixed = ways(6, [FROZEN, RELEASED, *DEVIATING, BOTH])
+    full = ways(6, [RELEASED, DEVIATING[1]], mode="full-network")
+    return replace(fixed, rows=fixed.rows + full.rows)
+
+
+# full_network is drawn as fixed_feature is; what differs between the others at either size is tried at one of them.
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [(name, "paper_sized") for name in ("fixed_feature", "source_accuracy", "granularity", "headline")]
+    + [(name, "small") for name in ("fixed_feature", "granularity", "width", "fixed_robustness")]
+    + [("training", "paper_curves"), ("training", "small_curves"), ("few_images", "small_few")]
+    + [("protocol_gap", "many_ways")],
+)
+def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
+    figure = drawn(name, request.getfixturevalue(size), laid_out=True).figure
+    renderer = figure.canvas.get_renderer()
+    assert figure.get_figwidth() in (style.COLUMN, style.PAGE)
+    page, shown = figure.bbox, visible_texts(figure)
+    for text in shown:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= page.x0 - 1, text
+        assert box.y0 >= page.y0 - 1, text
+        assert box.x1 <= page.x1 + 1, text
+        assert box.y1 <= page.y1 + 1, text
+        assert text.get_fontsize() >= 5
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            ticks = [label for label in axis.get_ticklabels() if label in shown]
+            if ticks and ticks[0].get_rotation() == 0:
+                boxes = [label.get_window_extent(renderer) for label in ticks]
+                assert not any(a.overlaps(b) for a, b in combinations(boxes, 2)), [t.get_text() for t in ticks]
+    # Titles and legends: neither on each other nor on a panel.
+    titles = [ax.title.get_window_extent(renderer) for ax in figure.axes if ax.get_title()]
+    legends = [legend.get_window_extent(renderer) for legend in figure.legends]
+    assert not any(a.overlaps(b) for a, b in combinations(titles + legends, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("headline", "paper_sized"), ("fixed_robustness", "paper_sized"), ("protocol_gap", "many_ways")]
+)
+def test_columns_of_tables_do_not_touch(name, size, request):
+    figure = drawn(name, request.getfixturevalue(size)).figure
+    renderer = figure.canvas.get_renderer()
+    lines: dict[float, list] = {}
+    for text in visible_texts(figure):
+        lines.setdefault(round(text.get_position()[1], 4), []).append(text.get_window_extent(renderer))
+    for boxes in lines.values():
+        for left, right in pairwise(sorted(boxes, key=lambda box: box.x0)):
+            assert left.x1 <= right.x0 + 2
+
+
+def test_bars_are_as_high_as_the_csv_says(small):
+    drawing = drawn("fixed_feature", small)
+    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+        tops = sorted(bar.get_y() + bar.get_height() for c in ax.containers if isinstance(c, BarContainer) for bar in c)
+        of_panel = [n for n in drawing.numbers if n["target"] == panel.name]
+        assert tops == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] != "fixed eps"))
+        diamonds = {y for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()}
+        assert sorted(diamonds) == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] == "fixed eps"))
+        assert {n["chosen_eps"] for n in of_panel if n["series"] == "best robust"} <= set(SMALL_EPS[1:])
+
+
+def test_points_of_source_accuracy_are_those_of_the_csv(small):
+    drawing = drawn("source_accuracy", small)
+    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+        points = sorted(
+            (round(float(x), 6), float(y))
+            for c in ax.collections
+            if len(c.get_facecolor())
+            for x, y in c.get_offsets()
+            if (x, y) != (0, 0)
+        )
+        numbers = [n for n in drawing.numbers if n["target"] == panel.name]
+        transfer = sorted((round(n["source_value"], 6), n["value"]) for n in numbers if n["series"] == "transfer")
+        assert len(points) == len(SMALL_ARCHS) * len(SMALL_EPS)
+        for i in (0, 1):
+            assert [point[i] for point in points] == pytest.approx([number[i] for number in transfer])
+        level = [
+            line.get_ydata()[0]
+            for line in ax.lines
+            if len(set(line.get_xdata())) == 2 and set(line.get_xdata()) == {0, 1}
+        ]
+        assert level == pytest.approx([n["value"] for n in numbers if n["series"] == "standard level"])
+
+
+@pytest.mark.parametrize(("name", "lines"), [("width", len(SMALL_EPS)), ("granularity", 2 * 2 * len(SMALL_ARCHS))])
+def test_curves_are_those_of_the_csv(name, lines, small):
+    drawing = drawn(name, small)
+    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+        curves = [line for line in ax.lines if line.get_marker() in style.MARKERS and line.get_markersize() < 6]
+        assert len(curves) == lines
+        values = sorted(float(y) for line in curves for y in line.get_ydata())
+        assert values == pytest.approx(sorted(n["value"] for n in drawing.numbers if n["target"] == panel.name))
+
+
+def test_headline_holds_every_number_of_its_csv(small):
+    drawing = drawn("headline", small)
+    shown = " ".join(text.get_text() for text in visible_texts(drawing.figure)).replace("−", "-")
+    assert len(drawing.numbers) == 2 * 4 * 4
+    for one in drawing.numbers:
+        assert f"{one['value']:.1f}" in shown
+        assert f"{one['value']:.1f}" in drawing.markdown.replace("−", "-")
+
+
+def test_headline_bolds_the_better_and_marks_what_is_decided():
+    results = table(2, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",))
+    values = {"best-robust": 80.0, "0": 70.0}
+    rows = []
+    for one in results.rows:
+        ahead = one.target == "Target 1"
+        if one.arch == "best" and one.metric == "top1_difference":
+            one = replace(
+                one, value=10.0 if ahead else -10.0, ci_low=8.0 if ahead else -21.0, ci_high=12.0 if ahead else 1.0
+            )
+        elif one.arch == "best" and one.eps in values:
+            one = replace(one, value=values[one.eps] if ahead else 150 - values[one.eps])
+        rows.append(one)
+    text = drawn("headline", replace(results, rows=tuple(rows))).markdown
+    first, second = (next(line for line in text.splitlines() if line.startswith(f"| Target {i}")) for i in (1, 2))
+    cells, others = ([cell.strip() for cell in line.strip("|").split("|")] for line in (first, second))
+    assert cells[1].startswith("70.0")
+    assert cells[2].startswith("**80.0")
+    assert cells[5] == "+10.0 [+8.0, +12.0]\\*"
+    assert others[1].startswith("**80.0")
+    assert others[2].startswith("70.0")
+    assert others[5] == "−10.0 [−21.0, +1.0]"
+
+
+def test_fixed_robustness_fits_a_line_or_says_what_it_lacks():
+    archs = ("a", "b", "c", "d")
+    rows = []
+    for i, arch in enumerate(archs):
+        rows.append(row("imagenet", arch, "1", 50 + 5 * i, mode="source", selection=None))
+        rows.append(row("t", arch, "1", 80 - 2 * i))
+        if i < 3:
+            rows.append(row("imagenet", arch, "3", 40 + i, mode="source", selection=None))
+            rows.append(row("t", arch, "3", 60 + i * i))
+    about = About("x", targets=(Target("t", "T", "top1"),), architectures=archs)
+    results = Results(about, tuple(rows))
+    cells = Cells(results)
+    (panel,) = cells.panels("fixed-feature")
+    full = fit(cells, panel, "1")
+    assert (full.networks, full.r2, full.slope) == (4, pytest.approx(1), pytest.approx(-0.4))
+    assert fit(cells, panel, "3").r2 is None
+    text = drawn("fixed_robustness", results).markdown
+    assert "1.00 (−)" in text
+    assert "needs 1 more network " in text
+
+
+def test_seeds_count_as_networks_and_pair_with_their_own_source_accuracy():
+    rows = []
+    for seed in range(4):
+        rows.append(row("imagenet", "a", "1", 50 + seed, mode="source", selection=None, backbone_seed=seed))
+        rows.append(row("t", "a", "1", 60 + 3 * seed, backbone_seed=seed))
+    rows.append(row("t", "a", "1", 64.5, backbone_seed=None, transfer_seed=None))
+    cells = Cells(Results(About("x", targets=(Target("t", "T", "top1"),), architectures=("a",)), tuple(rows)))
+    (panel,) = cells.panels("fixed-feature")
+    found = fit(cells, panel, "1")
+    assert (found.networks, found.architectures, found.slope) == (4, 1, pytest.approx(3))
+
+
+def only_robust(results: Results) -> Results:
+    keep = [one for one in results.rows if one.norm != "none" and not one.metric.endswith("_difference")]
+    return replace(results, rows=tuple(keep))
+
+
+def one_cell(results: Results) -> Results:
+    return replace(results, rows=tuple(one for one in results.rows if one.target == "Target 2" and one.eps == "0.25"))
+
+
+ODD = {
+    "empty": lambda: replace(table(2, SMALL_ARCHS, SMALL_EPS), rows=()),
+    "one of everything": lambda: table(1, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",)),
+    "full-network only": lambda: table(2, SMALL_ARCHS, SMALL_EPS, modes=("full-network",)),
+    "no standard networks": lambda: only_robust(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "one cell": lambda: one_cell(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "ten networks": lambda: table(3, tuple(f"densenet{i}" for i in range(161, 171)), ("0", "1", "3")),
+}
+
+
+@pytest.mark.parametrize("shape", ODD)
+@pytest.mark.parametrize("name", [name for name in FIGURE_MODULES if figure_table(name) == "results.parquet"])
+def test_odd_tables_still_draw(name, shape):
+    drawing = drawn(name, ODD[shape](), laid_out=shape == "one of everything")
+    texts = " ".join(text.get_text() for text in visible_texts(drawing.figure))
+    assert texts
+    if not any(one.get("value", one.get("r2")) for one in drawing.numbers):
+        assert any(words in texts for words in ("not measured", "needs", "lacks", "two widths"))
+
+
+def test_what_was_not_measured_is_named_in_its_place():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    keep = [one for one in results.rows if one.target == "Target 1" or one.arch != "resnet8_w24"]
+    drawing = drawn("fixed_feature", replace(results, rows=tuple(keep)))
+    words = [[text.get_text() for text in ax.texts].count("not measured") for ax in drawing.figure.axes]
+    assert words == [0, 2]
+    assert not drawing.figure.legends[-1].get_texts()[0].get_text().startswith("not measured")
+    missing = [one for one in drawing.numbers if one["value"] is None]
+    assert {(one["target"], one["arch"]) for one in missing} == {("Target 2", "resnet8_w24")}
+
+
+def test_networks_measured_nowhere_are_named_above_the_panels():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    keep = [one for one in results.rows if one.arch != "resnet8_w24" or one.mode != "full-network"]
+    drawing = drawn("full_network", replace(results, rows=tuple(keep)))
+    assert drawing.figure.legends[-1].get_texts()[0].get_text() == "not measured: ResNet-8 w24"
+    assert len(drawing.figure.axes[0].get_xticks()) == 2
+    assert {one["arch"] for one in drawing.numbers if one["value"] is None} == {"resnet8_w24"}
+
+
+def test_a_panel_without_downscaled_images_says_so():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    keep = [one for one in results.rows if one.target == "Target 1" or not one.downscaled]
+    axes = drawn("granularity", replace(results, rows=tuple(keep))).figure.axes
+    assert [[text.get_text() for text in ax.texts] for ax in axes] == [[], ["32 px: not measured"]]
+
+
+def test_several_norms_have_panels_that_say_so():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    other = [
+        replace(one, norm="linf", eps=f"{4 * float(one.eps):g}/255")
+        for one in results.rows
+        if one.norm == "l2" and one.eps_value
+    ]
+    norms = drawn("granularity", replace(results, rows=(*results.rows, *other)))
+    assert [ax.get_title() for ax in norms.figure.axes] == ["Target 1, L2", "Target 1, L∞"]
+
+
+def measured_otherwise(results: Results, **of) -> list[Row]:
+    """The table's fixed-feature numbers by the paper's protocol, a point lower, or as said."""
+    fixed = [one for one in results.rows if one.mode == "fixed-feature"]
+    return [replace(one, **{"protocol": "paper", "value": one.value - 1, **of}) for one in fixed]
+
+
+def remarks(drawing: Drawing) -> list[str]:
+    return [text.get_text() for text in drawing.figure.legends[-1].get_texts()]
+
+
+@pytest.mark.parametrize("name", ["fixed_feature", "source_accuracy", "width", "granularity"])
+def test_of_several_ways_figures_show_the_one_asked_for_and_say_which(name):
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    deviating = [
+        replace(one, variant=canonical({**json.loads(one.variant), "batchnorm": "frozen"}))
+        for one in measured_otherwise(results)
+    ]
+    several = replace(results, rows=(*deviating, *measured_otherwise(results), *results.rows))
+    frozen = drawn(name, several)
+    assert "measured by the frozen protocol" in remarks(frozen)
+    assert frozen.numbers == drawn(name, results).numbers
+    asked = replace(several, about=replace(several.about, protocol="paper"))
+    paper = drawn(name, asked)
+    assert "measured by the paper protocol" in remarks(paper)
+    assert {one["deviations"] for one in paper.numbers} == {"{}"}
+    only = replace(asked, rows=tuple(one for one in asked.rows if one not in set(measured_otherwise(results))))
+    assert "measured by the paper protocol, batchnorm: frozen" in remarks(drawn(name, only))
+    assert not any("measured by" in one for one in remarks(drawn(name, results)))
+
+
+def test_tables_show_the_same_way_and_name_the_others():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    several = replace(results, rows=(*results.rows, *measured_otherwise(results)))
+    text = drawn("headline", several).markdown
+    assert text.count("**Fixed-feature") == 1
+    assert "Fixed-feature was measured in other ways too: paper protocol. The figure protocol_gap" in text
+    assert "Full-network was measured" not in text
+    assert drawn("headline", several).numbers == drawn("headline", results).numbers
+    assert drawn("fixed_robustness", several).markdown == drawn("fixed_robustness", results).markdown
+
+
+def test_detail_is_shown_the_way_it_was_measured():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    native = [one for one in results.rows if not one.downscaled]
+    drawing = drawn("granularity", replace(results, rows=(*native, *measured_otherwise(results))))
+    assert {one["protocol"] for one in drawing.numbers} == {"paper"}
+    assert "measured by the paper protocol" in remarks(drawing)
+
+
+def test_numbers_chosen_on_test_stay_out_where_validation_chose():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    cheating = [replace(one, selection="test", value=99.0) for one in results.rows if one.mode != "source"]
+    assert not any(
+        n["value"] == 99 for n in drawn("headline", replace(results, rows=(*results.rows, *cheating))).numbers
+    )
+    alone = drawn("headline", replace(results, rows=tuple(cheating)))
+    assert "chosen on test" in alone.markdown
+
+
+def test_the_first_selection_of_the_experiment_is_shown_and_test_images_are_named():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    on_test = [replace(one, selection="test", value=99.0) for one in results.rows if one.mode != "source"]
+    both = replace(results, rows=(*results.rows, *on_test), about=replace(results.about, selection="test"))
+    for name in ("fixed_feature", "source_accuracy", "width", "granularity"):
+        drawing = drawn(name, both)
+        assert {one["value"] for one in drawing.numbers} == {99}, name
+        assert "hyperparameters chosen on test images" in remarks(drawing), name
+    assert "chosen on test" in drawn("fixed_robustness", both).markdown
+
+
+def test_eps_axis_sets_0_apart_and_labels_what_fits():
+    axis = EpsAxis(PAPER_EPS, "l2")
+    places = [axis.positions[eps] for eps in PAPER_EPS]
+    assert places == sorted(places)
+    assert places[1] - places[0] > places[2] - places[1]
+    assert axis.positions["1"] - axis.positions["0.1"] == pytest.approx(1)
+    narrow = axis._fitting({eps: eps for eps in PAPER_EPS}, 0.4)
+    assert {"0", "5"} <= narrow < set(PAPER_EPS)
+    assert axis._fitting({eps: eps for eps in PAPER_EPS}, 4) == set(PAPER_EPS)
+    assert EpsAxis(("0", "1/255", "4/255"), "linf").label() == "ε of pretraining (L∞, in 1/255)"
+
+
+def test_bars_start_at_0_unless_they_would_look_alike(small):
+    alike = drawn("fixed_feature", small).figure.axes[0]
+    assert alike.get_ylim()[0] > 0
+    assert len([line for line in alike.lines if line.get_transform() == alike.transAxes]) == 2  # the break
+    apart = table(1, ("resnet18",), ("0", "1", "3"))
+    halved = [replace(one, value=one.value / 4, ci_low=5.0) if one.eps == "0" else one for one in apart.rows]
+    assert drawn("fixed_feature", replace(apart, rows=tuple(halved))).figure.axes[0].get_ylim()[0] == 0
+
+
+def test_points_of_few_images_are_those_of_the_csv(small_few):
+    drawing = drawn("few_images", small_few)
+    for panel, ax in zip(small_few.about.targets, drawing.figure.axes, strict=True):
+        curves = [line for line in ax.lines if line.get_marker() in style.MARKERS]
+        values = sorted(float(y) for line in curves for y in line.get_ydata())
+        assert values == pytest.approx(sorted(n["value"] for n in drawing.numbers if n["target"] == panel.name))
+    assert {one["mode"] for one in drawing.numbers} == {"fixed-feature"}
+    assert [one["images_per_class"] for one in drawing.numbers[:4]] == [5, 10, 25, "all"]
+    labels = [tick.get_text() for tick in drawing.figure.axes[-1].get_xticklabels()]
+    assert labels == ["5", "10", "25", "all"]
+
+
+def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    fewer = few_images(results)
+    cut = [
+        one
+        for one in fewer.rows
+        if not one.images_per_class
+        or (one.mode == "full-network" and one.arch == "resnet8_w16" and one.target == "Target 1")
+    ]
+    drawing = drawn("few_images", replace(fewer, rows=tuple(cut)))
+    assert {one["mode"] for one in drawing.numbers} == {"full-network"}
+    assert {(one["target"], one["arch"]) for one in drawing.numbers} == {("Target 1", "resnet8_w16")}
+    assert [ax.get_title() for ax in drawing.figure.axes] == ["Target 1"]
+    said = [text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()]
+    assert "not measured: Target 2" in said
+    assert drawn("headline", fewer).numbers == drawn("headline", results).numbers
+    on_test = drawn("few_images", few_images(results, selection="test"))
+    assert [text.get_text() for text in on_test.figure.axes[0].texts] == ["Transfer from few images: not measured"]
+
+
+def gaps(drawing: Drawing, mode="fixed-feature") -> dict[tuple[str, str], tuple]:
+    """(mean, least, most, n) by what is taken from what, and of which backbones."""
+    return {
+        (one["series"], one["backbones"]): tuple(round(one[name], 6) for name in ("value", "least", "most", "n"))
+        for one in drawing.numbers
+        if one["mode"] == mode and "backbones" in one
+    }
+
+
+def test_gaps_are_those_of_numbers_that_differ_in_nothing_else(many_ways):
+    found = gaps(drawn("protocol_gap", many_ways))
+    expected = {
+        "chosen on test less on validation, frozen protocol": 0.5,
+        "chosen on test less on validation, paper protocol": 0.5,
+        "paper as released less frozen protocol": -6,
+        "paper with both deviations less frozen protocol": -3,
+        "BatchNorm drifting less frozen": -2,
+        "target less source normalisation": -1,
+    }
+    for name, worth in expected.items():
+        for kind in ("standard", "robust"):
+            assert found.pop((name, kind)) == (worth, worth, worth, 6)
+        assert found.pop((name, "robust less standard")) == (0, 0, 0, 6)
+    assert not found
+    full = gaps(drawn("protocol_gap", many_ways), "full-network")
+    assert {name for name, _ in full} == {"chosen on test less on validation", "target less source normalisation"}
+
+
+def test_a_gap_that_favours_robust_networks_is_seen_as_their_difference():
+    results = ways(3, [FROZEN, RELEASED], selections=("validation",))
+    rows = [
+        replace(one, value=one.value + 4) if one.eps == "3" and one.protocol == "paper" else one for one in results.rows
+    ]
+    drawing = drawn("protocol_gap", replace(results, rows=tuple(rows)))
+    name = "paper as released less frozen protocol"
+    assert gaps(drawing) == {
+        (name, "standard"): (-6, -6, -6, 3),
+        (name, "robust"): (-2, -2, -2, 3),
+        (name, "robust less standard"): (4, 4, 4, 3),
+    }
+    assert f"| {name} | −6.0 [−6.0, −6.0] (3) | −2.0 [−2.0, −2.0] (3) | +4.0 [+4.0, +4.0] (3) |" in drawing.markdown
+    assert "chosen on test" not in drawing.markdown
+
+
+def test_every_accuracy_of_the_gap_stands_in_its_way_and_selection(many_ways):
+    drawing = drawn("protocol_gap", many_ways)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in drawing.markdown.splitlines()]
+    fixed = lines[: lines.index([""])]
+    assert fixed[0][:5] == ["Fixed-feature", "", "chosen on", "frozen", "paper, as released"]
+    assert fixed[2][:3] == ["Target 1", "standard", "validation"]
+    assert [cell.split(" [")[0] for cell in fixed[2][3:]] == ["53.0", "47.0", "49.0", "48.0", "50.0"]
+    assert [cell.split(" [")[0] for cell in fixed[3][3:]] == ["53.5", "47.5", "49.5", "48.5", "50.5"]
+    assert fixed[4][:3] == ["", "robust, ε 3", "validation"]
+    assert "| Target 1 | standard | 47.0 [45.5, 48.5] | 47.5 [46.0, 49.0] | 48.0" in drawing.markdown  # full-network
+    assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == len(many_ways.rows)
+
+
+def test_only_backbones_measured_in_several_ways_have_lines_but_all_selections_count():
+    several, single = ways(2, [FROZEN, RELEASED]), ways(2, [FROZEN], eps=("0.5", "1"))
+    drawing = drawn("protocol_gap", replace(several, rows=several.rows + single.rows))
+    assert "ε 3" in drawing.markdown
+    assert "ε 0.5" not in drawing.markdown
+    assert gaps(drawing)["chosen on test less on validation, frozen protocol", "robust"][-1] == 6
+    alone = drawn("protocol_gap", single)
+    assert "| Target 1 | robust, ε 0.5 |" in alone.markdown
+    assert "Paper, as released" not in alone.markdown
+    assert gaps(alone) == {("chosen on test less on validation", "robust"): (0.5, 0.5, 0.5, 4)}
+    once = drawn("protocol_gap", ways(2, [FROZEN], selections=("validation",)))
+    assert not once.numbers
+    assert "not measured" in once.markdown
+
+
+def test_ways_are_compared_on_the_seed_that_all_of_them_have():
+    way, paper = ways(1, [FROZEN], ("validation",)), ways(1, [RELEASED], ("validation",))
+    more = [replace(one, transfer_seed=seed, value=one.value + 10) for one in way.rows for seed in (1, 2)]
+    means = [replace(one, transfer_seed=seed, value=one.value + 7, entry=None) for one in way.rows for seed in (None,)]
+    uneven = replace(way, rows=(*means, *more, *way.rows, *paper.rows))
+    drawing = drawn("protocol_gap", uneven)
+    assert gaps(drawing)["paper as released less frozen protocol", "standard"] == (-6, -6, -6, 1)
+    assert "on 2 of 2 lines the first seed that all ways share stands alone" in drawing.markdown
+    even = [replace(one, protocol="paper") for one in (*means, *more, *way.rows)]
+    drawing = drawn("protocol_gap", replace(way, rows=(*means, *more, *way.rows, *even)))
+    assert {one["value"] for one in drawing.numbers if one["series"] == "accuracy"} == {means[0].value, means[1].value}
+    assert "stands alone" not in drawing.markdown
+
+
+def test_more_lines_than_a_page_holds_are_counted():
+    drawing = drawn("protocol_gap", ways(30, [FROZEN, RELEASED]))
+    assert "Fixed-feature: 12 more backbones in protocol_gap.csv." in drawing.markdown
+    assert "| Target 24 |" in drawing.markdown
+    assert "| Target 25 |" not in drawing.markdown
+    assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == 240
+
+
+def without_checks(table: Training, arch: str) -> Training:
+    """The table as it is where a network's entries were made before anything was checked."""
+    gone = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
+    return replace(table, rows=tuple(replace(one, **gone) if one.arch == arch else one for one in table.rows))
+
+
+def test_training_curves_are_those_of_the_csv(small_curves):
+    drawing = drawn("training", small_curves)
+    measures = ("loss", "train_accuracy", "clean_accuracy", "robust_accuracy")
+    axes = drawing.figure.axes
+    assert len(axes) == len(SMALL_ARCHS) * len(measures)
+    colours = style.eps_colours(SMALL_EPS)
+    for place, ax in enumerate(axes):
+        arch, measure = SMALL_ARCHS[place // 4], measures[place % 4]
+        shown = {matplotlib.colors.to_hex(line.get_color()): line.get_xydata().tolist() for line in ax.lines}
+        listed: dict[str, list] = {}
+        for one in drawing.numbers:
+            if (one["arch"], one["series"]) == (arch, measure):
+                colour = matplotlib.colors.to_hex(colours[one["eps"]])
+                listed.setdefault(colour, []).append([one["epoch"], one["value"]])
+        assert shown == listed
+        assert len(shown) == len(SMALL_EPS) - (measure == "robust_accuracy")
+
+
+def test_training_curves_share_their_scales(small_curves):
+    axes = drawn("training", small_curves).figure.axes
+    assert len({ax.get_ylim() for i, ax in enumerate(axes) if i % 4}) == 1
+    assert len({ax.get_ylim() for i, ax in enumerate(axes) if not i % 4}) == 1
+    assert len({ax.get_xlim() for ax in axes}) == 1
+
+
+def test_epochs_that_were_not_checked_are_bridged():
+    axes = drawn("training", curves(("resnet18",), ("0", "1"), 7, every=3)).figure.axes
+    assert [line.get_xdata().tolist() for line in axes[2].lines] == [[3, 6, 7]] * 2
+
+
+def test_a_single_epoch_is_a_dot_and_has_no_schedule():
+    drawing = drawn("training", curves(("resnet18",), ("0", "1"), 1), laid_out=True)
+    assert {len(line.get_xdata()) for ax in drawing.figure.axes for line in ax.lines} == {1}
+    assert {line.get_marker() for ax in drawing.figure.axes for line in ax.lines} == {"o"}
+    assert "learning_rate" not in {one["series"] for one in drawing.numbers}
+    assert not drawing.figure.axes[0].collections
+
+
+def test_old_entries_draw_what_they_recorded(small_curves):
+    some = drawn("training", without_checks(small_curves, "resnet8_w16"))
+    words = [[text.get_text() for text in ax.texts] for ax in some.figure.axes]
+    assert words == [[]] * 6 + [["not measured"]] * 2 + [[]] * 4
+    every = without_checks(curves(("resnet18",), ("0", "1"), 5), "resnet18")
+    drawing = drawn("training", every, laid_out=True)
+    assert len(drawing.figure.axes) == 2
+    assert "check sample: not measured" in [text.get_text() for text in drawing.figure.legends[-1].get_texts()]
+
+
+def test_of_many_networks_those_with_most_backbones_are_drawn_and_the_others_named(paper_curves):
+    drawing = drawn("training", paper_curves)
+    labels = [ax.get_ylabel() for ax in drawing.figure.axes if ax.get_ylabel()]
+    assert labels == [style.architecture_label(f) for f in (*PAPER_ARCHS, *(f"densenet{i}" for i in range(161, 165)))]
+    note = [text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()]
+    assert "in training.parquet, not drawn: DenseNet-165, DenseNet-166, DenseNet-167, 1 more" in note
+    assert "thin lines: single seeds" in note
+    assert {one["arch"] for one in drawing.numbers}.isdisjoint({f"densenet{i}" for i in range(165, 169)})
+
+
+def test_norms_have_rows_of_their_own_beside_the_same_standard_network():
+    table = curves(("resnet18",), ("0", "1"), 3, course("resnet18", "4/255", 3, norm="linf"))
+    drawing = drawn("training", table)
+    labels = [ax.get_ylabel() for ax in drawing.figure.axes if ax.get_ylabel()]
+    assert labels == ["ResNet-18\nL2", "ResNet-18\nL∞"]
+    assert [len(ax.lines) for ax in drawing.figure.axes] == [2, 2, 2, 1] * 2
+    keys = [(one["entry"], one["epoch"], one["series"]) for one in drawing.numbers]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_learning_rate_that_differs_between_backbones_is_not_shaded():
+    shaded = drawn("training", curves(("resnet18",), ("0", "1"), 3))
+    assert len(shaded.figure.axes[0].collections) == 1
+    assert "learning rate, up to 0.1" in [text.get_text() for text in shaded.figure.legends[-1].get_texts()]
+    other = drawn("training", curves(("resnet18",), ("0",), 3, course("resnet18", "1", 3, learning_rate=0.3)))
+    assert not other.figure.axes[0].collections
+
+
+ODD_CURVES = {
+    "empty": lambda: curves((), (), 0),
+    "one backbone": lambda: curves(("resnet18",), ("1",), 2),
+    "standard networks only": lambda: curves(("resnet18",), ("0",), 2),
+    "a loss that is no number": lambda: curves(("resnet18",), ("0", "1"), 3, loss=math.nan),
+    "nothing right": lambda: curves(
+        *(("resnet18",), ("0", "1"), 3), train_accuracy=0.0, clean_accuracy=0.0, robust_accuracy=0.0
+    ),
+    "of unequal length": lambda: curves(("resnet18",), ("0",), 9, course("resnet18", "1", 2)),
+}
+
+
+@pytest.mark.parametrize("shape", ODD_CURVES)
+def test_odd_trainings_still_draw(shape):
+    drawing = drawn("training", ODD_CURVES[shape](), laid_out=True)
+    texts = " ".join(text.get_text() for text in visible_texts(drawing.figure))
+    assert ("not measured" in texts) == (shape in ("empty", "a loss that is no number"))
+    assert bool(drawing.numbers) == (shape != "empty")
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory) -> Path:
+    """A table that went through the results stage, with two seeds of one network."""
+    fake = Fake(tmp_path_factory.mktemp("collected"), bootstrap=100)
+    for eps, accuracy in (("0", 30), ("0.25", 70), ("1", 60)):
+        for seed in (0, 1):
+            fake.source(90 - 20 * float(eps), eps=eps, backbone_seed=seed)
+            for target in fake.targets:
+                fake.transfer(accuracy + seed, accuracy + seed, target=target, eps=eps, backbone_seed=seed)
+        fake.transfer(accuracy, accuracy, "finetuning", target="coarse", eps=eps)
+    return fake.collect()
+
+
+@pytest.mark.parametrize("name", ["headline", "fixed_feature", "source_accuracy", "training"])
+def test_files_are_written_and_the_same_bytes_twice(name, collected, tmp_path):
+    for again in ("first", "second"):
+        draw(name, collected.with_name(figure_table(name)), tmp_path / again / name)
+    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if name in TYPESET_FIGURES else set())
+    assert {path.suffix[1:] for path in (tmp_path / "first").iterdir()} == kinds
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
+    with open(tmp_path / "first" / f"{name}.csv") as file:
+        numbers = list(csv.DictReader(file))
+    assert numbers
+    assert {number.get("target") for number in numbers} <= {"coarse", "fine", None}
+
+
+def test_seeds_are_dots_beside_the_bar_of_their_mean(collected):
+    drawing = drawn("fixed_feature", read(collected))
+    first = [one for one in drawing.numbers if one["target"] == "coarse"]
+    assert first[0]["value"] == pytest.approx(30.5)
+    dots = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "."]
+    assert sorted(dots[0].get_ydata()) == pytest.approx([30, 31])
+
+
+def test_an_unknown_figure_is_an_error_that_names_those_there_are(collected, tmp_path):
+    with pytest.raises(TableError, match="figure pie: no such figure; there are headline, fixed_feature"):
+        draw("pie", collected, tmp_path / "pie")
+
+
+def test_every_module_here_is_in_the_fingerprint_of_some_figure():
+    covered = {module for figure in FIGURE_MODULES for module in fingerprint.modules(f"figures/{figure}")}
+    folder = fingerprint.ROOT / "figures"
+    assert {f"figures.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"} <= covered
+
+
+def test_metadata_of_the_table_reaches_the_figure(collected):
+    assert json.loads(canonical(read(collected).about.fixed_eps)) == {"l2": "0.25"}
+    assert [target.label for target in read(collected).about.targets] == ["Coarse", "Fine"]
+
+
+def test_an_older_table_shows_what_was_chosen_on_validation(tmp_path):
+    fake = Fake(tmp_path, selection="test", protocol="paper")
+    described = json.loads(fake.write().read_text())
+    asked = About.from_json(described)
+    assert (asked.selection, asked.protocol) == ("test", "paper")
+    older = About.from_json({name: value for name, value in described.items() if name not in ("selection", "protocol")})
+    assert (older.selection, older.protocol) == ("validation", None)
+
+
+class TestPublished:
+    """The paper's own numbers, which have no intervals, and Linf ones for two targets alone."""
+
+    TARGETS = ("aircraft", "cifar10", "flowers", "cifar100")
+
+    @pytest.fixture
+    def published(self):
+        targets = tuple(
+            Target(name, name, "mean_per_class" if name in ("aircraft", "flowers") else "top1") for name in self.TARGETS
+        )
+        about = About(
+            "published", source="imagenet", source_label="ImageNet", targets=targets, selection="test",
+            protocol="paper", architectures=("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"),
+        )  # fmt: skip
+        return Results(about, tuple(row for row in published_rows() if row.source == "imagenet"))
+
+    @pytest.mark.parametrize("name", ["fixed_feature", "full_network", "source_accuracy", "width", "granularity"])
+    def test_they_are_drawn(self, published, name):
+        assert "nan" not in str([text.get_text() for text in drawn(name, published).figure.findobj(Text)])
+
+    def test_the_headline_has_no_brackets_without_an_interval(self, published):
+        text = drawn("headline", published).markdown
+        assert "95.5" in text
+        assert "[" not in text.partition("Test accuracy")[0]
+
+    def test_a_norm_has_panels_where_it_was_measured(self, published):
+        panels = [panel.label for panel in Cells(published).panels("fixed-feature")]
+        assert panels == ["aircraft, L2", "cifar10, L2", "cifar10, L∞", "flowers, L2", "cifar100, L2", "cifar100, L∞"]

@@ -1,0 +1,418 @@
+"""Loading: the same bits from memory and from any number of workers, and workers that leave when they should."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import closing, contextmanager
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from robust_transfer import randomness
+from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.training import Recipe
+from robust_transfer.datasets.arrow import open_split
+from robust_transfer.datasets.resident import square_images
+from robust_transfer.datasets.storing import SplitWriter
+from robust_transfer.loading import streaming
+from robust_transfer.loading.augmentation import CROP_NUMBERS, random_crop
+from robust_transfer.loading.loader import LoadingError, Part, Resident, Streaming, open_loader
+from robust_transfer.store.entry import StoreError
+from support.paths import ROOT
+from support.prepared_datasets import encoded, new_entry, pixels, written
+
+N, SIDE = 200, 48  # 1.3 MB of squares: not resident at resident_mb 1
+SQUARES = ("none", "flip", "crop-flip", "square-resized-crop-flip")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Batches are small here, and workers want a core too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory):
+    """JPEG images of many sizes, in record batches of about a dozen."""
+    images = [encoded(pixels(50 + i % 9, 70 - i % 11, i), "JPEG") for i in range(N)]
+    return written(tmp_path_factory.mktemp("jpegs"), images, [i % 7 for i in range(N)], batch_bytes=2**15)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Images stored as bare pixels of one shape."""
+    images = [pixels(SIDE, SIDE + 4, i) for i in range(N)]
+    return written(tmp_path_factory.mktemp("raw"), images, [i % 7 for i in range(N)], batch_bytes=2**16)
+
+
+def whole(entry):
+    split = open_split(entry, "train")
+    return [Part(split, np.arange(len(split)))]
+
+
+@contextmanager
+def opened(parts, augmentation="resized-crop-flip", *, workers=0, resident_mb=1, ratio=1.0, seed=3, **settings):
+    recipe = Recipe(augmentation=augmentation, batch_size=70, **settings)
+    running = Running(workers=workers, resident_mb=resident_mb)
+    device = torch.device("cpu")
+    loader = open_loader(
+        parts, recipe, input_size=SIDE, resize_ratio=ratio, seed=seed, device=device, threads=1, running=running
+    )
+    with closing(loader):
+        yield loader
+
+
+def groups(epoch=0, n=N):
+    return list(torch.split(randomness.order(0, epoch, n), 70))
+
+
+def everything(loader, size=SIDE):
+    """Two epochs of batches, the second smaller."""
+    epochs = [list(loader.batches(0, groups(), size)), list(loader.batches(1, groups(1), size - 11))]
+    for batches, side in zip(epochs, (size, size - 11), strict=True):
+        assert [batch.shape for batch in batches] == [(n, 3, side, side) for n in (70, 70, 60)]
+        for batch in batches:
+            assert batch.dtype == torch.float32
+            assert 0 <= batch.min() < batch.max() <= 1
+            assert batch.is_contiguous(memory_format=torch.channels_last)
+    return [*epochs[0], *epochs[1]]
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(map(torch.equal, one, other))
+
+
+class TestBits:
+    @pytest.mark.parametrize("colours", [{}, {"colour_jitter": 0.2, "lighting": 0.1}], ids=["plain", "coloured"])
+    @pytest.mark.parametrize("kind", SQUARES)
+    @pytest.mark.parametrize("stored", ["jpegs", "raw"])
+    def test_streaming_gives_what_memory_gives(self, request, stored, kind, colours):
+        parts = whole(request.getfixturevalue(stored))
+        with opened(parts, kind, resident_mb=100, **colours) as resident, opened(parts, kind, **colours) as streaming:
+            assert isinstance(resident, Resident)
+            assert isinstance(streaming, Streaming)
+            found = everything(streaming)
+            assert equal(everything(resident), found)
+        if kind != "none" or colours:
+            with opened(parts, kind, seed=4, **colours) as other:
+                assert not equal(everything(other), found)
+
+    @pytest.mark.parametrize("kind", ["crop-flip", "resized-crop-flip"])
+    def test_the_number_of_workers_does_not_matter(self, jpegs, kind, monkeypatch):
+        monkeypatch.setattr(streaming, "CHUNK", 16)  # so that workers share every batch
+        with opened(whole(jpegs), kind) as loader:
+            expected = everything(loader)
+        for workers in (1, 2, 3):
+            with opened(whole(jpegs), kind, workers=workers) as loader:
+                assert equal(everything(loader), expected)
+
+    def test_spawned_workers_give_the_same(self, jpegs, monkeypatch):
+        with opened(whole(jpegs)) as loader:
+            expected = everything(loader)
+        monkeypatch.setattr(streaming, "_start_method", lambda: "spawn")
+        parts = whole(jpegs)
+        with opened(parts, workers=1) as loader:
+            assert equal(everything(loader), expected)
+            assert parts[0].split.verified.all()  # as the worker found, in a split of its own
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_an_epoch_can_start_in_the_middle_and_end_there(self, jpegs, workers):
+        with opened(whole(jpegs), workers=workers) as loader:
+            expected = list(loader.batches(1, groups(1), SIDE))
+        with opened(whole(jpegs), workers=workers) as loader:
+            assert equal(list(loader.batches(1, groups(1)[1:], SIDE)), expected[1:])
+            left = loader.batches(0, groups(), SIDE)
+            next(left)
+            assert equal(list(loader.batches(1, groups(1), SIDE)), expected)
+            with pytest.raises(RuntimeError, match=r"batches\(\) was called again"):
+                next(left)
+
+    def test_nor_does_the_global_random_state_and_it_stays(self, jpegs):
+        with opened(whole(jpegs), workers=1, colour_jitter=0.1) as loader:
+            torch.manual_seed(1)
+            expected = everything(loader)
+            torch.manual_seed(2)
+            before = torch.get_rng_state()
+            assert equal(everything(loader), expected)
+            assert torch.equal(torch.get_rng_state(), before)
+
+    def test_crops_are_those_of_the_stored_image_at_that_size(self, jpegs):
+        (part,) = whole(jpegs)
+        with opened([part], workers=1) as loader:
+            (found,) = loader.batches(5, [torch.tensor([17, 4])], 40)
+        drawn = randomness.per_image(3, randomness.AUGMENTATION, 5, torch.tensor([17, 4]), CROP_NUMBERS).tolist()
+        for image, index, row in zip(found, (17, 4), drawn, strict=True):
+            expected = torch.from_numpy(random_crop(part.split.picture(index), row, 40).copy())
+            assert torch.equal((image * 255).round().byte(), expected.permute(2, 0, 1))
+
+    @pytest.mark.parametrize("resident_mb", [1, 100])
+    def test_parts_are_numbered_one_after_the_other(self, jpegs, raw, resident_mb):
+        one, other = whole(jpegs)[0], whole(raw)[0]
+        parts = [Part(one.split, np.arange(50, 150)), Part(other.split, np.arange(3, 190, 2)), other]
+        n = list(accumulate(map(len, parts)))
+        assert n == [100, 194, 394]
+        with opened(parts, "none", resident_mb=resident_mb) as loader:
+            assert loader.labels.dtype == torch.int64
+            for number, part, row in (
+                (0, one, 50),
+                (99, one, 149),
+                (100, other, 3),
+                (193, other, 189),
+                (194, other, 0),
+            ):
+                ((found,),) = loader.batches(0, [torch.tensor([number])], SIDE)
+                expected = square_images(part.split, SIDE, 1.0, indices=np.array([row]))[0]
+                assert np.array_equal((found * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+                assert loader.labels[number] == part.split.labels[row]
+            mixed = torch.tensor([150, 3, 393, 0])
+            (found,) = loader.batches(0, [mixed], SIDE)
+            assert torch.equal(found, loader.untouched(mixed, SIDE))
+
+    @pytest.mark.parametrize("kind", ["crop-flip", "square-resized-crop-flip", "resized-crop-flip"])
+    @pytest.mark.parametrize("resident_mb", [1, 100])
+    def test_untouched_images_are_evaluations(self, jpegs, kind, resident_mb):
+        (part,) = whole(jpegs)
+        numbers = torch.tensor([9, 180, 0])
+        with opened([part], kind, resident_mb=resident_mb, ratio=1.15, colour_jitter=0.5) as loader:
+            for size in (SIDE, 20):
+                expected = torch.from_numpy(square_images(part.split, size, 1.15)[numbers]).permute(0, 3, 1, 2) / 255
+                found = loader.untouched(numbers, size)
+                assert torch.equal(found, expected)
+                assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        ("kind", "resident_mb", "kept"),
+        [("none", 1, False), ("none", 2, True), ("square-resized-crop-flip", 5, False),
+         ("square-resized-crop-flip", 6, True), ("resized-crop-flip", 100, False)],
+    )  # fmt: skip
+    def test_images_are_kept_where_their_squares_fit(self, raw, kind, resident_mb, kept):
+        """1.3 MB, four times that at twice the side."""
+        with opened(whole(raw), kind, resident_mb=resident_mb) as loader:
+            assert isinstance(loader, Resident) == kept
+            list(loader.batches(0, groups(), SIDE))
+            assert (loader.waited == 0) == kept
+            assert (loader.rate() is None) == kept
+
+    def test_workers_share_what_they_found_intact(self, jpegs):
+        parts = whole(jpegs)
+        with opened(parts, workers=2) as loader:
+            assert not parts[0].split.verified.any()
+            list(loader.batches(0, groups(), SIDE))
+            assert parts[0].split.verified.all()
+
+    def test_does_not_grow_with_the_dataset(self, tmp_path):
+        """Anonymous memory of process and workers once every record batch was read from: labels and indices apart.
+
+        180,000 images more are 350 MB more. Measured: 16.1 bytes an image in a worker, and in the process that starts
+        them 24 of labels, indices and labels on the device, in a noise of 10 MB.
+        """
+        small, large = (measured(stored(tmp_path, n), n) for n in (20_000, 200_000))
+        assert (small["record_batches"], large["record_batches"]) == (1, 6)
+        growth = [after - before for before, after in zip(small["anonymous"], large["anonymous"], strict=True)]
+        assert len(growth) == 3
+        assert growth[0] < 180_000 * 24 + 16 * 2**20
+        assert max(growth[1:]) < 180_000 * 16 + 2**20
+
+
+def stored(root, n):
+    """An entry of n small JPEG images, of which a few hundred differ; written in seconds."""
+    bodies = [encoded(pixels(40, 40, i), "JPEG", quality=95) for i in range(300)]
+    entry = new_entry(root, "datasets", {})
+    with entry.writing() as draft:
+        with SplitWriter(draft.file("train.arrow"), None) as writer:
+            for i in range(n):
+                writer.add(bodies[i * 7 % 300], i % 1000)
+        facts = {"classes": [str(i) for i in range(1000)], "counts": {"train": n}}
+        draft.facts = facts | {"checksums": {"train": writer.checksums}}
+    return entry
+
+
+def measured(entry, n, workers=2):
+    """What a fresh process and its workers hold, beside code, after sixteen batches from all over the dataset."""
+    code = f"""
+
+        def anonymous(pid):
+            status = dict(line.split(":", 1) for line in Path(f"/proc/{{pid}}/status").read_text().splitlines())
+            return int(status["RssAnon"].split()[0]) * 1024
+
+        code = anonymous(os.getpid())  # varies by 10 MB from run to run, and workers are forks of it
+        split = open_split(open_entry(Path({str(entry.path)!r})), "train")
+        loader = open_loader(
+            [Part(split, np.arange(len(split)))], Recipe(batch_size=128, augmentation="resized-crop-flip"),
+            input_size=32, resize_ratio=1.0, seed=0, device=torch.device("cpu"), threads=1,
+            running=Running(workers={workers}),
+        )
+        groups = torch.randint({n}, (16, 128), generator=torch.Generator().manual_seed(0)).unbind()
+        for _ in loader.batches(0, groups, 32):
+            pass
+        assert split.verified.all()
+        pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+        found = [anonymous(pid) - code for pid in pids]
+        print(json.dumps({{"anonymous": found, "record_batches": len(split.verified)}}))
+        loader.close()
+    """
+    return json.loads(python(code).communicate()[0])
+
+
+PROLOGUE = """
+import json, multiprocessing, os, signal, sys
+from pathlib import Path
+import numpy as np
+import torch
+from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.training import Recipe
+from robust_transfer.datasets.arrow import open_split
+from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.store.entry import open_entry
+"""
+
+
+def python(code):
+    """A process that runs code with the package on its path."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", PROLOGUE + textwrap.dedent(code)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+class TestFaults:
+    @pytest.fixture
+    def broken(self, tmp_path):
+        """Image 77 is half a file, stored as such: its checksum is right."""
+        images = [encoded(pixels(50, 60, i), "JPEG") for i in range(N)]
+        images[77] = images[77][: len(images[77]) // 2]
+        return written(tmp_path, images, [0] * N)
+
+    @pytest.mark.parametrize("workers", [0, 1, 2])
+    def test_an_image_that_cannot_be_decoded_is_named(self, broken, workers):
+        message = rf"^{broken.path}/train\.arrow: image 77 cannot be decoded \(OSError: .*make it again$"
+        with opened(whole(broken), workers=workers) as loader:
+            batches = loader.batches(0, [torch.arange(60), torch.arange(60, 120)], SIDE)
+            next(batches)
+            with pytest.raises(StoreError, match=message):
+                next(batches)
+            assert len(list(loader.batches(0, [torch.arange(60)], SIDE))) == 1  # nothing of it is left
+
+    def test_nor_can_it_be_kept_in_memory(self, broken):
+        with (
+            pytest.raises(StoreError, match=r"image 77 cannot be decoded"),
+            opened(whole(broken), "flip", resident_mb=100),
+        ):
+            pass
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_altered_bytes_are_named(self, tmp_path, workers):
+        images = [encoded(pixels(50, 60, i), "JPEG") for i in range(N)]
+        entry = written(tmp_path, images, [0] * N, batch_bytes=2**15)
+        path = entry.path / "train.arrow"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        with (
+            opened(whole(entry), workers=workers) as loader,
+            pytest.raises(StoreError, match=r"train\.arrow: images \d+ to \d+ do not match the checksum"),
+        ):
+            list(loader.batches(0, groups(), SIDE))
+
+    @pytest.mark.parametrize("taken", [1, 9])  # DataLoader says something else at times
+    def test_a_worker_that_was_killed_is_reported(self, jpegs, taken):
+        with opened(whole(jpegs), workers=2) as loader:
+            batches = loader.batches(0, groups() * 50, SIDE)
+            for _ in range(taken):
+                next(batches)
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            with pytest.raises(LoadingError, match=r"a process that reads images died .*set running\.workers lower"):
+                list(batches)
+        assert not multiprocessing.active_children()
+
+    def test_workers_leave_signals_to_their_parent(self, jpegs):
+        with opened(whole(jpegs), workers=2) as loader:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                for child in multiprocessing.active_children():
+                    os.kill(child.pid, number)
+            assert len(list(loader.batches(0, groups(), SIDE))) == 3
+
+    def test_the_parents_own_signals_are_as_before(self, jpegs):
+        def state():
+            handlers = [signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)]
+            return handlers, signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+        before = state()
+        with opened(whole(jpegs), workers=1):
+            assert state() == before
+
+    @pytest.mark.parametrize("taken", [0, 1, 3])
+    def test_close_leaves_no_processes(self, jpegs, taken):
+        with opened(whole(jpegs), workers=2) as loader:
+            pids = [child.pid for child in multiprocessing.active_children()]
+            batches = loader.batches(0, groups(), SIDE)
+            for _ in range(taken):
+                next(batches)
+            start = time.monotonic()
+            loader.close()
+            assert time.monotonic() - start < 4  # they were told, and not killed once that had failed
+            assert not any(alive(pid) for pid in pids)
+            loader.close()  # a second time does nothing
+
+    @pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
+    def test_workers_end_with_their_parent(self, jpegs, end):
+        """Which has not closed the loader."""
+        code = f"""
+            split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
+            loader = open_loader(
+                [Part(split, np.arange({N}))], Recipe(augmentation="resized-crop-flip"), input_size=32,
+                resize_ratio=1.0, seed=0, device=torch.device("cpu"), threads=2, running=Running(),
+            )
+            batches = loader.batches(0, [torch.arange({N})] * 1000, 32)
+            next(batches)
+            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+            sys.stderr = open(os.devnull, "w")
+            {end}
+        """
+        process = python(code)
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        assert process.wait(timeout=8) == (3 if "exit" in end else -signal.SIGKILL)
+        deadline = time.monotonic() + 2
+        while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(alive(pid) for pid in pids)
+        process.stdout.close()
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_imports_neither_torchs_compiler_nor_torchvision(jpegs):
+    """They cost more CPU time than a short job's own work."""
+    code = f"""
+        split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
+        for kind in ("flip", "resized-crop-flip"):
+            recipe = Recipe(augmentation=kind, colour_jitter=0.1, lighting=0.1)
+            loader = open_loader(
+                [Part(split, np.arange({N}))], recipe, input_size=32, resize_ratio=1.0, seed=0,
+                device=torch.device("cpu"), threads=1, running=Running(),
+            )
+            for _ in loader.batches(0, [torch.arange(4)], 24):
+                pass
+            loader.close()
+        print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
+    """
+    process = python(code)
+    assert process.communicate()[0].strip() == ""
+    assert process.returncode == 0

@@ -1,0 +1,149 @@
+"""The stage end to end: from a prepared dataset to an entry that other stages can open."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from robust_transfer.configuration.training import PretrainingSettings
+from robust_transfer.datasets.arrow import open_split
+from robust_transfer.loading.augmentation import resident_images
+from robust_transfer.networks.backbones import load_backbone
+from robust_transfer.networks.build import build
+from robust_transfer.stages import pretraining
+from robust_transfer.store.entry import StoreError, open_entry
+from support.paths import WORKFLOW
+from support.prepared_datasets import encoded, encoded_squares, new_entry, prepared, write_parquet
+
+CLASSES = 3
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    root = tmp_path_factory.mktemp("source")
+    write_parquet(root / "data/train.parquet", *encoded_squares(48))
+    write_parquet(root / "data/test.parquet", *encoded_squares(30, seed=1))
+    return prepared(root, {"kind": "parquet", "path": str(root / "data")})
+
+
+def settings(**changes):
+    robust = changes.get("eps", "0") != "0"
+    training = {"epochs": 2, "batch_size": 16, "learning_rate": 0.05, "augmentation": "flip", "precision": "bf16"}
+    return PretrainingSettings.model_validate(
+        {
+            "architecture": "resnet8_w4",
+            "input_size": 16,
+            "preprocessing": {"resize_ratio": 1.0},
+            "norm": "l2" if robust else None,
+            "eps": "0",
+            "seed": 0,
+            "recipe": "short",
+            "training": training | changes.pop("training", {}),
+            "attack": {"steps": 2} if robust else None,
+            **changes,
+        }
+    ).model_dump(mode="json")
+
+
+def backbone(source, **changes):
+    entry = new_entry(source.path.parents[2], "pretraining", settings(**changes), source=source)
+    pretraining.run(entry, threads=1, device="cpu")
+    return open_entry(entry.path)
+
+
+@pytest.mark.parametrize("eps", ["0", "0.5"])
+def test_makes_a_backbone_that_says_what_it_is(source, eps):
+    entry = backbone(source, eps=eps)
+    facts = entry.facts()
+    assert facts["architecture"] == "resnet8_w4"
+    assert facts["classes"] == ["0", "1", "2"]
+    assert facts["input_size"] == 16
+    assert (facts["norm"], facts["eps"]) == (None if eps == "0" else "l2", eps)
+    assert facts["precision"] == "bf16"
+    assert facts["parameters"] == build("resnet8_w4", CLASSES).parameters_n
+    lines = (entry.path / "epochs.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["epoch", "1", "2"]
+    timing = json.loads((entry.path / "timing.json").read_text())
+    assert timing["images"] == 2 * 48
+    assert timing["images_per_second"] > 0
+    assert [row["epoch"] for row in timing["epochs"]] == [1, 2]
+    assert (timing["device"], timing["threads"]) == ("cpu", 1)
+
+
+def test_weights_differ_from_their_start_and_from_those_of_another_eps(source):
+    start = build("resnet8_w4", CLASSES, seed=0).body.stem[0].weight
+    plain, robust = (load_backbone(backbone(source, eps=eps)).body.stem[0].weight for eps in ("0", "0.5"))
+    assert (plain - start).abs().max() > 1e-3
+    assert (plain - robust).abs().max() > 1e-4
+
+
+def test_made_again_it_is_the_same_card(source):
+    """Then what was made from it stays current."""
+    cards = [backbone(source, eps="0.5").card() for _ in range(2)]
+    assert cards[0]["files"] == cards[1]["files"]
+    assert cards[0]["facts"] == cards[1]["facts"]
+    assert backbone(source, eps="0.5", seed=1).card()["files"] != cards[0]["files"]
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v2"])
+def test_torchvisions_networks_train_too(source, architecture):
+    pytest.importorskip("torchvision")
+    entry = backbone(source, eps="0.5", architecture=architecture, input_size=32, training={"epochs": 1})
+    assert load_backbone(entry)(torch.rand(2, 3, 32, 32)).shape == (2, CLASSES)
+
+
+def test_a_job_imports_neither_torchs_compiler_nor_torchvision(source):
+    """They cost more CPU time than a short job's own work."""
+    training = {"augmentation": "square-resized-crop-flip", "colour_jitter": 0.1}
+    entry = new_entry(source.path.parents[2], "pretraining", settings(eps="0.5", training=training), source=source)
+    code = f"""if True:
+        import sys
+        from pathlib import Path
+        from robust_transfer.stages import finetuning
+        from robust_transfer.stages import pretraining
+        from robust_transfer.store.entry import open_entry
+        pretraining.run(open_entry(Path({str(entry.path)!r})), threads=1, device="cpu")
+        print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=WORKFLOW, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_a_failed_training_leaves_the_entry_unmade(source):
+    entry = new_entry(source.path.parents[2], "pretraining", settings(training={"learning_rate": 1e30}), source=source)
+    with pytest.raises(RuntimeError, match="the loss is"):
+        pretraining.run(entry, threads=1, device="cpu")
+    assert sorted(path.name for path in entry.path.iterdir()) == [".lock", "entry.json"]
+
+
+def test_a_second_process_is_told_who_writes(source):
+    entry = new_entry(source.path.parents[2], "pretraining", settings(), source=source)
+    code = f"""if True:
+        from pathlib import Path
+        from robust_transfer.store.entry import open_entry
+        with open_entry(Path({str(entry.path)!r})).locked():
+            print("holding", flush=True)
+            input()
+    """
+    holder = subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, cwd=WORKFLOW, text=True)
+    try:
+        assert holder.stdout.readline() == "holding\n"
+        with pytest.raises(StoreError, match=f"process {holder.pid} on .* is writing this entry"):
+            pretraining.run(entry, threads=1, device="cpu")
+    finally:
+        holder.communicate("\n")
+
+
+class TestResidentImages:
+    def test_crops_are_taken_from_the_whole_square_at_twice_the_side(self, tmp_path):
+        images = [encoded(np.full((20, 30, 3), 7 * i, np.uint8)) for i in range(6)]
+        write_parquet(tmp_path / "data/train.parquet", images, [0, 1] * 3)
+        write_parquet(tmp_path / "data/test.parquet", images, [0, 1] * 3)
+        split = open_split(prepared(tmp_path, {"kind": "parquet", "path": str(tmp_path / "data")}), "train")
+        assert resident_images(split, "crop-flip", 16, 8 / 7).shape == (6, 16, 16, 3)
+        resident = resident_images(split, "square-resized-crop-flip", 16, 8 / 7)
+        assert resident.shape == (6, 32, 32, 3)
+        assert resident.dtype == torch.uint8
+        assert [image.unique().tolist() for image in resident] == [[7 * i] for i in range(6)]

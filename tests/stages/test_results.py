@@ -1,0 +1,564 @@
+"""The results table: what entries measured, means over seeds, and what validation chooses."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from robust_transfer.statistics import selection
+from robust_transfer.statistics.selection import Candidate, Contest, Predictions, Run, SelectionError, interval
+from robust_transfer.store.entry import StoreError
+from robust_transfer.tables.results import BEST_ARCH, BEST_ROBUST, KEY, SCHEMA, Row, TableError, read
+from robust_transfer.tables.seeds import STUDENT
+from robust_transfer.tables.training import read_flags, read_training
+from support.fake_entries import Fake, number, trained
+
+
+def rows(path, **where) -> list[Row]:
+    """Rows whose columns have these values."""
+    return [row for row in read(path).rows if all(getattr(row, name) == value for name, value in where.items())]
+
+
+def only(path, **where) -> Row:
+    found = rows(path, **where)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def chosen(path, **where) -> Row:
+    where = {"arch": BEST_ARCH, "eps": BEST_ROBUST, "metric": "top1", "target": "coarse", **where}
+    return only(path, backbone_seed=None, **where)
+
+
+def test_entries_become_rows_in_the_order_of_the_experiment(tmp_path):
+    fake = Fake(tmp_path)
+    source = fake.source(90, eps="0.25")
+    fake.transfer(80, 82, target="fine", eps="0.25")
+    fake.transfer(70, 72, target="coarse")
+    path = fake.collect()
+    measured = [row for row in read(path).rows if row.entry and row.backbone_seed is not None]
+    assert [row.target for row in measured] == ["objects"] * 2 + ["fine"] * 4 + ["coarse"] * 4
+    clean = only(path, entry=source, attack=None)
+    assert (clean.value, clean.mode, clean.protocol, clean.transfer_seed, clean.n) == (90, "source", None, None, 200)
+    attacked = next(row for row in rows(path, entry=source) if row.attack)
+    assert attacked.attack == '{"eps":"0.25","norm":"l2","restarts":1,"steps":20}'
+    fine = only(path, target="fine", split="test", metric="top1", eps="0.25", arch="resnet8_w8")
+    assert (fine.value, fine.norm, fine.eps_value, fine.code) == (80, "l2", 0.25, "abcdef012345")
+    assert fine.hyperparameters == '{"strength":0.01}'
+
+
+def test_linf_eps_keeps_its_spelling_and_has_a_value(tmp_path):
+    fake = Fake(tmp_path, fixed_eps={"linf": "4/255"})
+    fake.transfer(80, 80, target="coarse", eps="4/255", norm="linf")
+    path = fake.collect()
+    row = only(path, eps="4/255", split="test", metric="top1", arch="resnet8_w8")
+    assert row.eps_value == pytest.approx(4 / 255)
+    assert chosen(path).norm == "linf"
+
+
+def test_schema_and_metadata_are_complete(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(80, 80, target="coarse")
+    path = fake.collect()
+    assert pq.read_schema(path).names == SCHEMA.names
+    assert set(KEY) < set(SCHEMA.names)
+    about = json.loads(pq.read_schema(path).metadata[b"experiment"])
+    assert "entries" not in about
+    assert "costs" not in about
+    assert read(path).about.targets[0].label == "Coarse"
+
+
+def test_a_duplicate_key_is_an_error_that_names_it(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(80, 80, target="coarse")
+    other = fake.key("probing", target="coarse")
+    other["entry"] += "-again"
+    fake.add(other, [number(75, 200), number(75, 200, split="validation")], {})
+    columns = pq.read_table(tmp_path / "store" / fake.entries[0]["entry"] / "predictions.parquet")
+    again = tmp_path / "store" / other["entry"]
+    right = columns["label"].to_numpy().copy()
+    right[:50] = (right[:50] + 1) % 4
+    right[200:250] = (right[200:250] + 1) % 4
+    pq.write_table(columns.set_column(3, "prediction", [right.astype(np.int32)]), again / "predictions.parquet")
+    fake.seal(again)
+    with pytest.raises(TableError, match=r"two rows with one key .*target=coarse, arch=resnet8_w8.*-again") as caught:
+        fake.collect()
+    assert fake.entries[0]["entry"] in str(caught.value)
+    assert not (tmp_path / "results.parquet").exists()
+
+
+def test_metrics_that_contradict_their_predictions_are_an_error(tmp_path):
+    fake = Fake(tmp_path)
+    entry = tmp_path / "store" / fake.transfer(80, 80, target="coarse")
+    (entry / "metrics.json").write_text(json.dumps([number(85, 200)]))
+    fake.seal(entry)
+    with pytest.raises(TableError, match=r"metrics.json says test top1 = 85.00, predictions.parquet says 80.00"):
+        fake.collect()
+
+
+def test_an_altered_or_unfinished_entry_is_refused(tmp_path):
+    fake = Fake(tmp_path)
+    entry = tmp_path / "store" / fake.transfer(80, 80, target="coarse")
+    (entry / "metrics.json").write_text("[]")
+    with pytest.raises(StoreError, match=r"metrics.json.*altered or cut short"):
+        fake.collect()
+    (entry / "card.json").unlink()
+    with pytest.raises(StoreError, match=r"card.json: missing"):
+        fake.collect()
+
+
+def test_costs_have_a_row_an_entry_and_keep_what_has_no_column(tmp_path):
+    fake = Fake(tmp_path)
+    entry = fake.transfer(80, 80, target="coarse")
+    fake.collect()
+    backbone, row = pq.read_table(tmp_path / "timings.parquet").to_pylist()
+    assert (backbone["stage"], backbone["entry"]) == ("pretraining", fake.backbones[0])
+    assert (row["entry"], row["stage"], row["seconds"], row["device"]) == (entry, "probing", 1.5, "cpu")
+    assert row["images_per_second"] is None
+    assert json.loads(row["details"]) == {"shards": 2}
+
+
+def test_eps_is_chosen_on_validation_and_reported_on_test(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(50, 50, target="coarse")
+    fake.transfer(90, 60, target="coarse", eps="0.1")  # the best on test, which nobody may know
+    fake.transfer(70, 80, target="coarse", eps="0.25")
+    row = chosen(fake.collect())
+    assert row.value == pytest.approx(70)
+    assert (row.chosen["eps"], row.chosen["arch"], row.split, row.selection) == (
+        "0.25",
+        "resnet8_w8",
+        "test",
+        "validation",
+    )
+    assert row.entry == fake.entries[2]["entry"]
+    assert row.eps_value is None
+
+
+def test_of_equals_the_smaller_eps_is_chosen(tmp_path):
+    generator = np.random.default_rng(1)
+    fake = Fake(tmp_path)
+    for eps, accuracy in (("1", 80), ("0.1", 40), ("0.25", 60)):
+        fake.transfer(accuracy, generator.permutation(fake.images) < 140, target="coarse", eps=eps)
+    assert chosen(fake.collect()).chosen["eps"] == "0.1"
+
+
+def test_architecture_is_chosen_too_for_robust_and_for_standard(tmp_path):
+    fake = Fake(tmp_path)
+    small, large = fake.architectures
+    fake.transfer(50, 55, target="coarse", arch=small)
+    fake.transfer(60, 50, target="coarse", arch=large)
+    fake.transfer(70, 70, target="coarse", arch=small, eps="0.25")
+    fake.transfer(65, 80, target="coarse", arch=large, eps="0.25")
+    path = fake.collect()
+    assert (chosen(path).value, chosen(path).chosen["arch"]) == (pytest.approx(65), large)
+    standard = chosen(path, eps="0")
+    assert (standard.value, standard.norm, standard.chosen["arch"]) == (pytest.approx(50), "none", small)
+    assert chosen(path, arch=small).value == pytest.approx(70)
+    assert chosen(path, metric="top1_difference").value == pytest.approx(15)
+    assert chosen(path, metric="top1_difference", arch=large).value == pytest.approx(5)
+    fixed = chosen(path, eps="0.25")  # fixed beforehand, so only the architecture is chosen
+    assert (fixed.value, fixed.chosen["arch"]) == (pytest.approx(65), large)
+
+
+def test_modes_and_variants_choose_for_themselves(tmp_path):
+    fake = Fake(tmp_path)
+    for eps, native, downscaled in (("0.1", 80, 40), ("1", 60, 55)):
+        fake.transfer(native, native, target="coarse", eps=eps)
+        fake.transfer(downscaled, downscaled, target="coarse", eps=eps, variant={"downscaled": 12})
+    path = fake.collect()
+    assert chosen(path, variant="{}").chosen["eps"] == "0.1"
+    assert chosen(path, variant='{"downscaled":12}').chosen["eps"] == "1"
+    assert chosen(path, variant='{"downscaled":12}').downscaled == 12
+
+
+def test_mean_per_class_targets_choose_by_it(tmp_path):
+    # Class 0 has 60 of 100 images: right on all of them and nothing else is .6 of images and a quarter of classes.
+    fake = Fake(tmp_path, metric="mean_per_class", images=100)
+    labels = np.array([0] * 60 + [1] * 15 + [2] * 15 + [3] * 10)
+    for eps, right in (("0.1", labels == 0), ("0.25", labels > 0)):
+        recalls = [right[labels == label].mean() for label in range(4)]
+        metrics = [
+            number(100 * value, 100, split=split, metric=metric)
+            for split in ("test", "validation")
+            for metric, value in (("top1", right.mean()), ("mean_per_class", np.mean(recalls)))
+        ]
+        predictions = {
+            "split": ["test"] * 100 + ["validation"] * 100,
+            "index": [*range(100)] * 2,
+            "label": [*labels] * 2,
+            "prediction": [*np.where(right, labels, (labels + 1) % 4)] * 2,
+        }
+        fake.add(fake.key("probing", target="coarse", eps=eps), metrics, predictions)
+    row = chosen(fake.collect(), metric="mean_per_class")
+    assert (row.value, row.chosen["eps"]) == (pytest.approx(75), "0.25")
+
+
+def test_a_candidate_without_validation_predictions_is_an_error_that_names_it(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(50, 50, target="coarse", eps="0.1")
+    fake.transfer(50, np.zeros(0, bool), target="coarse", eps="0.25")
+    with pytest.raises(SelectionError, match=r"0.25.*has no validation rows"):
+        fake.collect()
+
+
+def test_runs_on_other_test_images_are_not_compared(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(50, 50, target="coarse")
+    fake.transfer(np.ones(150, bool), 50, target="coarse", eps="0.25")
+    with pytest.raises(SelectionError, match=r"200 test images.*150.*were tested on different images"):
+        fake.collect()
+
+
+def test_seeds_keep_their_rows_and_get_a_mean(tmp_path):
+    fake = Fake(tmp_path)
+    for seed, accuracy in enumerate((70, 72, 77)):
+        fake.transfer(accuracy, accuracy, target="coarse", backbone_seed=seed)
+    path = fake.collect()
+    where = {"target": "coarse", "arch": "resnet8_w8", "split": "test", "metric": "top1"}
+    assert sorted(row.value for row in rows(path, **where) if row.backbone_seed is not None) == [70, 72, 77]
+    mean = only(path, backbone_seed=None, **where)
+    half = STUDENT[0] * np.std([70, 72, 77], ddof=1) / np.sqrt(3)
+    assert (mean.value, mean.ci_kind, mean.n) == (73, "seeds", 3)
+    assert (mean.ci_low, mean.ci_high) == (pytest.approx(73 - half), pytest.approx(73 + half))
+    assert json.loads(mean.hyperparameters) == {"mean_over": "backbone_seed", "seeds": [0, 1, 2]}
+
+
+def test_two_seeds_bear_an_interval_over_images(tmp_path):
+    fake = Fake(tmp_path)
+    for seed, accuracy in enumerate((70, 80)):
+        fake.transfer(accuracy, accuracy, target="coarse", backbone_seed=seed)
+    path = fake.collect()
+    singles = rows(path, target="coarse", arch="resnet8_w8", split="test", metric="top1")
+    mean = singles.pop()
+    assert (mean.backbone_seed, mean.value, mean.ci_kind, mean.n) == (None, 75, "images", 200)
+    assert mean.ci_low == pytest.approx(np.mean([row.ci_low for row in singles]))
+
+
+def test_transfer_seeds_are_averaged_before_backbone_seeds(tmp_path):
+    fake = Fake(tmp_path)
+    for backbone, transfer, accuracy in ((0, 0, 60), (0, 1, 70), (0, 2, 80), (1, 0, 80)):
+        fake.transfer(accuracy, accuracy, target="coarse", backbone_seed=backbone, transfer_seed=transfer)
+    path = fake.collect()
+    where = {"target": "coarse", "arch": "resnet8_w8", "split": "test", "metric": "top1", "transfer_seed": None}
+    assert only(path, backbone_seed=0, **where).value == 70
+    assert only(path, backbone_seed=None, **where).value == 75
+
+
+def test_a_seed_is_never_chosen(tmp_path):
+    fake = Fake(tmp_path)
+    for seed, accuracy in enumerate((60, 80)):
+        fake.transfer(accuracy, accuracy, target="coarse", eps="0.1", backbone_seed=seed)
+    fake.transfer(74, 74, target="coarse", eps="0.25")
+    row = chosen(fake.collect())
+    assert (row.value, row.chosen["eps"]) == (pytest.approx(74), "0.25")
+
+
+def run(right: dict[str, np.ndarray], name: str = "a", index: np.ndarray | None = None) -> Run:
+    splits = {}
+    for split, correct in right.items():
+        images = np.arange(len(correct)) if index is None or split == "test" else index
+        splits[split] = Predictions(images.astype(np.int64), images.astype(np.int64) % 2, correct)
+    return Run(f"probing/{name}", "pretraining/b", 0, 0, splits)
+
+
+def test_the_interval_of_a_choice_is_wider_than_that_of_what_was_chosen():
+    """Two candidates that validation cannot tell apart and test can: the choice itself is uncertain."""
+    generator = np.random.default_rng(0)
+    validation = generator.random(100) < 0.5
+    close = validation.copy()
+    close[np.flatnonzero(validation)[0]] = False
+    close[np.flatnonzero(~validation)[:1]] = True
+    a = Candidate("x", "l2", "0.1", (run({"test": generator.random(400) < 0.9, "validation": validation}),))
+    b = Candidate("x", "l2", "0.25", (run({"test": generator.random(400) < 0.5, "validation": close}, "b"),))
+    contest = Contest([a, b], "top1", 1000)
+    both, alone = contest.pick([0, 1]), contest.pick([0])
+    value, low, high = interval(both.accuracies)
+    naive = interval(alone.accuracies)
+    assert value == naive[0]
+    assert high - low > 3 * (naive[2] - naive[1])
+    assert 0.2 < both.share < 0.8
+    assert alone.share == 1
+
+
+def test_differences_are_paired_over_images():
+    """Networks that are right on the same images differ with certainty, however uncertain each accuracy is."""
+    right = np.random.default_rng(0).random(200) < 0.5
+    better = right.copy()
+    better[np.flatnonzero(~right)[:10]] = True
+    contest = Contest(
+        [Candidate("x", "none", "0", (run({"test": right}),))], "top1", 500
+    )  # one candidate needs no validation images
+    assert contest.pick([0]).accuracies[0] == pytest.approx(100 * right.mean())
+    two = Contest(
+        [
+            Candidate("x", "none", "0", (run({"test": right, "validation": right}),)),
+            Candidate("x", "l2", "1", (run({"test": better, "validation": right}, "b"),)),
+        ],
+        "top1",
+        1000,
+    )
+    standard, robust = two.pick([0]).accuracies, two.pick([1]).accuracies
+    _, low, high = interval(robust - standard)
+    assert 1 < low < 5 < high < 9
+    _, unpaired_low, unpaired_high = interval(robust - np.roll(standard, 1))
+    assert unpaired_high - unpaired_low > 2 * (high - low)
+
+
+def test_bootstrap_agrees_with_the_normal_approximation():
+    right = np.arange(1000) < 700
+    contest = Contest([Candidate("x", "l2", "1", (run({"test": right}),))], "top1", 4000)
+    value, low, high = interval(contest.pick([0]).accuracies)
+    half = 196 * np.sqrt(0.7 * 0.3 / 1000)
+    assert value == pytest.approx(70)
+    # 4,000 resamples leave about 3 % of noise on the ends of a 95 % interval.
+    assert low == pytest.approx(70 - half, abs=0.1 * half)
+    assert high == pytest.approx(70 + half, abs=0.1 * half)
+
+
+def test_validation_images_may_differ_between_transfer_seeds():
+    """Each seed is scored on its own validation images; those it shares with another count the same in both."""
+    first, second = np.arange(0, 60), np.arange(30, 90)
+    seeds = (
+        run({"test": np.ones(50, bool), "validation": first < 30}, "a", first),
+        run({"test": np.ones(50, bool), "validation": second < 60}, "b", second),
+    )
+    other = run({"test": np.zeros(50, bool), "validation": first < 20}, "c", first)
+    contest = Contest([Candidate("x", "l2", "1", seeds), Candidate("x", "l2", "3", (other,))], "top1", 300)
+    assert contest.decisive[:, 0] == pytest.approx([50, 100 / 3])
+    assert contest.pick([0, 1]).picked[0] == 0
+
+
+def test_chunks_do_not_change_the_resamples(monkeypatch):
+    candidates = [
+        Candidate("x", "l2", eps, (run({"test": np.arange(90) < k, "validation": np.arange(70) < k}, eps),))
+        for eps, k in (("1", 40), ("3", 45))
+    ]
+    whole = Contest(candidates, "mean_per_class", 50).test
+    monkeypatch.setattr(selection, "CHUNK", 90 * 7)
+    assert np.array_equal(Contest(candidates, "mean_per_class", 50).test, whole)
+
+
+def test_a_class_missing_from_a_resample_is_left_out_of_its_mean():
+    counts = np.array([[2, 0, 0, 2], [1, 1, 1, 1]])
+    weights = selection._weights(counts, np.array([0, 1, 1, 0]), "mean_per_class")
+    assert weights == pytest.approx(np.array([[0.5, 0, 0, 0.5], [0.25, 0.25, 0.25, 0.25]]))
+
+
+def test_labels_that_contradict_each_other_are_an_error():
+    a = run({"test": np.ones(4, bool)})
+    wrong = Predictions(np.arange(4), np.array([0, 1, 0, 0]), np.ones(4, bool))
+    b = Run("probing/wrong", "pretraining/b", 0, 0, {"test": wrong})
+    with pytest.raises(SelectionError, match="test image 3 different labels"):
+        Contest([Candidate("x", "l2", "1", (a,)), Candidate("x", "l2", "3", (b,))], "top1", 100)
+
+
+def test_the_same_entries_give_the_same_bytes(tmp_path):
+    fake = Fake(tmp_path)
+    for eps in ("0", "0.25", "1"):
+        fake.transfer(60, 60, target="coarse", eps=eps)
+    first = fake.collect().read_bytes()
+    assert fake.collect().read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "no results table there"),
+        (lambda path: path.write_text("hello"), "not a parquet file"),
+        (lambda path: path.write_bytes((path.parent / "timings.parquet").read_bytes()), "it lacks experiment"),
+    ],
+)
+def test_reading_something_else_is_an_error_that_says_what_to_do(tmp_path, write, message):
+    fake = Fake(tmp_path)
+    fake.transfer(60, 60, target="coarse")
+    fake.collect()
+    other = tmp_path / "other.parquet"
+    write(other)
+    with pytest.raises(TableError, match=message):
+        read(other)
+
+
+def test_epochs_become_rows_with_the_backbone_and_their_cost(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60, eps="0.25", backbone_seed=3)
+    entry = fake.backbone(trained(4, every=2), eps="0.25", backbone_seed=3)
+    fake.collect()
+    first, second, *_ = rows = read_training(tmp_path / "training.parquet").rows
+    assert [row.epoch for row in rows] == [1, 2, 3, 4]
+    assert (first.entry, first.source, first.arch, first.recipe) == (entry, "objects", "resnet8_w8", "short")
+    assert (first.norm, first.eps, first.seed, first.side) == ("l2", "0.25", 3, 32)
+    assert (first.clean_accuracy, first.robust_accuracy) == (None, None)
+    assert (second.loss, second.train_accuracy) == (1.65, 35.0)
+    assert (second.clean_accuracy, second.robust_accuracy) == (47.0, 27.5)
+    assert second.learning_rate == pytest.approx(0.051)
+    assert (second.seconds, second.images_per_second, second.peak_memory_mb) == (2.0, 501.0, 300.0)
+    assert read_training(tmp_path / "training.parquet").about.experiment == "fake"
+
+
+def test_a_backbone_that_several_entries_use_has_its_epochs_once(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    fake.transfer(50, 50, target="coarse")
+    fake.transfer(50, 50, target="fine")
+    fake.collect()
+    assert len(read_training(tmp_path / "training.parquet").rows) == 1
+
+
+def test_epochs_of_old_entries_lack_what_was_not_recorded_then(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    old = [{"epoch": 1, "loss": 2.0, "train_accuracy": 40.0, "learning_rate": 0.1}]
+    fake.backbone(old, timed=False)
+    fake.collect()
+    (row,) = read_training(tmp_path / "training.parquet").rows
+    assert (row.loss, row.train_accuracy, row.learning_rate) == (2.0, 40.0, 0.1)
+    missing = (row.side, row.clean_accuracy, row.robust_accuracy)
+    assert (*missing, row.seconds, row.images_per_second, row.peak_memory_mb) == (None,) * 6
+
+
+def test_a_backbone_that_was_not_trained_here_has_no_epochs(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    fake.backbone([])
+    fake.collect()
+    assert read_training(tmp_path / "training.parquet").rows == ()
+
+
+def test_epochs_that_were_altered_or_are_none_are_refused(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    path = tmp_path / "store" / fake.backbone(trained(2)) / "epochs.csv"
+    path.write_text(path.read_text().replace("epoch,", "step,"))
+    with pytest.raises(StoreError, match=r"epochs.csv.*altered or cut short"):
+        fake.collect()
+    fake.seal(path.parent)
+    with pytest.raises(StoreError, match=r"epochs.csv: row 1 is not one of a training \(KeyError\('epoch'\)\)"):
+        fake.collect()
+
+
+def test_flags_are_gathered_from_cards_and_timings(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    collapsed = {"flag": "collapsed-robustness", "message": 'fell, from "40 %" to 2 %; mend it'}
+    slow = {"flag": "loader-bound", "message": "800 of 1000"}
+    entry = fake.backbone(trained(2), flags=(collapsed,), slow=(slow,))
+    fake.collect()
+    found = read_flags(tmp_path / "flags.csv")
+    assert [(one.entry, one.stage) for one in found] == [(entry, "pretraining")] * 2
+    assert [{"flag": one.flag, "message": one.message} for one in found] == [collapsed, slow]
+
+
+def test_without_flags_the_list_is_a_header(tmp_path):
+    fake = Fake(tmp_path)
+    fake.source(60)
+    fake.collect()
+    assert (tmp_path / "flags.csv").read_text() == "entry,stage,flag,message\n"
+    assert read_flags(tmp_path / "flags.csv") == []
+
+
+def test_test_accuracies_raise_flags_that_training_did_not(tmp_path):
+    fake = Fake(tmp_path)
+    guessing = fake.source(26)  # of four classes
+    overfitted = fake.source(90, eps="0.25")  # the fake's accuracy under attack is half of it
+    fake.backbone(trained(3, robust_accuracy=97.0), eps="0.25")
+    fake.source(90, eps="1")  # its attack is at another eps than its own
+    fake.backbone(trained(3, robust_accuracy=97.0), eps="1")
+    known = {"flag": "at-chance", "message": "said already"}
+    fake.source(26, arch="resnet8_w16")
+    fake.backbone(trained(1), flags=(known,), arch="resnet8_w16")
+    fake.collect()
+    found = read_flags(tmp_path / "flags.csv")
+    assert [(one.entry, one.flag) for one in found if one.stage == "evaluation"] == [
+        (guessing, "at-chance"),
+        (overfitted, "robust-overfitting"),
+    ]
+    assert "45.0 % on test images, 97.0 % on training images" in found[-1].message
+
+
+def test_an_imported_backbone_unlike_its_published_accuracy_is_flagged(tmp_path):
+    fake = Fake(tmp_path)
+    for eps, published in (("0", 72.0), ("0.25", 62.0), ("1", None)):  # three standard errors of 200 images are 10.4
+        fake.source(60, eps=eps)
+        fake.backbone([], published=published, eps=eps)
+    fake.collect()
+    (flag,) = read_flags(tmp_path / "flags.csv")
+    assert (flag.stage, flag.flag) == ("evaluation", "unlike-published")
+    assert "60.00 % of 200 test images are right, published were 72.00 %" in flag.message
+
+
+def test_a_backbone_attacked_in_two_norms_has_one_clean_accuracy(tmp_path):
+    fake = Fake(tmp_path)
+    first = fake.source(60)
+    linf = {"norm": "linf", "eps": "4/255", "steps": 20, "restarts": 1}
+    measured = [number(60, 200, selection=None), number(20, 200, selection=None, attack=linf)]
+    second = fake.add({**fake.entries[0], "entry": f"{first}_linf"}, measured, {})
+    path = fake.collect()
+    assert [row.entry for row in rows(path, mode="source", attack=None)] == [first]
+    assert [json.loads(row.attack)["norm"] for row in rows(path, entry=second)] == ["linf"]
+
+
+@pytest.mark.parametrize("read_it", [read_training, read_flags])
+def test_a_table_that_is_missing_or_something_else_is_an_error_that_names_it(tmp_path, read_it):
+    with pytest.raises(TableError, match=r"gone: no .* there"):
+        read_it(tmp_path / "gone")
+    fake = Fake(tmp_path)
+    fake.source(60)
+    with pytest.raises(TableError, match=r"timings.parquet: not a"):
+        read_it(fake.collect().parent / "timings.parquet")
+
+
+def with_selections(fake, entry, right):
+    """Give an entry results for both selections; `right` by (selection, split) is a list of heads' hits [images]."""
+    path = fake.root / "store" / entry
+    rows, columns = [], {"split": [], "index": [], "label": [], "prediction": [], "selection": [], "head_seed": []}
+    for (where, split), heads in right.items():
+        value = 100 * float(np.concatenate(heads).mean())
+        for metric in ("top1", "mean_per_class"):
+            rows.append(number(value, len(heads[0]), split=split, metric=metric, selection=where))
+        for seed, hits in enumerate(heads):
+            labels = np.arange(len(hits)) % fake.classes
+            columns["split"] += [split] * len(hits)
+            columns["index"] += range(len(hits))
+            columns["label"] += labels.tolist()
+            columns["prediction"] += np.where(hits, labels, (labels + 1) % fake.classes).tolist()
+            columns["selection"] += [where] * len(hits)
+            columns["head_seed"] += [seed] * len(hits)
+    (path / "metrics.json").write_text(json.dumps(rows))
+    pq.write_table(pa.table(columns), path / "predictions.parquet")
+    fake.seal(path)
+
+
+def share(n, of=200):
+    return np.arange(of) < n
+
+
+def test_each_selection_chooses_for_itself_and_heads_count_as_their_mean(tmp_path):
+    fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w8",))
+    for eps, validation, test in (("0", 100, (100, 120)), ("0.25", 150, (110, 110)), ("1", 120, (150, 130))):
+        fake.source(50.0, eps=eps)
+        entry = fake.transfer(50, 50, target="coarse", eps=eps)
+        with_selections(
+            fake,
+            entry,
+            {
+                ("validation", "validation"): [share(validation), share(validation)],
+                ("validation", "test"): [share(n) for n in test],
+                ("test", "test"): [share(n + 4) for n in test],
+            },
+        )
+    path = fake.collect()
+    for where, eps, value, ahead_by in (("validation", "0.25", 55, 0), ("test", "1", 72, 72 - 57)):
+        best = chosen(path, selection=where)
+        assert (best.chosen["eps"], best.value) == (eps, pytest.approx(value))
+        assert chosen(path, selection=where, metric="top1_difference").value == pytest.approx(ahead_by)
+
+
+def test_a_head_that_lacks_an_image_is_an_error(tmp_path):
+    fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w8",))
+    fake.source(50.0)
+    entry = fake.transfer(50, 50, target="coarse")
+    with_selections(fake, entry, {("test", "test"): [share(100), share(100)[:-1]]})
+    with pytest.raises(TableError, match="test image twice, or not once for each head"):
+        fake.collect()

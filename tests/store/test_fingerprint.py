@@ -1,0 +1,198 @@
+"""Fingerprints: an edit that changes what a stage does changes them, one that does not does not."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from robust_transfer.registry import ALL_STAGES, FIGURES
+from robust_transfer.store.fingerprint import changed_modules, fingerprint, modules
+from support.paths import ROOT
+
+# What each stage's fingerprint covers. A module that appears here by surprise reruns the stage whenever it is edited.
+MODULES = {
+    "datasets": """
+        datasets.arrow datasets.collection datasets.errors datasets.fetching.archive_members
+        datasets.fetching.archive_writer datasets.fetching.archives datasets.fetching.disk datasets.fetching.downloads
+        datasets.fetching.partial_files datasets.fetching.remote_files datasets.finding datasets.images
+        datasets.origins.catalogued datasets.origins.folder datasets.origins.layouts
+        datasets.origins.layouts.annotated datasets.origins.layouts.caltech datasets.origins.layouts.cifar
+        datasets.origins.layouts.imagenet datasets.origins.layouts.lists datasets.origins.opening
+        datasets.origins.parquet datasets.origins.shapes datasets.origins.torchvision datasets.resident
+        datasets.splits datasets.storing stages.datasets
+    """,
+    "granularity": """
+        datasets.arrow datasets.images datasets.resident datasets.storing stages.granularity
+    """,
+    "importing": """
+        architectures datasets.errors datasets.fetching.disk datasets.fetching.downloads
+        datasets.fetching.partial_files datasets.fetching.remote_files networks.backbones networks.build
+        networks.small_resnet stages.importing tables.published tables.results weights.checkpoints weights.files
+        weights.pickle_machine weights.pickle_values weights.pickles
+    """,
+    "pretraining": """
+        architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
+        loading.streaming machine.devices machine.distributed networks.backbones networks.build networks.folding
+        networks.image_gradient networks.small_resnet randomness stages.pretraining tables.sanity training.averaging
+        training.batchnorm training.inference training.loop training.progress training.schedules training.sgd
+    """,
+    "evaluation": """
+        architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
+        networks.build networks.folding networks.image_gradient networks.small_resnet randomness stages.evaluation
+        statistics.metrics training.inference
+    """,
+    "features": """
+        architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
+        loading.streaming machine.devices networks.backbones networks.build networks.layers networks.small_resnet
+        randomness stages.features store.features
+    """,
+    "probing": """
+        datasets.splits stages.probing statistics.lbfgs statistics.logistic_regression statistics.metrics
+        statistics.predictions store.features store.predictions
+    """,
+    "linear_heads": """
+        architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
+        loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
+        networks.folding networks.image_gradient networks.parallel_heads networks.small_resnet randomness
+        stages.linear_heads statistics.metrics statistics.predictions store.features store.predictions
+        training.averaging training.batchnorm training.inference training.loop training.progress training.schedules
+        training.sgd training.transfer
+    """,
+    "finetuning": """
+        architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
+        loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
+        networks.folding networks.image_gradient networks.small_resnet randomness stages.finetuning statistics.metrics
+        statistics.predictions store.features store.predictions training.averaging training.batchnorm
+        training.inference training.loop training.progress training.schedules training.sgd training.transfer
+    """,
+    "selecting": """
+        stages.selecting statistics.predictions store.features store.predictions
+    """,
+    "results": """
+        stages.results statistics.predictions statistics.selection store.features store.predictions tables.results
+        tables.sanity tables.seeds tables.training tables.training_records
+    """,
+    "report": """
+        figures figures.cells figures.drawing figures.headline figures.style figures.typeset stages.report
+        statistics.metrics tables.results tables.training
+    """,
+    "figures/width": """
+        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures tables.results
+        tables.training
+    """,
+}
+
+
+def fingerprints(package: Path, python: str = sys.executable) -> dict[str, str]:
+    code = (
+        "import json, sys; from robust_transfer.store.fingerprint import fingerprint as f; "
+        "from robust_transfer.registry import ALL_STAGES, FIGURES; "
+        "names = [*ALL_STAGES.keys() - {'figures'}, *('figures/' + name for name in FIGURES)]; "
+        "print(json.dumps({name: f(name) for name in names}))"
+    )
+    found = subprocess.run([python, "-c", code], cwd=package.parent, capture_output=True, text=True, check=True)
+    return dict(json.loads(found.stdout))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return Path(
+        shutil.copytree(
+            ROOT / "workflow" / "robust_transfer",
+            tmp_path / "robust_transfer",
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    )
+
+
+def edit(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def test_comments_and_docstrings_change_nothing(package: Path) -> None:
+    before = fingerprints(package)
+    attacks = package / "attacks.py"
+    attacks.write_text("# a remark\n" + attacks.read_text().replace('"""', '"""Reworded. ', 1))
+    assert fingerprints(package) == before
+
+
+def test_an_edit_reaches_the_stages_that_use_the_module_and_no_others(package: Path) -> None:
+    before = fingerprints(package)
+    edit(package / "attacks.py", "\nSOMETHING = 1\n")
+    changed = {stage for stage, found in fingerprints(package).items() if found != before[stage]}
+    assert changed == {"pretraining", "evaluation", "linear_heads", "finetuning"}
+
+
+def test_the_grid_the_command_line_and_the_store_reach_none(package: Path) -> None:
+    before = fingerprints(package)
+    for module in (
+        "dag/grid.py",
+        "cli.py",
+        "store/entry.py",
+        "dag/wiring.py",
+        "configuration/training.py",
+        "resuming/states.py",
+    ):
+        edit(package / module, "\nSOMETHING = 1\n")
+    assert fingerprints(package) == before
+
+
+def test_a_figure_reaches_itself_alone(package: Path) -> None:
+    before = fingerprints(package)
+    edit(package / "figures" / "width.py", "\nSOMETHING = 1\n")
+    changed = {stage for stage, found in fingerprints(package).items() if found != before[stage]}
+    assert changed == {"figures/width"}
+
+
+@pytest.mark.parametrize("stage", sorted(MODULES))
+def test_a_stage_covers_these_modules(stage: str) -> None:
+    assert list(modules(stage)) == MODULES[stage].split()
+
+
+def test_no_fingerprint_is_empty_and_no_two_stages_share_one_by_accident() -> None:
+    """A list of what is left out that matches too much would leave nothing of a stage."""
+    names = [*(name for name in ALL_STAGES if name != "figures"), *(f"figures/{name}" for name in FIGURES)]
+    for name in names:
+        root = "stages.figures" if name.startswith("figures/") else f"stages.{name}"
+        assert root in modules(name)
+    shared = {fingerprint("figures/fixed_feature")}  # drawn by one module, as full_network is
+    assert fingerprint("figures/full_network") in shared
+    assert len({fingerprint(name) for name in names}) == len(names) - 1
+
+
+def test_a_module_that_moves_reruns_nothing(package: Path) -> None:
+    before = fingerprints(package)
+    (package / "perturbing").mkdir()
+    (package / "perturbing" / "__init__.py").write_text("")
+    (package / "attacks.py").rename(package / "perturbing" / "pgd.py")
+    for path in package.rglob("*.py"):
+        path.write_text(path.read_text().replace("robust_transfer.attacks", "robust_transfer.perturbing.pgd"))
+    assert fingerprints(package) == before
+
+
+def test_what_an_import_renames_is_part_of_what_a_module_says(package: Path) -> None:
+    before = fingerprints(package)
+    edit(package / "attacks.py", "\nfrom robust_transfer.randomness import key\n")
+    assert fingerprints(package) == before
+    edit(package / "attacks.py", "\nfrom robust_transfer.randomness import key as eps_value\n")
+    assert fingerprints(package)["pretraining"] != before["pretraining"]
+
+
+def test_what_changed_is_named_and_what_moved_is_not() -> None:
+    before = {"attacks": "a", "grid": "g", "sgd": "s"}
+    assert changed_modules(before, {"pgd": "a", "dag.grid": "g", "training.sgd": "s"}) == set()
+    assert changed_modules(before, {"attacks": "b", "grid": "g", "sgd": "s"}) == {"attacks"}
+    assert changed_modules(before, {"attacks": "a", "grid": "g"}) == {"sgd"}
+    assert changed_modules(before, {**before, "twin": "s"}) == {"sgd", "twin"}  # one of the two is new
+
+
+@pytest.mark.parametrize("minor", ["3.11", "3.12", "3.13", "3.14"])
+def test_every_python_gives_the_same_fingerprints(minor: str) -> None:
+    other = shutil.which(f"python{minor}")
+    if other is None or subprocess.run([other, "-c", ""], capture_output=True).returncode:
+        pytest.skip(f"no python{minor} on this machine")
+    assert fingerprints(ROOT / "workflow" / "robust_transfer", other) == fingerprints(
+        ROOT / "workflow" / "robust_transfer"
+    )

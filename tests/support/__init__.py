@@ -1,0 +1,1 @@
+"""What several tests share: files and entries that they make, and runs that they kill."""

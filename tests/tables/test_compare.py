@@ -1,0 +1,38 @@
+"""Comparing two finished transfers afterwards."""
+
+import numpy as np
+import pytest
+from robust_transfer import cli
+from robust_transfer.statistics.selection import SelectionError
+from robust_transfer.tables.compare import compare
+from support.fake_entries import Fake
+
+
+def test_the_difference_is_paired(tmp_path):
+    """Ten images more are right, and none fewer: the difference is sharp although both accuracies are not."""
+    fake = Fake(tmp_path)
+    better = tmp_path / "store" / fake.transfer(np.arange(200) < 120, 50, eps="0.25")
+    worse = tmp_path / "store" / fake.transfer(np.arange(200) < 110, 50)
+    lines = compare(better, worse).splitlines()
+    assert lines[0] == f"A probing/{better.name}"
+    assert "on 200 images in %, hyperparameters chosen on validation" in lines[2]
+    top1 = lines[3]
+    assert top1.startswith("top-1            A 60.0 [53")
+    assert "B 55.0 [4" in top1
+    difference = top1.partition("A - B ")[2]
+    low, high = map(float, difference.partition("[")[2].rstrip("]").split(","))
+    assert difference.startswith("+5.0 [")
+    assert 1.5 < low < 5 < high < 9
+
+
+def test_what_cannot_be_compared_is_named(tmp_path, capsys):
+    fake = Fake(tmp_path)
+    one = tmp_path / "store" / fake.transfer(50, 50)
+    fewer = tmp_path / "store" / fake.transfer(np.ones(100, bool), 50, eps="0.25")
+    with pytest.raises(SelectionError, match=r"\(100 test images\) and .* \(200\) were tested on different images"):
+        compare(one, fewer)
+    untested = tmp_path / "store" / fake.transfer(np.ones(0, bool), 50, eps="0.5")
+    with pytest.raises(SelectionError, match="no test predictions with hyperparameters chosen on validation"):
+        compare(one, untested)
+    assert cli.main(["compare", str(one), str(one)]) == 0
+    assert "A - B +0.0 [+0.0, +0.0]" in capsys.readouterr().out

@@ -1,0 +1,377 @@
+"""The workflow itself: a tiny experiment from nothing to figures, and what Snakemake then wants to run again."""
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from robust_transfer.datasets.origins.shapes import CLASSES
+from robust_transfer.networks.build import build
+from robust_transfer.registry import ALL_STAGES, STAGES
+from support.paths import ROOT
+
+TINY = """
+experiment: tiny
+datasets:
+  objects: {origin: {kind: shapes, task: objects, train: 128, test: 64}}
+  coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}
+  fine: {origin: {kind: shapes, task: fine, train: 80, test: 64}}
+targets: [coarse, fine]
+grid:
+  - architectures: [resnet8_w4]
+    eps: [0, 0.5]
+    modes: [fixed-feature]
+  - architectures: [resnet8_w4]
+    eps: [0, 0.5]
+    targets: [coarse]
+    views: [12]
+    modes: [fixed-feature]
+  - architectures: [resnet8_w4]
+    eps: [0, 0.5]
+    targets: [fine]
+    modes: [full-network]
+  - architectures: [resnet8_w4]
+    eps: [0]
+    targets: [fine]
+    modes: [fixed-feature]
+    protocols: [paper]
+  - architectures: [resnet8_w4]
+    eps: [0]
+    backbones: mine
+    modes: []
+weights: {mine: {kind: files, path: mine.pt}}
+pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
+evaluation: {eps: [0.5], attack: {steps: 1}}
+linear_heads: {training: {epochs: 1}}
+finetuning: {learning_rates: [0.01], training: {epochs: 1, batch_size: 32}}
+figures: {fixed_eps: 0.5, widths: [], bootstrap: 100}
+"""
+
+
+class Checkout:
+    """A copy of what a run needs, so that tests can edit code and configuration."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("Snakefile", "config.yaml"):
+            shutil.copy(ROOT / name, folder / name)
+        for name in ("rules", "profiles", "envs", "workflow"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "tiny.yaml").write_text(TINY)
+        (folder / "weights").mkdir()
+        torch.save(build("resnet8_w4", len(CLASSES["objects"])).state_dict(), folder / "weights" / "mine.pt")
+
+    def snakemake(self, *arguments: str, overlay: str = "tiny.yaml") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", overlay]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=500)
+
+    def planned(self, *arguments: str, overlay: str = "tiny.yaml") -> dict[str, int]:
+        """Jobs by rule that a dry run lists."""
+        run = self.snakemake("-n", *arguments, overlay=overlay)
+        assert run.returncode == 0, run.stderr + run.stdout
+        table = (run.stdout + run.stderr).partition("Job stats:")[2].partition("total")[0]
+        return {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.M) if rule != "all"}
+
+    def overlay(self, name: str, **changes: object) -> str:
+        """A variation of the tiny experiment, written beside it."""
+        configuration = yaml.safe_load(TINY)
+        for key, value in changes.items():
+            if isinstance(value, dict) and key in configuration:
+                configuration[key].update(value)
+            else:
+                configuration[key] = value
+        (self.folder / name).write_text(yaml.safe_dump(configuration))
+        return name
+
+    def coarse_from_folder(self, name: str, path: str) -> None:
+        """A variation whose target `coarse` comes from a folder of images."""
+        generated = "coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}"
+        assert generated in TINY
+        (self.folder / name).write_text(TINY.replace(generated, f"coarse: {{origin: {{kind: folder, path: {path}}}}}"))
+
+    def grid(self, eps: list[float]) -> list[dict[str, object]]:
+        """The parts of the tiny experiment at these eps, but for its imported backbone, which has one."""
+        return [part if "backbones" in part else {**part, "eps": eps} for part in yaml.safe_load(TINY)["grid"]]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    run = checkout.snakemake()
+    assert run.returncode == 0, run.stderr[-5000:]
+    (checkout.folder / "run.txt").write_text(run.stderr)
+    return checkout
+
+
+@pytest.fixture
+def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
+    """The finished experiment once more, for a test that edits or deletes something."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(finished.folder, folder, symlinks=True)
+    again = Checkout.__new__(Checkout)
+    again.folder = folder
+    return again
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} has no {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+FIGURES = (
+    *("headline", "fixed_feature", "full_network", "source_accuracy", "fixed_robustness", "width", "granularity"),
+    *("training", "few_images", "protocol_gap"),
+)
+
+
+def extend(path: Path) -> None:
+    """Change what a module means."""
+    path.write_text(path.read_text() + "\nSOMETHING = 1\n")
+
+
+DRAWN = {**{f"figure_{figure}": 1 for figure in FIGURES}, "report": 1}
+
+
+def test_everything_is_there(finished: Checkout) -> None:
+    results = finished.folder / "results" / "tiny"
+    for figure in FIGURES:
+        for suffix in ("png", "pdf", "svg", "csv"):
+            assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 0
+    for text in ("headline.md", "fixed_robustness.md", "protocol_gap.md"):
+        assert (results / "figures" / text).stat().st_size > 0
+    assert (results / "flags.csv").read_text().startswith("entry,stage,flag,message\n")
+    training = pq.read_table(results / "training.parquet").to_pandas()
+    assert sorted(training["eps"]) == ["0", "0.5"]
+    assert training["clean_accuracy"].between(0, 100).all()
+    table = pq.read_table(results / "results.parquet").to_pandas()
+    assert set(table["mode"]) == {"source", "fixed-feature", "full-network"}
+    assert set(table["eps"]) >= {"0", "0.5", "best-robust"}
+    assert table["value"].between(-100, 100).all()
+    timings = pq.read_table(results / "timings.parquet").to_pandas()
+    assert set(timings["stage"]) >= {"datasets", "pretraining", "evaluation", "features", "probing", "finetuning"}
+    assert (timings["seconds"] >= 0).all()
+
+
+def test_the_terminal_shows_progress_and_a_summary(finished: Checkout) -> None:
+    shown = (finished.folder / "run.txt").read_text()
+    assert re.search(r"pretraining objects_resnet8_w4_l2_eps0.5_seed0: epoch 1/1 .*images/s", shown)
+    assert re.search(r"\d+ of \d+ steps \(100%\) done", shown)
+    assert (finished.folder / "results" / "tiny" / "summary.txt").read_text().strip() in shown
+
+
+def test_a_second_run_has_nothing_to_do(finished: Checkout) -> None:
+    run = finished.snakemake()
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stderr
+    assert finished.planned() == {}
+
+
+def test_another_eps_makes_only_what_hangs_on_it(finished: Checkout) -> None:
+    overlay = finished.overlay("eps.yaml", grid=finished.grid([0, 0.5, 1]))
+    assert finished.planned(overlay=overlay) == {
+        "pretraining": 1,
+        "evaluation": 1,
+        "features": 3,
+        "probing": 3,
+        "linear_heads": 4,  # of the two robust backbones on one target: a search and a final run
+        "selecting": 2,
+        "finetuning": 2,
+        "results": 1,
+        **DRAWN,
+    }
+
+
+def test_there_and_back_loses_nothing(checkout: Checkout) -> None:
+    """Another probe is fitted and drawn; going back fits nothing, since the entries of before are still there."""
+    (checkout.folder / "probe.yaml").write_text(TINY + "probing: {strengths: [0.1, 0.01]}\n")
+    before = pq.read_table(checkout.folder / "results" / "tiny" / "results.parquet")
+    run = checkout.snakemake(overlay="probe.yaml")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert checkout.planned() == {"results": 1, **DRAWN}
+    assert checkout.snakemake().returncode == 0
+    assert pq.read_table(checkout.folder / "results" / "tiny" / "results.parquet").equals(before)
+    assert checkout.planned() == {}
+
+
+def test_a_deleted_figure_is_drawn_again_alone(checkout: Checkout) -> None:
+    (checkout.folder / "results" / "tiny" / "figures" / "width.pdf").unlink()
+    assert checkout.planned() == {"figure_width": 1}
+
+
+def test_an_edited_figure_is_drawn_again(checkout: Checkout) -> None:
+    figures = checkout.folder / "workflow" / "robust_transfer" / "figures"
+    extend(figures / "width.py")
+    assert checkout.planned() == {"figure_width": 1}
+    extend(figures.parent / "stages" / "figures.py")
+    assert checkout.planned() == {name: 1 for name in DRAWN if name != "report"}
+
+
+def test_remarks_and_bookkeeping_rerun_nothing(checkout: Checkout) -> None:
+    package = checkout.folder / "workflow" / "robust_transfer"
+    edit(package / "attacks.py", '"""', '"""Reworded. ')
+    edit(package / "stages" / "probing.py", "\n\n", "\n\n# a remark\n")
+    for module in ("dag/grid.py", "cli.py", "store/entry.py"):
+        extend(package / module)
+    edit(checkout.folder / "config.yaml", "title:", "# a remark\ntitle:")
+    assert checkout.planned() == {}
+
+
+def test_an_edited_attack_keeps_what_is_dear_and_says_so(checkout: Checkout) -> None:
+    extend(checkout.folder / "workflow" / "robust_transfer" / "attacks.py")
+    run = checkout.snakemake("-n")
+    kept = [line for line in run.stderr.splitlines() if line.startswith("pretraining: kept 2 of 2 entries")]
+    assert len(kept) == 1
+    assert "changed since: attacks" in kept[0]
+    assert checkout.planned() == {"evaluation": 3, "results": 1, **DRAWN}
+
+
+def test_a_second_experiment_shares_the_store(finished: Checkout) -> None:
+    overlay = finished.overlay("other.yaml", experiment="other")
+    assert finished.planned(overlay=overlay) == {"results": 1, **DRAWN}
+
+
+def test_one_figure_can_be_asked_for(finished: Checkout) -> None:
+    overlay = finished.overlay("other.yaml", experiment="other")
+    assert finished.planned("figure_width", overlay=overlay) == {"results": 1, "figure_width": 1}
+
+
+def test_a_changed_default_is_refused_before_any_job(checkout: Checkout) -> None:
+    """A default is left out of hashes, so a changed one would pass off old entries as new."""
+    path = checkout.folder / "workflow" / "robust_transfer" / "configuration" / "training.py"
+    edit(
+        path,
+        "momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9",
+        "momentum: Annotated[float, Field(ge=0, lt=1)] = 0.5",
+    )
+    run = checkout.snakemake("--forcerun", "results")
+    assert run.returncode != 0
+    assert "a default changed" in run.stderr
+    assert "momentum" in run.stderr
+
+
+def test_the_command_line_has_the_last_word(finished: Checkout) -> None:
+    planned = finished.planned("--config", "datasets={fine: {train_limit: 40}}")
+    assert planned["datasets"] == 1
+    assert planned["features"] == 2
+
+
+def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
+    (finished.folder / "bad.yaml").write_text("input_size: 3\n")
+    run = finished.snakemake(overlay="bad.yaml")
+    assert run.returncode != 0
+    assert "bad.yaml: input_size = 3: should be greater than or equal to 16" in run.stderr
+    assert "Job stats" not in run.stderr
+
+
+def test_a_missing_folder_stops_before_any_job(finished: Checkout) -> None:
+    finished.coarse_from_folder("nowhere.yaml", "nowhere")
+    run = finished.snakemake(overlay="nowhere.yaml")
+    assert run.returncode != 0
+    assert "datasets.coarse.origin.path = nowhere: no such folder" in run.stderr
+
+
+def test_missing_weights_stop_before_any_job(finished: Checkout) -> None:
+    overlay = finished.overlay("weights.yaml", weights={"mine": {"kind": "files", "path": "nowhere.pt"}})
+    run = finished.snakemake(overlay=overlay)
+    assert run.returncode != 0
+    assert "weights/nowhere.pt: no such file, and it holds the weights of resnet8_w4" in run.stderr
+
+
+def test_a_target_whose_images_are_missing_can_be_dropped(finished: Checkout) -> None:
+    finished.coarse_from_folder("dropped.yaml", "nowhere")
+    with (finished.folder / "dropped.yaml").open("a") as file:
+        file.write("missing: drop\n")
+    run = finished.snakemake("-n", overlay="dropped.yaml")
+    assert run.returncode == 0, run.stderr
+    assert "left out, since the images are not on this machine: coarse" in run.stderr
+    assert finished.planned(overlay="dropped.yaml") == {"results": 1, **DRAWN}  # the rest is there
+
+
+def test_a_failing_job_shows_its_log(checkout: Checkout) -> None:
+    folder = checkout.folder / "images" / "a"
+    folder.mkdir(parents=True)
+    for number in range(6):
+        (folder / f"broken{number}.png").write_text("no image")
+    checkout.coarse_from_folder("broken.yaml", "images")
+    run = checkout.snakemake(overlay="broken.yaml")
+    assert run.returncode != 0
+    assert "broken5.png" in run.stderr
+    assert "datasets.log" in run.stderr
+
+
+@pytest.fixture(scope="module")
+def html(finished: Checkout) -> Path:
+    path = finished.folder / "report.html"
+    run = finished.snakemake("--report", str(path))
+    assert run.returncode == 0, run.stderr
+    return path
+
+
+def test_the_report_is_one_file_with_every_figure(html: Path) -> None:
+    text = html.read_text()
+    assert "Read this first" in text
+    for figure in FIGURES:
+        assert f"{figure}.png" in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_browser_shows_the_report(html: Path, tmp_path: Path) -> None:
+    """Rendered without a network: the description of the workflow stands on the page after its scripts have run."""
+    flags = "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update"
+    page = subprocess.run(
+        [
+            "chromium",
+            *flags.split(),
+            f"--user-data-dir={tmp_path}",
+            "--virtual-time-budget=20000",
+            "--dump-dom",
+            html.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert page.returncode == 0, page.stderr[-1000:]
+    assert "Fixed-feature" in page.stdout
+    assert "Figures and tables" in page.stdout
+
+
+def test_a_killed_training_goes_on_when_it_is_tried_again(checkout: Checkout) -> None:
+    over = checkout.overlay(
+        "long.yaml", pretraining={"training": {"epochs": 6, "batch_size": 8}}, running={"save_seconds": 0}
+    )
+    options = ["--cores", "1", "--retries", "1", "--until", "pretraining", "--configfile", over]
+    command = [sys.executable, "-m", "snakemake", *options]
+    run = subprocess.Popen(command, cwd=checkout.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline, store = time.monotonic() + 100, checkout.folder / "store" / "pretraining"
+    while not (states := list(store.glob("*/.state/step-000000002*"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    entry = states[0].parents[1]
+    os.kill(int((entry / ".lock").read_text().split()[1]), signal.SIGKILL)
+    said, _ = run.communicate(timeout=200)
+    assert run.returncode == 0, said[-3000:]
+    assert "going on at step 2" in (entry / "pretraining.log").read_text()
+
+
+def test_every_stage_has_rule_module_command_and_folder(finished: Checkout) -> None:
+    for name, stage in ALL_STAGES.items():
+        text = (ROOT / "rules" / f"{name}.smk").read_text()
+        assert f"rule {name}:" in text or name == "figures"
+        assert f"python -m robust_transfer {name} " in text
+        assert len(list((ROOT / "tests").glob(f"*/test_{name}.py"))) == 1
+        assert importlib.util.find_spec(stage.module)
+        assert f'include: "rules/{name}.smk"' in (ROOT / "Snakefile").read_text()
+    assert {path.name for path in (finished.folder / "store").iterdir()} == set(STAGES)
+    assert {path.stem for path in (ROOT / "rules").glob("*.smk")} == set(ALL_STAGES)
+    modules = (ROOT / "workflow" / "robust_transfer" / "stages").glob("[a-z]*.py")
+    assert {path.stem for path in modules} == set(ALL_STAGES)

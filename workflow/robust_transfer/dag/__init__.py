@@ -1,0 +1,1 @@
+"""From a configuration to entries, and from entries to the files that rules name."""

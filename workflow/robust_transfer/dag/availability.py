@@ -1,0 +1,144 @@
+"""Which of an experiment's images and weights are on this machine, found out by looking at the disk and nothing else.
+
+No torch, no network: a plan of thousands of jobs asks this too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robust_transfer.configuration.catalogue.datasets import catalogued
+from robust_transfer.configuration.datasets import (
+    CatalogueOrigin,
+    DatasetSettings,
+    FolderOrigin,
+    ParquetOrigin,
+    TorchvisionOrigin,
+)
+from robust_transfer.configuration.experiment import Experiment
+from robust_transfer.configuration.load import ConfigurationError
+from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.weights import ImportingSettings
+from robust_transfer.dag.grid import Grid, PlannedEntry, plan
+from robust_transfer.datasets.finding import lying as images_lying
+from robust_transfer.datasets.finding import missing
+from robust_transfer.store.entry import finished
+from robust_transfer.weights.files import lying as weights_lie
+from robust_transfer.weights.files import missing_weights, published
+
+BY_HAND = "by hand alone"
+WHOLE = 2
+"""So many missing things are told of at length, one by one."""
+
+
+def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> Grid:
+    """The grid of an experiment, less the datasets whose images are missing where it says `missing: drop`.
+
+    `without` names those datasets where that was decided before. Raises ConfigurationError if nothing would be left,
+    or if the source of backbones that are to be trained is missing.
+    """
+    grid = plan(experiment)
+    if experiment.missing == "stop":
+        return grid
+    names = without if without is not None else tuple(_missing_datasets(grid))
+    if not names:
+        return grid
+    if experiment.source in names and any(experiment.weights_of(part) is None for part in experiment.grid):
+        raise ConfigurationError(f"source = {experiment.source}: its images are missing, and backbones train on them")
+    if {*names} >= {*experiment.targets}:
+        raise ConfigurationError(f"targets = {', '.join(experiment.targets)}: the images of all are missing")
+    return plan(experiment, without=names)
+
+
+def absent(grid: Grid) -> list[str]:
+    """What a run of the grid still needs and does not find: messages, a few where there is much."""
+    datasets, files = _missing_datasets(grid), _missing_weights(grid)
+    folder = grid.experiment.running.weights_folder
+    messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
+    if len(files) > WHOLE:
+        return [*messages, _weights_in_brief(files, folder)]
+    return messages + [missing_weights(settings, folder) for settings in files]
+
+
+def _datasets_in_brief(grid: Grid, missing: dict[str, str]) -> str:
+    """A line for each of many missing datasets, and where to read more."""
+    lines = [f"{len(missing)} datasets are not on this machine:"]
+    for name, why in missing.items():
+        origin = grid.experiment.datasets[name].origin
+        if isinstance(origin, CatalogueOrigin):
+            size = catalogued(origin.dataset).megabytes / 1000
+            folder = grid.experiment.running.originals(origin.dataset)
+            lines.append(f"  {name:<12} {size:>6.1f} GB  {_how(origin):<17}  {folder}/")
+        else:
+            lines.append(f"  {name:<12} {why}")
+    lines += [
+        "`python -m robust_transfer catalogue NAME` says what to fetch and where to put it.",
+        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them.",
+    ]
+    return "\n".join(lines)
+
+
+def _weights_in_brief(files: list[ImportingSettings], folder: Path) -> str:
+    """What is the same for many missing files of weights, said once."""
+    known = [published(settings) for settings in files]
+    offered = dict.fromkeys(file.home for file in known if file.home)
+    names = ", ".join(file.path for file in known[:WHOLE])
+    says = f"{len(files)} files of weights are not in {folder}/: {names} and {len(files) - WHOLE} more; "
+    if offered:
+        return says + f"fetch them from {' and '.join(offered)}, or set running: {{downloads: true}}"
+    return says + "put them there, or mend weights and running.weights in the configuration"
+
+
+def _how(origin: CatalogueOrigin) -> str:
+    """How a catalogued dataset can be had, as far as the catalogue knows."""
+    sources = catalogued(origin.dataset).splits[origin.split].sources
+    if any(
+        source.files if source.kind == "layout" else source.kind == "huggingface" and not source.gated
+        for source in sources
+    ):
+        return "can be downloaded"
+    return "after logging in" if any(source.kind == "huggingface" for source in sources) else BY_HAND
+
+
+def _needed(grid: Grid, stage: str) -> list[PlannedEntry]:
+    """The entries of a stage that the store lacks."""
+    store = Path(grid.experiment.store)
+    return [entry for entry in grid.stage(stage).values() if not finished(store / entry.id)]
+
+
+def _missing_datasets(grid: Grid) -> dict[str, str]:
+    """Datasets that are to be prepared and whose images cannot be had: name to why."""
+    running = grid.experiment.running
+    reasons = {entry.name: _why_missing(entry, running) for entry in _needed(grid, "datasets")}
+    return {name: why for name, why in reasons.items() if why}
+
+
+def _missing_weights(grid: Grid) -> list[ImportingSettings]:
+    """Backbones that are to be imported and whose files are not there, nor may be downloaded."""
+    running = grid.experiment.running
+    wanted = [entry.settings for entry in _needed(grid, "importing")] if not running.downloads else []
+    return [
+        settings
+        for settings in wanted
+        if isinstance(settings, ImportingSettings) and not weights_lie(settings, running.weights_folder)
+    ]
+
+
+def _why_missing(entry: PlannedEntry, running: Running) -> str | None:
+    """Why the images of a dataset cannot be had; None if they can."""
+    assert isinstance(entry.settings, DatasetSettings)
+    origin, key = entry.settings.origin, f"datasets.{entry.name}.origin"
+    if isinstance(origin, CatalogueOrigin):
+        folder = running.originals(origin.dataset)
+        there = images_lying(origin, folder) is not None or (running.downloads and _how(origin) != BY_HAND)
+        return None if there else f"{key}: {missing(origin, folder)}"
+    if isinstance(origin, FolderOrigin | ParquetOrigin):
+        path, mend = origin.path, "put or link the images there, or write where they are"
+    elif isinstance(origin, TorchvisionOrigin) and not origin.download:
+        path, mend = origin.root, "put the files there, or set download: true"
+    else:
+        return None
+    if Path(path).expanduser().is_dir():
+        return None
+    name = "root" if isinstance(origin, TorchvisionOrigin) else "path"
+    return f"{key}.{name} = {path}: no such folder (from {Path.cwd()}); {mend}"

@@ -1,0 +1,72 @@
+"""`results/<experiment>/experiment.json`: what the results stage needs to know beside the entries themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.experiment import Experiment
+from robust_transfer.configuration.weights import ReleasedWeights
+from robust_transfer.dag.grid import Grid
+
+
+def describe(grid: Grid) -> dict[str, Any]:
+    """The experiment's names, labels and choices for figures, and the table key of every entry that measures."""
+    experiment = grid.experiment
+    architectures = tuple(dict.fromkeys(name for part in experiment.grid for name in part.architectures))
+    return {
+        "experiment": experiment.experiment,
+        "title": experiment.title,
+        "notice": experiment.notice,
+        "store": experiment.store,
+        "input_size": experiment.input_size,
+        "source": {"name": experiment.source, "label": _label(experiment, experiment.source)},
+        "targets": [
+            {"name": name, "label": _label(experiment, name), "metric": experiment.datasets[name].metric}
+            for name in experiment.targets
+            if name not in grid.dropped
+        ],
+        **({"released": released} if (released := _released(experiment)) else {}),
+        **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
+        "architectures": list(architectures),
+        "widths": list(experiment.figures.widths or architectures),
+        "fixed_eps": _fixed_eps(experiment),
+        "bootstrap": experiment.figures.bootstrap,
+        "selection": experiment.selection[0],
+        "protocol": experiment.figures.protocol,
+        "draw": list(experiment.figures.draw),
+        "entries": [
+            {"entry": measured.entry.id, "stage": measured.entry.stage, "images_per_class": None, **measured.key}
+            for measured in grid.measurements.values()
+        ],
+        "costs": list(grid.entries),
+    }
+
+
+def digest(grid: Grid) -> str:
+    """Twelve hexadecimal digits that change when the description does."""
+    return hashlib.sha256(json.dumps(describe(grid), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _label(experiment: Experiment, name: str) -> str:
+    return experiment.datasets[name].label or name
+
+
+def _released(experiment: Experiment) -> list[str]:
+    """Names that the experiment gives to the networks which the paper's authors released."""
+    return [name for name, weights in experiment.weights.items() if isinstance(weights, ReleasedWeights)]
+
+
+def _fixed_eps(experiment: Experiment) -> dict[str, str]:
+    """The eps fixed beforehand for each norm: the configured one, or the middle of the norm's robust ones."""
+    found: dict[str, str] = {}
+    for norm in dict.fromkeys(part.norm for part in experiment.grid):
+        robust = {eps for part in experiment.grid if part.norm == norm for eps in part.eps if eps != "0"}
+        ordered = sorted(robust, key=eps_value)
+        if experiment.figures.fixed_eps in robust:
+            found[norm] = str(experiment.figures.fixed_eps)
+        elif ordered:
+            found[norm] = ordered[(len(ordered) - 1) // 2]
+    return found

@@ -1,0 +1,336 @@
+"""The grid: from a configuration to the list of entries, their names and hashes. Pure: no torch, no disk.
+
+The Snakefile, the planner, the results table and the tests all read this list. No stage imports it, so that an edit
+here changes no stage's fingerprint.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from robust_transfer.configuration.base import Model, identity, kept
+from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
+from robust_transfer.configuration.eps import eps_name, eps_value
+from robust_transfer.configuration.experiment import Experiment, Part, Variant
+from robust_transfer.configuration.training import EvaluationSettings, Norm, PretrainingSettings
+from robust_transfer.configuration.transfer import (
+    FeaturesSettings,
+    FinetuningSettings,
+    LinearHeadsSettings,
+    ProbingSettings,
+    SelectingSettings,
+)
+from robust_transfer.configuration.weights import ImportingSettings, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedEntry:
+    """One entry of the store, before it exists."""
+
+    stage: str
+    name: str
+    settings: Model
+    inputs: dict[str, PlannedEntry] = field(default_factory=dict)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Ten hexadecimal digits over the settings that are not at their default and the hashes of the inputs."""
+        defining = {
+            "stage": self.stage,
+            "settings": identity(self.settings),
+            "inputs": {role: entry.hash for role, entry in self.inputs.items()},
+        }
+        text = json.dumps(defining, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    @functools.cached_property
+    def folder(self) -> str:
+        """Name of the entry's folder below its stage."""
+        return f"{self.name}-{self.hash}"
+
+    @property
+    def id(self) -> str:
+        """Path of the entry below the store."""
+        return f"{self.stage}/{self.folder}"
+
+    def described(self) -> dict[str, Any]:
+        """What `entry.json` says."""
+        return {
+            "stage": self.stage,
+            "name": self.name,
+            "settings": kept(self.settings),
+            "inputs": {role: entry.id for role, entry in self.inputs.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """An entry that measures something, with the key its rows have in the results table."""
+
+    entry: PlannedEntry
+    key: dict[str, Any]
+
+
+@dataclass
+class Grid:
+    """All entries of an experiment, each once, and what is measured."""
+
+    experiment: Experiment
+    dropped: tuple[str, ...] = ()
+    """Datasets that are left out, since their images are missing."""
+    entries: dict[str, PlannedEntry] = field(default_factory=dict)
+    """By id, every entry after its inputs."""
+    measurements: dict[str, Measurement] = field(default_factory=dict)
+    """By the id of the entry that measures."""
+
+    def stage(self, name: str) -> dict[str, PlannedEntry]:
+        """The entries of one stage by folder name."""
+        return {entry.folder: entry for entry in self.entries.values() if entry.stage == name}
+
+    def _add(
+        self, stage: str, name: str, settings: Model, inputs: dict[str, PlannedEntry] | None = None
+    ) -> PlannedEntry:
+        entry = PlannedEntry(stage, name, settings, inputs or {})
+        return self.entries.setdefault(entry.id, entry)
+
+    def _measure(self, entry: PlannedEntry, **key: Any) -> None:
+        self.measurements.setdefault(entry.id, Measurement(entry, key))
+
+
+def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
+    """The grid of an experiment: the union of its parts, in the configuration's order.
+
+    Datasets named in `without` are left out: targets are not transferred to, and on the source nothing is evaluated.
+    """
+    grid = Grid(experiment, dropped=tuple(sorted(without)))
+    for part in experiment.grid:
+        for backbone, key in _backbones(grid, part):
+            if experiment.source not in without:
+                _evaluate(grid, part, backbone, key)
+            for target in part.targets if part.targets is not None else experiment.targets:
+                if target not in without:
+                    _transfer(grid, part, backbone, key, target)
+    return grid
+
+
+def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
+    settings = DatasetSettings.model_validate(grid.experiment.datasets[name].model_dump())
+    native = grid._add("datasets", name, settings)
+    if view == "native":
+        return native
+    return grid._add("granularity", f"{name}_{view}px", GranularitySettings(size=int(view)), {"dataset": native})
+
+
+def _backbones(grid: Grid, part: Part) -> Iterator[tuple[PlannedEntry, dict[str, Any]]]:
+    experiment = grid.experiment
+    weights = experiment.weights_of(part)
+    for architecture, eps, seed in itertools.product(part.architectures, part.eps, part.seeds):
+        norm = part.norm if eps != "0" else None
+        name = f"{experiment.source}_{architecture}_{f'{norm}_{eps_name(eps)}' if norm else 'eps0'}"
+        if weights is None:
+            backbone = _trained(grid, f"{name}_seed{seed}", architecture, norm, eps, seed)
+            recipe = experiment.pretraining.recipe
+        else:
+            recipe = part.backbones or experiment.backbones
+            backbone = _imported(grid, f"{name}_{recipe}", weights, architecture, norm, eps, seed)
+        yield (
+            backbone,
+            {
+                "backbone": backbone.id,
+                "source": experiment.source,
+                "arch": architecture,
+                "recipe": recipe,
+                "norm": norm or "none",
+                "eps": eps,
+                "backbone_seed": seed,
+            },
+        )
+
+
+def _trained(grid: Grid, name: str, architecture: str, norm: Norm | None, eps: str, seed: int) -> PlannedEntry:
+    experiment, pretraining = grid.experiment, grid.experiment.pretraining
+    settings = PretrainingSettings(
+        architecture=architecture,
+        input_size=experiment.input_size,
+        preprocessing=experiment.preprocessing,
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        recipe=pretraining.recipe,
+        training=pretraining.training,
+        attack=pretraining.attack if norm else None,
+        check=pretraining.check,
+    )
+    return grid._add("pretraining", name, settings, {"source": _dataset(grid, experiment.source)})
+
+
+def _imported(
+    grid: Grid, name: str, weights: Weights, architecture: str, norm: Norm | None, eps: str, seed: int
+) -> PlannedEntry:
+    """A backbone from published weights. It depends on no images, so that its source may be missing."""
+    settings = ImportingSettings(
+        architecture=architecture,
+        input_size=grid.experiment.input_size,
+        norm=norm,
+        eps=eps,
+        seed=seed,
+        weights=weights,
+    )
+    return grid._add("importing", name, settings)
+
+
+def _evaluate(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any]) -> None:
+    evaluation = grid.experiment.evaluation
+    radii = {*([key["eps"]] if evaluation.own_eps else []), *evaluation.eps} - {"0"}
+    settings = EvaluationSettings(
+        norm=part.norm if radii else "l2",  # none is used: parts of other norms share the entry
+        eps=tuple(sorted(radii, key=eps_value)),
+        attack=evaluation.attack,
+        autoattack=evaluation.autoattack,
+        **({"autoattack_images": evaluation.autoattack_images} if evaluation.autoattack else {}),
+        preprocessing=grid.experiment.preprocessing,
+    )
+    inputs = {"backbone": backbone, "source": _dataset(grid, key["source"])}
+    entry = grid._add("evaluation", backbone.name, settings, inputs)
+    grid._measure(entry, **key, target=key["source"], mode="source", protocol=None, variant={}, transfer_seed=None)
+
+
+def _transfer(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any], target: str) -> None:
+    for view, images, seed in itertools.product(part.views, part.images_per_class, part.transfer_seeds):
+        to = _Transfer(
+            grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)
+        )
+        where = {"target": target, "transfer_seed": seed, "images_per_class": to.images_per_class}
+        downscaled = {} if view == "native" else {"downscaled": view}
+        if "fixed-feature" in part.modes and "frozen" in part.protocols:
+            of = {"mode": "fixed-feature", "protocol": "frozen", "variant": downscaled}
+            grid._measure(to.probe(), **key, **where, **of)
+        for variant in part.variants:
+            if "fixed-feature" in part.modes and "paper" in part.protocols:
+                entry, deviations = to.linear_heads(variant)
+                of = {"mode": "fixed-feature", "protocol": "paper", "variant": downscaled | deviations}
+                grid._measure(entry, **key, **where, **of)
+            if "full-network" in part.modes:
+                entry, deviations = to.full_network(variant)
+                of = {"mode": "full-network", "protocol": "paper", "variant": downscaled | deviations}
+                grid._measure(entry, **key, **where, **of)
+
+
+@dataclass(frozen=True)
+class _Transfer:
+    """A backbone's transfer to a dataset under one seed; each method plans the entry that measures it one way."""
+
+    grid: Grid
+    backbone: PlannedEntry
+    dataset: PlannedEntry
+    target: str
+    seed: int
+    images_per_class: int | None
+
+    @property
+    def _name(self) -> str:
+        few = f"_{self.images_per_class}perclass" if self.images_per_class else ""
+        return f"{self.backbone.name}_on_{self.dataset.name}{few}"
+
+    def probe(self) -> PlannedEntry:
+        """By the frozen protocol."""
+        experiment, inputs = self.grid.experiment, {"backbone": self.backbone, "dataset": self.dataset}
+        settings = FeaturesSettings(**dict(experiment.features), preprocessing=experiment.preprocessing)
+        name = f"{self.backbone.name}_on_{self.dataset.name}"
+        features = self.grid._add("features", name, settings, inputs)
+        probing = ProbingSettings(
+            **dict(experiment.probing),
+            metric=experiment.datasets[self.target].metric,
+            seed=self.seed,
+            images_per_class=self.images_per_class,
+            selections=experiment.selection,
+        )
+        return self.grid._add("probing", f"{self._name}_seed{self.seed}", probing, {"features": features})
+
+    def linear_heads(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]]:
+        """By the paper's protocol, fixed-feature; with how it deviates from what the paper's code did."""
+        heads = self.grid.experiment.linear_heads
+        batchnorm = variant.batchnorm or heads.batchnorm
+        normalisation = variant.normalisation or heads.normalisation
+
+        def settings(purpose: Literal["search", "final"]) -> LinearHeadsSettings:
+            return LinearHeadsSettings(
+                purpose=purpose,
+                learning_rates=heads.learning_rates,
+                weight_decays=heads.weight_decays,
+                head_seeds=heads.head_seeds,
+                training=heads.training,
+                batchnorm=batchnorm,
+                normalisation=self._statistics(normalisation),
+                validation_fraction=heads.validation_fraction,
+                images_per_class=self.images_per_class,
+                seed=self.seed,
+                preprocessing=self.grid.experiment.preprocessing,
+            )
+
+        name = f"{self._name}_{batchnorm}_{normalisation}"
+        inputs = {"backbone": self.backbone, "dataset": self.dataset}
+        purposes: tuple[Literal["search", "final"], ...] = ("search", "final")
+        runs = {
+            f"{purpose}0": self.grid._add(
+                "linear_heads", f"{name}_{purpose}_seed{self.seed}", settings(purpose), inputs
+            )
+            for purpose in purposes[0 if "validation" in self.grid.experiment.selection else 1 :]
+        }
+        deviations = _deviations(batchnorm=(batchnorm, "drift"), normalisation=(normalisation, "target"))
+        return self._choice(f"{name}_linear_heads", runs), deviations
+
+    def full_network(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]]:
+        """By the paper's protocol, full-network; with how it deviates from what the paper's code did."""
+        experiment, finetuning = self.grid.experiment, self.grid.experiment.finetuning
+        normalisation = variant.normalisation or finetuning.normalisation
+        inputs = {"backbone": self.backbone, "dataset": self.dataset}
+
+        def settings(purpose: Literal["search", "refit", "final"], rates: tuple[float, ...]) -> FinetuningSettings:
+            return FinetuningSettings(
+                purpose=purpose,
+                learning_rates=rates,
+                training=finetuning.training,
+                normalisation=self._statistics(normalisation),
+                validation_fraction=finetuning.validation_fraction,
+                images_per_class=self.images_per_class,
+                metric=experiment.datasets[self.target].metric,
+                seed=self.seed,
+                preprocessing=experiment.preprocessing,
+            )
+
+        name = self._name + ("_target" if normalisation == "target" else "")
+        deviations = _deviations(normalisation=(normalisation, "target"))
+        runs: dict[str, PlannedEntry] = {}
+        for i, rate in enumerate(finetuning.learning_rates):
+            if "validation" in experiment.selection:
+                named = f"{name}_lr{rate:g}_seed{self.seed}"
+                runs[f"search{i}"] = self.grid._add("finetuning", named, settings("search", (rate,)), inputs)
+            if "test" in experiment.selection:
+                named = f"{name}_lr{rate:g}_final_seed{self.seed}"
+                runs[f"final{i}"] = self.grid._add("finetuning", named, settings("final", (rate,)), inputs)
+        if "test" in experiment.selection:
+            return self._choice(f"{name}_finetuning", runs), deviations
+        refit = settings("refit", finetuning.learning_rates)
+        return self.grid._add("finetuning", f"{name}_refit_seed{self.seed}", refit, {**inputs, **runs}), deviations
+
+    def _choice(self, name: str, runs: dict[str, PlannedEntry]) -> PlannedEntry:
+        experiment = self.grid.experiment
+        metric = experiment.datasets[self.target].metric
+        settings = SelectingSettings(selections=experiment.selection, metric=metric)
+        return self.grid._add("selecting", f"{name}_seed{self.seed}", settings, runs)
+
+    def _statistics(self, normalisation: str) -> Statistics | None:
+        """What images are normalised by; None for what the backbone was trained with."""
+        return self.grid.experiment.datasets[self.target].normalisation if normalisation == "target" else None
+
+
+def _deviations(**settings: tuple[str, str]) -> dict[str, str]:
+    """Settings, each with what the paper's code did, that are something else."""
+    return {name: value for name, (value, papers) in settings.items() if value != papers}

@@ -1,0 +1,1 @@
+"""Downloads and archives: whole, verified, and never outside their folder."""

@@ -1,0 +1,237 @@
+"""What archives hold: their members one by one, and refusals of those that are not to be trusted.
+
+zip, tar, and tar compressed by gzip, bzip2 or xz, told apart by content. Names and kinds are judged here for both
+formats alike, since the standard library's filter (PEP 706) knows tar only, and what comes out is counted against a
+limit, whatever the archive says of its sizes.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import re
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple, cast
+
+from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.datasets.fetching.disk import CHUNK
+from robust_transfer.datasets.fetching.remote_files import HEAD
+
+SWELLING, ALLOWANCE = 20, 10**9
+"""What an archive may swell to: so many times its size, and so many bytes more. Images hardly shrink when packed, and
+lists of labels to a tenth; the bytes are for small archives of text. Bombs are of a thousand times and more."""
+MEMBERS = 5_000_000
+"""Most files and folders; the largest image collection unpacked here has 1.3 million."""
+DEPTH = 100  # folders in a name
+HEADER = 2**16  # bytes of a tar header's extension, which tarfile holds and parses; a name with its times takes 200
+STREAM = 2**16  # bytes that tarfile holds of a stream, and copies for every header
+COMPRESSED: tuple[tuple[bytes, str, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", "gzip", gzip.open),
+    (b"BZh", "bzip2", bz2.open),
+    (b"\xfd7zXZ\x00", "xz", lzma.open),
+)
+ZIPPED = (b"PK\x03\x04", b"PK\x05\x06")
+OURS = re.compile(r"\..*\.(unpacking|moving|unpacked|part|verified|lock)", re.DOTALL)
+EXTENSIONS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+DAMAGE = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError, RecursionError),
+)
+"""What the standard library raises on damaged archives; what goes wrong in writing is a DatasetError by then."""
+
+
+class Member(NamedTuple):
+    """One member of an archive, as the archive describes it."""
+
+    name: str
+    kind: Literal["file", "folder", "symlink", "hardlink"]
+    content: Callable[[], IO[bytes]]
+    """Opens its bytes; those of a symlink in a zip are its target."""
+    target: str | None = None
+    """Of a link in a tar."""
+
+
+class Limit:
+    """Counts the bytes that come out of one archive, read and written, and refuses more than it may hold."""
+
+    def __init__(self, archive: Path, most: int):
+        self.archive, self.most = archive, most
+        self.read = self.written = self.members = 0
+
+    def count(self, *, read: int = 0, written: int = 0, members: int = 0) -> None:
+        """Count more of them; raises DatasetError where that is too many."""
+        self.read, self.written, self.members = self.read + read, self.written + written, self.members + members
+        if max(self.read, self.written) > self.most:
+            raise DatasetError(
+                f"{self.archive}: {self.archive.stat().st_size:,} bytes that unpack to more than {self.most:,}, as no "
+                "archive of images does; if this one is genuine, unpack it by hand"
+            )
+        if self.members > MEMBERS:
+            raise DatasetError(f"{self.archive}: more than {MEMBERS:,} files; if it is genuine, unpack it by hand")
+
+
+def limit_of(archive: Path, most: int | None) -> Limit:
+    """The limit of an archive: so many bytes, or by default what its size allows."""
+    return Limit(archive, SWELLING * archive.stat().st_size + ALLOWANCE if most is None else most)
+
+
+class _Metered:
+    """A stream that counts what is read from it."""
+
+    def __init__(self, stream: IO[bytes], limit: Limit):
+        self._stream, self._limit = stream, limit
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._limit.count(read=len(data))
+        return data
+
+
+@contextmanager
+def reading(archive: Path) -> Iterator[None]:
+    """Turn what the standard library raises on damaged archives into a DatasetError."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DatasetError(f"{archive}: damaged or cut short ({reason}); fetch it again") from error
+    except (NotImplementedError, RuntimeError) as error:  # of zipfile: a method that it lacks, or a password
+        raise DatasetError(f"{archive}: cannot be unpacked here ({error}); unpack it by hand") from error
+
+
+def members_of(archive: Path, limit: Limit) -> Iterator[Member]:
+    """The members of an archive, in order; each must be read, if at all, before the next is asked for."""
+    with open(archive, "rb") as file:
+        head = file.read(HEAD)
+        file.seek(0)
+        if head.startswith(ZIPPED):
+            yield from _zip_members(file, archive)
+            return
+        for magic, name, opener in COMPRESSED:
+            if head.startswith(magic):
+                with opener(file) as stream:
+                    metered = _Metered(stream, limit)
+                    yield from tar_members(metered, archive, f"a {name} file that holds no tar", seekable=False)
+                    while metered.read(CHUNK):  # up to the checksum at the stream's end
+                        pass
+                return
+        yield from tar_members(file, archive, "neither zip nor tar", seekable=True)
+
+
+def tar_members(source: Any, archive: Path, otherwise: str, *, seekable: bool) -> Iterator[Member]:
+    """The members of a tar, in order; each must be read, if at all, before the next is asked for.
+
+    `seekable`: it may be read with jumps and nothing else says where it ends, so one without an end mark was cut short.
+    """
+    header = _header_class(archive)
+    try:
+        tar = _open_tar(source, "r:" if seekable else "r|", header)
+    except tarfile.ReadError as error:
+        raise DatasetError(f"{archive}: {otherwise} ({error}); fetch it again") from error
+    with tar:
+        position = -1
+        while (found := tar.next()) is not None:
+            if found.offset <= position or found.size < 0:  # else a forged size could send the reader round in circles
+                raise refusal(archive, found.name, "has a size that leads backwards")
+            position = found.offset
+            yield _tar_member(tar, found, archive)
+            tar.members.clear()  # or a million of them would be held
+    if header.last == "damaged" or (header.last == "nothing" and seekable):
+        raise tarfile.ReadError("no end mark")
+
+
+def _open_tar(source: Any, mode: Literal["r:", "r|"], header: Any) -> Any:
+    return tarfile.open(fileobj=source, mode=mode, tarinfo=header, bufsize=STREAM)
+
+
+def _header_class(archive: Path) -> Any:
+    """A TarInfo for one archive that refuses huge headers, and remembers what the last one was.
+
+    tarfile takes a damaged header for the end, and that for a whole archive.
+    """
+
+    class Header(tarfile.TarInfo):
+        last = "nothing"
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+            cls.last = "nothing" if not buf else "damaged"
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                cls.last = "end"
+            header = super().frombuf(buf, encoding, errors)
+            cls.last = "member"
+            if header.size < 0 or (header.type in EXTENSIONS and header.size > HEADER):
+                raise refusal(archive, header.name, f"has a header of {header.size:,} bytes")
+            return header
+
+    return Header
+
+
+def _tar_member(tar: Any, found: tarfile.TarInfo, archive: Path) -> Member:
+    def content() -> IO[bytes]:
+        return cast(IO[bytes], tar.extractfile(found))
+
+    if found.isreg():
+        return Member(found.name, "file", content)
+    if found.isdir():
+        return Member(found.name, "folder", content)
+    if found.issym() or found.islnk():
+        return Member(found.name, "symlink" if found.issym() else "hardlink", content, found.linkname)
+    kinds = {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a named pipe"}
+    raise refusal(archive, found.name, f"is {kinds.get(found.type, f'of a kind unknown here, {found.type!r}')}")
+
+
+def _zip_members(file: IO[bytes], archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as zipped:
+        for info in zipped.infolist():
+            name = info.orig_filename  # zipfile's own is cut at a NUL
+
+            def content(info: zipfile.ZipInfo = info) -> IO[bytes]:
+                return zipped.open(info)
+
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind == stat.S_IFLNK:
+                yield Member(name, "symlink", content)
+            elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise refusal(archive, name, "is a device, a named pipe or a socket")
+            elif name.endswith("/"):
+                yield Member(name, "folder", content)
+            else:
+                yield Member(name, "file", content)
+
+
+def parts_of(name: str, archive: Path) -> tuple[str, ...]:
+    """A member's path, relative and without detours; empty for the archive's own root. Raises DatasetError."""
+    if "\0" in name or "\\" in name:
+        raise refusal(archive, name, "has a backslash or a NUL in its name")
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        raise refusal(archive, name, "has an absolute path")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise refusal(archive, name, "leads out of the folder")
+    if len(parts) > DEPTH:
+        raise refusal(archive, name, f"lies more than {DEPTH} folders deep")
+    if parts and OURS.fullmatch(parts[0]):
+        raise refusal(archive, name, "has a name that marks what is unpacked")
+    return parts
+
+
+def refusal(archive: Path, name: str, why: str) -> DatasetError:
+    """What to raise for a member that is not to be trusted; `why` follows its name."""
+    return DatasetError(
+        f"{archive}: its member {name!r} {why}, as none does in an archive of images, so it is not unpacked; fetch it "
+        "again from its publisher, or look into it and unpack it by hand"
+    )

@@ -1,0 +1,166 @@
+"""Write an archive's members below a new folder.
+
+What is written are folders, regular files with ordinary permissions, and last of all links to what lies in the archive,
+so that no file is written through a link. `__MACOSX` and what lies in it is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO
+
+from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.datasets.fetching.archive_members import Limit, Member, parts_of, refusal
+from robust_transfer.datasets.fetching.disk import CHUNK, PROGRESS_SECONDS, not_written
+from robust_transfer.datasets.fetching.remote_files import HEAD
+
+log = logging.getLogger("robust_transfer")
+
+
+class Writer:
+    """Writes members below a new folder: regular files first, links when `finish` is called."""
+
+    def __init__(self, archive: Path, root: Path, limit: Limit, folder: Path | None, keep: Sequence[str]):
+        self.archive, self.root, self.limit, self.keep = archive, root, limit, keep
+        self.folder = folder  # where the content is to lie, to see early what is in the way
+        self.files = 0
+        self._links: list[tuple[Member, tuple[str, ...], str]] = []
+        self._folders: set[tuple[str, ...]] = {()}
+        self._progress = Progress(archive.name)
+        root.mkdir()
+
+    def add(self, member: Member) -> None:
+        """Write one member; raises DatasetError where it is not to be trusted, is there twice, or cannot be written."""
+        parts = parts_of(member.name, self.archive)
+        self.limit.count(members=1)
+        if not parts and member.kind != "folder":
+            raise refusal(self.archive, member.name, "has no name")
+        if parts[:1] == ("__MACOSX",) or not any(fnmatchcase("/".join(parts), pattern) for pattern in self.keep):
+            return
+        if self.folder and (len(parts) == 1 or parts[:1] not in self._folders):
+            check_free(self.archive, self.folder, parts[0])
+        if member.kind == "folder":
+            self._make_folder(parts, member)
+            return
+        self._make_folder(parts[:-1], member)
+        if member.kind == "file":
+            self._write(member, self.root.joinpath(*parts))
+            self.files += 1
+            self._progress.tell(f"{self.files} files", self.limit.written)
+        else:
+            self._links.append((member, parts, self._target(member)))
+
+    def finish(self) -> None:
+        """Make the links, once all that they can point to is there."""
+        for kind, make in (("hardlink", self._make_hardlink), ("symlink", self._make_symlink)):
+            for member, parts, target in self._links:
+                if member.kind == kind:
+                    make(member, parts, target)
+        top = self.root.resolve()
+        for member, parts, _ in self._links:
+            try:
+                inside = top in self.root.joinpath(*parts).resolve(strict=True).parents
+            except (OSError, RuntimeError):  # to nothing, or in a circle
+                inside = False
+            if not inside:
+                raise refusal(self.archive, member.name, "is a link to nothing in the archive")
+        if not self.files:
+            raise DatasetError(
+                f"{self.archive}: no file in it matches {', '.join(self.keep)}; fetch it again, or mend keep"
+            )
+
+    def _make_folder(self, parts: tuple[str, ...], member: Member) -> None:
+        if parts in self._folders:
+            return
+        self._make_folder(parts[:-1], member)
+        self.limit.count(members=1)
+        with self._writing(member, self.root.joinpath(*parts)) as path:
+            path.mkdir()
+        self._folders.add(parts)
+
+    def _write(self, member: Member, path: Path) -> None:
+        with member.content() as source:
+            with self._writing(member, path):
+                file = _created(path)
+            with file:
+                while chunk := source.read(CHUNK):
+                    self.limit.count(written=len(chunk))
+                    with self._writing(member, path, len(chunk)):
+                        file.write(chunk)
+                        file.flush()
+
+    def _target(self, member: Member) -> str:
+        """Where a link points, or raises DatasetError. Of `..` only leading ones are known to lead where they say."""
+        target = member.target
+        if target is None:
+            with member.content() as source:
+                target = os.fsdecode(source.read(HEAD * 4 + 1))
+        above = len(parts_of(member.name, self.archive)) - 1 if member.kind == "symlink" else 0
+        rest = target
+        while above and rest.startswith("../"):
+            above, rest = above - 1, rest[3:].lstrip("/")
+        if above and rest == "..":
+            rest = ""
+        try:
+            parts_of(rest, self.archive)
+        except DatasetError:
+            raise refusal(self.archive, member.name, f"is a link out of the folder, to {target!r}") from None
+        return target
+
+    def _make_hardlink(self, member: Member, parts: tuple[str, ...], target: str) -> None:
+        source = self.root.joinpath(*parts_of(target, self.archive))
+        if not source.is_file():
+            raise refusal(self.archive, member.name, "is a link to nothing in the archive")
+        with self._writing(member, self.root.joinpath(*parts)) as path:
+            path.hardlink_to(source)
+        self.files += 1
+
+    def _make_symlink(self, member: Member, parts: tuple[str, ...], target: str) -> None:
+        with self._writing(member, self.root.joinpath(*parts)) as path:
+            path.symlink_to(target)
+
+    @contextmanager
+    def _writing(self, member: Member, path: Path, size: int = 0) -> Iterator[Path]:
+        """Turn what goes wrong in writing into a DatasetError that names the member."""
+        try:
+            yield path
+        except (FileExistsError, NotADirectoryError):
+            raise refusal(self.archive, member.name, "is there twice") from None
+        except OSError as error:
+            raise DatasetError(
+                f"{self.archive}: its member {member.name!r}: {not_written(path, size, error)}"
+            ) from error
+
+
+def _created(path: Path) -> IO[bytes]:
+    return open(path, "xb")
+
+
+def check_free(archive: Path, folder: Path, name: str) -> None:
+    """Raise DatasetError where something of that name lies in the folder already."""
+    if os.path.lexists(folder / name):
+        raise DatasetError(
+            f"{archive}: holds {name!r}, and {folder / name} is there already; move it away, or unpack this archive "
+            "into a folder of its own"
+        )
+
+
+class Progress:
+    """A line in the log every few seconds."""
+
+    def __init__(self, name: str):
+        self.name, self.start = name, time.monotonic()
+        self.spoken = self.start
+
+    def tell(self, done: str, written: int) -> None:
+        """Say how far it is, in files or classes and in bytes, if it is time."""
+        now = time.monotonic()
+        if now - self.spoken >= PROGRESS_SECONDS:
+            self.spoken, rate = now, written / 1e6 / max(now - self.start, 1e-9)
+            log.info("%s: %s unpacked, %.0f MB at %.1f MB/s", self.name, done, written / 1e6, rate)

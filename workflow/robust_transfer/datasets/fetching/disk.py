@@ -1,0 +1,103 @@
+"""The disk beneath downloads and archives: folders, locks, and what to say where it refuses."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.store.entry import StoreError, read_json, refused
+
+CHUNK = 2**20
+"""Bytes that are read, hashed and written at a time."""
+PROGRESS_SECONDS = 10.0
+"""Between two lines that say how far a download or an archive is."""
+
+log = logging.getLogger("robust_transfer")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raises DatasetError where that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"{folder}: this folder cannot be made ({error.strerror}); choose another") from error
+
+
+def not_written(path: Path, size: int, error: OSError) -> DatasetError:
+    """What to raise where the disk did not take so many bytes."""
+    return DatasetError(f"{refused(path, size, error)}; make room there or choose another folder, and run it again")
+
+
+_threads: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # the kernel's locks are of processes
+
+
+@contextmanager
+def exclusively(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock file while the block runs; waits while another process or thread holds it, and says for whom.
+
+    The kernel frees the lock of a process that dies. Raises DatasetError where the file cannot be made or locked.
+    """
+    with _threads[lock.absolute()]:
+        while True:
+            with opened(lock) as file:
+                _acquire(file, lock, what)
+                if not _is_still(lock, file.fileno()):  # its holder has just removed it: lock the new one
+                    continue
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+                file.flush()
+                try:
+                    yield
+                finally:
+                    lock.unlink(missing_ok=True)
+                return
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file to read and to append to; raises DatasetError where it cannot be made."""
+    try:
+        return open(path, "a+b")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+def _acquire(file: IO[bytes], lock: Path, what: str) -> None:
+    try:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            file.seek(0)
+            log.info("%s: waiting for %s, which is at it", what, file.read().decode() or "another process")
+            fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError as error:
+        raise DatasetError(
+            f"{lock}: this file system has no locks ({error.strerror}); choose another folder"
+        ) from error
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A small JSON object; empty where it is missing or damaged."""
+    try:
+        found = read_json(path)
+    except (StoreError, OSError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}

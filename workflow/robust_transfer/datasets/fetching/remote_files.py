@@ -1,0 +1,120 @@
+"""What is known of a published file, and whether what came, or lies here, is that file.
+
+Size and checksums say so where they are known; a web page, an error message or a Git LFS pointer is told by its first
+bytes. A file that was verified is not hashed again while its size and time stay: `.<name>.verified` has what was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.datasets.fetching.disk import read_object
+from robust_transfer.store.entry import StoreError, write_json
+
+HEAD = 1024  # bytes that tell a page from an archive
+PAGES = {"an HTML page": (".html", ".htm", ".xhtml"), "an XML message": (".xml", ".svg", ".html", ".xhtml")}
+"""What a server sends instead of a file, and the suffixes of names that may hold it."""
+
+log = logging.getLogger("robust_transfer")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file and what is known of it. Raises DatasetError for an address or checksum that cannot be."""
+
+    url: str
+    """https, http or file."""
+    name: str = ""
+    """What to call it here; by default the last part of the url's path."""
+    md5: str | None = None
+    sha256: str | None = None
+    sha256_prefix: str | None = None
+    """Its first digits, at least eight, as the names of torch.hub's files have them."""
+    bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("https", "http", "file"):
+            raise DatasetError(f"{self.url}: only https, http and file addresses can be fetched")
+        name = self.name or unquote(parts.path.rpartition("/")[2])
+        if not name or name.startswith(".") or re.search(r"[/\\\0]", name):
+            raise DatasetError(f"{self.url}: {name!r} cannot be a file's name here; give one as `name`")
+        object.__setattr__(self, "name", name)
+        for kind, least, most in (("md5", 32, 32), ("sha256", 64, 64), ("sha256_prefix", 8, 64)):
+            value = getattr(self, kind)
+            if value is not None and not re.fullmatch(rf"[0-9a-fA-F]{{{least},{most}}}", value):
+                raise DatasetError(f"{self.url}: {kind} = {value!r}, which is not {least} hexadecimal digits")
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """What is known of its checksums, by kind, in small letters; they begin so."""
+        known = {"md5": self.md5, "sha256": self.sha256 or self.sha256_prefix}
+        return {kind: value.lower() for kind, value in known.items() if value is not None}
+
+    def differences(self, size: int, found: dict[str, str]) -> str:
+        """How a file of so many bytes and these checksums is not this one; empty where it is."""
+        wrong = [] if self.bytes in (None, size) else [f"{size:,} bytes instead of {self.bytes:,}"]
+        for kind, expected in self.checksums.items():
+            if not found[kind].startswith(expected):
+                wrong.append(f"{kind} {found[kind]} instead of {expected}")
+        return ", ".join(wrong)
+
+
+def disguise(head: bytes, name: str = "") -> str | None:
+    """What a file is that came instead of the one of that name, judging by its first bytes; None if it looks right."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    found = None
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--")):
+        found = "an HTML page"
+    elif text.startswith((b"<?xml", b"<error")):
+        found = "an HTML page" if b"<html" in text else "an XML message"
+    return None if found is None or name.lower().endswith(PAGES[found]) else found
+
+
+def check(file: RemoteFile, target: Path) -> None:
+    """Raise DatasetError if the file at its place is not the one expected."""
+    try:
+        status = target.stat()
+        with open(target, "rb") as opened:
+            page = disguise(opened.read(HEAD), file.name)
+            found = _remembered(target)
+            for kind in file.checksums.keys() - found.keys():
+                opened.seek(0)
+                found[kind] = hashlib.file_digest(opened, kind).hexdigest()
+    except OSError as error:
+        raise DatasetError(f"{target}: cannot be read ({error.strerror}); move it away to have it fetched") from error
+    wrong = f"it is {page}" if page else file.differences(status.st_size, found)
+    if wrong:
+        raise DatasetError(f"{target}: not the file at {file.url}: {wrong}; move it away to have that fetched")
+    if file.checksums:
+        remember(target, found)
+
+
+def _remembered(target: Path) -> dict[str, str]:
+    """The checksums that were found, if the file's size and time are still the same."""
+    stamp, status = read_object(_stamp(target)), target.stat()
+    same = stamp.get("bytes") == status.st_size and stamp.get("mtime_ns") == status.st_mtime_ns
+    return dict(stamp["checksums"]) if same else {}
+
+
+def remember(target: Path, checksums: dict[str, str]) -> None:
+    """Note the checksums that were found of a file, with its size and time."""
+    status = target.stat()
+    stamp = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "checksums": checksums}
+    try:
+        if read_object(_stamp(target)) != stamp:
+            write_json(_stamp(target), stamp)
+    except (StoreError, OSError):  # a folder that is read-only: the file is hashed anew each time
+        log.debug("%s: could not be written", _stamp(target))
+
+
+def _stamp(target: Path) -> Path:
+    return target.with_name(f".{target.name}.verified")

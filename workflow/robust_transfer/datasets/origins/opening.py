@@ -1,0 +1,74 @@
+"""Where images come from: every origin becomes a Collection, labels known and images not read yet.
+
+What holds for all of them is checked here: the classes of train and test agree, every class has training images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from robust_transfer.configuration.datasets import CatalogueOrigin, FolderOrigin, Origin, ParquetOrigin, ShapesOrigin
+from robust_transfer.configuration.running import running
+from robust_transfer.datasets.collection import Collection, LabelledImages, listed
+from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.datasets.images import Given
+
+
+def open_origin(origin: Origin) -> Collection:
+    """List what an origin holds; raises DatasetError if it is not there, or not what the configuration says."""
+    if isinstance(origin, ShapesOrigin):
+        collection = _generated(origin)
+    elif isinstance(origin, FolderOrigin):
+        from robust_transfer.datasets.origins.folder import open_folder
+
+        collection = open_folder(origin)
+    elif isinstance(origin, ParquetOrigin):
+        from robust_transfer.datasets.origins.parquet import open_parquet
+
+        collection = open_parquet(origin)
+    elif isinstance(origin, CatalogueOrigin):
+        from robust_transfer.datasets.origins.catalogued import open_catalogued
+
+        on = running()
+        collection = open_catalogued(origin, on.originals(origin.dataset), downloads=on.downloads)
+    else:
+        from robust_transfer.datasets.origins.torchvision import open_torchvision
+
+        collection = open_torchvision(origin)
+    _check(collection)
+    return collection
+
+
+def _generated(origin: ShapesOrigin) -> Collection:
+    from robust_transfer.datasets.origins.shapes import generate
+
+    splits: dict[str, LabelledImages] = {}
+    classes: list[str] = []
+    for split in ("train", "test"):
+        images, labels, classes = generate(origin, split)
+        splits[split] = LabelledImages(labels, _drawn(split, images))
+    described = {"kind": "shapes", "task": origin.task}
+    return Collection(tuple(classes), splits, described, "generated: no rights are claimed on the images")
+
+
+def _drawn(split: str, images: NDArray[np.uint8]) -> Callable[[NDArray[np.int64]], Iterator[tuple[str, Given]]]:
+    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+        for i in indices:
+            yield f"{split} {i}", Image.fromarray(images[i])
+
+    return read
+
+
+def _check(collection: Collection) -> None:
+    where = " ".join(str(value) for value in collection.described.values())
+    for split, images in collection.splits.items():
+        if not len(images.labels):
+            raise DatasetError(f"{where}: no {split} images")
+    found = np.bincount(collection.splits["train"].labels, minlength=len(collection.classes))
+    empty = [collection.classes[i] for i in np.flatnonzero(found == 0)]
+    if empty:
+        raise DatasetError(f"{where}: no training images of {listed(empty)}; add some, or remove the class")

@@ -1,0 +1,125 @@
+"""Loading: images for training, batch by batch, from memory where they fit there, else read by worker processes.
+
+What a batch is depends on seed, epoch and the numbers of its images alone: not on workers, on where an epoch starts, or
+on whether images are in memory. Workers decode to uint8; everything batched happens on the device.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.training import Recipe
+from robust_transfer.loading.augmentation import Colours, resident_images
+from robust_transfer.loading.sources import Part, Source
+from robust_transfer.loading.streaming import LoadingError, Streaming
+
+__all__ = ["Loader", "LoadingError", "Part", "Resident", "Streaming", "open_loader"]
+
+log = logging.getLogger("robust_transfer")
+
+
+class Loader(Protocol):
+    """Gives out the images of some parts, which it numbers consecutively. Close it after use."""
+
+    labels: Tensor
+    """int64 [N], on the device: the label of every image."""
+
+    def batches(self, epoch: int, groups: Sequence[Tensor], size: int) -> Iterator[Tensor]:
+        """For each tensor of image numbers (int64 [B], on the CPU): those images as that epoch shows them.
+
+        float32 [B, 3, size, size] in [0, 1], channels last, on the device; size is at most the input's. One iterator
+        at a time: a new one ends those before it. Raises StoreError if an image cannot be read.
+        """
+
+    def untouched(self, indices: Tensor, size: int) -> Tensor:
+        """Images by number (int64 [B], on the CPU) as evaluation at this size sees them; as `batches` has them.
+
+        Reads them anew from the dataset, in this process.
+        """
+
+    @property
+    def waited(self) -> float:
+        """Seconds that the caller of `batches` has waited for images to be read."""
+
+    def rate(self) -> float | None:
+        """Images per second that workers can read. None where all are in memory, and before any was read."""
+
+    def close(self) -> None:
+        """End all workers."""
+
+
+def open_loader(
+    parts: Sequence[Part],
+    recipe: Recipe,
+    *,
+    input_size: int,
+    resize_ratio: float,
+    seed: int,
+    device: torch.device,
+    threads: int,
+    running: Running,
+) -> Loader:
+    """A loader of these parts' images, augmented as `recipe` says.
+
+    They are held on the device where their squares take at most `running.resident_mb`, unless every image is cropped as
+    it is stored; else `running.workers` processes read them, or this one if that is 0. Call it in the main thread: the
+    workers end with the thread that starts them.
+    """
+    source = Source(tuple(parts), recipe, input_size, resize_ratio, seed)
+    megabytes = len(source) * source.side**2 * 3 / 2**20
+    if recipe.augmentation != "resized-crop-flip" and megabytes <= running.resident_mb:
+        return Resident(source, device, threads)
+    workers = threads if running.workers is None else running.workers
+    by = f"{workers} processes" if workers else "this process"
+    log.info("%d images are read as they are needed, by %s", len(source), by)
+    return Streaming(source, device, threads, workers)
+
+
+class Resident:
+    """A Loader that holds all images on the device, as squares."""
+
+    def __init__(self, source: Source, device: torch.device, threads: int) -> None:
+        self._source, self._device, self._threads = source, device, threads
+        self._colours = Colours(source.recipe, source.seed)
+        pixels = [self._pixels(part) for part in source.parts]
+        self._augmenter = source.augmenter((torch.cat(pixels) if len(pixels) > 1 else pixels[0]).to(device))
+        self.labels = source.labels(device)
+
+    @property
+    def waited(self) -> float:
+        """As in Loader."""
+        return 0.0
+
+    def batches(self, epoch: int, groups: Sequence[Tensor], size: int) -> Iterator[Tensor]:
+        """As in Loader."""
+        for group in groups:
+            numbers = group.to(self._device)
+            yield self._colours.changed(self._augmenter.batch(numbers, epoch, size=size), numbers, epoch)
+
+    def untouched(self, indices: Tensor, size: int) -> Tensor:
+        """As in Loader."""
+        return self._source.untouched(indices, size, self._device, self._threads)
+
+    def rate(self) -> float | None:
+        """None: augmentation on the device is part of the network's time."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _pixels(self, part: Part) -> Tensor:
+        source, whole = self._source, len(part) == len(part.split)
+        return resident_images(
+            part.split,
+            source.recipe.augmentation,
+            source.input_size,
+            source.resize_ratio,
+            indices=None if whole else part.indices,
+            threads=self._threads,
+        )

@@ -1,0 +1,102 @@
+"""Sources: the images that are trained on, under consecutive numbers, and what is read of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from robust_transfer import randomness
+from robust_transfer.configuration.training import Recipe
+from robust_transfer.datasets.arrow import Images, Split
+from robust_transfer.datasets.resident import square_images
+from robust_transfer.loading.augmentation import CROP_NUMBERS, Augmenter, as_images, random_crop, squares_as
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of a stored split."""
+
+    split: Split
+    indices: Numbers
+    """Rows of the split's file, ascending."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 [N]."""
+        return self.split.labels[self.indices]
+
+    def squares(self, positions: Numbers, side: int, resize_ratio: float, threads: int = 1) -> Images:
+        """The images at these positions of the part, untouched: uint8 [n, side, side, 3]."""
+        return square_images(self.split, side, resize_ratio, indices=self.indices[positions], threads=threads)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of all parts under consecutive numbers, and what becomes of them."""
+
+    parts: tuple[Part, ...]
+    recipe: Recipe
+    input_size: int
+    resize_ratio: float
+    seed: int
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    @property
+    def side(self) -> int:
+        """Side of the squares that augmentation starts from."""
+        return squares_as(self.recipe.augmentation, self.input_size, self.resize_ratio)[0]
+
+    def augmenter(self, pixels: Tensor) -> Augmenter:
+        """Of all images, or of some."""
+        return Augmenter(pixels, self.recipe.augmentation, self.input_size, self.seed)
+
+    def labels(self, device: torch.device) -> Tensor:
+        """int64 [N]."""
+        return torch.from_numpy(np.concatenate([part.labels for part in self.parts])).to(device)
+
+    def untouched(self, numbers: Tensor, size: int, device: torch.device, threads: int) -> Tensor:
+        """As in Loader."""
+        return as_images(torch.from_numpy(self._squares(numbers.numpy(), size, self.resize_ratio, threads)).to(device))
+
+    def read(self, epoch: int, size: int, numbers: Numbers) -> Images:
+        """What workers make of images: uint8 [n, side, side, 3], squares or, if every image is cropped anew, crops."""
+        if self.recipe.augmentation == "resized-crop-flip":
+            return self._crops(epoch, size, numbers)
+        return self._squares(numbers, *squares_as(self.recipe.augmentation, self.input_size, self.resize_ratio))
+
+    def _squares(self, numbers: Numbers, side: int, resize_ratio: float, threads: int = 1) -> Images:
+        squares = np.empty((len(numbers), side, side, 3), np.uint8)
+        for part, positions, here in self._located(numbers):
+            squares[here] = part.squares(positions, side, resize_ratio, threads)
+        return squares
+
+    def _crops(self, epoch: int, size: int, numbers: Numbers) -> Images:
+        crops = np.empty((len(numbers), size, size, 3), np.uint8)
+        drawn = randomness.per_image(
+            self.seed, randomness.AUGMENTATION, epoch, torch.from_numpy(numbers), CROP_NUMBERS
+        ).tolist()
+        for part, positions, here in self._located(numbers):
+            for position, place in zip(positions, here, strict=True):
+                crops[place] = random_crop(part.split.picture(int(part.indices[position])), drawn[place], size)
+        return crops
+
+    def _located(self, numbers: Numbers) -> Iterator[tuple[Part, Numbers, Numbers]]:
+        """By part: positions in it, and where in `numbers` they stand."""
+        ends = list(accumulate(len(part) for part in self.parts))
+        for part, end in zip(self.parts, ends, strict=True):
+            here = np.flatnonzero((numbers >= end - len(part)) & (numbers < end))
+            if len(here):
+                yield part, numbers[here] - (end - len(part)), here

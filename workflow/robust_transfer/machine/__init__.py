@@ -1,0 +1,1 @@
+"""Devices, processes that share a training, and how they are started."""

@@ -1,0 +1,187 @@
+"""What stages and figures there are. Everything that lists them reads this: the command line, rules, plans, tests.
+
+A stage has one name, which its rule (`rules/<name>.smk`), its module (`stages/<name>.py`), its command, its test
+(`tests/stages/test_<name>.py`) and its folder in the store share. No torch, no other module of the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PACKAGE = "robust_transfer"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the experiment."""
+
+    name: str
+    summary: str
+    """What it does, in one line of the command line's help."""
+    description: str
+    """What it reads and writes."""
+    kind: Literal["expensive", "cheap", "collected"]
+    """An expensive entry is kept when code changes, and one line says so; a cheap one is made again. What is collected
+    is made for one experiment, lies in `results/<experiment>/` and is cheap."""
+    uses_gpu: bool = False
+    """It runs networks: on a GPU where there is one."""
+    interruptible: bool = False
+    """It saves how far it is when asked to leave, and goes on from there."""
+    multiprocess: bool = False
+    """Several processes can share one job, each with a GPU."""
+    originals: Literal["data", "weights"] | None = None
+    """The setting under `running` that names the folder of files from outside the store that it reads."""
+
+    @property
+    def module(self) -> str:
+        """Module with `run(entry, *, threads, device)`; its imports make the stage's fingerprint."""
+        return f"{PACKAGE}.stages.{self.name}"
+
+    @property
+    def expensive(self) -> bool:
+        """Its entries are kept when code changes."""
+        return self.kind == "expensive"
+
+
+ALL_STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "datasets",
+            "prepare a dataset: decode, check, limit and store its images",
+            "Reads the origin named in entry.json (a folder, parquet files, a torchvision class, the built-in\n"
+            "generator) and writes train.arrow, test.arrow and, where the origin has one, validation.arrow.",
+            "expensive",
+            originals="data",
+        ),
+        Stage(
+            "granularity",
+            "derive a dataset with less detail: its images downscaled",
+            "Reads the dataset that entry.json names and writes the same images with a smaller short side, losslessly.",
+            "expensive",
+        ),
+        Stage(
+            "importing",
+            "import a backbone from published weights",
+            "Reads a checkpoint below the folder of weights, or downloads it where that is allowed; nothing in it is\n"
+            "executed. Writes weights.safetensors.",
+            "expensive",
+            originals="weights",
+        ),
+        Stage(
+            "pretraining",
+            "train a backbone on the source, adversarially unless its eps is 0",
+            "Reads the source dataset; writes weights.safetensors and epochs.csv, one row per epoch.",
+            "expensive",
+            uses_gpu=True,
+            interruptible=True,
+            multiprocess=True,
+        ),
+        Stage(
+            "evaluation",
+            "measure a backbone on the source's test images, clean and attacked",
+            "Reads a backbone and its source; writes metrics.json: accuracy on clean images and under PGD at each eps.",
+            "cheap",
+            uses_gpu=True,
+        ),
+        Stage(
+            "features",
+            "extract a dataset's features from a frozen backbone",
+            "Reads a backbone and a dataset; writes the activations before the head, or of the layer that entry.json\n"
+            "names, as train.arrow, test.arrow, ….",
+            "cheap",
+            uses_gpu=True,
+            interruptible=True,
+        ),
+        Stage(
+            "probing",
+            "fit the frozen protocol's linear probe, all strengths at once",
+            "Reads features; chooses a strength on validation images, refits on all training images, tests once;\n"
+            "writes metrics.json, predictions.parquet and strengths.csv.",
+            "cheap",
+        ),
+        Stage(
+            "linear_heads",
+            "train linear heads on a frozen network by the paper's protocol, the whole grid at once",
+            "Reads a backbone and a dataset. A search run measures validation accuracy; a final run trains on all\n"
+            "training images and tests; writes metrics.json, predictions.parquet and epochs.csv.",
+            "expensive",
+            uses_gpu=True,
+            interruptible=True,
+        ),
+        Stage(
+            "finetuning",
+            "fine-tune a whole network on a target",
+            "Reads a backbone and a dataset. A search run trains with one learning rate and measures validation\n"
+            "accuracy; a refit takes the best search's rate, trains on all training images and tests; a final run\n"
+            "does so at a rate it is given; writes metrics.json, predictions.parquet and epochs.csv.",
+            "expensive",
+            uses_gpu=True,
+            interruptible=True,
+        ),
+        Stage(
+            "selecting",
+            "select the best of runs that differ in hyperparameters, on validation or on test images",
+            "Reads runs of linear_heads or finetuning; writes metrics.json, predictions.parquet and runs.csv.",
+            "cheap",
+        ),
+        Stage("results", "collect the measured numbers of an experiment in one table", "", "collected"),
+        Stage("figures", "draw figures and tables from the results table", "", "collected"),
+        Stage("report", "sum an experiment up in plain text", "", "collected"),
+    )
+}
+"""Every stage by name, in the order data flows."""
+STAGES = {name: stage for name, stage in ALL_STAGES.items() if stage.kind != "collected"}
+"""Those whose entries lie in the store."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure or table of an experiment."""
+
+    name: str
+    """Its files are named by it, and the function that draws it is."""
+    shows: str
+    """What it shows, for the configuration's documentation."""
+    module: str
+    """Module of `robust_transfer.figures` with that function."""
+    paper: str = ""
+    """What it is called in the paper; empty for what the paper does not show."""
+    table: Literal["results", "training"] = "results"
+    """The table that it is drawn from."""
+    is_table: bool = False
+    """It is a table itself, written as text too."""
+    default: bool = True
+    """It is drawn unless the configuration says otherwise."""
+
+
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure("headline", "standard against the best robust networks", "headline", "Table 1", is_table=True),
+        Figure("fixed_feature", "fixed-feature transfer by architecture", "bars", "Fig. 2"),
+        Figure("full_network", "full-network transfer by architecture", "bars", "Fig. 3"),
+        Figure("source_accuracy", "transfer over accuracy on the source", "source_accuracy", "Fig. 5"),
+        Figure(
+            "fixed_robustness",
+            "how well source accuracy predicts transfer at each eps",
+            "fixed_robustness",
+            "Table 2",
+            is_table=True,
+        ),
+        Figure("width", "transfer over the network's width", "width", "Fig. 6"),
+        Figure("granularity", "transfer over eps with detail taken away", "granularity", "Fig. 7"),
+        Figure("training", "the backbones' curves over epochs", "training", table="training"),
+        Figure("few_images", "transfer from few images of each class", "few_images"),
+        Figure("protocol_gap", "the paper's way of measuring beside the frozen one", "protocol_gap", is_table=True),
+        Figure(
+            "imported",
+            "source accuracies of imported networks beside the published ones",
+            "imported",
+            is_table=True,
+            default=False,
+        ),
+    )
+}
+"""Every figure by name, those of the paper first and in its order."""

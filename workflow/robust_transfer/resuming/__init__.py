@@ -1,0 +1,1 @@
+"""What an interrupted job leaves behind, and how it goes on."""

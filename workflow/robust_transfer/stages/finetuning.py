@@ -1,0 +1,99 @@
+"""Finetuning: full-network transfer, every parameter trained from the backbone's and the head afresh.
+
+    python -m robust_transfer finetuning store/finetuning/<entry>
+
+A search run trains at one learning rate on the training images less the validation ones and measures validation
+accuracy. A refit takes the learning rate of the best search run, trains on all training images and measures test
+accuracy; it repeats the chosen run's validation rows beside it. A final run does so at a rate that it is given: where
+rates are chosen on test images, there is one for each. All write `metrics.json`, `predictions.parquet` and
+`epochs.csv`; weights are not kept. Speed is that of pretraining without an attack.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robust_transfer.configuration.transfer import FinetuningSettings
+from robust_transfer.machine.devices import prepare
+from robust_transfer.statistics.metrics import measurements
+from robust_transfer.store.entry import Entry, StoreError
+from robust_transfer.store.predictions import predictions_table, write_predictions
+from robust_transfer.training.progress import cost, write_epochs
+from robust_transfer.training.transfer import load, parts, predicted, train
+
+log = logging.getLogger("robust_transfer")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The learning rate of a refit, and what its search run measured on validation images."""
+
+    learning_rate: float
+    rows: list[dict[str, Any]]
+    predictions: pa.Table
+
+
+def run(entry: Entry, *, threads: int, device: str) -> None:
+    """Train and measure as `entry` describes."""
+    settings = FinetuningSettings.model_validate(entry.settings)
+    on = prepare(device, threads)
+    backbone, dataset = entry.input("backbone"), entry.input("dataset")
+    with entry.writing() as draft:
+        chosen = choose(entry, settings) if settings.purpose == "refit" else None
+        rate = chosen.learning_rate if chosen else settings.learning_rates[0]
+        trained_on, measured_on = parts(dataset, settings)
+        network, input_size = load(backbone, settings.normalisation)
+        network.replace_head(len(measured_on.split.classes), seed=settings.seed)
+        epochs, resumed = train(
+            entry, network.to(on), trained_on, settings,
+            input_size=input_size, learning_rate=rate, threads=threads, device=device,
+        )  # fmt: skip
+        found = predicted(network, measured_on, settings, input_size=input_size, threads=threads)
+        split = "validation" if settings.purpose == "search" else "test"
+        rows = measurements(
+            measured_on.labels,
+            found,
+            network.classes,
+            split=split,
+            selection="validation" if chosen else None,
+            hyperparameters={"learning_rate": rate},
+        )
+        log.info("%s accuracy %.1f %%", split, rows[0]["value"])
+        tables = [predictions_table(split, measured_on.indices, measured_on.labels, found)]
+        draft.write_json("metrics.json", rows + (chosen.rows if chosen else []))
+        write_predictions(draft.file("predictions.parquet"), tables + ([chosen.predictions] if chosen else []))
+        write_epochs(draft.file("epochs.csv"), epochs)
+        draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "learning_rate": rate}
+        if resumed:
+            draft.facts["resumed"] = resumed
+        draft.timing.update(cost(epochs, None), device=device, threads=threads)
+
+
+def choose(entry: Entry, settings: FinetuningSettings) -> Chosen:
+    """The search run of `entry` with the highest validation accuracy; of equal ones, the smallest learning rate.
+
+    Raises StoreError if the searches are not those of the settings' learning rates.
+    """
+    found = []
+    for number, rate in enumerate(settings.learning_rates):
+        search = entry.input(f"search{number}")
+        searched = FinetuningSettings.model_validate(search.settings)
+        if searched.purpose != "search" or searched.learning_rates != (rate,):
+            raise StoreError(
+                f"{entry.path}: input search{number} is {search.path}, a {searched.purpose} at learning rates "
+                f"{searched.learning_rates} where a search at {rate} is expected; write the entries again"
+            )
+        rows = json.loads(search.file("metrics.json").read_text())
+        value = next(row["value"] for row in rows if row["metric"] == settings.metric)
+        found.append((-value, rate, search, rows))
+    _, rate, search, rows = min(found, key=lambda item: item[:2])
+    values = ", ".join(f"{-item[0]:.1f} % at {item[1]:g}" for item in found)
+    log.info("validation %s by learning rate: %s", settings.metric, values)
+    rows = [row | {"selection": "validation"} for row in rows]
+    return Chosen(rate, rows, pq.read_table(search.file("predictions.parquet")))

@@ -1,0 +1,140 @@
+"""Stage report: the summary that a run ends with, at most 100 columns wide.
+
+    python -m robust_transfer report results/<name>/results.parquet --flags results/<name>/flags.csv \
+        --out results/<name>/summary.txt
+
+The HTML report is Snakemake's (`snakemake --report`); its captions lie in `workflow/report/`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from robust_transfer.figures.cells import (
+    FIXED_FEATURE,
+    FULL_NETWORK,
+    MODE_LABELS,
+    NOT_MEASURED,
+    Against,
+    Cells,
+    Panel,
+    way_label,
+)
+from robust_transfer.figures.headline import difference_text
+from robust_transfer.figures.style import architecture_label
+from robust_transfer.tables.results import BEST_ARCH, Row, read
+from robust_transfer.tables.training import FlagRow, read_flags
+
+COLUMNS = 100
+LABEL = 30
+"""Longest label of a target; longer ones are cut."""
+FLAG_LINES = 10
+
+
+def summary(results: Path, flags: Path | None = None, report: Path | None = None) -> str:
+    """Title, notice, headline table, what held in a sentence a mode, what looks wrong, and where the files lie.
+
+    `results` is the results table; `flags` the list of sanity flags, if they are to be shown; `report` the HTML report,
+    if there is to be one. Raises TableError as `read` and `read_flags` do.
+    """
+    table = read(results)
+    cells = Cells(table)
+    parts = [table.about.title or table.about.experiment]
+    if table.about.notice:
+        parts.append(textwrap.fill(table.about.notice, COLUMNS))
+    if table.about.dropped:
+        left_out = f"Left out, since the images are missing: {', '.join(table.about.dropped)}."
+        parts.append(textwrap.fill(left_out, COLUMNS))
+    sentences, others = [], []
+    for mode in (FIXED_FEATURE, FULL_NETWORK):
+        way = cells.shown(mode)
+        if way is None:
+            sentences.append(f"{MODE_LABELS[mode]}: {NOT_MEASURED}.")
+            continue
+        lines = [(panel, cells.against(panel, BEST_ARCH)) for panel in cells.panels(mode)]
+        parts.append(_table(way_label(way), lines))
+        sentences.append(textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  "))
+        if cells.others(mode):
+            others.append(textwrap.fill(f"{cells.others(mode)} See protocol_gap.", COLUMNS, subsequent_indent="  "))
+    parts.append(
+        f"Accuracies in %. Network and eps chosen on {cells.selection}, reported on test. *: interval excludes 0."
+    )
+    parts.append("\n".join(sentences + others))
+    if flags and (raised := read_flags(flags)):
+        parts.append(_flags(raised, flags))
+    parts.append(_files(results, report))
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(heading: str, lines: list[tuple[Panel, Against]]) -> str:
+    """Targets as lines: standard, best robust with what was chosen, paired difference with its 95 % interval."""
+    rows = [[heading, "standard", "best robust", "(eps, network)", "difference [95 %]"]]
+    for panel, against in lines:
+        robust, difference = against.robust, against.difference
+        rows.append(
+            [
+                "  " + textwrap.shorten(panel.label, LABEL, placeholder="…"),
+                _percent(against.standard),
+                _percent(robust),
+                f"({robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])})" if robust else "",
+                difference_text(difference) + ("*" if against.decided else " ") if difference else f"{NOT_MEASURED} ",
+            ]
+        )
+    # The heading may run over the columns of numbers; only targets widen the first column.
+    first = max(len(row[0]) for row in rows[1:])
+    widths = [max(len(row[i]) for row in rows) for i in range(1, 5)]
+    head = "  ".join(f"{name:>{width}}" for name, width in zip(rows[0][1:], widths, strict=True))
+    body = ["  ".join([f"{row[0]:<{first}}", *_aligned(row[1:], widths)]).rstrip() for row in rows[1:]]
+    return "\n".join([heading, " " * (first + 2) + head.rstrip(), *body])
+
+
+def _aligned(row: list[str], widths: list[int]) -> list[str]:
+    """Numbers flush right, what was chosen flush left."""
+    return [
+        f"{text:<{width}}" if i == 2 else f"{text:>{width}}"
+        for i, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _percent(row: Row | None) -> str:
+    return f"{row.value:.1f}" if row else "–"
+
+
+def _sentence(mode: str, lines: list[tuple[Panel, Against]]) -> str:
+    """Who is ahead on how many targets, and where the interval of the difference excludes 0."""
+    measured = [(panel.label, one) for panel, one in lines if one.difference]
+    if not measured:
+        return f"{mode}: standard and robust were not both measured on any target."
+    ahead = {side: [label for label, one in measured if one.ahead == side] for side in ("robust", "standard", "")}
+    decided = {side: [label for label, one in measured if one.decided and one.ahead == side] for side in ahead}
+    counts = [f"best robust ahead on {len(ahead['robust'])} of {len(measured)} targets"]
+    counts.append(f"standard on {len(ahead['standard'])}")
+    if ahead[""]:
+        counts.append(f"level on {len(ahead[''])}")
+    favours = [f"{side} on {', '.join(decided[side])}" for side in ("robust", "standard") if decided[side]]
+    verdict = f"The interval excludes 0 for {'; for '.join(favours)}." if favours else "No interval excludes 0."
+    return f"{mode}: {', '.join(counts)}. {verdict}"
+
+
+def _flags(raised: list[FlagRow], path: Path) -> str:
+    """What looks wrong, by backbone (or other entry), in a few lines; what to do about it stands in the file."""
+    lines: list[tuple[str, bool]] = []
+    by_name: dict[str, list[FlagRow]] = {}
+    for flag in raised:
+        by_name.setdefault(flag.entry.partition("/")[2].rpartition("-")[0] or flag.entry, []).append(flag)
+    for name, of_name in by_name.items():
+        lines.append((name, False))
+        lines += [(f"  {flag.flag}: {flag.message.partition(';')[0]}", True) for flag in of_name]
+    shown = lines[:FLAG_LINES]
+    if not shown[-1][1]:
+        shown.pop()  # a name whose flags find no room
+    cut = ["  " + (text if len(text) <= COLUMNS - 2 else text[: COLUMNS - 3] + "…") for text, _ in shown]
+    more = len(raised) - sum(is_flag for _, is_flag in shown)
+    heading = f"What looks wrong, {len(raised)} {'flags' if len(raised) > 1 else 'flag'}; what to do: {path}"
+    return "\n".join([heading, *cut, *([f"  and {more} more in {path.name}"] if more else [])])
+
+
+def _files(results: Path, report: Path | None) -> str:
+    lines = [f"figures  {results.parent / 'figures'}/", f"numbers  {results}"]
+    return "\n".join([*lines, f"report   {report}"] if report else lines)

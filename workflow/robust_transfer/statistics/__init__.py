@@ -1,0 +1,1 @@
+"""Accuracies, intervals, choices and the regression behind probes: functions of arrays alone."""

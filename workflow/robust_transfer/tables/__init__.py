@@ -1,0 +1,1 @@
+"""The tables that figures and reports are made from: results, trainings, flags, published numbers."""

@@ -1,0 +1,45 @@
+"""Compare two finished transfers on the images that both were tested on.
+
+    python -m robust_transfer compare store/probing/<entry> store/selecting/<entry>
+
+Prints both accuracies and their paired difference with 95 % bootstrap intervals over images. Nothing is run again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robust_transfer.statistics.metrics import METRICS
+from robust_transfer.statistics.selection import Candidate, Contest, Run, SelectionError, interval
+from robust_transfer.store.entry import open_entry
+from robust_transfer.store.predictions import read_predictions
+
+
+def compare(first: Path, second: Path, *, selection: str = "validation", resamples: int = 1000) -> str:
+    """The comparison of two entries that have `predictions.parquet`, as text.
+
+    `selection` is where the hyperparameters behind both were chosen. Raises StoreError for an entry that is not there
+    or not finished, SelectionError if they have no such test predictions, or of other images.
+    """
+    runs = []
+    for path in (first, second):
+        splits = read_predictions(open_entry(path), selection)
+        if "test" not in splits:
+            raise SelectionError(f"{path}: no test predictions with hyperparameters chosen on {selection}")
+        runs.append(Run(str(path), path.name, 0, None, {"test": splits["test"]}))
+    lines = [f"{path.parent.name}/{path.name}" for path in (first, second)]
+    lines = [f"{name} {line}" for name, line in zip("AB", lines, strict=True)]
+    images = len(runs[0].splits["test"].index)
+    lines.append(
+        f"test accuracy on {images} images in %, hyperparameters chosen on {selection}, 95 % intervals over images"
+    )
+    for metric, label in METRICS.items():
+        candidates = [Candidate("A", "", "", (runs[0],)), Candidate("B", "", "", (runs[1],))]
+        a, b = Contest(candidates, metric, resamples, "test").test
+        cells = [_cell(*interval(values)) for values in (a, b)]
+        lines.append(f"{label:16} A {cells[0]}   B {cells[1]}   A - B {_cell(*interval(a - b), sign='+')}")
+    return "\n".join(lines)
+
+
+def _cell(value: float, low: float, high: float, sign: str = "") -> str:
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -1,0 +1,374 @@
+"""Training: one flat loop for pretraining and fine-tuning, on one process or several, that can stop and go on anywhere.
+
+Order, augmentation and perturbation are functions of seed, epoch and image (`randomness`), so that a state holds no
+generator: the step number says what comes next. A batch is seen in groups, over which BatchNorm takes its statistics;
+a process alone sees them one after the other, several processes share them, and gradients add up.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robust_transfer import randomness
+from robust_transfer.attacks import L2, Starts, Threat, pgd
+from robust_transfer.configuration.training import Attack, Check, Recipe
+from robust_transfer.loading.loader import Loader
+from robust_transfer.machine.devices import autocast, peak_memory_mb
+from robust_transfer.machine.distributed import ALONE, Team
+from robust_transfer.networks.build import Network
+from robust_transfer.networks.folding import Folded
+from robust_transfer.resuming.states import State, States
+from robust_transfer.training.averaging import Average
+from robust_transfer.training.batchnorm import RunningStatistics
+from robust_transfer.training.inference import classify
+from robust_transfer.training.progress import Epoch, Progress
+from robust_transfer.training.schedules import TrainingError, batch_sizes, learning_rate_at, side_at, steps
+from robust_transfer.training.sgd import SGD
+
+log = logging.getLogger("robust_transfer")
+
+Perturb = Callable[[Tensor, Tensor, int, Tensor], Tensor]
+"""What is done to images float [B, 3, S, S] in [0, 1] with labels, epoch and numbers (int64 [B]) before the network
+learns from them; gives images of the same shape and range."""
+
+CHECK_BATCH = 64
+
+
+class Adversary:
+    """Perturbs every batch by PGD against the network as it is at that step; a Perturb.
+
+    Of images smaller than `input_size` (progressive resizing) an L2 eps is scaled by side / input_size, which keeps the
+    budget a pixel.
+    """
+
+    def __init__(self, network: Network, threat: Threat, attack: Attack, seed: int, input_size: int) -> None:
+        self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
+        self._input_size = input_size
+        self._folded: Folded | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
+        """As Perturb."""
+        return self.perturbed(images, labels, self.attack, Starts(self.seed, epoch, indices))
+
+    def perturbed(self, images: Tensor, labels: Tensor, attack: Attack, starts: Starts) -> Tensor:
+        """Images (float [B, 3, S, S]) under another attack than training's."""
+        if self._folded is None:  # not before training has put the network in its place and memory format
+            self._folded = Folded(self.network)
+        self._folded.refresh()
+        return pgd(self._folded, images, labels, self._at_side(images.shape[-1]), attack, starts)
+
+    def _at_side(self, side: int) -> Threat:
+        threat = self.threat
+        if side == self._input_size or not isinstance(threat, L2):
+            return threat
+        return replace(threat, eps=threat.eps * side / self._input_size)
+
+
+def fit(
+    network: Network,
+    loader: Loader,
+    recipe: Recipe,
+    *,
+    input_size: int,
+    seed: int,
+    learning_rate: float | None = None,
+    optimiser: SGD | None = None,
+    perturb: Perturb | None = None,
+    check: Check | None = None,
+    states: States | None = None,
+    team: Team = ALONE,
+) -> list[Epoch]:
+    """Train `network` in place by SGD; returns what each epoch came to.
+
+    The network is on the loader's device. `learning_rate` and `optimiser` stand in for the recipe's. Parallel heads are
+    trained on the sum of their losses, which leaves each on its own; loss and accuracy are then those of the best.
+    `check` looks at accuracy after epochs, robust accuracy too if `perturb` is an Adversary. With `states` it goes on
+    from the last state, and raises Interrupted once it has saved one because it was asked to leave. Raises
+    TrainingError when the loss is not finite, or when more processes share a batch than it has groups.
+    """
+    device = loader.labels.device
+    network.train().to(memory_format=torch.channels_last)
+    training = Training(network, recipe, seed, team, learning_rate or recipe.learning_rate, device, optimiser)
+    _check_groups(recipe, len(loader.labels), team)
+    checked = _Checked(network, loader, check, perturb, seed, input_size, recipe, team) if check else None
+    sizes = batch_sizes(len(loader.labels), recipe.batch_size, recipe.batchnorm_group)
+    progress = Progress(recipe.epochs, sum(sizes), speaks=team.leads)
+    state = states.load() if states else None
+    first, skipped = training.restore(state, progress) if state else (0, 0)
+    for epoch in range(first, recipe.epochs):
+        plan = steps(randomness.order(seed, epoch, len(loader.labels)), recipe)
+        side = side_at(recipe, epoch, input_size)
+        mine = [groups[team.rank :: team.size] for groups in plan[skipped:]]
+        batches = loader.batches(epoch, _flat(mine), side)
+        progress.start_epoch(epoch, loader.waited)
+        for number, groups in enumerate(mine, start=skipped):
+            parts = _parts(groups, batches, loader.labels, epoch, perturb, recipe, device)
+            rate = learning_rate_at(recipe, training.peak, training.step, len(plan))
+            training.learn(parts, images=sizes[number], groups=len(plan[number]), rate=rate)
+            if progress.due(sizes[number]):
+                progress.speak(training.finite_loss(rate), training.hits())
+            if states and (wanted := states.wanted()):
+                loss = training.finite_loss(rate)
+                kept = {"epoch": epoch, "skipped": number + 1, "step": training.step, **progress.as_json(loader.waited)}
+                saved = states.save(training.step, training.tensors(), kept)
+                if wanted == "stop":
+                    progress.speak(loss, training.hits())
+                    raise states.leave(training.step, saved)
+        skipped = 0
+        rate = learning_rate_at(recipe, training.peak, training.step - 1, len(plan))
+        loss = training.finite_loss(rate)
+        if epoch == recipe.epochs - 1 and training.average:
+            training.average.install()
+            _estimate_statistics(network, loader, recipe, seed, input_size, perturb, team)
+        due = checked and ((epoch + 1) % checked.every == 0 or epoch == recipe.epochs - 1)
+        clean, robust = checked() if checked and due else (None, None)
+        progress.end_epoch(
+            loss, training.hits(), side=side, rate=rate, waited=loader.waited,
+            memory=peak_memory_mb(device), clean=clean, robust=robust, loader_rate=loader.rate(),
+        )  # fmt: skip
+        training.start_epoch()
+    return progress.rows
+
+
+class Training:
+    """What changes with every step, and the step."""
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        seed: int,
+        team: Team,
+        peak: float,
+        device: torch.device,
+        optimiser: SGD | None = None,
+    ) -> None:
+        self.network, self.recipe, self.seed, self.team, self.peak, self.device = (
+            network, recipe, seed, team, peak, device,
+        )  # fmt: skip
+        self.optimiser = optimiser or SGD(
+            network.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+        )
+        self.average = Average(network, recipe.average_decay) if recipe.average_decay else None
+        self.statistics = RunningStatistics(network)
+        self.random = has_random_layers(network)
+        self.heads = network.head.weight.shape[:-2]
+        self.step = 0
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Begin the sums over an epoch anew; one for each head where there are several."""
+        self.loss = torch.zeros(self.heads, device=self.device, dtype=torch.float64)
+        self.right = torch.zeros(self.heads, device=self.device, dtype=torch.float64)
+
+    def learn(self, parts: Iterator[tuple[Tensor, Tensor]], *, images: int, groups: int, rate: float) -> None:
+        """One step on a batch of so many images in so many groups, of which this process has `parts`."""
+        self.optimiser.zero_grad()
+        if groups == 1 and self.team.size == 1:
+            loss, right = self._backward(parts, images)
+        else:
+            with self.statistics.of_step() as sums:
+                loss, right = self._backward(parts, images, after=self.statistics.of_group)
+                self.team.add([*self.optimiser.gradients(), *sums, loss, right])
+            self.statistics.move(groups)
+        self.loss += loss
+        self.right += right
+        self.optimiser.step(rate)
+        if self.average:
+            self.average.update(self.step)
+        self.step += 1
+
+    def _backward(
+        self, parts: Iterator[tuple[Tensor, Tensor]], images: int, after: Callable[[], None] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Gradients of the mean loss over the batch, as far as these parts contribute; sums of losses and of hits."""
+        recipe = self.recipe
+        loss_sum, right = torch.zeros_like(self.loss), torch.zeros_like(self.right)
+        for number, (part, targets) in enumerate(parts):
+            if self.random:  # dropout draws from torch's generator: make it a function of the step and the group
+                place = number * self.team.size + self.team.rank
+                torch.manual_seed(randomness.key(self.seed, randomness.LAYERS, self.step, place))
+            with autocast(recipe.precision, self.device):
+                logits = _at_least_float32(self.network(part))
+            logits = logits.movedim(1, -1)  # of parallel heads [B, H, K], which is how they lie in memory
+            targets = targets.view(-1, *[1] * len(self.heads)).expand(-1, *self.heads)
+            losses = F.cross_entropy(
+                logits.flatten(0, -2), targets.flatten(), label_smoothing=recipe.label_smoothing, reduction="none"
+            )
+            losses = losses.view(targets.shape).sum(0)
+            torch.autograd.backward(losses.sum() / images)
+            loss_sum += losses.detach()
+            right += (logits.detach().argmax(-1) == targets).sum(0)
+            if after:
+                after()
+        return loss_sum, right
+
+    def finite_loss(self, rate: float) -> float:
+        """The epoch's sum of losses so far; raises TrainingError if it is not finite.
+
+        Of several heads it is the lowest.
+        """
+        # Waits for a GPU to catch up, so it is asked for when something is said or saved.
+        loss = float(self.loss.nan_to_num(math.inf, math.inf, math.inf).min())
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"loss-not-finite: the loss is {loss} at step {self.step}, learning rate {rate:.3g}: training "
+                "diverged; lower training.learning_rate, lengthen warmup_fraction, or train in precision: fp32"
+            )
+        return loss
+
+    def hits(self) -> float:
+        """How many of the epoch's images so far were classified right; of several heads, by the best."""
+        return float(self.right.max())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All there is of state, by name."""
+        found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        found |= {f"velocity.{i}": tensor for i, tensor in enumerate(self.optimiser.velocities)}
+        found |= {f"average.{i}": tensor for i, tensor in enumerate(self.average.values if self.average else [])}
+        return found | {"loss": self.loss, "right": self.right}
+
+    def restore(self, state: State, progress: Progress) -> tuple[int, int]:
+        """Take over a state; returns the epoch it is in and the steps of it that are done."""
+        kept = state.progress
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(state.tensors[name])
+        self.step = int(kept["step"])
+        progress.restore(kept)
+        return int(kept["epoch"]), int(kept["skipped"])
+
+
+@dataclass
+class _Checked:
+    """Accuracy on some training images as they are, in eval mode; see Check."""
+
+    network: Network
+    loader: Loader
+    check: Check
+    perturb: Perturb | None
+    seed: int
+    input_size: int
+    recipe: Recipe
+    team: Team
+
+    @property
+    def every(self) -> int:
+        """Epochs between checks."""
+        return self.check.every
+
+    def __call__(self) -> tuple[float, float | None]:
+        """Clean and robust accuracy in percent; the latter is None without an adversary."""
+        n = len(self.loader.labels)
+        chosen = randomness.order(self.seed, -1, n)[: checked_images(self.check, n)]
+        attack = Attack(
+            steps=self.check.steps, relative_step_size=2.5 / self.check.steps, random_start=True, use_best=False
+        )
+        counts = torch.zeros(2, dtype=torch.float64, device=self.loader.labels.device)
+        for indices in torch.split(chosen, CHECK_BATCH)[self.team.rank :: self.team.size]:
+            images = self.loader.untouched(indices, self.input_size)
+            indices = indices.to(images.device)
+            labels = self.loader.labels[indices]
+            self.network.eval()
+            counts[0] += (classify(self.network, images, self.recipe.precision) == labels).sum()
+            if isinstance(self.perturb, Adversary):
+                with autocast(self.recipe.precision, images.device):
+                    images = self.perturb.perturbed(images, labels, attack, Starts(self.seed, -1, indices))
+                counts[1] += (classify(self.network, images, self.recipe.precision) == labels).sum()
+            self.network.train()
+        self.team.add([counts])
+        clean, robust = (100 * counts / len(chosen)).tolist()
+        return clean, robust if isinstance(self.perturb, Adversary) else None
+
+
+def checked_images(check: Check, n: int) -> int:
+    """How many of n training images a check looks at."""
+    return max(1, min(check.images, n // 16))
+
+
+def has_random_layers(network: nn.Module) -> bool:
+    """Does the network draw random numbers in train mode, as dropout and stochastic depth do?"""
+    drawing = (nn.modules.dropout._DropoutNd,)
+    return any(
+        (getattr(module, "p", 0) or getattr(module, "drop_prob", 0) or 0) > 0
+        for module in network.modules()
+        if isinstance(module, drawing) or type(module).__name__ in ("StochasticDepth", "DropPath")  # timm's is the last
+    )
+
+
+def _parts(
+    groups: Sequence[Tensor],
+    batches: Iterator[Tensor],
+    labels: Tensor,
+    epoch: int,
+    perturb: Perturb | None,
+    recipe: Recipe,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images, perturbed, and labels of each group, made when its turn comes: one group's activations at a time."""
+    for group in groups:
+        images, indices = next(batches), group.to(device)
+        targets = labels[indices]
+        if perturb is not None:
+            with autocast(recipe.precision, device):
+                images = perturb(images, targets, epoch, indices)
+        yield images, targets
+
+
+def _estimate_statistics(
+    network: Network,
+    loader: Loader,
+    recipe: Recipe,
+    seed: int,
+    input_size: int,
+    perturb: Perturb | None,
+    team: Team,
+) -> None:
+    """BatchNorm's running statistics anew, for averaged weights: the mean over groups of training images, perturbed.
+
+    The images are those with which one more epoch would begin. The attack computes with the statistics of the weights
+    that were averaged.
+    """
+    statistics, device, epoch = RunningStatistics(network), loader.labels.device, recipe.epochs
+    plan = steps(randomness.order(seed, epoch, len(loader.labels)), recipe)
+    groups = _flat(plan)
+    size = recipe.batchnorm_group or recipe.batch_size
+    groups = [group for group in groups if len(group) == size][: math.ceil(recipe.average_images / size)] or groups
+    mine = groups[team.rank :: team.size]
+    parts = _parts(mine, loader.batches(epoch, mine, input_size), loader.labels, epoch, perturb, recipe, device)
+    random = has_random_layers(network)
+    with statistics.of_step() as sums:
+        for number, (images, _) in enumerate(parts):
+            if random:
+                torch.manual_seed(randomness.key(seed, randomness.LAYERS, -1, number * team.size + team.rank))
+            with torch.no_grad(), autocast(recipe.precision, device):
+                network(images)
+            statistics.of_group()
+        team.add(sums)
+    statistics.replace(len(groups))
+
+
+def _check_groups(recipe: Recipe, n: int, team: Team) -> None:
+    size = min(n, recipe.batch_size)
+    groups = math.ceil(size / (recipe.batchnorm_group or size))
+    if team.size > groups:
+        raise TrainingError(
+            f"{team.size} processes for batches of {groups} BatchNorm group{'s' * (groups > 1)}: set "
+            f"training.batchnorm_group to {max(2, size // team.size)} or less, or ask for {groups} GPU at most"
+        )
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _flat(plan: Sequence[Sequence[Any]]) -> list[Any]:
+    return [group for groups in plan for group in groups]

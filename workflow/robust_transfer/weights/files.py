@@ -1,0 +1,184 @@
+"""Where published weights lie on this machine, and how they get there.
+
+Files lie below the folder `running.weights` under the names they were published with; torchvision's are also found
+where torch.hub keeps them. Nothing here reads what is in them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robust_transfer.architectures import timm_name
+from robust_transfer.configuration.catalogue.weights import weights_catalogue
+from robust_transfer.configuration.weights import (
+    FileWeights,
+    ImportingSettings,
+    ReleasedWeights,
+    StylizedWeights,
+    TimmWeights,
+    TorchvisionWeights,
+    named_file,
+    released_file,
+    stylized_file,
+)
+from robust_transfer.store.entry import sha256
+
+
+class WeightsError(ValueError):
+    """Weights that are not there, or cannot be had; the message says what to fetch and where to put it."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file of weights: what it is called here, and where it is offered."""
+
+    path: str
+    """Below the folder of weights."""
+    url: str | None = None
+    sha256: str | None = None
+    """The first digits of its SHA-256, which its owners wrote into its name."""
+    repository: str | None = None
+    """On the Hugging Face Hub, where it lies under `file`."""
+    file: str | None = None
+    licence: str | None = None
+    """None where the owners state none."""
+
+    @property
+    def home(self) -> str | None:
+        """Where it and others like it are offered."""
+        if self.repository:
+            return f"https://huggingface.co/{self.repository}"
+        return self.url.rpartition("/")[0] if self.url else None
+
+    @property
+    def offered(self) -> str:
+        """Where to fetch it by hand."""
+        if self.repository:
+            return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
+        return self.url or "nowhere that is known"
+
+
+def published(settings: ImportingSettings) -> Published:
+    """The file behind a backbone. Imports torchvision or timm where the weights are theirs; raises WeightsError."""
+    weights, architecture = settings.weights, settings.architecture
+    if isinstance(weights, ReleasedWeights):
+        known = weights_catalogue().released
+        file = released_file(architecture, settings.norm or "l2", settings.eps)
+        return Published(file, repository=known.repository, file=file, licence=known.licence)
+    if isinstance(weights, StylizedWeights):
+        url = stylized_file(weights, architecture)
+        name = url.rpartition("/")[2]
+        return Published(name, url=url, sha256=_digits(name))
+    if isinstance(weights, FileWeights):
+        return Published(named_file(weights, architecture, settings.norm, settings.eps, settings.seed))
+    if isinstance(weights, TimmWeights):
+        return _timm(architecture)
+    return _torchvision(architecture, weights.weights)
+
+
+def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tuple[Path, Published]:
+    """The file on this machine, downloaded if it is not there and that is allowed; raises WeightsError otherwise."""
+    file = published(settings)
+    path = folder / file.path
+    for there in (path, *([_hub() / path.name] if isinstance(settings.weights, TorchvisionWeights) else [])):
+        if there.is_file():
+            _check(there, file)
+            return there, file
+    if downloads and file.repository and file.file:
+        _from_hugging_face(file.repository, file.file, path)
+    elif downloads and file.url:
+        from robust_transfer.datasets.fetching.downloads import RemoteFile, fetch
+
+        fetch(RemoteFile(file.url, name=path.name, sha256_prefix=file.sha256), path.parent)
+    else:
+        raise WeightsError(missing_weights(settings, folder))
+    return path, file
+
+
+def lying(settings: ImportingSettings, folder: Path) -> bool:
+    """Whether the file is there; torchvision's and timm's, which only they know, count as there."""
+    if not isinstance(settings.weights, ReleasedWeights | StylizedWeights | FileWeights):
+        return True
+    return (folder / published(settings).path).is_file()
+
+
+def missing_weights(settings: ImportingSettings, folder: Path) -> str:
+    """What to fetch and where to put it."""
+    file = published(settings)
+    name = f"{settings.architecture}, {settings.norm} eps {settings.eps}" if settings.norm else settings.architecture
+    text = f"{folder / file.path}: no such file, and it holds the weights of {name}; "
+    if file.url or file.repository:
+        return text + f"fetch {file.offered} and put it there, or set running: {{downloads: true}}"
+    return text + "put it there, or mend weights and running.weights in the configuration"
+
+
+def _check(path: Path, file: Published) -> None:
+    """Raise WeightsError for a file that is not the one whose name it bears."""
+    if file.sha256 and not (found := sha256(path)).startswith(file.sha256):
+        raise WeightsError(
+            f"{path}: its SHA-256 begins with {found[:8]} and not with {file.sha256}, as its name says; it was cut "
+            f"short or altered: remove it, and fetch {file.offered}"
+        )
+
+
+def _from_hugging_face(repository: str, file: str, path: Path) -> None:
+    """Its own library resumes and verifies."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise WeightsError(
+            f"{path}: not there, and downloading it from the Hugging Face Hub needs the library huggingface_hub: "
+            "run `make setup EXTRAS=huggingface`"
+        )
+    import huggingface_hub
+
+    try:
+        found = Path(huggingface_hub.hf_hub_download(repository, file, local_dir=path.parent))
+    except (OSError, ValueError, RuntimeError, huggingface_hub.errors.HfHubHTTPError) as error:
+        raise WeightsError(
+            f"{repository}: {file} could not be downloaded ({' '.join(str(error).split())}); put it at {path} by other "
+            "means"
+        ) from error
+    if found != path:
+        found.replace(path)
+
+
+def _torchvision(architecture: str, name: str) -> Published:
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(architecture)
+    if name not in known.__members__:
+        raise WeightsError(f"weights {name}: torchvision's {architecture} has {', '.join(known.__members__)}")
+    url = known[name].url
+    file = url.rpartition("/")[2]
+    return Published(file, url=url, sha256=_digits(file), licence="BSD-3-Clause")
+
+
+def _timm(architecture: str) -> Published:
+    import timm
+
+    name = str(timm_name(architecture))
+    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is None or not (config.hf_hub_id or config.url):
+        raise WeightsError(f"{architecture}: timm has no weights of it; add a tag, as in timm_resnet10t.c3_in1k")
+    full = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
+    if config.hf_hub_id:
+        file = config.hf_hub_filename or "model.safetensors"
+        return Published(
+            f"timm/{full}/{file}", repository=config.hf_hub_id, file=file, licence=getattr(config, "license", None)
+        )
+    return Published(f"timm/{full}/{config.url.rpartition('/')[2]}", url=config.url)
+
+
+def _digits(name: str) -> str | None:
+    """What stands between the last `-` of a file's name and its suffix, if it can be a SHA-256's first digits."""
+    digits = name.partition(".pth")[0].rpartition("-")[2]
+    return digits if len(digits) >= 8 and set(digits) <= set("0123456789abcdef") else None
+
+
+def _hub() -> Path:
+    """Where torch.hub keeps what torchvision downloaded."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
+    return Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints"
