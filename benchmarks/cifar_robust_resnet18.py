@@ -36,7 +36,7 @@ from robust_transfer.dag.grid import plan
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.datasets.resident import square_images
-from robust_transfer.loading.loader import Loader, Part, open_loader
+from robust_transfer.loading.loader import Loader, Subset, open_loader
 from robust_transfer.networks.build import build
 from robust_transfer.registry import STAGES
 from robust_transfer.stages.evaluation import attacked_predictions
@@ -148,7 +148,7 @@ def theirs(entries: dict[str, Entry], arguments: argparse.Namespace) -> Outcome:
         device=arguments.device, by_hand=False,
     )  # fmt: skip
     loader = open_loader(
-        [Part(split, np.arange(len(split)))], recipe, input_size=settings.input_size, resize_ratio=1.0,
+        [Subset(split, np.arange(len(split)))], recipe, input_size=settings.input_size, resize_ratio=1.0,
         seed=settings.seed, device=device, threads=arguments.threads, running=Running(),
     )  # fmt: skip
     start, images = time.monotonic(), 0

@@ -26,7 +26,7 @@ from robust_transfer.configuration.training import Precision, Recipe
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.datasets.storing import SplitWriter
-from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.layers import activations
@@ -153,7 +153,7 @@ def files(case: Case, how: How, dataset: Path) -> Callable[[], object]:
 
 def decoding(case: Case, how: How, dataset: Path) -> Callable[[], object]:
     """Decode and resize every image, in this process."""
-    part = Part(open_split(open_entry(dataset), "train"), np.arange(case.images))
+    part = Subset(open_split(open_entry(dataset), "train"), np.arange(case.images))
     ratio = how.settings.preprocessing.resize_ratio
     return lambda: [part.squares(np.array([i]), case.side, ratio) for i in range(case.images)]
 
@@ -166,7 +166,7 @@ def _network(case: Case, on: torch.device) -> Network:
 def _given(case: Case, how: How, dataset: Path) -> tuple[Network, Callable[[], Iterator[torch.Tensor]]]:
     """The network, and what makes batches of decoded images."""
     on, size = prepare(how.device, how.threads), features.batch_size(case.side)
-    parts = [Part(open_split(open_entry(dataset), "train"), np.arange(case.images))]
+    parts = [Subset(open_split(open_entry(dataset), "train"), np.arange(case.images))]
     loader = open_loader(
         parts, Recipe(augmentation="none", batch_size=size), input_size=case.side,
         resize_ratio=how.settings.preprocessing.resize_ratio, seed=0, device=on, threads=how.threads, running=Running(),

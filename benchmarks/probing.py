@@ -1,4 +1,4 @@
-"""The frozen protocol's whole grid of strengths: ours beside scikit-learn's LogisticRegression, one fit a strength.
+"""The frozen protocol's whole grid of strengths: ours beside scikit-learn's LogisticRegression, one fit per strength.
 
     python benchmarks/probing.py [--images 10000 --features 512 --classes 100] [--device cuda] [--json FILE]
 

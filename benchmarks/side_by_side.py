@@ -24,7 +24,7 @@ class Speeds:
 
     case: str
     images_per_second: dict[str, list[float]]
-    """By contender, one number a round."""
+    """By contender, one number per round."""
     notes: dict[str, Any] = field(default_factory=dict)
 
     def median(self, contender: str) -> float:
@@ -32,7 +32,7 @@ class Speeds:
         return statistics.median(self.images_per_second[contender])
 
     def ratios(self, contender: str, to: str) -> list[float]:
-        """Of two contenders in the same round, one number a round."""
+        """Of two contenders in the same round, one number per round."""
         both = self.images_per_second[contender], self.images_per_second[to]
         return [one / other for one, other in zip(*both, strict=True)]
 

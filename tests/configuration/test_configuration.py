@@ -29,7 +29,7 @@ def parquet(**changes: object) -> dict:
     return {"datasets": {"coarse": {"origin": {"kind": "parquet", "path": "x"}, **changes}}}
 
 
-# What is wrong, and words that the message must hold: the key, the value, the mend.
+# What is wrong, and words that the message must hold: the key, the value, the fix.
 MISTAKES = [
     ({"epoch": 3}, ["epoch = 3", "unknown key", "known here: experiment"]),
     ({"pretraining": {"traning": {}}}, ["pretraining.traning", "did you mean training?"]),

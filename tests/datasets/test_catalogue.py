@@ -23,7 +23,7 @@ from robust_transfer.configuration.catalogue.imagenet import imagenet_classes
 from robust_transfer.configuration.datasets import CatalogueOrigin, Dataset
 from robust_transfer.datasets.collection import Collection
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.finding import lying, missing
+from robust_transfer.datasets.finding import missing, present_source
 from robust_transfer.datasets.origins.catalogued import open_catalogued
 from robust_transfer.datasets.origins.layouts import LAYOUTS
 from robust_transfer.datasets.origins.layouts.imagenet import validation_wnids
@@ -170,7 +170,7 @@ def test_an_unknown_dataset_is_answered_with_near_names():
 @pytest.mark.parametrize("name", sorted(set(MAKERS) - {"imagenet"}))
 def test_each_layout_gives_every_image_its_split_and_its_class(tmp_path, name):
     make(name, tmp_path, classes=4, train=3, test=2, seed=7)
-    source = lying(origin_of(name), tmp_path)
+    source = present_source(origin_of(name), tmp_path)
     assert source is not None
     found = opened(name, tmp_path, partial=True)
     per_class = {"train": CALTECH_TRAIN.get(name, 3), "validation": 3, "test": 2}
@@ -303,9 +303,9 @@ def test_class_folders_may_hold_train_and_validation_as_one(tmp_path, recounted)
 
 def test_the_owners_layout_comes_before_class_folders(tmp_path):
     make_folders(tmp_path, side=16)
-    assert lying(origin_of("pets"), tmp_path).kind == "folder"
+    assert present_source(origin_of("pets"), tmp_path).kind == "folder"
     make("pets", tmp_path, side=16)
-    assert lying(origin_of("pets"), tmp_path).kind == "layout"
+    assert present_source(origin_of("pets"), tmp_path).kind == "layout"
 
 
 @pytest.mark.parametrize(("name", "moved"), [("caltech101", "caltech101"), ("food", "food-101"), ("dtd", "dtd")])
@@ -369,9 +369,9 @@ def test_a_repository_whose_shards_are_not_all_there_is_not_taken_for_one(tmp_pa
     folder = tmp_path / "huggingface/data"
     write_parquet(folder / "validation-00000-of-00001.parquet", [b""], [0])
     write_parquet(folder / "train-00000-of-00002.parquet", [b""], [0])
-    assert lying(origin_of("food"), tmp_path) is None
+    assert present_source(origin_of("food"), tmp_path) is None
     write_parquet(folder / "train-00001-of-00002.parquet", [b""], [0])
-    assert isinstance(lying(origin_of("food"), tmp_path), HuggingFaceSource)
+    assert isinstance(present_source(origin_of("food"), tmp_path), HuggingFaceSource)
 
 
 def test_imagenet_parquet_files_have_their_classes_by_wordnet_id(tmp_path, monkeypatch, recounted):
@@ -701,7 +701,7 @@ def test_what_is_missing_is_said_with_where_to_get_it_and_where_to_put_it(tmp_pa
 
 @pytest.mark.parametrize("name", TABLE)
 def test_empty_folders_and_hidden_files_are_no_dataset(tmp_path, name):
-    assert lying(origin_of(name), tmp_path / "nowhere") is None
+    assert present_source(origin_of(name), tmp_path / "nowhere") is None
     for source in catalogued(name).splits["paper"].sources:
         if isinstance(source, LayoutSource):
             for at in source.at:
@@ -710,7 +710,7 @@ def test_empty_folders_and_hidden_files_are_no_dataset(tmp_path, name):
                     _made(path if "." not in path.name else path.parent)
     for split in ("train", "test", "val"):
         (_made(tmp_path / split) / ".DS_Store").write_text("hidden")
-    assert lying(origin_of(name), tmp_path) is None
+    assert present_source(origin_of(name), tmp_path) is None
 
 
 def test_looking_for_datasets_imports_nothing_heavy(tmp_path):
@@ -755,7 +755,7 @@ def test_archives_put_there_by_hand_are_unpacked_without_downloads(tmp_path, rec
     served(tmp_path, recounted)
     _made(tmp_path / "data")
     (tmp_path / "dtd-r1.0.1.tar.gz").rename(tmp_path / "data/dtd-r1.0.1.tar.gz")
-    assert lying(origin_of("dtd"), tmp_path / "data").described == "layout dtd"
+    assert present_source(origin_of("dtd"), tmp_path / "data").described == "layout dtd"
     assert len(opened("dtd", tmp_path / "data").classes) == 4
 
 

@@ -26,14 +26,14 @@ def stored(data: bytes, *, side: int | None = None, exif_rotation: bool = True) 
     return raw
 
 
-def untouched(data: bytes, **settings: bool) -> bool:
+def unaugmented(data: bytes, **settings: bool) -> bool:
     return to_store(data, side=None, exif_rotation=True, raw=False)[0] == data
 
 
 def test_plain_files_are_stored_as_they_are():
     image = pixels(30, 40)
     for data in (encoded(image), encoded(image, "JPEG"), encoded(image, "WEBP"), encoded(image[..., 0], "JPEG")):
-        assert untouched(data)
+        assert unaugmented(data)
         np.testing.assert_array_equal(stored(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
@@ -108,7 +108,7 @@ def test_of_an_animation_the_first_frame_is_kept():
             frames[0], kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
         )
         assert (stored(data) == 40).all()
-        assert not untouched(data)
+        assert not unaugmented(data)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -126,14 +126,14 @@ def test_exif_rotation(orientation):
     np.testing.assert_array_equal(stored(data, exif_rotation=False), lying)
     jpeg = encoded(lying, "JPEG", quality=95, subsampling=0, exif=exif.tobytes())
     assert np.abs(stored(jpeg).astype(int) - upright).mean() < 4
-    assert untouched(jpeg) == (orientation == 1)
+    assert unaugmented(jpeg) == (orientation == 1)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_no_reason_to_lose_an_image():
     image = pixels(16, 16)
     for exif in (b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"):
-        assert untouched(encoded(image, "JPEG", exif=exif))
+        assert unaugmented(encoded(image, "JPEG", exif=exif))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 50), (50, 1), (1, 1), (1, 20000)])

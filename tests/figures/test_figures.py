@@ -16,13 +16,13 @@ from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis
 from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.drawing import Drawing
-from robust_transfer.figures.fixed_robustness import fit
+from robust_transfer.figures.fixed_robustness import linear_fit
 from robust_transfer.registry import FIGURE_MODULES, TYPESET_FIGURES, figure_table
 from robust_transfer.stages.figures import draw
 from robust_transfer.store import fingerprint
 from robust_transfer.tables.published import published_rows
-from robust_transfer.tables.results import About, Results, Row, TableError, Target, canonical, read
-from robust_transfer.tables.training import EpochRow, Training
+from robust_transfer.tables.results import ExperimentInfo, Results, Row, TableError, Target, canonical, read
+from robust_transfer.tables.training import EpochRow, TrainingTable
 from support.fake_entries import Fake
 
 PAPER_EPS = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
@@ -99,7 +99,7 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
                     if arch == "best":
                         rows.append(row(target, arch, "0", standard, **seedless))
                         rows.append(row(target, arch, eps[2], 61.0, **seedless))
-    about = About(
+    about = ExperimentInfo(
         experiment="made-up",
         source="imagenet",
         source_label="ImageNet",
@@ -174,18 +174,20 @@ def ways(targets: int, ways, selections=("validation", "test"), eps=("0", "3"), 
         for way in ways
         for selection in selections
     ]
-    about = About("made-up", targets=tuple(Target(name, name, "top1") for name in names), architectures=("resnet50",))
+    about = ExperimentInfo(
+        "made-up", targets=tuple(Target(name, name, "top1") for name in names), architectures=("resnet50",)
+    )
     return Results(about, tuple(rows))
 
 
-def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> Training:
+def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> TrainingTable:
     """A made-up training table of every network at every eps, and more."""
     rows = [row for arch in archs for one in eps for row in course(arch, one, epochs, **of)]
-    about = About("made-up", architectures=tuple(archs), widths=tuple(archs))
-    return Training(about, (*rows, *(row for rows in more for row in rows)))
+    about = ExperimentInfo("made-up", architectures=tuple(archs), widths=tuple(archs))
+    return TrainingTable(about, (*rows, *(row for rows in more for row in rows)))
 
 
-def drawn(name: str, results: Results | Training, *, laid_out: bool = False) -> Drawing:
+def drawn(name: str, results: Results | TrainingTable, *, laid_out: bool = False) -> Drawing:
     with matplotlib.rc_context(style.RC):
         drawing = getattr(importlib.import_module(FIGURE_MODULES[name]), name)(results)
         if laid_out:
@@ -211,7 +213,7 @@ def paper_sized() -> Results:
 
 
 @pytest.fixture(scope="module")
-def paper_curves() -> Training:
+def paper_curves() -> TrainingTable:
     """67 backbones of twelve networks, the first of them with a second seed."""
     more = [course(f"densenet{i}", one, 90, 5) for i in range(161, 169) for one in ("0", "1", "3")]
     seeds = [course("resnet18", one, 90, 5, seed=1) for one in ("0", "1", "3")]
@@ -219,7 +221,7 @@ def paper_curves() -> Training:
 
 
 @pytest.fixture(scope="module")
-def small_curves() -> Training:
+def small_curves() -> TrainingTable:
     return curves(SMALL_ARCHS, SMALL_EPS, 5)
 
 
@@ -373,13 +375,13 @@ def test_fixed_robustness_fits_a_line_or_says_what_it_lacks():
         if i < 3:
             rows.append(row("imagenet", arch, "3", 40 + i, mode="source", selection=None))
             rows.append(row("t", arch, "3", 60 + i * i))
-    about = About("x", targets=(Target("t", "T", "top1"),), architectures=archs)
+    about = ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=archs)
     results = Results(about, tuple(rows))
     cells = Cells(results)
     (panel,) = cells.panels("fixed-feature")
-    full = fit(cells, panel, "1")
+    full = linear_fit(cells, panel, "1")
     assert (full.networks, full.r2, full.slope) == (4, pytest.approx(1), pytest.approx(-0.4))
-    assert fit(cells, panel, "3").r2 is None
+    assert linear_fit(cells, panel, "3").r2 is None
     text = drawn("fixed_robustness", results).markdown
     assert "1.00 (−)" in text
     assert "needs 1 more network " in text
@@ -391,9 +393,9 @@ def test_seeds_count_as_networks_and_pair_with_their_own_source_accuracy():
         rows.append(row("imagenet", "a", "1", 50 + seed, mode="source", selection=None, backbone_seed=seed))
         rows.append(row("t", "a", "1", 60 + 3 * seed, backbone_seed=seed))
     rows.append(row("t", "a", "1", 64.5, backbone_seed=None, transfer_seed=None))
-    cells = Cells(Results(About("x", targets=(Target("t", "T", "top1"),), architectures=("a",)), tuple(rows)))
+    cells = Cells(Results(ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=("a",)), tuple(rows)))
     (panel,) = cells.panels("fixed-feature")
-    found = fit(cells, panel, "1")
+    found = linear_fit(cells, panel, "1")
     assert (found.networks, found.architectures, found.slope) == (4, 1, pytest.approx(3))
 
 
@@ -681,7 +683,7 @@ def test_more_lines_than_a_page_holds_are_counted():
     assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == 240
 
 
-def without_checks(table: Training, arch: str) -> Training:
+def without_checks(table: TrainingTable, arch: str) -> TrainingTable:
     """The table as it is where a network's entries were made before anything was checked."""
     gone = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
     return replace(table, rows=tuple(replace(one, **gone) if one.arch == arch else one for one in table.rows))
@@ -837,9 +839,11 @@ def test_metadata_of_the_table_reaches_the_figure(collected):
 def test_an_older_table_shows_what_was_chosen_on_validation(tmp_path):
     fake = Fake(tmp_path, selection="test", protocol="paper")
     described = json.loads(fake.write().read_text())
-    asked = About.from_json(described)
+    asked = ExperimentInfo.from_json(described)
     assert (asked.selection, asked.protocol) == ("test", "paper")
-    older = About.from_json({name: value for name, value in described.items() if name not in ("selection", "protocol")})
+    older = ExperimentInfo.from_json(
+        {name: value for name, value in described.items() if name not in ("selection", "protocol")}
+    )
     assert (older.selection, older.protocol) == ("validation", None)
 
 
@@ -853,7 +857,7 @@ class TestPublished:
         targets = tuple(
             Target(name, name, "mean_per_class" if name in ("aircraft", "flowers") else "top1") for name in self.TARGETS
         )
-        about = About(
+        about = ExperimentInfo(
             "published", source="imagenet", source_label="ImageNet", targets=targets, selection="test",
             protocol="paper", architectures=("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"),
         )  # fmt: skip

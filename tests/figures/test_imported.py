@@ -23,7 +23,7 @@ from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.imported import imported
 from robust_transfer.stages.figures import draw
 from robust_transfer.tables.published import RELEASED, published_rows
-from robust_transfer.tables.results import About, Results, Row, write
+from robust_transfer.tables.results import ExperimentInfo, Results, Row, write
 from support.paths import ROOT
 
 RELEASED_ROWS = tuple(
@@ -48,7 +48,7 @@ def network(arch: str, eps: str, norm: str = "l2") -> Row:
 
 
 def table(rows: Any, **of: Any) -> Results:
-    about = About(
+    about = ExperimentInfo(
         "paper", source="imagenet", source_label="ImageNet", architectures=ARCHITECTURES, released=(RELEASED,)
     )
     return Results(replace(about, **of), tuple(rows))

@@ -19,8 +19,8 @@ from robust_transfer.loading.augmentation import (
     Colours,
     crop_box,
     jittered,
-    lit,
     random_crop,
+    with_lighting,
 )
 from support.prepared_datasets import pixels as picture
 from support.prepared_datasets import squares
@@ -145,7 +145,7 @@ class TestColours:
     def test_lighting_is_alexnets(self):
         """Krizhevsky et al. (2012), section 4.1: to each pixel add [p1, p2, p3][a1 λ1, a2 λ2, a3 λ3]ᵀ."""
         images, amounts = self.images(4), torch.randn(4, 3, generator=torch.Generator().manual_seed(0)) / 2
-        for image, result, amount in zip(images, lit(images, amounts), amounts.tolist(), strict=True):
+        for image, result, amount in zip(images, with_lighting(images, amounts), amounts.tolist(), strict=True):
             for channel in range(3):
                 shift = sum(COMPONENTS[channel][i] * amount[i] * DEVIATIONS[i] for i in range(3))
                 torch.testing.assert_close(result[channel], (image[channel] + shift).clamp(0, 1), rtol=0, atol=1e-6)

@@ -23,7 +23,7 @@ from robust_transfer.datasets.resident import square_images
 from robust_transfer.datasets.storing import SplitWriter
 from robust_transfer.loading import streaming
 from robust_transfer.loading.augmentation import CROP_NUMBERS, random_crop
-from robust_transfer.loading.loader import LoadingError, Part, Resident, Streaming, open_loader
+from robust_transfer.loading.loader import LoadingError, Resident, Streaming, Subset, open_loader
 from robust_transfer.store.entry import StoreError
 from support.paths import ROOT
 from support.prepared_datasets import encoded, new_entry, pixels, written
@@ -57,7 +57,7 @@ def raw(tmp_path_factory):
 
 def whole(entry):
     split = open_split(entry, "train")
-    return [Part(split, np.arange(len(split)))]
+    return [Subset(split, np.arange(len(split)))]
 
 
 @contextmanager
@@ -158,7 +158,7 @@ class TestBits:
     @pytest.mark.parametrize("resident_mb", [1, 100])
     def test_parts_are_numbered_one_after_the_other(self, jpegs, raw, resident_mb):
         one, other = whole(jpegs)[0], whole(raw)[0]
-        parts = [Part(one.split, np.arange(50, 150)), Part(other.split, np.arange(3, 190, 2)), other]
+        parts = [Subset(one.split, np.arange(50, 150)), Subset(other.split, np.arange(3, 190, 2)), other]
         n = list(accumulate(map(len, parts)))
         assert n == [100, 194, 394]
         with opened(parts, "none", resident_mb=resident_mb) as loader:
@@ -176,7 +176,7 @@ class TestBits:
                 assert loader.labels[number] == part.split.labels[row]
             mixed = torch.tensor([150, 3, 393, 0])
             (found,) = loader.batches(0, [mixed], SIDE)
-            assert torch.equal(found, loader.untouched(mixed, SIDE))
+            assert torch.equal(found, loader.unaugmented(mixed, SIDE))
 
     @pytest.mark.parametrize("kind", ["crop-flip", "square-resized-crop-flip", "resized-crop-flip"])
     @pytest.mark.parametrize("resident_mb", [1, 100])
@@ -186,7 +186,7 @@ class TestBits:
         with opened([part], kind, resident_mb=resident_mb, ratio=1.15, colour_jitter=0.5) as loader:
             for size in (SIDE, 20):
                 expected = torch.from_numpy(square_images(part.split, size, 1.15)[numbers]).permute(0, 3, 1, 2) / 255
-                found = loader.untouched(numbers, size)
+                found = loader.unaugmented(numbers, size)
                 assert torch.equal(found, expected)
                 assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -215,7 +215,7 @@ class TestMemory:
     def test_does_not_grow_with_the_dataset(self, tmp_path):
         """Anonymous memory of process and workers once every record batch was read from: labels and indices apart.
 
-        180,000 images more are 350 MB more. Measured: 16.1 bytes an image in a worker, and in the process that starts
+        180,000 images more are 350 MB more. Measured: 16.1 bytes per image in a worker, and in the process that starts
         them 24 of labels, indices and labels on the device, in a noise of 10 MB.
         """
         small, large = (measured(stored(tmp_path, n), n) for n in (20_000, 200_000))

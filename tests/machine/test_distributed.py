@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from robust_transfer.attacks import L2, Starts, pgd
 from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.machine import launch
-from robust_transfer.machine.distributed import ALONE, joined
+from robust_transfer.machine.distributed import ALONE, process_group
 from robust_transfer.networks.build import build
 from robust_transfer.training import loop as training
 from robust_transfer.training.loop import Adversary, Training, fit
@@ -124,8 +124,8 @@ def test_more_processes_than_groups_are_refused(monkeypatch):
 
 def test_without_torchruns_variables_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with joined("cpu") as team:
-        assert (team.rank, team.size, team.leads, team.largest(3)) == (0, 1, True, 3)
+    with process_group("cpu") as team:
+        assert (team.rank, team.size, team.is_main, team.largest(3)) == (0, 1, True, 3)
 
 
 class TestLaunch:

@@ -17,10 +17,10 @@ from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.planning import rates
 from robust_transfer.planning.calibration import _mean, calibrate, fitted_seconds, start_seconds
 from robust_transfer.planning.command import run_plan
-from robust_transfer.planning.images import Counts, image_counts, set_aside
+from robust_transfer.planning.images import ImageCounts, image_counts, set_aside
 from robust_transfer.planning.networks import counted, size_of
 from robust_transfer.planning.plan import Plan, counting, make_plan, wanted
-from robust_transfer.planning.rates import Calibrated, RateError, published
+from robust_transfer.planning.rates import Calibrated, RateError, published_rates
 from robust_transfer.planning.report import as_json, table
 from robust_transfer.planning.work import PASSES, WORK, Pass, UnknownImagesError, Work, _train, work_of
 from robust_transfer.registry import ALL_STAGES, STAGES
@@ -133,7 +133,7 @@ class TestWorkOfAnEntry:
         assert kinds(self.work(tmp_path, "finetuning", "eps0_", "refit")) == {"train": 5 * 100, "forward": 40}
 
     def test_few_images_of_a_class_make_few_images(self) -> None:
-        counts = Counts(1000, 50, 200, 10, 3072, True)
+        counts = ImageCounts(1000, 50, 200, 10, 3072, True)
         assert counts.transfer("final", 0.2, 5) == (50, 50)
         assert counts.transfer("search", 0.2, 5) == (40, 10)
         assert counts.transfer("search", 0.2, None) == (1000, 200)
@@ -187,7 +187,7 @@ def test_other_networks_are_counted() -> None:
 
 
 class TestImageCounts:
-    def dataset(self, tmp_path: Path, origin: dict[str, Any], **settings: Any) -> Counts | None:
+    def dataset(self, tmp_path: Path, origin: dict[str, Any], **settings: Any) -> ImageCounts | None:
         grid = tiny(tmp_path, datasets={"coarse": {"origin": origin, **settings}})
         return image_counts(entry_of(grid, "datasets", "coarse"), tmp_path / "store")
 
@@ -224,7 +224,7 @@ class TestImageCounts:
         grid = tiny(tmp_path)
         finish(grid, "datasets")
         found = image_counts(entry_of(grid, "datasets", "coarse"), tmp_path / "store")
-        assert found == Counts(100, 40, None, 8, 1000 / 140, True)
+        assert found == ImageCounts(100, 40, None, 8, 1000 / 140, True)
 
 
 class TestDisk:
@@ -271,25 +271,25 @@ def fixed(seconds: float = 0.01) -> Calibrated:
 
 class TestRates:
     def test_resnet50_trains_as_published(self) -> None:
-        gpu = published("v100")
+        gpu = published_rates("v100")
         assert 1 / gpu.seconds_an_image(Pass("resnet50", 224, "fp32", "train")) == pytest.approx(gpu.training["fp32"])
         assert not gpu.notes
 
     def test_passes_and_areas_scale_by_flops(self) -> None:
-        gpu = published("A100")
+        gpu = published_rates("A100")
         step = gpu.seconds_an_image(Pass("resnet50", 224, "bf16", "train"))
         assert gpu.seconds_an_image(Pass("resnet50", 224, "bf16", "forward")) == pytest.approx(step / 3)
         assert gpu.seconds_an_image(Pass("resnet50", 112, "bf16", "attack")) == pytest.approx(step / 4 * 2 / 3)
 
     def test_a_precision_without_a_figure_is_owned_up_to(self) -> None:
-        gpu = published("A100")
+        gpu = published_rates("A100")
         key = Pass("resnet50", 224, "tf32", "train")
         assert gpu.seconds_an_image(key._replace(precision="fp32")) == gpu.seconds_an_image(key)
         assert "fp32" in gpu.notes[0]
 
     def test_every_gpu_has_a_source_and_figures(self) -> None:
         for name in rates.gpu_names():
-            gpu = published(name)
+            gpu = published_rates(name)
             assert gpu.source[0].startswith("https://")
             assert gpu.training
             assert set(gpu.training) <= {"fp32", "tf32", "bf16"}
@@ -297,7 +297,7 @@ class TestRates:
 
     def test_unknown_gpus_are_refused_with_those_there_are(self) -> None:
         with pytest.raises(RateError, match=r"did you mean RTX-4090.*V100, A100"):
-            published("RTX 4091")
+            published_rates("RTX 4091")
 
     def test_hours_and_prices_are_arithmetic(self, tmp_path: Path) -> None:
         made = make_plan(tiny(tmp_path), [fixed()], prices=[3.0], cores=2)
@@ -330,7 +330,7 @@ class TestRates:
 
 class TestReport:
     def made(self, tmp_path: Path) -> Plan:
-        return make_plan(tiny(tmp_path), [published("A100"), published("V100")], prices=[2.0, 1.0])
+        return make_plan(tiny(tmp_path), [published_rates("A100"), published_rates("V100")], prices=[2.0, 1.0])
 
     def test_the_table_has_a_line_a_stage_and_a_total_that_lines_up(self, tmp_path: Path) -> None:
         made = self.made(tmp_path)
@@ -396,8 +396,8 @@ class TestCalibration:
         found = calibrate(asked, dict.fromkeys(asked, 8), cap_seconds=60, slot_seconds=0.2, starts=False)
         assert found.passes.keys() == asked.keys()
         assert all(0 < seconds < 1 for seconds in found.passes.values())
-        rates.save(found, tmp_path / "here.json")
-        assert rates.read(tmp_path / "here.json") == found
+        rates.save_calibration(found, tmp_path / "here.json")
+        assert rates.read_calibration(tmp_path / "here.json") == found
 
     def test_a_process_that_fails_says_why(self) -> None:
         with pytest.raises(RateError, match="fp9"):
@@ -425,7 +425,7 @@ class TestCalibration:
     def test_a_file_that_is_no_calibration_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "bad.json").write_text("[1, 2]")
         with pytest.raises(RateError, match="not a calibration"):
-            rates.read(tmp_path / "bad.json")
+            rates.read_calibration(tmp_path / "bad.json")
 
 
 def test_the_work_of_every_stage_is_counted() -> None:

@@ -21,10 +21,10 @@ from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import evaluation, importing
 from robust_transfer.store.entry import CARD, StoreError, open_entry, sha256
-from robust_transfer.tables.published import published_accuracy
+from robust_transfer.tables.published_file import published_accuracy
 from robust_transfer.weights import files as weights
 from robust_transfer.weights.checkpoints import load_published
-from robust_transfer.weights.files import WeightsError, located, lying, missing_weights, published
+from robust_transfer.weights.files import WeightsError, is_present, located, missing_weights, published_file
 from robust_transfer.weights.pickles import CheckpointError
 from support.paths import WORKFLOW
 from support.prepared_datasets import encoded_squares, new_entry, prepared, write_parquet
@@ -106,7 +106,7 @@ def test_an_absent_file_is_named_with_where_to_fetch_it(folder, tmp_path):
         imported(tmp_path, **RELEASED)
     for words in (str(folder / "shufflenet_l2_eps3.ckpt"), "huggingface.co/madrylab", "downloads: true"):
         assert words in str(error.value)
-    assert not lying(settings(**RELEASED), folder)
+    assert not is_present(settings(**RELEASED), folder)
     assert str(error.value) == missing_weights(settings(**RELEASED), folder)
 
 
@@ -225,14 +225,16 @@ class TestTorchvision:
         pytest.importorskip("torchvision")
 
     def test_the_file_is_called_as_torchvision_calls_it(self):
-        file = published(settings(architecture="resnet50", weights={"kind": "torchvision", "weights": "IMAGENET1K_V2"}))
+        file = published_file(
+            settings(architecture="resnet50", weights={"kind": "torchvision", "weights": "IMAGENET1K_V2"})
+        )
         assert file.path == "resnet50-11ad3fa6.pth"
         assert file.sha256 == "11ad3fa6"
         assert file.url.startswith("https://download.pytorch.org/")
 
     def test_other_weights_are_refused_with_those_there_are(self):
         with pytest.raises(WeightsError, match=r"weights V3: torchvision's resnet18 has IMAGENET1K_V1"):
-            published(settings(architecture="resnet18", weights={"kind": "torchvision", "weights": "V3"}))
+            published_file(settings(architecture="resnet18", weights={"kind": "torchvision", "weights": "V3"}))
 
     MOBILENET = settings(architecture="mobilenet_v2", weights={"kind": "torchvision"})
 
@@ -258,7 +260,7 @@ def test_timms_weights_bring_their_normalisation(folder, tmp_path):
     safetensors = importlib.import_module("safetensors.torch")
     network = timm.create_model("test_resnet.r160_in1k", pretrained=False).eval()
     of = {"architecture": "timm_test_resnet.r160_in1k", "weights": {"kind": "timm"}}
-    file = published(settings(**of))
+    file = published_file(settings(**of))
     assert file.repository == "timm/test_resnet.r160_in1k"
     path = folder / file.path
     path.parent.mkdir(parents=True)

@@ -7,7 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from robust_transfer.statistics import selection
-from robust_transfer.statistics.selection import Candidate, Contest, Predictions, Run, SelectionError, interval
+from robust_transfer.statistics.selection import (
+    Bootstrap,
+    Candidate,
+    Predictions,
+    SelectionError,
+    TransferRun,
+    interval,
+)
 from robust_transfer.store.entry import StoreError
 from robust_transfer.tables.results import BEST_ARCH, BEST_ROBUST, KEY, SCHEMA, Row, TableError, read
 from robust_transfer.tables.seeds import STUDENT
@@ -255,12 +262,12 @@ def test_a_seed_is_never_chosen(tmp_path):
     assert (row.value, row.chosen["eps"]) == (pytest.approx(74), "0.25")
 
 
-def run(right: dict[str, np.ndarray], name: str = "a", index: np.ndarray | None = None) -> Run:
+def run(right: dict[str, np.ndarray], name: str = "a", index: np.ndarray | None = None) -> TransferRun:
     splits = {}
     for split, correct in right.items():
         images = np.arange(len(correct)) if index is None or split == "test" else index
         splits[split] = Predictions(images.astype(np.int64), images.astype(np.int64) % 2, correct)
-    return Run(f"probing/{name}", "pretraining/b", 0, 0, splits)
+    return TransferRun(f"probing/{name}", "pretraining/b", 0, 0, splits)
 
 
 def test_the_interval_of_a_choice_is_wider_than_that_of_what_was_chosen():
@@ -272,7 +279,7 @@ def test_the_interval_of_a_choice_is_wider_than_that_of_what_was_chosen():
     close[np.flatnonzero(~validation)[:1]] = True
     a = Candidate("x", "l2", "0.1", (run({"test": generator.random(400) < 0.9, "validation": validation}),))
     b = Candidate("x", "l2", "0.25", (run({"test": generator.random(400) < 0.5, "validation": close}, "b"),))
-    contest = Contest([a, b], "top1", 1000)
+    contest = Bootstrap([a, b], "top1", 1000)
     both, alone = contest.pick([0, 1]), contest.pick([0])
     value, low, high = interval(both.accuracies)
     naive = interval(alone.accuracies)
@@ -287,11 +294,11 @@ def test_differences_are_paired_over_images():
     right = np.random.default_rng(0).random(200) < 0.5
     better = right.copy()
     better[np.flatnonzero(~right)[:10]] = True
-    contest = Contest(
+    contest = Bootstrap(
         [Candidate("x", "none", "0", (run({"test": right}),))], "top1", 500
     )  # one candidate needs no validation images
     assert contest.pick([0]).accuracies[0] == pytest.approx(100 * right.mean())
-    two = Contest(
+    two = Bootstrap(
         [
             Candidate("x", "none", "0", (run({"test": right, "validation": right}),)),
             Candidate("x", "l2", "1", (run({"test": better, "validation": right}, "b"),)),
@@ -308,7 +315,7 @@ def test_differences_are_paired_over_images():
 
 def test_bootstrap_agrees_with_the_normal_approximation():
     right = np.arange(1000) < 700
-    contest = Contest([Candidate("x", "l2", "1", (run({"test": right}),))], "top1", 4000)
+    contest = Bootstrap([Candidate("x", "l2", "1", (run({"test": right}),))], "top1", 4000)
     value, low, high = interval(contest.pick([0]).accuracies)
     half = 196 * np.sqrt(0.7 * 0.3 / 1000)
     assert value == pytest.approx(70)
@@ -325,7 +332,7 @@ def test_validation_images_may_differ_between_transfer_seeds():
         run({"test": np.ones(50, bool), "validation": second < 60}, "b", second),
     )
     other = run({"test": np.zeros(50, bool), "validation": first < 20}, "c", first)
-    contest = Contest([Candidate("x", "l2", "1", seeds), Candidate("x", "l2", "3", (other,))], "top1", 300)
+    contest = Bootstrap([Candidate("x", "l2", "1", seeds), Candidate("x", "l2", "3", (other,))], "top1", 300)
     assert contest.decisive[:, 0] == pytest.approx([50, 100 / 3])
     assert contest.pick([0, 1]).picked[0] == 0
 
@@ -335,9 +342,9 @@ def test_chunks_do_not_change_the_resamples(monkeypatch):
         Candidate("x", "l2", eps, (run({"test": np.arange(90) < k, "validation": np.arange(70) < k}, eps),))
         for eps, k in (("1", 40), ("3", 45))
     ]
-    whole = Contest(candidates, "mean_per_class", 50).test
+    whole = Bootstrap(candidates, "mean_per_class", 50).test
     monkeypatch.setattr(selection, "CHUNK", 90 * 7)
-    assert np.array_equal(Contest(candidates, "mean_per_class", 50).test, whole)
+    assert np.array_equal(Bootstrap(candidates, "mean_per_class", 50).test, whole)
 
 
 def test_a_class_missing_from_a_resample_is_left_out_of_its_mean():
@@ -349,9 +356,9 @@ def test_a_class_missing_from_a_resample_is_left_out_of_its_mean():
 def test_labels_that_contradict_each_other_are_an_error():
     a = run({"test": np.ones(4, bool)})
     wrong = Predictions(np.arange(4), np.array([0, 1, 0, 0]), np.ones(4, bool))
-    b = Run("probing/wrong", "pretraining/b", 0, 0, {"test": wrong})
+    b = TransferRun("probing/wrong", "pretraining/b", 0, 0, {"test": wrong})
     with pytest.raises(SelectionError, match="test image 3 different labels"):
-        Contest([Candidate("x", "l2", "1", (a,)), Candidate("x", "l2", "3", (b,))], "top1", 100)
+        Bootstrap([Candidate("x", "l2", "1", (a,)), Candidate("x", "l2", "3", (b,))], "top1", 100)
 
 
 def test_the_same_entries_give_the_same_bytes(tmp_path):

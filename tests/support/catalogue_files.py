@@ -38,7 +38,7 @@ def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
 
 
 class Maker:
-    """Where images go and what they look like; counts are images a class."""
+    """Where images go and what they look like; counts are images per class."""
 
     def __init__(self, folder: Path, classes: int, train: int, test: int, side: int, seed: int):
         self.folder, self.classes, self.train, self.test, self.side = folder, classes, train, test, side
@@ -85,8 +85,8 @@ def make(
 ) -> None:
     """Write a small copy of a catalogued dataset into `folder`, as its owners lay it out.
 
-    `train` and `test` are images a class; there are as many validation images as training images where the dataset has
-    any. The Caltech sets have 30 and 60 training images a class whatever `train` says, which then says nothing.
+    `train` and `test` are images per class; as many validation images as training images where the dataset has any.
+    The Caltech sets have 30 and 60 training images per class whatever `train` says, which then says nothing.
     `birdsnap` is class folders, as the paper's code read it, `birdsnap_official` the release, `imagenet` the archives.
     """
     MAKERS[name](Maker(folder, classes, train, test, side, seed))

@@ -29,7 +29,7 @@ from robust_transfer.tables.results import (
     BEST_ARCH,
     BEST_ROBUST,
     SCHEMA,
-    About,
+    ExperimentInfo,
     Results,
     Row,
     Target,
@@ -391,7 +391,7 @@ def test_importing_and_looking_up_an_accuracy_needs_no_heavy_module():
 
 def test_figures_find_the_published_numbers():
     targets = tuple(Target(name, name, metric) for name, metric in METRICS.items())
-    about = About("published", source="imagenet", targets=targets, architectures=RESNETS, selection="test")
+    about = ExperimentInfo("published", source="imagenet", targets=targets, architectures=RESNETS, selection="test")
     cells = Cells(Results(about, tuple(published_rows())))
     assert cells.norms() == ["l2", "linf"]
     (panel,) = (one for one in cells.panels(FIXED) if (one.target.name, one.norm) == ("cifar10", "l2"))

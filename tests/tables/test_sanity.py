@@ -175,10 +175,10 @@ def test_an_accuracy_unlike_the_published_one():
 
 
 def test_flags_are_documented_and_messages_hold_the_mend():
-    assert all(meaning.means and meaning.mend for meaning in FLAGS.values())
+    assert all(meaning.means and meaning.fix for meaning in FLAGS.values())
     (flag,) = loader_flags(1, 1000)
     assert flag.as_json() == {"flag": "loader-bound", "message": flag.message}
-    assert flag.message.endswith(FLAGS["loader-bound"].mend)
+    assert flag.message.endswith(FLAGS["loader-bound"].fix)
 
 
 def test_no_torch_is_imported():

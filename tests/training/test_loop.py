@@ -15,7 +15,7 @@ from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Attack, Check, Recipe
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.loading.augmentation import Augmenter
-from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.networks.build import build
 from robust_transfer.training import progress
 from robust_transfer.training.loop import Adversary, TrainingError, fit
@@ -29,7 +29,7 @@ def loader_of(pixels, labels, settings, *, seed=0, input_size=SIDE, **running):
     """A loader of images given as uint8 [n, side, side, 3]."""
     with tempfile.TemporaryDirectory() as folder:  # what is mapped stays
         entry = written(Path(folder), list(pixels.numpy()), labels.tolist())
-        parts = [Part(open_split(entry, "train"), np.arange(len(labels)))]
+        parts = [Subset(open_split(entry, "train"), np.arange(len(labels)))]
         where = {"device": torch.device("cpu"), "threads": 1, "running": Running(**running)}
         return open_loader(parts, settings, input_size=input_size, resize_ratio=1.0, seed=seed, **where)
 

@@ -1,4 +1,4 @@
-"""The command line: one subcommand a stage, each usable without Snakemake.
+"""The command line: one subcommand per stage, each usable without Snakemake.
 
 Modules of stages are imported when their command runs, so that no command pays for another's imports.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from robust_transfer import __version__
 from robust_transfer.configuration.running import VARIABLE, Running, running
-from robust_transfer.machine.launch import launch, leads
+from robust_transfer.machine.launch import is_main, launch
 from robust_transfer.registry import ALL_STAGES, FIGURES, STAGES, Stage
 from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
 
@@ -118,10 +118,12 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     results = commands.add_parser("results", help=ALL_STAGES["results"].summary)
     results.add_argument("experiment", type=Path, help="results/<experiment>/experiment.json")
-    results.add_argument("--results", type=Path, required=True, help="parquet file to write: a row a number")
-    results.add_argument("--timings", type=Path, required=True, help="parquet file to write: a row an entry")
-    results.add_argument("--training", type=Path, required=True, help="parquet file to write: a row an epoch")
-    results.add_argument("--flags", type=Path, required=True, help="CSV file to write: what looks wrong, a row a flag")
+    results.add_argument("--results", type=Path, required=True, help="parquet file to write: one row per number")
+    results.add_argument("--timings", type=Path, required=True, help="parquet file to write: one row per entry")
+    results.add_argument("--training", type=Path, required=True, help="parquet file to write: one row per epoch")
+    results.add_argument(
+        "--flags", type=Path, required=True, help="CSV file to write: what looks wrong, one row per flag"
+    )
     _add_log(results)
     results.set_defaults(run=_run_results)
 
@@ -253,7 +255,7 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
         handlers.append(logging.FileHandler(path))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
     # Of several processes on one training the first speaks.
-    logging.basicConfig(level=logging.INFO if leads() else logging.WARNING, handlers=handlers)
+    logging.basicConfig(level=logging.INFO if is_main() else logging.WARNING, handlers=handlers)
 
 
 def _run_stage(args: argparse.Namespace) -> int:
@@ -369,9 +371,9 @@ def _run_layers(args: argparse.Namespace) -> None:
 
 
 def _run_catalogue(args: argparse.Namespace) -> None:
-    from robust_transfer.datasets.listing import describe, overview
+    from robust_transfer.datasets.listing import describe_dataset, overview
 
-    print(describe(args.dataset, args.data) if args.dataset else overview(args.data))
+    print(describe_dataset(args.dataset, args.data) if args.dataset else overview(args.data))
 
 
 def _run_where(args: argparse.Namespace) -> None:

@@ -58,7 +58,8 @@ class FolderOrigin(Model):
 
 
 class ParquetOrigin(Model):
-    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`): an image and a label a row."""
+    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`): one image and its label
+    per row."""
 
     kind: Literal["parquet"]
     path: str

@@ -16,7 +16,7 @@ MEND = (
 def canonical_eps(value: object) -> str:
     """The one spelling of an eps: a plain decimal without trailing zeros, or `<decimal>/255`.
 
-    Raises ValueError, with the mend, for anything that is not a finite radius of at least 0.
+    Raises ValueError, with the fix, for anything that is not a finite radius of at least 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(MEND)

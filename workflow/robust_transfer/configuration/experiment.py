@@ -20,7 +20,7 @@ from robust_transfer.configuration.transfer import (
     Mode,
     Normalisation,
     Probing,
-    Protocol,
+    ProtocolName,
     Selection,
 )
 from robust_transfer.configuration.weights import FileWeights, Weights, check_weights
@@ -56,7 +56,7 @@ class Variant(Model):
     """In place of `linear_heads.normalisation` and `finetuning.normalisation`."""
 
 
-class Part(Model):
+class GridPart(Model):
     """A block of the grid: every architecture at every eps and seed, to every target in every mode and view.
 
     An experiment measures the union of its parts; what two parts share is done once.
@@ -76,7 +76,7 @@ class Part(Model):
     """Names from the experiment's `targets`. Default: all of them."""
     modes: tuple[Mode, ...] = ("fixed-feature", "full-network")
     """How backbones are transferred; [] only evaluates them on the source."""
-    protocols: Annotated[tuple[Protocol, ...], Field(min_length=1)] = ("frozen",)
+    protocols: Annotated[tuple[ProtocolName, ...], Field(min_length=1)] = ("frozen",)
     """How fixed-feature transfer is measured."""
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)] = (Variant(),)
     """Settings of the paper protocol to measure under; `{}` is that of the sections `linear_heads` and `finetuning`."""
@@ -100,7 +100,7 @@ smaller number are among those of a larger one, by transfer seed."""
         return values
 
     @model_validator(mode="after")
-    def _fractions_are_linf(self) -> Part:
+    def _fractions_are_linf(self) -> GridPart:
         for eps in self.eps:
             if "/" in eps and self.norm != "linf":
                 raise ValueError(f"eps {eps} is a fraction of 255, which only norm: linf takes; for l2 write a decimal")
@@ -121,7 +121,7 @@ class Experiment(Model):
     store: Annotated[str, Field(min_length=1)] = "store"
     """Folder of everything dear; experiments share it."""
     results: Annotated[str, Field(min_length=1)] = "results"
-    """Folder of results, one folder an experiment."""
+    """Folder of results, one folder per experiment."""
     input_size: InputSize
     """Side of the network's input in pixels; eps is measured there."""
     preprocessing: Preprocessing = Preprocessing()
@@ -132,7 +132,7 @@ class Experiment(Model):
     """The dataset that backbones are pretrained on."""
     targets: Annotated[tuple[Name, ...], Field(min_length=1)]
     """The downstream datasets, in the order of figures."""
-    grid: Annotated[tuple[Part, ...], Field(min_length=1)]
+    grid: Annotated[tuple[GridPart, ...], Field(min_length=1)]
     """Which backbones are trained and how each is transferred: the union of these parts."""
     weights: dict[Name, Weights] = Field(default={})
     """Published weights by a name of yours, which tables show as the recipe."""
@@ -200,7 +200,7 @@ did. With both every number is there twice, and figures show the first."""
                         raise ValueError(f"grid[{i}]: {name}: {error}") from None
         return self
 
-    def weights_of(self, part: Part) -> Weights | None:
+    def weights_of(self, part: GridPart) -> Weights | None:
         """The weights that a part's backbones are imported from; None where they are trained."""
         return self.weights.get(part.backbones or self.backbones)
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.training import Architecture
-from robust_transfer.configuration.transfer import Protocol
+from robust_transfer.configuration.transfer import ProtocolName
 from robust_transfer.registry import FIGURES
 
 
@@ -39,7 +39,7 @@ class Figures(Model):
             + ".",
         ),
     ] = tuple(figure.name for figure in FIGURES.values() if figure.default)
-    protocol: Protocol | None = None
+    protocol: ProtocolName | None = None
     """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None
     """The eps, chosen beforehand, that figures show beside the best robust one. Default: the middle one."""

@@ -11,7 +11,7 @@ from robust_transfer.configuration.datasets import Metric, Preprocessing, Statis
 from robust_transfer.configuration.training import Recipe
 
 Mode = Literal["fixed-feature", "full-network"]
-Protocol = Literal["frozen", "paper"]
+ProtocolName = Literal["frozen", "paper"]
 Selection = Literal["validation", "test"]
 BatchNorm = Literal["drift", "frozen"]
 Normalisation = Literal["target", "source"]

@@ -20,11 +20,9 @@ from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag.grid import Grid, PlannedEntry, plan
-from robust_transfer.datasets.finding import lying as images_lying
-from robust_transfer.datasets.finding import missing
+from robust_transfer.datasets.finding import missing, present_source
 from robust_transfer.store.entry import finished
-from robust_transfer.weights.files import lying as weights_lie
-from robust_transfer.weights.files import missing_weights, published
+from robust_transfer.weights.files import is_present, missing_weights, published_file
 
 BY_HAND = "by hand alone"
 WHOLE = 2
@@ -80,7 +78,7 @@ def _datasets_in_brief(grid: Grid, missing: dict[str, str]) -> str:
 
 def _weights_in_brief(files: list[ImportingSettings], folder: Path) -> str:
     """What is the same for many missing files of weights, said once."""
-    known = [published(settings) for settings in files]
+    known = [published_file(settings) for settings in files]
     offered = dict.fromkeys(file.home for file in known if file.home)
     names = ", ".join(file.path for file in known[:WHOLE])
     says = f"{len(files)} files of weights are not in {folder}/: {names} and {len(files) - WHOLE} more; "
@@ -120,7 +118,7 @@ def _missing_weights(grid: Grid) -> list[ImportingSettings]:
     return [
         settings
         for settings in wanted
-        if isinstance(settings, ImportingSettings) and not weights_lie(settings, running.weights_folder)
+        if isinstance(settings, ImportingSettings) and not is_present(settings, running.weights_folder)
     ]
 
 
@@ -130,15 +128,15 @@ def _why_missing(entry: PlannedEntry, running: Running) -> str | None:
     origin, key = entry.settings.origin, f"datasets.{entry.name}.origin"
     if isinstance(origin, CatalogueOrigin):
         folder = running.originals(origin.dataset)
-        there = images_lying(origin, folder) is not None or (running.downloads and _how(origin) != BY_HAND)
+        there = present_source(origin, folder) is not None or (running.downloads and _how(origin) != BY_HAND)
         return None if there else f"{key}: {missing(origin, folder)}"
     if isinstance(origin, FolderOrigin | ParquetOrigin):
-        path, mend = origin.path, "put or link the images there, or write where they are"
+        path, fix = origin.path, "put or link the images there, or write where they are"
     elif isinstance(origin, TorchvisionOrigin) and not origin.download:
-        path, mend = origin.root, "put the files there, or set download: true"
+        path, fix = origin.root, "put the files there, or set download: true"
     else:
         return None
     if Path(path).expanduser().is_dir():
         return None
     name = "root" if isinstance(origin, TorchvisionOrigin) else "path"
-    return f"{key}.{name} = {path}: no such folder (from {Path.cwd()}); {mend}"
+    return f"{key}.{name} = {path}: no such folder (from {Path.cwd()}); {fix}"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from robust_transfer.configuration.base import Model, identity, kept
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
-from robust_transfer.configuration.experiment import Experiment, Part, Variant
+from robust_transfer.configuration.experiment import Experiment, GridPart, Variant
 from robust_transfer.configuration.training import EvaluationSettings, Norm, PretrainingSettings
 from robust_transfer.configuration.transfer import (
     FeaturesSettings,
@@ -127,7 +127,7 @@ def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
     return grid._add("granularity", f"{name}_{view}px", GranularitySettings(size=int(view)), {"dataset": native})
 
 
-def _backbones(grid: Grid, part: Part) -> Iterator[tuple[PlannedEntry, dict[str, Any]]]:
+def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, dict[str, Any]]]:
     experiment = grid.experiment
     weights = experiment.weights_of(part)
     for architecture, eps, seed in itertools.product(part.architectures, part.eps, part.seeds):
@@ -185,7 +185,7 @@ def _imported(
     return grid._add("importing", name, settings)
 
 
-def _evaluate(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any]) -> None:
+def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: dict[str, Any]) -> None:
     evaluation = grid.experiment.evaluation
     radii = {*([key["eps"]] if evaluation.own_eps else []), *evaluation.eps} - {"0"}
     settings = EvaluationSettings(
@@ -201,7 +201,7 @@ def _evaluate(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any
     grid._measure(entry, **key, target=key["source"], mode="source", protocol=None, variant={}, transfer_seed=None)
 
 
-def _transfer(grid: Grid, part: Part, backbone: PlannedEntry, key: dict[str, Any], target: str) -> None:
+def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: dict[str, Any], target: str) -> None:
     for view, images, seed in itertools.product(part.views, part.images_per_class, part.transfer_seeds):
         to = _Transfer(
             grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)

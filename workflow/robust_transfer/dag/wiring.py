@@ -163,11 +163,14 @@ class Wiring:
                 assert isinstance(backbone, BACKBONES)
                 wanted[backbone.architecture, backbone.input_size, settings.layer] = None
         if wanted:
-            from robust_transfer.networks.layers import LayerError, check  # 3 s for torch, which this process lacks
+            from robust_transfer.networks.layers import (  # 3 s for torch, which this process lacks
+                LayerError,
+                check_layer,
+            )
 
             try:
                 for architecture, input_size, layer in wanted:
-                    check(architecture, input_size, layer)
+                    check_layer(architecture, input_size, layer)
             except LayerError as error:
                 raise ConfigurationError(str(error)) from error
 

@@ -6,7 +6,7 @@ dataset have one small shape; `encoded`, an image file each, otherwise. `storing
 
 What is checked, and when: size, footer, schema and labels on opening; the images of a record batch when a process
 first reads one of them. The checksums (CRC-32) stand in the entry's card. Reading maps pages and holds nothing:
-anonymous memory does not grow with the dataset, labels (8 bytes an image) apart.
+anonymous memory does not grow with the dataset, labels (8 bytes per image) apart.
 """
 
 from __future__ import annotations

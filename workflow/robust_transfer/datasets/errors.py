@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class DatasetError(ValueError):
-    """What was given cannot become a dataset; the message names it and the mend."""
+    """What was given cannot become a dataset; the message names it and the fix."""

@@ -23,13 +23,13 @@ HUGGING_FACE = "huggingface"
 """Folder, below the dataset's, for what comes from the Hugging Face Hub."""
 
 
-def lying(origin: CatalogueOrigin, folder: Path) -> Source | None:
+def present_source(origin: CatalogueOrigin, folder: Path) -> Source | None:
     """The source whose files, or whose archives, lie in the dataset's folder; the first of several, None if none does.
 
     What is unpacked comes before what is not, whatever their order.
     """
     sources = catalogued(origin.dataset).splits[origin.split].sources
-    unpacked = next((source for source in sources if found(source, folder)), None)
+    unpacked = next((source for source in sources if files_found(source, folder)), None)
     return unpacked or next((source for source in sources if _archives_there(source, folder)), None)
 
 
@@ -60,7 +60,7 @@ def missing(origin: CatalogueOrigin, folder: Path, failures: Sequence[str] = ())
     return "\n".join(text)
 
 
-def found(source: Source, folder: Path) -> bool:
+def files_found(source: Source, folder: Path) -> bool:
     """Whether a source's files lie in the dataset's folder, unpacked."""
     if isinstance(source, LayoutSource):
         return place(source, folder) is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robust_transfer.configuration.catalogue.datasets import Catalogued, Counts, catalogue, catalogued
 from robust_transfer.configuration.datasets import CatalogueOrigin
-from robust_transfer.datasets.finding import lying, missing
+from robust_transfer.datasets.finding import missing, present_source
 
 COLUMNS = 100
 
@@ -17,13 +17,13 @@ def overview(data: Path) -> str:
     lines = [f"{'dataset':<12}{'split':<10}{'classes':>8}{'train':>11}{'validation':>12}{'test':>8}{'GB':>7}  on disk"]
     for name, known in catalogue().datasets.items():
         for split, rule in known.splits.items():
-            there = "yes" if lying(_origin(name, split), data / name) else "–"
+            there = "yes" if present_source(_origin(name, split), data / name) else "–"
             about = f"{name:<12}{split:<10}{known.classes:>8,}"
             lines.append(f"{about}{_columns(rule.counts)}{known.megabytes / 1000:>7.1f}  {there}")
     return "\n".join(lines)
 
 
-def describe(name: str, data: Path) -> str:
+def describe_dataset(name: str, data: Path) -> str:
     """Everything that the catalogue says of a dataset. Raises ValueError for one that it does not have."""
     known = catalogued(name)
     lines = [f"{known.title} ({known.homepage})", *_facts(known)]
@@ -31,7 +31,7 @@ def describe(name: str, data: Path) -> str:
         counts = ", ".join(f"{count:,} {part}" for part, count in rule.counts.model_dump().items() if count)
         doubt = "" if rule.counts_certain else " (not certain)"
         lines += ["", f"split {split}: {counts}{doubt}", *_wrapped(rule.says)]
-        source = lying(_origin(name, split), data / name)
+        source = present_source(_origin(name, split), data / name)
         if source:
             lines += _wrapped(f"On this machine, in {data / name}: {source.described}.")
         else:

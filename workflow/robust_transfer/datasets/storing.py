@@ -172,12 +172,12 @@ def in_order(work: Callable[[In], Out], items: Iterable[In], threads: int) -> It
 
 
 def _with_progress(stream: Stream, name: str) -> Iterator[Item]:
-    start = spoken = time.monotonic()
+    start = last_logged = time.monotonic()
     for done, item in enumerate(stream.items, start=1):
         yield item
         now = time.monotonic()
-        if now - spoken >= PROGRESS_SECONDS:
-            spoken, rate = now, done / (now - start)
+        if now - last_logged >= PROGRESS_SECONDS:
+            last_logged, rate = now, done / (now - start)
             left = max(0, stream.count - done) / rate
             log.info("%s: %d of %d images, %.0f images/s, %.0f s left", name, done, stream.count, rate, left)
 

@@ -1,4 +1,4 @@
-"""Figures 2 and 3: accuracy by architecture, standard against best robust, one panel a target."""
+"""Figures 2 and 3: accuracy by architecture, standard against best robust, one panel per target."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from robust_transfer.figures.cells import (
     MODE_LABELS,
     NORM_LABELS,
     NOT_MEASURED,
-    Against,
     Cells,
+    Comparison,
     Panel,
 )
 from robust_transfer.figures.drawing import Drawing, Number, number
@@ -57,11 +57,11 @@ def _draw(cells: Cells, mode: str) -> Drawing:
     return Drawing(figure, numbers)
 
 
-def _rows(against: Against) -> list[Row]:
+def _rows(against: Comparison) -> list[Row]:
     return [row for row in (against.standard, against.robust, against.fixed) if row]
 
 
-def _panel(ax: Axes, cells: Cells, panel: Panel, slots: Sequence[tuple[str, Against]]) -> None:
+def _panel(ax: Axes, cells: Cells, panel: Panel, slots: Sequence[tuple[str, Comparison]]) -> None:
     drawn = [row for _, against in slots for row in _rows(against)]
     if not drawn:
         style.say(ax, NOT_MEASURED)
@@ -77,7 +77,7 @@ def _panel(ax: Axes, cells: Cells, panel: Panel, slots: Sequence[tuple[str, Agai
         _seeds(ax, fixed, cells.seeds(panel, arch, cells.about.fixed_eps.get(panel.norm, "")))
 
 
-def _numbers(cells: Cells, panel: Panel, arch: str, against: Against) -> list[Number]:
+def _numbers(cells: Cells, panel: Panel, arch: str, against: Comparison) -> list[Number]:
     fixed_eps = cells.about.fixed_eps.get(panel.norm, "")
     return [
         number(panel, "standard", arch, "0", against.standard, chosen_eps=None),
@@ -86,7 +86,7 @@ def _numbers(cells: Cells, panel: Panel, arch: str, against: Against) -> list[Nu
     ]
 
 
-def _chosen_eps(against: Against) -> str:
+def _chosen_eps(against: Comparison) -> str:
     return str(against.robust.chosen["eps"]) if against.robust else ""
 
 

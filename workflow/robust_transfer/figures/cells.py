@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robust_transfer.tables.results import BEST_ROBUST, DIFFERENCE, About, Results, Row, Target, canonical
+from robust_transfer.tables.results import BEST_ROBUST, DIFFERENCE, ExperimentInfo, Results, Row, Target, canonical
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
@@ -43,7 +43,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Against:
+class Comparison:
     """Standard, best robust and robust at the eps fixed beforehand, side by side; None where not measured."""
 
     standard: Row | None
@@ -165,10 +165,10 @@ class Cells:
             if row.backbone_seed is not None and row.transfer_seed is not None
         }
 
-    def against(self, panel: Panel, arch: str) -> Against:
+    def against(self, panel: Panel, arch: str) -> Comparison:
         """Standard against robust for one architecture, or for `best` with the architecture chosen too."""
         fixed_eps = self.about.fixed_eps.get(panel.norm)
-        return Against(
+        return Comparison(
             standard=self.cell(panel, arch, "0"),
             robust=self.cell(panel, arch, BEST_ROBUST),
             fixed=self.cell(panel, arch, fixed_eps) if fixed_eps else None,
@@ -205,7 +205,7 @@ def way_label(way: Way) -> str:
     return MODE_LABELS.get(way.mode, way.mode) + (f" ({details})" if details else "")
 
 
-def shown_way(ways: Sequence[Way], about: About) -> Way | None:
+def shown_way(ways: Sequence[Way], about: ExperimentInfo) -> Way | None:
     """The way that figures show: by the experiment's protocol, else the frozen one, and without deviations if any is.
 
     None if there are no ways.

@@ -1,4 +1,4 @@
-"""Transfer from few training images: accuracy over images of each class, a line an eps, one panel a target."""
+"""Transfer from few training images: accuracy over images of each class, one line per eps, one panel per target."""
 
 from __future__ import annotations
 

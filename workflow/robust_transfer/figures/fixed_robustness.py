@@ -24,7 +24,7 @@ ENOUGH = 4
 
 
 @dataclass(frozen=True)
-class Fit:
+class LinearFit:
     """The line from source to transfer accuracy over networks of one eps."""
 
     networks: int
@@ -43,7 +43,7 @@ def fixed_robustness(results: Results) -> Drawing:
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         way, lines = cells.shown(mode), []
         for panel in cells.panels(mode):
-            fits = {eps: fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
+            fits = {eps: linear_fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
             lines.append([Text(panel.label), *(_text(fits[eps]) if eps in fits else Text("") for eps in every_eps)])
             numbers += [_number(panel, eps, one) for eps, one in fits.items()]
         if way:
@@ -54,7 +54,7 @@ def fixed_robustness(results: Results) -> Drawing:
     return Drawing(table.figure(), numbers, table.markdown())
 
 
-def fit(cells: Cells, panel: Panel, eps: str) -> Fit:
+def linear_fit(cells: Cells, panel: Panel, eps: str) -> LinearFit:
     """Least squares over the networks of this eps for which both accuracies were measured."""
     x, y, archs = [], [], set()
     for arch in cells.about.architectures:
@@ -65,12 +65,12 @@ def fit(cells: Cells, panel: Panel, eps: str) -> Fit:
                 y.append(row.value)
                 archs.add(arch)
     if len(x) < ENOUGH or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Fit(len(x), len(archs), None, None)
+        return LinearFit(len(x), len(archs), None, None)
     correlation = float(np.corrcoef(x, y)[0, 1])
-    return Fit(len(x), len(archs), correlation**2, correlation * float(np.std(y) / np.std(x)))
+    return LinearFit(len(x), len(archs), correlation**2, correlation * float(np.std(y) / np.std(x)))
 
 
-def _text(one: Fit) -> Text:
+def _text(one: LinearFit) -> Text:
     if one.networks == 0:
         return Text(NOT_MEASURED, faint=True)
     if one.networks < ENOUGH:
@@ -81,7 +81,7 @@ def _text(one: Fit) -> Text:
     return Text(f"{one.r2:.2f}{' (−)' if one.slope < 0 else ''}")
 
 
-def _number(panel: Panel, eps: str, one: Fit) -> Number:
+def _number(panel: Panel, eps: str, one: LinearFit) -> Number:
     return {
         "target": panel.target.name,
         "mode": panel.way.mode,

@@ -1,4 +1,4 @@
-"""Figure 7: accuracy over eps, native images against downscaled ones, one panel a target."""
+"""Figure 7: accuracy over eps, native images against downscaled ones, one panel per target."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from robust_transfer.figures.cells import (
     MODE_LABELS,
     NORM_LABELS,
     NOT_MEASURED,
-    Against,
     Cells,
+    Comparison,
     Panel,
     way_label,
 )
@@ -25,7 +25,7 @@ DECIDED = "*"
 
 
 def headline(results: Results) -> Drawing:
-    """Draw a block a mode, with a line a target; of several ways of measuring a mode, the one that figures show."""
+    """Draw one block per mode, with one line per target, measured in the way that figures show."""
     cells = Cells(results)
     blocks, numbers = [], list[Number]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
@@ -47,7 +47,7 @@ def _columns(cells: Cells) -> list[str]:
     return ["", "Standard", "Best robust", "ε, network", f"Robust, ε {named}" if named else "Fixed ε", "Difference"]
 
 
-def _line(panel: Panel, against: Against) -> list[Text]:
+def _line(panel: Panel, against: Comparison) -> list[Text]:
     robust = against.robust
     label = panel.label + (f" ({METRICS[panel.target.metric]})" if panel.target.metric != "top1" else "")
     return [
@@ -69,7 +69,7 @@ def _accuracy(row: Row | None, *, bold: bool = False) -> Text:
     return Text(f"{row.value:.1f}{interval}", bold=bold)
 
 
-def _difference(against: Against) -> Text:
+def _difference(against: Comparison) -> Text:
     if against.difference is None:
         return Text(NOT_MEASURED, faint=True)
     return Text(difference_text(against.difference), mark=DECIDED if against.decided else "")
@@ -86,7 +86,7 @@ def signed(points: float) -> str:
     return "0.0" if text[1:] == "0.0" else text.replace("-", "−")
 
 
-def _numbers(cells: Cells, panel: Panel, against: Against) -> list[Number]:
+def _numbers(cells: Cells, panel: Panel, against: Comparison) -> list[Number]:
     fixed_eps = cells.about.fixed_eps.get(panel.norm, "")
     drawn = [
         ("standard", "0", against.standard),

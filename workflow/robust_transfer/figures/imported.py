@@ -12,7 +12,7 @@ from robust_transfer.figures.drawing import Drawing, Number
 from robust_transfer.figures.style import architecture_label, nothing
 from robust_transfer.figures.typeset import Block, Table, Text, stacked
 from robust_transfer.tables.published import published_accuracy
-from robust_transfer.tables.results import About, Results, Row
+from robust_transfer.tables.results import ExperimentInfo, Results, Row
 from robust_transfer.tables.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
 
 IMPORTED = "importing/"
@@ -42,8 +42,8 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Network:
-    """An architecture's imported backbones of one norm: three columns, with a line an eps."""
+class ImportedNetwork:
+    """An architecture's imported backbones of one norm: three columns, with one line per eps."""
 
     label: str
     norm: str
@@ -53,7 +53,7 @@ class Network:
 
 
 def imported(results: Results) -> Drawing:
-    """Draw the published numbers beside ours, networks side by side and a line an eps; L∞ networks below L2 ones."""
+    """Draw the published numbers beside ours, networks side by side and one line per eps; L∞ networks below L2 ones."""
     rows = [row for row in results.rows if _clean_on_source(row) and (row.backbone or "").startswith(IMPORTED)]
     recipes = results.about.released
     found = [
@@ -76,7 +76,7 @@ def _clean_on_source(row: Row) -> bool:
     return measured and row.attack is None and row.metric == "top1"
 
 
-def _nothing(about: About, rows: Sequence[Row]) -> str:
+def _nothing(about: ExperimentInfo, rows: Sequence[Row]) -> str:
     if rows:
         return f"published accuracies of the imported backbones: {NOT_MEASURED}"
     if about.source_label in about.dropped:
@@ -84,7 +84,7 @@ def _nothing(about: About, rows: Sequence[Row]) -> str:
     return f"no imported backbones: {NOT_MEASURED}"
 
 
-def _networks(found: Sequence[Compared], about: About) -> list[Network]:
+def _networks(found: Sequence[Compared], about: ExperimentInfo) -> list[ImportedNetwork]:
     """Networks in the order of figures. Standard backbones go with the L2 ones, which have the same recipe."""
     several = len({one.row.recipe for one in found}) > 1, len({one.row.backbone_seed for one in found}) > 1
     grouped: dict[tuple[str, str, int | None, str], list[Compared]] = {}
@@ -96,11 +96,11 @@ def _networks(found: Sequence[Compared], about: About) -> list[Network]:
     order = [*about.ordered, *(arch for arch, *_ in grouped)]
     for (arch, recipe, seed, norm), backbones in sorted(grouped.items(), key=lambda item: order.index(item[0][0])):
         label = [architecture_label(arch), *([recipe] if several[0] else []), *([f"seed {seed}"] if several[1] else [])]
-        networks.append(Network(", ".join(label), norm, {one.row.eps: one for one in backbones}))
+        networks.append(ImportedNetwork(", ".join(label), norm, {one.row.eps: one for one in backbones}))
     return networks
 
 
-def _abreast(networks: Sequence[Network], norm: str) -> list[list[Network]]:
+def _abreast(networks: Sequence[ImportedNetwork], norm: str) -> list[list[ImportedNetwork]]:
     """The networks of a norm, as many side by side as fit and in rows as even as can be: those of most eps first."""
     of_norm = sorted((one for one in networks if one.norm == norm), key=lambda one: -len(one.backbones))
     rows_n = math.ceil(len(of_norm) / ABREAST)
@@ -108,14 +108,14 @@ def _abreast(networks: Sequence[Network], norm: str) -> list[list[Network]]:
     return [of_norm[start:end] for start, end in pairwise(ends)]
 
 
-def _tables(networks: Sequence[Network], notes: Sequence[str], *, spaced: bool) -> list[Table]:
+def _tables(networks: Sequence[ImportedNetwork], notes: Sequence[str], *, spaced: bool) -> list[Table]:
     """The tables, the notes below the last. `spaced`: with an empty column between networks, as figures have it."""
     drawn = [_table(side_by_side, spaced) for norm in NORM_LABELS for side_by_side in _abreast(networks, norm)]
     return [*drawn[:-1], replace(drawn[-1], notes=notes)]
 
 
-def _table(networks: Sequence[Network], spaced: bool) -> Table:
-    """Networks side by side, a line an eps; the column of our accuracies bears the network's name."""
+def _table(networks: Sequence[ImportedNetwork], spaced: bool) -> Table:
+    """Networks side by side, one line per eps; the column of our accuracies bears the network's name."""
     radii = {eps: one.row.eps_value or 0.0 for network in networks for eps, one in network.backbones.items()}
     columns = [f"ε, {NORM_LABELS[networks[0].norm]}"]
     lines = {eps: [Text(eps)] for eps in sorted(radii, key=radii.__getitem__)}
@@ -141,7 +141,7 @@ def _signed(points: float) -> str:
     return "0.00" if text[1:] == "0.00" else text.replace("-", "−")
 
 
-def _notes(found: Sequence[Compared], others: Sequence[str], about: About) -> list[str]:
+def _notes(found: Sequence[Compared], others: Sequence[str], about: ExperimentInfo) -> list[str]:
     images = sorted({one.row.n for one in found})
     counted = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
     differences = [one.difference for one in found]

@@ -52,7 +52,7 @@ HEADINGS = {
 
 
 def protocol_gap(results: Results) -> Drawing:
-    """Draw a table a mode, with a line a backbone and target that was measured in several ways; and their mean gaps."""
+    """Draw one table per mode, one line per backbone and target that was measured in several ways; and mean gaps."""
     chosen = {selection: Cells(results, selection=selection) for selection in selections(results)}
     tables, gaps, notes, numbers = list[Table](), list[Block](), list[str](), list[Number]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
@@ -84,7 +84,7 @@ def _abreast(keys: Sequence[Key]) -> bool:
 
 
 def _table(mode: str, lines: Sequence[Line], keys: Sequence[Key]) -> Table:
-    """Accuracies, with a block a target."""
+    """Accuracies, with one block per target."""
     ways, chosen = ways_of(keys), selections_of(keys)
     blocks: dict[Target, list[list[Text]]] = {}
     several = len({line.arch for line in lines}) > 1, len({line.norm for line in lines}) > 1

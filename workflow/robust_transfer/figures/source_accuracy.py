@@ -1,4 +1,4 @@
-"""Figure 5: transfer accuracy against source accuracy as eps grows, one panel a target, a line an architecture."""
+"""Figure 5: transfer accuracy against source accuracy as eps grows, one panel per target, one line per architecture."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _numbers(
 
 
 def _handles(eps: Sequence[str], archs: Sequence[str], *, level: bool) -> tuple[list[Any], list[Any]]:
-    """Legend handles: a colour an eps; a marker an architecture, and the level of the standard networks."""
+    """Legend handles: one colour per eps; one marker per architecture, and the level of the standard networks."""
     from matplotlib.lines import Line2D
 
     look: style.Look = {"ls": "", "marker": "o", "mec": style.INK, "mew": 0.3}

@@ -1,4 +1,4 @@
-"""Training curves: loss and accuracies over epochs, a line a backbone, a row of panels a network."""
+"""Training curves: loss and accuracies over epochs, one line per backbone, a row of panels a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing, Number
-from robust_transfer.tables.training import EpochRow, Training
+from robust_transfer.tables.training import EpochRow, TrainingTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ class Group:
         return list(schedules.pop()) if len(schedules) == 1 and len(self.curves[0]) > 1 else []
 
 
-def training(table: Training) -> Drawing:
+def training(table: TrainingTable) -> Drawing:
     """Draw every backbone of at most eight networks: those with most backbones, where there are more."""
     every = _groups(table)
     if not every:
@@ -79,7 +79,7 @@ def training(table: Training) -> Drawing:
     return Drawing(figure, _numbers(groups, measures))
 
 
-def _groups(table: Training) -> list[Group]:
+def _groups(table: TrainingTable) -> list[Group]:
     """Backbones by network in the order of figures, then norm and recipe; standard ones stand with every norm."""
     curves: dict[str, list[EpochRow]] = {}
     for row in table.rows:

@@ -1,4 +1,4 @@
-"""Figure 6: accuracy over the width of the network, a line an eps, one panel a target."""
+"""Figure 6: accuracy over the width of the network, one line per eps, one panel per target."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Colours:
             images = jittered(images, factors, (drawn[:, 3] * len(ORDERS)).long())
         if self._lighting:
             drawn = randomness.per_image(self._seed, randomness.LIGHTING, epoch, numbers, 4)
-            images = lit(images, self._lighting * randomness.normal(drawn)[:, :3])
+            images = with_lighting(images, self._lighting * randomness.normal(drawn)[:, :3])
         return images
 
 
@@ -147,7 +147,7 @@ def jittered(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def lit(images: Tensor, amounts: Tensor) -> Tensor:
+def with_lighting(images: Tensor, amounts: Tensor) -> Tensor:
     """Images [B, 3, H, W] in [0, 1] shifted along the principal colours of ImageNet, then clamped.
 
     `amounts` (float [B, 3]) are in units of these components' standard deviations.

@@ -16,10 +16,10 @@ from torch import Tensor
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.loading.augmentation import Colours, resident_images
-from robust_transfer.loading.sources import Part, Source
+from robust_transfer.loading.sources import Source, Subset
 from robust_transfer.loading.streaming import LoadingError, Streaming
 
-__all__ = ["Loader", "LoadingError", "Part", "Resident", "Streaming", "open_loader"]
+__all__ = ["Loader", "LoadingError", "Resident", "Streaming", "Subset", "open_loader"]
 
 log = logging.getLogger("robust_transfer")
 
@@ -37,7 +37,7 @@ class Loader(Protocol):
         at a time: a new one ends those before it. Raises StoreError if an image cannot be read.
         """
 
-    def untouched(self, indices: Tensor, size: int) -> Tensor:
+    def unaugmented(self, indices: Tensor, size: int) -> Tensor:
         """Images by number (int64 [B], on the CPU) as evaluation at this size sees them; as `batches` has them.
 
         Reads them anew from the dataset, in this process.
@@ -55,7 +55,7 @@ class Loader(Protocol):
 
 
 def open_loader(
-    parts: Sequence[Part],
+    parts: Sequence[Subset],
     recipe: Recipe,
     *,
     input_size: int,
@@ -102,9 +102,9 @@ class Resident:
             numbers = group.to(self._device)
             yield self._colours.changed(self._augmenter.batch(numbers, epoch, size=size), numbers, epoch)
 
-    def untouched(self, indices: Tensor, size: int) -> Tensor:
+    def unaugmented(self, indices: Tensor, size: int) -> Tensor:
         """As in Loader."""
-        return self._source.untouched(indices, size, self._device, self._threads)
+        return self._source.unaugmented(indices, size, self._device, self._threads)
 
     def rate(self) -> float | None:
         """None: augmentation on the device is part of the network's time."""
@@ -113,7 +113,7 @@ class Resident:
     def close(self) -> None:
         """Nothing to end."""
 
-    def _pixels(self, part: Part) -> Tensor:
+    def _pixels(self, part: Subset) -> Tensor:
         source, whole = self._source, len(part) == len(part.split)
         return resident_images(
             part.split,

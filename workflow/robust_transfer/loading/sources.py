@@ -21,7 +21,7 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Some images of a stored split."""
 
     split: Split
@@ -45,7 +45,7 @@ class Part:
 class Source:
     """The images of all parts under consecutive numbers, and what becomes of them."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Subset, ...]
     recipe: Recipe
     input_size: int
     resize_ratio: float
@@ -67,7 +67,7 @@ class Source:
         """int64 [N]."""
         return torch.from_numpy(np.concatenate([part.labels for part in self.parts])).to(device)
 
-    def untouched(self, numbers: Tensor, size: int, device: torch.device, threads: int) -> Tensor:
+    def unaugmented(self, numbers: Tensor, size: int, device: torch.device, threads: int) -> Tensor:
         """As in Loader."""
         return as_images(torch.from_numpy(self._squares(numbers.numpy(), size, self.resize_ratio, threads)).to(device))
 
@@ -93,7 +93,7 @@ class Source:
                 crops[place] = random_crop(part.split.picture(int(part.indices[position])), drawn[place], size)
         return crops
 
-    def _located(self, numbers: Numbers) -> Iterator[tuple[Part, Numbers, Numbers]]:
+    def _located(self, numbers: Numbers) -> Iterator[tuple[Subset, Numbers, Numbers]]:
         """By part: positions in it, and where in `numbers` they stand."""
         ends = list(accumulate(len(part) for part in self.parts))
         for part, end in zip(self.parts, ends, strict=True):

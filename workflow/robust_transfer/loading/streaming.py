@@ -1,8 +1,8 @@
 """Streaming: batches that worker processes read from the dataset, through torch's DataLoader.
 
 An image costs a worker 2.9 ms of processor time as `resized-crop-flip` at 224 px from JPEGs of 500 × 375 px and 97 kB
-(n = 1,792), .24 ms at 64 px from JPEGs of 64 px and 2 kB (n = 8,704): 340 and 4,100 images a second and core, if
-nothing holds it up (AMD EPYC, Zen 4; the machine was busy otherwise). Anonymous memory grows by 16 bytes an image in a
+(n = 1,792), .24 ms at 64 px from JPEGs of 64 px and 2 kB (n = 8,704): 340 and 4,100 images per second and core, if
+nothing holds it up (AMD EPYC, Zen 4; the machine was busy otherwise). Anonymous memory grows by 16 bytes per image in a
 worker, shared where it was forked, and by 24 in the process that starts them: labels, indices, labels on the device.
 What is read from a record batch first takes 17 ms more (64 MB at 3.9 GB/s, in memory), once for all workers.
 """
@@ -153,9 +153,9 @@ class Streaming:
                 place.copy_(self._next(), non_blocking=True)
             yield self._finished(pixels, group.to(self._device), epoch, size)
 
-    def untouched(self, indices: Tensor, size: int) -> Tensor:
+    def unaugmented(self, indices: Tensor, size: int) -> Tensor:
         """As in Loader."""
-        return self._source.untouched(indices, size, self._device, self._threads)
+        return self._source.unaugmented(indices, size, self._device, self._threads)
 
     def rate(self) -> float | None:
         """As in Loader."""

@@ -21,7 +21,7 @@ from robust_transfer.machine.launch import LAUNCHED, die_with_parent
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes of a training as one of them sees it."""
 
     rank: int = 0
@@ -30,7 +30,7 @@ class Team:
     """The process group over which processes agree, on the CPU whatever the device."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Is this the process that writes and speaks?"""
         return self.rank == 0
 
@@ -55,11 +55,11 @@ class Team:
         return int(agreed)
 
 
-ALONE = Team()
+ALONE = ProcessGroup()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Team]:
+def process_group(device: str) -> Iterator[ProcessGroup]:
     """The team that the environment names, alone if it names none; a process's GPU is that of its LOCAL_RANK."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -75,6 +75,6 @@ def joined(device: str) -> Iterator[Team]:
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         control = torch.distributed.new_group(backend="gloo")
-        yield Team(torch.distributed.get_rank(), size, control)
+        yield ProcessGroup(torch.distributed.get_rank(), size, control)
     finally:
         torch.distributed.destroy_process_group()

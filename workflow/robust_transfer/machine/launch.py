@@ -20,7 +20,7 @@ LAUNCHED = "ROBUST_TRANSFER_LAUNCHED"
 _PR_SET_PDEATHSIG = 1
 
 
-def leads() -> bool:
+def is_main() -> bool:
     """Is this process the first of its team, or alone? Says what the environment says."""
     return os.environ.get("RANK", "0") == "0"
 

@@ -98,7 +98,7 @@ def layer_named(network: Network, name: str, input_size: int) -> Layer:
     )
 
 
-def check(architecture: str, input_size: int, layer: str | None) -> None:
+def check_layer(architecture: str, input_size: int, layer: str | None) -> None:
     """Raise LayerError if a network cannot take images of that size, or has no layer of that name."""
     network = outline(architecture, input_size)
     if layer is None:

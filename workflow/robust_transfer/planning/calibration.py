@@ -34,7 +34,7 @@ CAP_SECONDS = 90.0
 """Most time for all, the tiny experiment included, but a third of it is always left for passes; the dearest passes come
 first, and those that time does not suffice for are scaled from them."""
 CPU_FLOPS = 2e11
-"""Most FLOPs a step on a CPU, seconds of a core: batches are cut to that."""
+"""Most FLOPs per step on a CPU, seconds of a core: batches are cut to that."""
 CLASSES = 10
 
 TINY: dict[str, Any] = {

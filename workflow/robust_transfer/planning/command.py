@@ -18,7 +18,14 @@ from robust_transfer.configuration.load import load
 from robust_transfer.dag.availability import planned
 from robust_transfer.dag.grid import Grid
 from robust_transfer.planning.plan import default_calibration, make_plan, wanted
-from robust_transfer.planning.rates import Calibrated, RateError, Rates, published, read, save
+from robust_transfer.planning.rates import (
+    Calibrated,
+    RateError,
+    Rates,
+    published_rates,
+    read_calibration,
+    save_calibration,
+)
 from robust_transfer.planning.report import as_json, table
 
 
@@ -43,12 +50,12 @@ def run_plan(
     """
     _check(gpus, prices, cores)
     cores = cores or os.cpu_count() or 1
-    rates: list[Rates] = [published(name) for name in gpus]
+    rates: list[Rates] = [published_rates(name) for name in gpus]
     grid = planned(load(files))
     if calibrate:
         rates.append(_calibrated(grid, calibration or default_calibration(grid), device, cores))
     elif calibration:
-        rates.append(read(calibration))
+        rates.append(read_calibration(calibration))
     made = make_plan(grid, rates, prices=prices, currency=currency, cores=cores)
     return json.dumps(as_json(made), indent=1, ensure_ascii=False) if in_json else table(made)
 
@@ -72,5 +79,5 @@ def _calibrated(grid: Grid, path: Path, device: str, cores: int) -> Calibrated:
 
     images, batches = wanted(grid)
     found = calibrate(images, batches, processes=cores, device=device)
-    save(found, path)
+    save_calibration(found, path)
     return found

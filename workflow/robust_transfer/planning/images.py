@@ -29,7 +29,7 @@ JPEG_BYTES = 110_000
 
 
 @dataclass(frozen=True)
-class Counts:
+class ImageCounts:
     """Images by split, as they will be prepared."""
 
     train: int
@@ -77,7 +77,7 @@ def set_aside(images: int, classes: int, fraction: float) -> int:
     return found
 
 
-def image_counts(entry: PlannedEntry, store: Path) -> Counts | None:
+def image_counts(entry: PlannedEntry, store: Path) -> ImageCounts | None:
     """Counts of an entry of the stages datasets or granularity: of its card if it is done, else from its settings.
 
     Folders are listed and of parquet files the labels are read, but no image. None where nothing tells before the
@@ -93,7 +93,7 @@ def image_counts(entry: PlannedEntry, store: Path) -> Counts | None:
     return _of_settings(settings) if isinstance(settings, DatasetSettings) else None
 
 
-def _carded(folder: Path) -> Counts | None:
+def _carded(folder: Path) -> ImageCounts | None:
     try:
         card = json.loads((folder / CARD).read_text())
     except (OSError, json.JSONDecodeError):
@@ -101,7 +101,7 @@ def _carded(folder: Path) -> Counts | None:
     counts: dict[str, int] = card["facts"]["counts"]
     stored = sum(file["bytes"] for name, file in card["files"].items() if name.endswith(".arrow"))
     images = max(1, sum(counts.values()))
-    return Counts(
+    return ImageCounts(
         counts["train"],
         counts["test"],
         counts.get("validation"),
@@ -111,7 +111,7 @@ def _carded(folder: Path) -> Counts | None:
     )
 
 
-def _of_settings(settings: DatasetSettings) -> Counts | None:
+def _of_settings(settings: DatasetSettings) -> ImageCounts | None:
     origin: Any = settings.origin
     if isinstance(origin, ShapesOrigin):
         from robust_transfer.datasets.origins.shapes import CLASSES
@@ -133,7 +133,7 @@ def _of_settings(settings: DatasetSettings) -> Counts | None:
     size = found.image_bytes or JPEG_BYTES
     if settings.stored_side:
         size = min(_stored_bytes(settings.stored_side, None), size)
-    return Counts(limited["train"], limited["test"], limited.get("validation"), found.classes, size, found.raw)
+    return ImageCounts(limited["train"], limited["test"], limited.get("validation"), found.classes, size, found.raw)
 
 
 @dataclass(frozen=True)

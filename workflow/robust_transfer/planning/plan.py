@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_transfer.dag.grid import Grid, PlannedEntry
-from robust_transfer.planning.images import Counts, image_counts
+from robust_transfer.planning.images import ImageCounts, image_counts
 from robust_transfer.planning.rates import (
     ENGINE_SECONDS,
     FIGURE_SECONDS,
@@ -128,11 +128,11 @@ def make_plan(
     return plan
 
 
-def counting(store: Path) -> Callable[[PlannedEntry], Counts | None]:
+def counting(store: Path) -> Callable[[PlannedEntry], ImageCounts | None]:
     """`image_counts` that looks at each dataset once."""
-    known: dict[str, Counts | None] = {}
+    known: dict[str, ImageCounts | None] = {}
 
-    def counts(entry: PlannedEntry) -> Counts | None:
+    def counts(entry: PlannedEntry) -> ImageCounts | None:
         if entry.id not in known:
             known[entry.id] = image_counts(entry, store)
         return known[entry.id]

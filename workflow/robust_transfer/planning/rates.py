@@ -58,7 +58,7 @@ class Rates(Protocol):
 
 
 @dataclass
-class Published:
+class PublishedRates:
     """A GPU by what others measured ResNet-50 to train at; other networks and passes by their FLOPs."""
 
     name: str
@@ -113,12 +113,12 @@ def gpu_names() -> list[str]:
     return list(_gpus()["gpus"])
 
 
-def published(name: str) -> Published:
+def published_rates(name: str) -> PublishedRates:
     """A GPU by name, in any case; raises RateError, which lists all names, for one that is not known."""
     wanted = name.lower().replace(" ", "-").replace("_", "-")
     for known, row in _gpus()["gpus"].items():
         if wanted == known.lower():
-            return Published(known, row["full"], dict(row["training"]), tuple(row["source"]))
+            return PublishedRates(known, row["full"], dict(row["training"]), tuple(row["source"]))
     near = difflib.get_close_matches(wanted.upper(), gpu_names(), n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise RateError(
@@ -167,7 +167,7 @@ class Calibrated:
         return sum(like) / len(like) if like else (START_SECONDS if heavy else LIGHT_START_SECONDS)
 
 
-def save(calibrated: Calibrated, path: Path) -> None:
+def save_calibration(calibrated: Calibrated, path: Path) -> None:
     """Write a calibration as JSON."""
     passes = [key._asdict() | {"seconds_an_image": seconds} for key, seconds in calibrated.passes.items()]
     content = {
@@ -183,7 +183,7 @@ def save(calibrated: Calibrated, path: Path) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def read(path: Path) -> Calibrated:
+def read_calibration(path: Path) -> Calibrated:
     """A calibration that was saved; raises RateError for a file that is none."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
@@ -200,7 +200,7 @@ def read(path: Path) -> Calibrated:
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise RateError(f"--calibration {path}: not a calibration ({error!r}); --calibrate makes one") from None
     if not passes or min(passes.values()) <= 0:
-        raise RateError(f"--calibration {path}: holds no seconds an image above 0; --calibrate makes one anew")
+        raise RateError(f"--calibration {path}: holds no seconds per image above 0; --calibrate makes one anew")
     return found
 
 

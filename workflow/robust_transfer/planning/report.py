@@ -13,7 +13,7 @@ Column = tuple[str, Callable[[StagePlan], str]]
 
 
 def table(plan: Plan) -> str:
-    """The plan as a table: a line a stage, the total, and the notes that go with the numbers."""
+    """The plan as a table: one line per stage, the total, and the notes that go with the numbers."""
     rows = [*plan.stages.values(), plan.total]
     columns = _columns(plan)
     cells = [[head for head, _ in columns], *([show(row) for _, show in columns] for row in rows)]

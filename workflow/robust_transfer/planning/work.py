@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 
 from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.dag.grid import PlannedEntry
-from robust_transfer.planning.images import Counts
+from robust_transfer.planning.images import ImageCounts
 from robust_transfer.planning.networks import layer_dimension, size_of
 from robust_transfer.training.schedules import side_at
 
@@ -47,7 +47,7 @@ class Pass(NamedTuple):
 
     @property
     def flops(self) -> float:
-        """FLOPs an image."""
+        """FLOPs per image."""
         return PASSES[self.kind] * size_of(self.architecture, self.side).flops
 
 
@@ -91,7 +91,7 @@ class UnknownImagesError(ValueError):
     """How much an entry takes depends on a dataset whose size nothing tells yet; the message names it."""
 
 
-Lookup = Callable[[PlannedEntry], Counts | None]
+Lookup = Callable[[PlannedEntry], ImageCounts | None]
 """Counts of an entry of the stages datasets or granularity."""
 
 
@@ -102,7 +102,7 @@ def work_of(entry: PlannedEntry, counts: Lookup) -> Work:
     return found
 
 
-def _images_of(entry: PlannedEntry, counts: Lookup) -> Counts:
+def _images_of(entry: PlannedEntry, counts: Lookup) -> ImageCounts:
     found = counts(entry)
     if found is None:
         raise UnknownImagesError(
@@ -111,7 +111,7 @@ def _images_of(entry: PlannedEntry, counts: Lookup) -> Counts:
     return found
 
 
-def _decode(work: Work, counts: Counts, images: int) -> None:
+def _decode(work: Work, counts: ImageCounts, images: int) -> None:
     if not counts.raw:
         work.decoded += images
         work.decoded_bytes += images * counts.image_bytes

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from robust_transfer.configuration.running import running
 from robust_transfer.machine.devices import device_name
-from robust_transfer.machine.distributed import ALONE, Team
+from robust_transfer.machine.distributed import ALONE, ProcessGroup
 from robust_transfer.resuming.interruption import Interrupted, Interruption
 from robust_transfer.store.entry import STATE, Entry, StoreError, write_bytes
 from robust_transfer.store.fingerprint import changed_modules, module_fingerprints
@@ -63,7 +63,7 @@ class States:
         interruption: Interruption,
         setting: Mapping[str, Any],
         other_code: bool = False,
-        team: Team = ALONE,
+        team: ProcessGroup = ALONE,
     ) -> None:
         """`every` is in seconds; `setting` says on what this training runs: device, threads, processes."""
         self._folder, self._entry, self._team = entry.path / STATE, entry, team
@@ -78,7 +78,7 @@ class States:
 
         Raises StoreError if it belongs to another entry, or to other code unless that was allowed.
         """
-        if self._team.leads and self._folder.is_dir():
+        if self._team.is_main and self._folder.is_dir():
             for draft in self._folder.glob(".step-*"):  # of a save that was killed
                 draft.unlink(missing_ok=True)
         found = sorted(self._found(), reverse=True)
@@ -98,7 +98,7 @@ class States:
 
         The states before it stay until it is safe.
         """
-        if not self._team.leads:
+        if not self._team.is_main:
             return True
         from safetensors.torch import save as serialised
 
@@ -123,7 +123,7 @@ class States:
 
     def wanted(self) -> str | None:
         """`stop` if this training, in any process, is to save and leave; `save` if a save is due; else None."""
-        due = self._team.leads and time.monotonic() >= self._next
+        due = self._team.is_main and time.monotonic() >= self._next
         asked = 2 if self._interruption.reason else int(due)
         return (None, "save", "stop")[self._team.largest(asked)]
 
@@ -167,7 +167,7 @@ class States:
 
 
 @contextmanager
-def states_of(entry: Entry, *, device: str, threads: int, team: Team = ALONE) -> Iterator[States]:
+def states_of(entry: Entry, *, device: str, threads: int, team: ProcessGroup = ALONE) -> Iterator[States]:
     """The states of an entry's training as the job's settings (`running`) want them; signals are heard inside."""
     how = running()
     setting = {"device": device_name(device), "threads": threads, "processes": team.size}

@@ -32,7 +32,7 @@ from robust_transfer.configuration.running import running
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.datasets.arrow import Split, entry_splits, open_split
-from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.machine.devices import autocast, device_name, prepare
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.layers import Activations, activations, layer_named
@@ -128,7 +128,7 @@ def extract(
     """
     if first == len(split):
         return
-    part, size, how = Part(split, np.arange(first, len(split))), batch_size(input_size), running()
+    part, size, how = Subset(split, np.arange(first, len(split))), batch_size(input_size), running()
     loader = open_loader(
         [part],
         Recipe(augmentation="none", batch_size=size),

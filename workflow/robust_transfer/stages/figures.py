@@ -50,7 +50,7 @@ def draw(name: str, table: Path, stem: Path) -> None:
 
 
 def _write_numbers(numbers: list[Number], path: Path) -> None:
-    """Write the numbers drawn, one mark a line; numbers to four decimals, nothing where nothing was measured."""
+    """Write the numbers drawn, one mark per line; numbers to four decimals, nothing where nothing was measured."""
     names = list(dict.fromkeys(name for one in numbers for name in one))
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

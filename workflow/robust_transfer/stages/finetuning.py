@@ -25,7 +25,7 @@ from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.store.predictions import predictions_table, write_predictions
 from robust_transfer.training.progress import cost, write_epochs
-from robust_transfer.training.transfer import load, parts, predicted, train
+from robust_transfer.training.transfer import load_network, parts, predicted, train
 
 log = logging.getLogger("robust_transfer")
 
@@ -48,7 +48,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         chosen = choose(entry, settings) if settings.purpose == "refit" else None
         rate = chosen.learning_rate if chosen else settings.learning_rates[0]
         trained_on, measured_on = parts(dataset, settings)
-        network, input_size = load(backbone, settings.normalisation)
+        network, input_size = load_network(backbone, settings.normalisation)
         network.replace_head(len(measured_on.split.classes), seed=settings.seed)
         epochs, resumed = train(
             entry, network.to(on), trained_on, settings,

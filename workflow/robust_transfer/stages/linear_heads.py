@@ -30,7 +30,7 @@ from robust_transfer.store.entry import Entry
 from robust_transfer.store.predictions import predictions_table, write_predictions
 from robust_transfer.training.progress import cost, write_epochs
 from robust_transfer.training.sgd import ParallelSGD
-from robust_transfer.training.transfer import load, parts, predicted, train
+from robust_transfer.training.transfer import load_network, parts, predicted, train
 
 log = logging.getLogger("robust_transfer")
 
@@ -46,7 +46,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     tried = list(itertools.product(settings.learning_rates, settings.weight_decays))
     with entry.writing() as draft:
         trained_on, measured_on = parts(dataset, settings)
-        network, input_size = load(backbone, settings.normalisation)
+        network, input_size = load_network(backbone, settings.normalisation)
         n_classes = len(measured_on.split.classes)
         optimiser = put_on(network.to(on), n_classes, tried, settings)
         epochs, resumed = train(

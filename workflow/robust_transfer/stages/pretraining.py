@@ -5,7 +5,7 @@
 Reads the training images of its input `source`. Writes `weights.safetensors` (the last epoch's) and `epochs.csv`.
 It can be stopped at any time: SIGTERM, SIGUSR1, Ctrl-C and `--stop-before` save its state first and exit with code 75;
 the same command goes on where the last saved state left off. `--processes 2` trains on two GPUs.
-One core of an AMD EPYC (Zen 4) trains a resnet8_w16 at 32 px in bf16 on 470 images a second under PGD with two steps,
+One core of an AMD EPYC (Zen 4) trains a resnet8_w16 at 32 px in bf16 on 470 images per second under PGD with two steps,
 on 1,230 without an attack; in fp32 on 284 and 839.
 """
 
@@ -20,10 +20,10 @@ from robust_transfer.attacks import threat_model
 from robust_transfer.configuration.running import running
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.datasets.arrow import open_split
-from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.machine.devices import prepare
-from robust_transfer.machine.distributed import joined
-from robust_transfer.machine.launch import leads
+from robust_transfer.machine.distributed import process_group
+from robust_transfer.machine.launch import is_main
 from robust_transfer.networks.backbones import WEIGHTS, save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.resuming.states import states_of
@@ -39,8 +39,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     """Train the backbone that `entry` describes. Raises Interrupted if it was asked to leave before it was done."""
     with ExitStack() as stack:
         # The lock comes first: a process that does not get it says who has it, and its team ends with it.
-        draft = stack.enter_context(entry.writing()) if leads() else None
-        team = stack.enter_context(joined(device))
+        draft = stack.enter_context(entry.writing()) if is_main() else None
+        team = stack.enter_context(process_group(device))
         settings = PretrainingSettings.model_validate(entry.settings)
         recipe, on = settings.training, prepare(device, max(1, threads // team.size))
         split = open_split(entry.input("source"), "train")
@@ -49,7 +49,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         loader = stack.enter_context(
             closing(
                 open_loader(
-                    [Part(split, np.arange(len(split)))],
+                    [Subset(split, np.arange(len(split)))],
                     recipe,
                     input_size=settings.input_size,
                     resize_ratio=settings.preprocessing.resize_ratio,

@@ -38,7 +38,7 @@ log = logging.getLogger("robust_transfer")
 
 
 @dataclass(frozen=True)
-class Part:
+class Examples:
     """Some images of a split."""
 
     features: Features
@@ -53,7 +53,7 @@ class Predicted(NamedTuple):
     """What a classifier says of some images."""
 
     split: str
-    part: Part
+    part: Examples
     predictions: Labels
     """[N]."""
 
@@ -79,7 +79,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         start = time.monotonic()
         train, validation = training_parts(stored, settings)
         features, labels = open_features(stored, "test")
-        test = Part(features, labels, np.arange(len(labels)))
+        test = Examples(features, labels, np.arange(len(labels)))
         chosen: dict[Selection, tuple[Choice, list[Predicted]]] = {}
         refitted: Fit | None = None
         for selection in settings.selections:
@@ -132,7 +132,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         log.warning("the fit to all training images stopped before it had converged, at λ %g", refitted.strength)
 
 
-def training_parts(stored: Entry, settings: ProbingSettings) -> tuple[Part, Part]:
+def training_parts(stored: Entry, settings: ProbingSettings) -> tuple[Examples, Examples]:
     """The training and the validation images of a features entry: all, or `images_per_class` of the training images.
 
     Raises ValueError if the dataset has no validation images and no class with two training images either.
@@ -143,17 +143,17 @@ def training_parts(stored: Entry, settings: ProbingSettings) -> tuple[Part, Part
         index = np.flatnonzero(few_mask(labels, settings.images_per_class, settings.seed))
     elif "validation" in stored.facts()["counts"]:
         held = open_features(stored, "validation")
-        return Part(features, labels, index), Part(*held, np.arange(len(held[1])))
+        return Examples(features, labels, index), Examples(*held, np.arange(len(held[1])))
     mask = validation_mask(labels[index], settings.validation_fraction, settings.seed)
     if not mask.any():
         raise ValueError(
             f"{stored.path}: no class has two training images, so none can be set aside to choose a strength on"
         )
     chosen, rest = index[mask], index[~mask]
-    return Part(features[rest], labels[rest], rest), Part(features[chosen], labels[chosen], chosen)
+    return Examples(features[rest], labels[rest], rest), Examples(features[chosen], labels[chosen], chosen)
 
 
-def choose(train: Part, validation: Part, n_classes: int, settings: ProbingSettings, device: str) -> Choice:
+def choose(train: Examples, validation: Examples, n_classes: int, settings: ProbingSettings, device: str) -> Choice:
     """Fit every strength to the training images and take the most accurate on the others, the larger of equals."""
     regression = Regression(train.features, train.labels, standardise=settings.standardise, device=device)
     held = regression.scaling(validation.features)
@@ -169,18 +169,18 @@ def choose(train: Part, validation: Part, n_classes: int, settings: ProbingSetti
     return best
 
 
-def refit(train: Part, validation: Part, strength: float, settings: ProbingSettings, device: str) -> Fit:
+def refit(train: Examples, validation: Examples, strength: float, settings: ProbingSettings, device: str) -> Fit:
     """The chosen strength, fitted to training and validation images together."""
     both = together(train, validation)
     regression = Regression(both.features, both.labels, standardise=settings.standardise, device=device)
     return next(regression.path([strength]))
 
 
-def together(train: Part, validation: Part) -> Part:
+def together(train: Examples, validation: Examples) -> Examples:
     """All images that a classifier may be fitted to before it is tested; `index` means nothing then."""
     features = np.concatenate([train.features, validation.features])
     labels = np.concatenate([train.labels, validation.labels])
-    return Part(features, labels, np.concatenate([train.index, validation.index]))
+    return Examples(features, labels, np.concatenate([train.index, validation.index]))
 
 
 def at_edge(choice: Choice, settings: ProbingSettings) -> bool:

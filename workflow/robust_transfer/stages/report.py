@@ -16,8 +16,8 @@ from robust_transfer.figures.cells import (
     FULL_NETWORK,
     MODE_LABELS,
     NOT_MEASURED,
-    Against,
     Cells,
+    Comparison,
     Panel,
     way_label,
 )
@@ -33,7 +33,7 @@ FLAG_LINES = 10
 
 
 def summary(results: Path, flags: Path | None = None, report: Path | None = None) -> str:
-    """Title, notice, headline table, what held in a sentence a mode, what looks wrong, and where the files lie.
+    """Title, notice, headline table, what held in one sentence per mode, what looks wrong, and where the files lie.
 
     `results` is the results table; `flags` the list of sanity flags, if they are to be shown; `report` the HTML report,
     if there is to be one. Raises TableError as `read` and `read_flags` do.
@@ -67,7 +67,7 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
     return "\n\n".join(parts) + "\n"
 
 
-def _table(heading: str, lines: list[tuple[Panel, Against]]) -> str:
+def _table(heading: str, lines: list[tuple[Panel, Comparison]]) -> str:
     """Targets as lines: standard, best robust with what was chosen, paired difference with its 95 % interval."""
     rows = [[heading, "standard", "best robust", "(eps, network)", "difference [95 %]"]]
     for panel, against in lines:
@@ -101,7 +101,7 @@ def _percent(row: Row | None) -> str:
     return f"{row.value:.1f}" if row else "–"
 
 
-def _sentence(mode: str, lines: list[tuple[Panel, Against]]) -> str:
+def _sentence(mode: str, lines: list[tuple[Panel, Comparison]]) -> str:
     """Who is ahead on how many targets, and where the interval of the difference excludes 0."""
     measured = [(panel.label, one) for panel, one in lines if one.difference]
     if not measured:

@@ -29,14 +29,14 @@ from typing import Any
 import pyarrow as pa
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.statistics.selection import Candidate, Contest, Pick, Run, interval
+from robust_transfer.statistics.selection import Bootstrap, Candidate, Pick, TransferRun, interval
 from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry
 from robust_transfer.store.predictions import read_predictions
 from robust_transfer.tables.results import (
     BEST_ARCH,
     BEST_ROBUST,
     DIFFERENCE,
-    About,
+    ExperimentInfo,
     Row,
     TableError,
     canonical,
@@ -100,7 +100,7 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
     described = json.loads(experiment_json.read_text())
     listed = [Listed(**{name: entry[name] for name in Listed.__annotations__}) for entry in described.pop("entries")]
     costs = described.pop("costs")
-    about = About.from_json(described)
+    about = ExperimentInfo.from_json(described)
     measured = {item.entry: _measured(about.experiment, item, open_entry(store / item.entry)) for item in listed}
     _clean_once(listed, measured)
     rows = [row for numbers in measured.values() for row in numbers]
@@ -184,7 +184,7 @@ def _shared(experiment: str, item: Listed) -> dict[str, Any]:
     }
 
 
-def _run(item: Listed, entry: Entry, measured: Iterable[Row], selection: str | None) -> Run:
+def _run(item: Listed, entry: Entry, measured: Iterable[Row], selection: str | None) -> TransferRun:
     """An entry's predictions under one selection, checked against the accuracy it reports there."""
     splits = read_predictions(entry, selection)
     for row in measured:
@@ -194,14 +194,14 @@ def _run(item: Listed, entry: Entry, measured: Iterable[Row], selection: str | N
                 f"{entry.path}: metrics.json says {row.split} top1 = {row.value:.2f}, predictions.parquet says "
                 f"{found:.2f}; move the entry aside and make it again"
             )
-    return Run(item.entry, item.backbone, item.backbone_seed, item.transfer_seed, splits)
+    return TransferRun(item.entry, item.backbone, item.backbone_seed, item.transfer_seed, splits)
 
 
-def _chosen(about: About, members: Sequence[tuple[Listed, Run]], selection: str | None) -> list[Row]:
+def _chosen(about: ExperimentInfo, members: Sequence[tuple[Listed, TransferRun]], selection: str | None) -> list[Row]:
     """The chosen rows of runs that are compared with each other: best robust, best standard, and their differences."""
     first = members[0][0]
     metric = {target.name: target.metric for target in about.targets}[first.target]
-    contest = Contest(_candidates(about, members), metric, about.bootstrap, selection or "validation")
+    contest = Bootstrap(_candidates(about, members), metric, about.bootstrap, selection or "validation")
     candidates = contest.candidates
     archs = list(dict.fromkeys(candidate.arch for candidate in candidates))
     rows = []
@@ -225,9 +225,9 @@ def _chosen(about: About, members: Sequence[tuple[Listed, Run]], selection: str 
     return rows
 
 
-def _candidates(about: About, members: Sequence[tuple[Listed, Run]]) -> list[Candidate]:
+def _candidates(about: ExperimentInfo, members: Sequence[tuple[Listed, TransferRun]]) -> list[Candidate]:
     """Runs by architecture and eps, in the order of architectures, then of growing eps."""
-    runs: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
+    runs: dict[tuple[str, str, str], list[TransferRun]] = defaultdict(list)
     for item, run in members:
         runs[item.arch, item.norm, item.eps].append(run)
     order = {arch: i for i, arch in enumerate(about.architectures)}
@@ -236,9 +236,9 @@ def _candidates(about: About, members: Sequence[tuple[Listed, Run]]) -> list[Can
 
 
 def _chosen_row(
-    about: About,
+    about: ExperimentInfo,
     like: Listed,
-    contest: Contest,
+    contest: Bootstrap,
     pick: Pick,
     arch: str,
     norm: str,

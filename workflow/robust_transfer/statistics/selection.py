@@ -27,11 +27,11 @@ CHUNK = 4_000_000
 
 
 class SelectionError(ValueError):
-    """Candidates that cannot be compared; the message names the entry and the mend."""
+    """Candidates that cannot be compared; the message names the entry and the fix."""
 
 
 @dataclass(frozen=True)
-class Run:
+class TransferRun:
     """One finished transfer."""
 
     entry: str
@@ -43,12 +43,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One architecture at one eps, with a run a seed."""
+    """One architecture at one eps, with one run per seed."""
 
     arch: str
     norm: str
     eps: str
-    runs: tuple[Run, ...]
+    runs: tuple[TransferRun, ...]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Pick:
         return float(np.mean(self.picked[1:] == self.picked[0]))
 
 
-class Contest:
+class Bootstrap:
     """Candidates measured on the same images; picks among them on validation, or on test, and reports on test."""
 
     def __init__(
@@ -118,7 +118,7 @@ def _accuracies(candidates: Sequence[Candidate], split: str, metric: str, resamp
     return np.stack([by_run[start:end].mean(0) for start, end in pairwise(ends)])
 
 
-def _pool(runs: Sequence[Run], split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _pool(runs: Sequence[TransferRun], split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Every image of a split that any run saw, sorted, and its label; checks that the runs agree on them."""
     label_of: dict[bytes, NDArray[np.int64]] = {}
     first = runs[0]

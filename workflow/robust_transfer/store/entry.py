@@ -32,7 +32,7 @@ PLANNED = "ROBUST_TRANSFER_PLANNED"
 
 
 class StoreError(RuntimeError):
-    """Something in the store is missing, altered or in use; the message names it and the mend."""
+    """Something in the store is missing, altered or in use; the message names it and the fix."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robust_transfer.statistics.metrics import METRICS
-from robust_transfer.statistics.selection import Candidate, Contest, Run, SelectionError, interval
+from robust_transfer.statistics.selection import Bootstrap, Candidate, SelectionError, TransferRun, interval
 from robust_transfer.store.entry import open_entry
 from robust_transfer.store.predictions import read_predictions
 
@@ -26,7 +26,7 @@ def compare(first: Path, second: Path, *, selection: str = "validation", resampl
         splits = read_predictions(open_entry(path), selection)
         if "test" not in splits:
             raise SelectionError(f"{path}: no test predictions with hyperparameters chosen on {selection}")
-        runs.append(Run(str(path), path.name, 0, None, {"test": splits["test"]}))
+        runs.append(TransferRun(str(path), path.name, 0, None, {"test": splits["test"]}))
     lines = [f"{path.parent.name}/{path.name}" for path in (first, second)]
     lines = [f"{name} {line}" for name, line in zip("AB", lines, strict=True)]
     images = len(runs[0].splits["test"].index)
@@ -35,7 +35,7 @@ def compare(first: Path, second: Path, *, selection: str = "validation", resampl
     )
     for metric, label in METRICS.items():
         candidates = [Candidate("A", "", "", (runs[0],)), Candidate("B", "", "", (runs[1],))]
-        a, b = Contest(candidates, metric, resamples, "test").test
+        a, b = Bootstrap(candidates, metric, resamples, "test").test
         cells = [_cell(*interval(values)) for values in (a, b)]
         lines.append(f"{label:16} A {cells[0]}   B {cells[1]}   A - B {_cell(*interval(a - b), sign='+')}")
     return "\n".join(lines)

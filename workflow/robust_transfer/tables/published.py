@@ -42,7 +42,7 @@ class PublishedError(ValueError):
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedNumber:
     """One published number."""
 
     row: Row
@@ -56,7 +56,7 @@ class Published:
 
 
 @functools.cache
-def read_published(folder: Path = FOLDER) -> tuple[Published, ...]:
+def read_published(folder: Path = FOLDER) -> tuple[PublishedNumber, ...]:
     """Every published number, file by file.
 
     Raises PublishedError for a file that is missing, for a field that is not what its column holds, and for two
@@ -65,18 +65,18 @@ def read_published(folder: Path = FOLDER) -> tuple[Published, ...]:
     from robust_transfer.tables.results import Row
 
     kinds = {name: _kind(hint) for name, hint in typing.get_type_hints(Row).items()}
-    found: list[Published] = []
+    found: list[PublishedNumber] = []
     seen: dict[tuple[object, ...], str] = {}
     for name in FILES:
         for where, fields in _lines(folder / name, (*kinds, *MARKS)):
             row = Row(**{column: _value(where, column, fields[column], *kind) for column, kind in kinds.items()})
-            number = Published(row, fields["edition"], fields["default"] == "yes", fields["provenance"])
+            number = PublishedNumber(row, fields["edition"], fields["default"] == "yes", fields["provenance"])
             _check(where, number, fields["default"])
             first = seen.setdefault((*row.key, number.edition), where)
             if first != where:
                 raise PublishedError(
                     f"{where}: a second number for the cell and edition ({number.edition}) of {first}; an edition has "
-                    "one number a cell, so give this one another edition, or delete it"
+                    "one number per cell, so give this one another edition, or delete it"
                 )
             found.append(number)
     return tuple(found)
@@ -153,7 +153,7 @@ def _value(where: str, column: str, text: str, kind: type, optional: bool) -> An
         raise PublishedError(f"{where}: {column} = {text!r}: expected is {expected}") from None
 
 
-def _check(where: str, number: Published, default: str) -> None:
+def _check(where: str, number: PublishedNumber, default: str) -> None:
     """What holds for every published number beside its types."""
     row = number.row
     if not 0 <= row.value <= 100:  # false for NaN too

@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 class TableError(ValueError):
-    """A results table that cannot be made or read; the message names the row or file and the mend."""
+    """A results table that cannot be made or read; the message names the row or file and the fix."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class About:
+class ExperimentInfo:
     """What figures need to know of the experiment beside its numbers."""
 
     experiment: str
@@ -175,7 +175,7 @@ class About:
         return tuple(dict.fromkeys([*self.widths, *self.architectures]))
 
     @classmethod
-    def from_json(cls, described: dict[str, Any]) -> About:
+    def from_json(cls, described: dict[str, Any]) -> ExperimentInfo:
         """Read the experiment file's description; keys that figures do not need are left alone."""
         return cls(
             experiment=described["experiment"],
@@ -199,7 +199,7 @@ class About:
 class Results:
     """A results table in memory."""
 
-    about: About
+    about: ExperimentInfo
     rows: tuple[Row, ...]
 
 
@@ -252,7 +252,7 @@ def read(path: Path) -> Results:
     return Results(about, rows)
 
 
-def read_described(path: Path, kind: type[R], schema: pa.Schema, what: str) -> tuple[About, tuple[R, ...]]:
+def read_described(path: Path, kind: type[R], schema: pa.Schema, what: str) -> tuple[ExperimentInfo, tuple[R, ...]]:
     """The experiment's description and the rows, of that kind, that `write_described` wrote.
 
     Raises TableError, which calls the file `what`, if it is missing, is not parquet, or lacks columns of the schema.
@@ -269,4 +269,4 @@ def read_described(path: Path, kind: type[R], schema: pa.Schema, what: str) -> t
         lacks = ", ".join(missing) or "the experiment's description"
         raise TableError(f"{path}: not a {what}, it lacks {lacks}; delete it and make it again")
     rows = tuple(kind(**row) for row in table.select(schema.names).to_pylist())
-    return About.from_json(json.loads(metadata)), rows
+    return ExperimentInfo.from_json(json.loads(metadata)), rows

@@ -33,7 +33,7 @@ PUBLISHED_SLACK = 0.5
 
 @dataclass(frozen=True)
 class Flag:
-    """Something that looks wrong: one of `FLAGS`, and a message with its values and the mend."""
+    """Something that looks wrong: one of `FLAGS`, and a message with its values and the fix."""
 
     flag: str
     message: str
@@ -48,7 +48,7 @@ class Meaning:
     """What a flag says, and what to do about it."""
 
     means: str
-    mend: str
+    fix: str
 
 
 FLAGS = {
@@ -92,7 +92,7 @@ FLAGS = {
 }
 
 
-class Epoch(Protocol):
+class EpochRecord(Protocol):
     """What flags look at in an epoch; accuracies in percent."""
 
     @property
@@ -117,7 +117,7 @@ class Epoch(Protocol):
 
 
 def training_flags(
-    epochs: Sequence[Epoch],
+    epochs: Sequence[EpochRecord],
     *,
     classes: int,
     norm: str | None,
@@ -168,7 +168,7 @@ def published_flags(accuracy: float, images: int, published: float | None) -> li
 
 
 def loader_flags(loader_rate: float | None, network_rate: float | None) -> list[Flag]:
-    """`loader-bound` from images a second that the loader delivers and that the network can take; None: not known."""
+    """`loader-bound` from images per second that the loader delivers and that the network can take; None: not known."""
     if loader_rate is None or network_rate is None or loader_rate >= SLACK * network_rate:
         return []
     says = f"the loader delivers {loader_rate:.0f} images/s, of {network_rate:.0f} that the network can take"
@@ -193,14 +193,14 @@ def evaluation_flags(
     return found
 
 
-def _not_finite(epochs: Sequence[Epoch]) -> list[Flag]:
+def _not_finite(epochs: Sequence[EpochRecord]) -> list[Flag]:
     for epoch in epochs:
         if not math.isfinite(epoch.loss):
             return [_flag("loss-not-finite", f"the loss of epoch {epoch.epoch} is {epoch.loss}")]
     return []
 
 
-def _collapsed(epochs: Sequence[Epoch], sample: int) -> list[Flag]:
+def _collapsed(epochs: Sequence[EpochRecord], sample: int) -> list[Flag]:
     """`collapsed-robustness`, for the deepest fall: a network may recover, and its weights may be sound again."""
     checked = [(epoch, epoch.robust_accuracy) for epoch in epochs if epoch.robust_accuracy is not None]
     if not checked:
@@ -240,4 +240,4 @@ def _deviation(accuracy: float, images: int) -> float:
 
 
 def _flag(name: str, says: str) -> Flag:
-    return Flag(name, f"{says}; {FLAGS[name].mend}")
+    return Flag(name, f"{says}; {FLAGS[name].fix}")

@@ -1,4 +1,4 @@
-"""The training table, a row an epoch of a backbone, and the list of sanity flags: their columns, reading and writing.
+"""The training table, one row per epoch of a backbone, and the list of sanity flags: how they are read and written.
 
 They lie beside the results table as `training.parquet`, with the experiment's description in its metadata as there, and
 `flags.csv`.
@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from robust_transfer.store.entry import write_text
-from robust_transfer.tables.results import About, TableError, read_described, write_described
+from robust_transfer.tables.results import ExperimentInfo, TableError, read_described, write_described
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ class FlagRow:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingTable:
     """A training table in memory."""
 
-    about: About
+    about: ExperimentInfo
     rows: tuple[EpochRow, ...]
 
 
@@ -95,10 +95,10 @@ def write_training(path: Path, rows: Iterable[EpochRow], described: dict[str, An
     write_described(path, rows, SCHEMA, described)
 
 
-def read_training(path: Path) -> Training:
+def read_training(path: Path) -> TrainingTable:
     """Read a training table; raises TableError if the file is missing or is none."""
     about, rows = read_described(path, EpochRow, SCHEMA, "training table")
-    return Training(about, rows)
+    return TrainingTable(about, rows)
 
 
 def write_flags(path: Path, flags: Iterable[FlagRow]) -> None:

@@ -1,4 +1,4 @@
-"""What trainings left in the store beside their weights: a row an epoch, and the flags of every entry.
+"""What trainings left in the store beside their weights: one row per epoch, and the flags of every entry.
 
 Entries made before a column or a flag was recorded lack it: it is not known there, which is no error.
 """

@@ -22,7 +22,7 @@ from robust_transfer.attacks import L2, Starts, Threat, pgd
 from robust_transfer.configuration.training import Attack, Check, Recipe
 from robust_transfer.loading.loader import Loader
 from robust_transfer.machine.devices import autocast, peak_memory_mb
-from robust_transfer.machine.distributed import ALONE, Team
+from robust_transfer.machine.distributed import ALONE, ProcessGroup
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.folding import Folded
 from robust_transfer.resuming.states import State, States
@@ -84,7 +84,7 @@ def fit(
     perturb: Perturb | None = None,
     check: Check | None = None,
     states: States | None = None,
-    team: Team = ALONE,
+    team: ProcessGroup = ALONE,
 ) -> list[Epoch]:
     """Train `network` in place by SGD; returns what each epoch came to.
 
@@ -100,7 +100,7 @@ def fit(
     _check_groups(recipe, len(loader.labels), team)
     checked = _Checked(network, loader, check, perturb, seed, input_size, recipe, team) if check else None
     sizes = batch_sizes(len(loader.labels), recipe.batch_size, recipe.batchnorm_group)
-    progress = Progress(recipe.epochs, sum(sizes), speaks=team.leads)
+    progress = Progress(recipe.epochs, sum(sizes), logs=team.is_main)
     state = states.load() if states else None
     first, skipped = training.restore(state, progress) if state else (0, 0)
     for epoch in range(first, recipe.epochs):
@@ -146,7 +146,7 @@ class Training:
         network: Network,
         recipe: Recipe,
         seed: int,
-        team: Team,
+        team: ProcessGroup,
         peak: float,
         device: torch.device,
         optimiser: SGD | None = None,
@@ -258,7 +258,7 @@ class _Checked:
     seed: int
     input_size: int
     recipe: Recipe
-    team: Team
+    team: ProcessGroup
 
     @property
     def every(self) -> int:
@@ -274,7 +274,7 @@ class _Checked:
         )
         counts = torch.zeros(2, dtype=torch.float64, device=self.loader.labels.device)
         for indices in torch.split(chosen, CHECK_BATCH)[self.team.rank :: self.team.size]:
-            images = self.loader.untouched(indices, self.input_size)
+            images = self.loader.unaugmented(indices, self.input_size)
             indices = indices.to(images.device)
             labels = self.loader.labels[indices]
             self.network.eval()
@@ -330,7 +330,7 @@ def _estimate_statistics(
     seed: int,
     input_size: int,
     perturb: Perturb | None,
-    team: Team,
+    team: ProcessGroup,
 ) -> None:
     """BatchNorm's running statistics anew, for averaged weights: the mean over groups of training images, perturbed.
 
@@ -356,7 +356,7 @@ def _estimate_statistics(
     statistics.replace(len(groups))
 
 
-def _check_groups(recipe: Recipe, n: int, team: Team) -> None:
+def _check_groups(recipe: Recipe, n: int, team: ProcessGroup) -> None:
     size = min(n, recipe.batch_size)
     groups = math.ceil(size / (recipe.batchnorm_group or size))
     if team.size > groups:

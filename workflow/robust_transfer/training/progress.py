@@ -1,4 +1,4 @@
-"""What a training tells while it runs and afterwards: live lines, a row an epoch, what it cost."""
+"""What a training tells while it runs and afterwards: live lines, one row per epoch, what it cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 log = logging.getLogger("robust_transfer")
 
-SPEAK_EVERY = 10.0
+LOG_EVERY = 10.0
 """Seconds between the live lines within an epoch."""
 
 
@@ -63,7 +63,7 @@ def write_epochs(path: Path, epochs: Sequence[Epoch]) -> None:
 def cost(epochs: Sequence[Epoch], loader_rate: float | None) -> dict[str, Any]:
     """What `timing.json` says of a training: images, each counted every time it was seen, and by epoch what it took.
 
-    `loader_rate` is how many images a second the loader can deliver, None where images are resident.
+    `loader_rate` is how many images per second the loader can deliver, None where images are resident.
     """
     images, seconds = sum(epoch.images for epoch in epochs), sum(epoch.seconds for epoch in epochs)
     working = seconds - sum(epoch.waited for epoch in epochs)
@@ -79,13 +79,13 @@ def cost(epochs: Sequence[Epoch], loader_rate: float | None) -> dict[str, Any]:
 class Progress:
     """Counts images and time, keeps the rows, and speaks."""
 
-    def __init__(self, epochs: int, images_an_epoch: int, *, speaks: bool = True) -> None:
-        self._epochs, self._images, self._speaks = epochs, images_an_epoch, speaks
+    def __init__(self, epochs: int, images_an_epoch: int, *, logs: bool = True) -> None:
+        self._epochs, self._images, self._logs = epochs, images_an_epoch, logs
         self.rows: list[Epoch] = []
         self._resumed = (0, 0.0, 0.0)  # images, seconds and waiting of an epoch begun by a process before this one
         self._seen, self._spent, self._waited = self._resumed
         self._done_before = 0  # images seen by processes before this one
-        self._begun = self._spoken = time.monotonic()
+        self._begun = self._last_logged = time.monotonic()
 
     def as_json(self, waited: float) -> dict[str, Any]:
         """What a state keeps: the rows, and what the epoch under way has seen and cost."""
@@ -109,18 +109,18 @@ class Progress:
         self._resumed = (0, 0.0, 0.0)
         self._waited_at_start = waited
         self._at_start = self._seen
-        self._start = self._spoken = time.monotonic()
+        self._start = self._last_logged = time.monotonic()
 
     def due(self, images: int) -> bool:
         """Count a batch; is it time for a line?"""
         self._seen += images
-        return time.monotonic() - self._spoken >= SPEAK_EVERY and self._seen < self._images
+        return time.monotonic() - self._last_logged >= LOG_EVERY and self._seen < self._images
 
     def speak(self, loss: float, right: float, extra: str = "") -> None:
         """A line: loss and right are sums over the epoch so far."""
         now = time.monotonic()
-        self._spoken = now
-        if not self._speaks:
+        self._last_logged = now
+        if not self._logs:
             return
         done = self._epoch * self._images + self._seen
         left = (now - self._begun) / max(1, done - self._done_before) * (self._epochs * self._images - done)
@@ -163,7 +163,7 @@ class Progress:
             peak_memory_mb=memory,
         )
         self.rows.append(row)
-        if self._speaks and loader_rate:
+        if self._logs and loader_rate:
             network_rate = row.images / max(row.seconds - row.waited, 1e-9)
             slower = "loader" if loader_rate < network_rate else "network"
             log.info(

@@ -16,7 +16,7 @@ from robust_transfer.configuration.transfer import FinetuningSettings, LinearHea
 from robust_transfer.datasets.arrow import entry_splits, open_split
 from robust_transfer.datasets.resident import square_blocks
 from robust_transfer.datasets.splits import few_mask, validation_mask
-from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import Network, Normalise
 from robust_transfer.resuming.states import states_of
@@ -29,7 +29,7 @@ from robust_transfer.training.sgd import SGD
 log = logging.getLogger("robust_transfer")
 
 
-def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) -> tuple[list[Part], Part]:
+def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) -> tuple[list[Subset], Subset]:
     """What a run trains on, and what it measures on.
 
     A search run measures on validation images: the dataset's official ones where it has some, else
@@ -41,7 +41,7 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
     official = _whole(dataset, "validation") if "validation" in entry_splits(dataset) else None
     if settings.images_per_class:
         mask = few_mask(training.labels, settings.images_per_class, settings.seed)
-        training, official = Part(training.split, np.flatnonzero(mask)), None
+        training, official = Subset(training.split, np.flatnonzero(mask)), None
     if settings.purpose != "search":
         return [training, official] if official else [training], _whole(dataset, "test")
     if official:
@@ -49,10 +49,10 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
     mask = validation_mask(training.labels, settings.validation_fraction, settings.seed)
     if not mask.any():
         raise StoreError(f"{dataset.path}: no class has two training images, so none can be set aside to choose on")
-    return [Part(training.split, training.indices[~mask])], Part(training.split, training.indices[mask])
+    return [Subset(training.split, training.indices[~mask])], Subset(training.split, training.indices[mask])
 
 
-def load(backbone: Entry, statistics: Statistics | None) -> tuple[Network, int]:
+def load_network(backbone: Entry, statistics: Statistics | None) -> tuple[Network, int]:
     """A backbone and its input's side in pixels; images are normalised by `statistics`, if given, from now on."""
     network = load_backbone(backbone)
     if statistics:
@@ -63,7 +63,7 @@ def load(backbone: Entry, statistics: Statistics | None) -> tuple[Network, int]:
 def train(
     entry: Entry,
     network: Network,
-    trained_on: list[Part],
+    trained_on: list[Subset],
     settings: LinearHeadsSettings | FinetuningSettings,
     *,
     input_size: int,
@@ -106,7 +106,7 @@ def train(
 
 def predicted(
     network: Network,
-    measured_on: Part,
+    measured_on: Subset,
     settings: LinearHeadsSettings | FinetuningSettings,
     *,
     input_size: int,
@@ -120,6 +120,6 @@ def predicted(
     return np.concatenate(found)
 
 
-def _whole(dataset: Entry, name: str) -> Part:
+def _whole(dataset: Entry, name: str) -> Subset:
     split = open_split(dataset, name)
-    return Part(split, np.arange(len(split)))
+    return Subset(split, np.arange(len(split)))

@@ -33,7 +33,7 @@ class WeightsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """A file of weights: what it is called here, and where it is offered."""
 
     path: str
@@ -62,27 +62,27 @@ class Published:
         return self.url or "nowhere that is known"
 
 
-def published(settings: ImportingSettings) -> Published:
+def published_file(settings: ImportingSettings) -> PublishedFile:
     """The file behind a backbone. Imports torchvision or timm where the weights are theirs; raises WeightsError."""
     weights, architecture = settings.weights, settings.architecture
     if isinstance(weights, ReleasedWeights):
         known = weights_catalogue().released
         file = released_file(architecture, settings.norm or "l2", settings.eps)
-        return Published(file, repository=known.repository, file=file, licence=known.licence)
+        return PublishedFile(file, repository=known.repository, file=file, licence=known.licence)
     if isinstance(weights, StylizedWeights):
         url = stylized_file(weights, architecture)
         name = url.rpartition("/")[2]
-        return Published(name, url=url, sha256=_digits(name))
+        return PublishedFile(name, url=url, sha256=_digits(name))
     if isinstance(weights, FileWeights):
-        return Published(named_file(weights, architecture, settings.norm, settings.eps, settings.seed))
+        return PublishedFile(named_file(weights, architecture, settings.norm, settings.eps, settings.seed))
     if isinstance(weights, TimmWeights):
         return _timm(architecture)
     return _torchvision(architecture, weights.weights)
 
 
-def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tuple[Path, Published]:
+def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tuple[Path, PublishedFile]:
     """The file on this machine, downloaded if it is not there and that is allowed; raises WeightsError otherwise."""
-    file = published(settings)
+    file = published_file(settings)
     path = folder / file.path
     for there in (path, *([_hub() / path.name] if isinstance(settings.weights, TorchvisionWeights) else [])):
         if there.is_file():
@@ -99,16 +99,16 @@ def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tu
     return path, file
 
 
-def lying(settings: ImportingSettings, folder: Path) -> bool:
+def is_present(settings: ImportingSettings, folder: Path) -> bool:
     """Whether the file is there; torchvision's and timm's, which only they know, count as there."""
     if not isinstance(settings.weights, ReleasedWeights | StylizedWeights | FileWeights):
         return True
-    return (folder / published(settings).path).is_file()
+    return (folder / published_file(settings).path).is_file()
 
 
 def missing_weights(settings: ImportingSettings, folder: Path) -> str:
     """What to fetch and where to put it."""
-    file = published(settings)
+    file = published_file(settings)
     name = f"{settings.architecture}, {settings.norm} eps {settings.eps}" if settings.norm else settings.architecture
     text = f"{folder / file.path}: no such file, and it holds the weights of {name}; "
     if file.url or file.repository:
@@ -116,7 +116,7 @@ def missing_weights(settings: ImportingSettings, folder: Path) -> str:
     return text + "put it there, or mend weights and running.weights in the configuration"
 
 
-def _check(path: Path, file: Published) -> None:
+def _check(path: Path, file: PublishedFile) -> None:
     """Raise WeightsError for a file that is not the one whose name it bears."""
     if file.sha256 and not (found := sha256(path)).startswith(file.sha256):
         raise WeightsError(
@@ -145,7 +145,7 @@ def _from_hugging_face(repository: str, file: str, path: Path) -> None:
         found.replace(path)
 
 
-def _torchvision(architecture: str, name: str) -> Published:
+def _torchvision(architecture: str, name: str) -> PublishedFile:
     from torchvision.models import get_model_weights
 
     known = get_model_weights(architecture)
@@ -153,10 +153,10 @@ def _torchvision(architecture: str, name: str) -> Published:
         raise WeightsError(f"weights {name}: torchvision's {architecture} has {', '.join(known.__members__)}")
     url = known[name].url
     file = url.rpartition("/")[2]
-    return Published(file, url=url, sha256=_digits(file), licence="BSD-3-Clause")
+    return PublishedFile(file, url=url, sha256=_digits(file), licence="BSD-3-Clause")
 
 
-def _timm(architecture: str) -> Published:
+def _timm(architecture: str) -> PublishedFile:
     import timm
 
     name = str(timm_name(architecture))
@@ -166,10 +166,10 @@ def _timm(architecture: str) -> Published:
     full = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
     if config.hf_hub_id:
         file = config.hf_hub_filename or "model.safetensors"
-        return Published(
+        return PublishedFile(
             f"timm/{full}/{file}", repository=config.hf_hub_id, file=file, licence=getattr(config, "license", None)
         )
-    return Published(f"timm/{full}/{config.url.rpartition('/')[2]}", url=config.url)
+    return PublishedFile(f"timm/{full}/{config.url.rpartition('/')[2]}", url=config.url)
 
 
 def _digits(name: str) -> str | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint that can be used; the message names it, what is wrong, and the mend."""
+    """A file is no checkpoint that can be used; the message names it, what is wrong, and the fix."""
 
 
 @contextmanager

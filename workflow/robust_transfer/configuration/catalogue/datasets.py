@@ -29,7 +29,7 @@ class Counts(Model):
     """None: there is no official validation split."""
 
 
-class RemoteFile(Model):
+class CataloguedFile(Model):
     """A file that the dataset's owners or a mirror offer."""
 
     url: str
@@ -61,7 +61,7 @@ class LayoutSource(Model):
     """Folders, below the dataset's, in which its files may lie; the first that has them is read."""
     found_by: Annotated[tuple[str | tuple[str, ...], ...], Field(min_length=1)]
     """Paths in that folder by which one knows that they lie there; of a list, any one."""
-    files: tuple[RemoteFile, ...] = ()
+    files: tuple[CataloguedFile, ...] = ()
     """What is downloaded where downloads are allowed; nothing for what can only be fetched by hand."""
 
     @property
@@ -106,7 +106,7 @@ class HuggingFaceSource(Model):
 Source = Annotated[LayoutSource | FolderSource | HuggingFaceSource, Field(discriminator="kind")]
 
 
-class Split(Model):
+class CataloguedSplit(Model):
     """One way of dividing a dataset into training and test images."""
 
     says: str
@@ -137,7 +137,7 @@ class Catalogued(Model):
     """What the paper's code normalised this target by; nothing for all but the CIFARs."""
     megabytes: PositiveInt
     """Space of the images that are used, about."""
-    splits: dict[str, Split]
+    splits: dict[str, CataloguedSplit]
     by_hand: str
     """What to fetch and where to put it, below the dataset's folder."""
     dead: str = ""

@@ -32,7 +32,7 @@ class Writer:
         self.files = 0
         self._links: list[tuple[Member, tuple[str, ...], str]] = []
         self._folders: set[tuple[str, ...]] = {()}
-        self._progress = Progress(archive.name)
+        self._progress = UnpackingProgress(archive.name)
         root.mkdir()
 
     def add(self, member: Member) -> None:
@@ -151,16 +151,16 @@ def check_free(archive: Path, folder: Path, name: str) -> None:
         )
 
 
-class Progress:
+class UnpackingProgress:
     """A line in the log every few seconds."""
 
     def __init__(self, name: str):
         self.name, self.start = name, time.monotonic()
-        self.spoken = self.start
+        self.last_logged = self.start
 
     def tell(self, done: str, written: int) -> None:
         """Say how far it is, in files or classes and in bytes, if it is time."""
         now = time.monotonic()
-        if now - self.spoken >= PROGRESS_SECONDS:
-            self.spoken, rate = now, written / 1e6 / max(now - self.start, 1e-9)
+        if now - self.last_logged >= PROGRESS_SECONDS:
+            self.last_logged, rate = now, written / 1e6 / max(now - self.start, 1e-9)
             log.info("%s: %s unpacked, %.0f MB at %.1f MB/s", self.name, done, written / 1e6, rate)

@@ -30,7 +30,7 @@ from robust_transfer.datasets.fetching.archive_members import (
     refusal,
     tar_members,
 )
-from robust_transfer.datasets.fetching.archive_writer import Progress, Writer, check_free
+from robust_transfer.datasets.fetching.archive_writer import UnpackingProgress, Writer, check_free
 from robust_transfer.datasets.fetching.disk import CHUNK, exclusively, make_folder, not_written, read_object
 from robust_transfer.datasets.fetching.remote_files import HEAD, disguise
 from robust_transfer.store.entry import StoreError, read_json, write_json
@@ -73,7 +73,7 @@ def unpack(archive: Path, folder: Path, *, limit_bytes: int | None = None, keep:
 
 
 def unpack_class_archives(archive: Path, folder: Path, *, limit_bytes: int | None = None) -> None:
-    """Unpack a tar of one tar a class, such as ILSVRC2012_img_train.tar, into `folder/<class>/`.
+    """Unpack a tar of one tar per class, such as ILSVRC2012_img_train.tar, into `folder/<class>/`.
 
     The inner archives are not written out. A class's folder appears when it is whole, and one that is there is passed
     over, so an interrupted call goes on. Safety, limit and errors are those of `unpack`; after an error, the classes
@@ -87,7 +87,7 @@ def unpack_class_archives(archive: Path, folder: Path, *, limit_bytes: int | Non
     with exclusively(names.lock, f"unpacking {archive}"):
         if _done(names, ("*",)):
             return
-        limit, progress = limit_of(archive, limit_bytes), Progress(archive.name)
+        limit, progress = limit_of(archive, limit_bytes), UnpackingProgress(archive.name)
         classes: set[str] = set()
         with reading(archive):
             for member in members_of(archive, limit):

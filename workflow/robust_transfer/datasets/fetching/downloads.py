@@ -28,7 +28,7 @@ from urllib.request import Request, build_opener
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import CHUNK, PROGRESS_SECONDS, exclusively, make_folder
 from robust_transfer.datasets.fetching.partial_files import PartialFile
-from robust_transfer.datasets.fetching.remote_files import HEAD, PAGES, RemoteFile, check, disguise, remember
+from robust_transfer.datasets.fetching.remote_files import HEAD, PAGES, RemoteFile, disguise, remember, verify
 
 __all__ = ["RemoteFile", "fetch"]
 
@@ -55,7 +55,7 @@ def fetch(file: RemoteFile, folder: Path, *, timeout: float = TIMEOUT, pauses: S
         with exclusively(folder / f".{file.name}.part.lock", file.url):
             if not target.exists():
                 _Download(file, target, timeout).run(pauses)
-    check(file, target)
+    verify(file, target)
     return target
 
 
@@ -260,13 +260,13 @@ class _Progress:
     def __init__(self, name: str, size: int, total: int | None):
         self.name, self.total = name, total
         self.start, self.first = time.monotonic(), size
-        self.spoken = self.start
+        self.last_logged = self.start
 
     def tell(self, size: int) -> None:
         now = time.monotonic()
-        if now - self.spoken < PROGRESS_SECONDS:
+        if now - self.last_logged < PROGRESS_SECONDS:
             return
-        self.spoken, rate = now, (size - self.first) / max(now - self.start, 1e-9)
+        self.last_logged, rate = now, (size - self.first) / max(now - self.start, 1e-9)
         done = f"{_size(size)} of {_size(self.total)}" if self.total else _size(size)
         left = f", {(self.total - size) / max(rate, 1.0):.0f} s left" if self.total else ""
         log.info("%s: %s, %.1f MB/s%s", self.name, done, rate / 1e6, left)

@@ -79,7 +79,7 @@ def disguise(head: bytes, name: str = "") -> str | None:
     return None if found is None or name.lower().endswith(PAGES[found]) else found
 
 
-def check(file: RemoteFile, target: Path) -> None:
+def verify(file: RemoteFile, target: Path) -> None:
     """Raise DatasetError if the file at its place is not the one expected."""
     try:
         status = target.stat()

@@ -27,7 +27,7 @@ from robust_transfer.datasets.collection import Collection, LabelledImages, list
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.archives import unpack
 from robust_transfer.datasets.fetching.downloads import RemoteFile, fetch
-from robust_transfer.datasets.finding import HUGGING_FACE, found, lying, missing, place, shards, wanted
+from robust_transfer.datasets.finding import HUGGING_FACE, files_found, missing, place, present_source, shards, wanted
 
 log = logging.getLogger("robust_transfer")
 
@@ -39,12 +39,12 @@ def open_catalogued(origin: CatalogueOrigin, folder: Path, *, downloads: bool) -
     """
     known = catalogued(origin.dataset)
     division = known.splits[origin.split]
-    source = lying(origin, folder)
+    source = present_source(origin, folder)
     if source is None and downloads:
         source = _downloaded(origin, folder)
     if source is None:
         raise DatasetError(missing(origin, folder))
-    if isinstance(source, LayoutSource) and not found(source, folder):
+    if isinstance(source, LayoutSource) and not files_found(source, folder):
         _unpack(source, folder)
     collection = _opened(source, folder, incomplete=origin.partial or not division.counts_certain)
     if origin.dataset == "imagenet":
@@ -78,7 +78,7 @@ def check_counts(
     `partial` copies may have fewer of either, and none more. Where the counts are not `certain`, another number of
     images is a warning. Class folders may hold training and validation images together, as the paper used them.
     """
-    mend = "fetch what is missing, or set origin.partial: true to accept a cut-down copy"
+    fix = "fetch what is missing, or set origin.partial: true to accept a cut-down copy"
     other = "these are other images than the catalogue's: open them by kind: folder, or fetch the original"
     expected: dict[str, int] = {split: n for split in SPLITS if (n := getattr(counts, split)) is not None}
     there = {split: len(images.labels) for split, images in collection.splits.items()}
@@ -95,7 +95,7 @@ def check_counts(
     for what, n, number in counted:
         if n > number or (n < number and not partial):
             raise DatasetError(
-                f"{where}: {n} {what}, where the catalogue counts {number}; {other if n > number else mend}"
+                f"{where}: {n} {what}, where the catalogue counts {number}; {other if n > number else fix}"
             )
     fewer = [f"{there.get(split, 0)} of {number} {split}" for split, number in expected.items()]
     if any(there.get(split, 0) != number for split, number in expected.items()):
@@ -137,7 +137,7 @@ def _downloaded(origin: CatalogueOrigin, folder: Path) -> Source | None:
             failures.append(f"{source.described}: {error}")
             log.warning("%s: %s", origin.dataset, failures[-1])
             continue
-        if found(source, folder):
+        if files_found(source, folder):
             return source
         failures.append(f"{source.described}: what came is not {wanted(source)}")
     if failures:

@@ -1,4 +1,4 @@
-"""The origin `parquet`: `train.parquet` and `test.parquet`, perhaps `validation.parquet`, an image and a label a row.
+"""The origin `parquet`: `train.parquet` and `test.parquet`, perhaps `validation.parquet`, one image per row.
 
 A split may also lie in shards, `train-00000-of-00004.parquet`, as the Hugging Face Hub keeps them. Images are encoded
 files: bytes, or a struct with a field `bytes`. Labels are integers or class names. Class names come from `classes` in

@@ -84,12 +84,12 @@ def _open(maker: Any, split: str, selected: dict[str, Any], origin: TorchvisionO
         return maker(**arguments)
     except (RuntimeError, OSError, ValueError, HTTPException, ImportError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        mend = (
+        fix = (
             f"could not be downloaded; put its files into {origin.root} by other means and set download: false"
             if origin.download
             else f"is not complete in {origin.root}; put its files there, or set download: true"
         )
-        raise DatasetError(f"torchvision {origin.dataset}, {split}: {mend} ({reason})") from error
+        raise DatasetError(f"torchvision {origin.dataset}, {split}: {fix} ({reason})") from error
 
 
 def _labels(dataset: Any) -> Labels:

@@ -61,7 +61,8 @@ def _of_files(
 
 
 class _Present:
-    """Which files lie below a folder: one listing a folder, since a question a file takes minutes on network disks."""
+    """Which files lie below a folder: one listing per folder, since asking for each file takes minutes on network
+    disks."""
 
     def __init__(self, base: Path):
         self._base = base
