@@ -20,6 +20,7 @@ from robust_transfer.registry import ALL_STAGES, STAGES
 from support.paths import ROOT
 
 TINY = """
+extends: default
 experiment: tiny
 datasets:
   objects: {origin: {kind: shapes, task: objects, train: 128, test: 64}}
@@ -266,11 +267,23 @@ def test_the_command_line_has_the_last_word(finished: Checkout) -> None:
 
 
 def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
-    (finished.folder / "bad.yaml").write_text("input_size: 3\n")
+    (finished.folder / "bad.yaml").write_text("extends: default\ninput_size: 3\n")
     run = finished.snakemake(overlay="bad.yaml")
     assert run.returncode != 0
     assert "bad.yaml: input_size = 3: should be greater than or equal to 16" in run.stderr
     assert "Job stats" not in run.stderr
+    (finished.folder / "bad.yaml").write_text("experiment: bad\n")
+    run = finished.snakemake(overlay="bad.yaml")
+    assert run.returncode != 0
+    assert "bad.yaml: input_size, datasets, source, targets, grid: required and not there" in run.stderr
+    assert "write `extends: default`" in run.stderr
+
+
+def test_without_a_file_the_default_experiment_is_planned(finished: Checkout) -> None:
+    command = [sys.executable, "-m", "snakemake", "-n", "results/anew/summary.txt", "--config", "experiment=anew"]
+    run = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^pretraining +11$", run.stdout + run.stderr, re.M)
 
 
 def test_a_missing_folder_stops_before_any_job(finished: Checkout) -> None:

@@ -29,15 +29,14 @@ DROPPED = "ROBUST_TRANSFER_DROPPED"
 BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
-def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
-    """Plan the experiment of the default file, what lies over it, and the values of Snakemake's `--config`.
+def wire(files: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
+    """Plan the experiment of these files, later ones over earlier ones, and over them the values of `--config`.
 
     Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
     origin's keys. In the main process notices about large eps and kept entries go to the terminal. Raises
     ConfigurationError.
     """
-    files = [default, *(Path(file) for file in overlays if Path(file) != default)]
-    experiment = load(files, options)
+    experiment = load([Path(file) for file in files], options)
     decided = None if main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
     wiring = Wiring(planned(experiment, decided))
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
