@@ -1,6 +1,8 @@
 """The workflow itself: a tiny experiment from nothing to figures, and what Snakemake then wants to run again."""
 
+import csv
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -161,6 +163,35 @@ def test_everything_is_there(finished: Checkout) -> None:
     timings = pq.read_table(results / "timings.parquet").to_pandas()
     assert set(timings["stage"]) >= {"datasets", "pretraining", "evaluation", "features", "probing", "finetuning"}
     assert (timings["seconds"] >= 0).all()
+
+
+def jobs_of(checkout: Checkout) -> dict[str, tuple[set[str], set[str]]]:
+    """Outputs and inputs of every job, by the folder of its outputs."""
+    run = checkout.snakemake("--detailed-summary")
+    assert run.returncode == 0, run.stderr
+    jobs: dict[str, tuple[set[str], set[str]]] = {}
+    for row in csv.DictReader(run.stdout.splitlines(), delimiter="\t"):
+        folder, _, name = row["output_file"].rpartition("/")
+        outputs, inputs = jobs.setdefault(folder, (set(), set()))
+        outputs.add(name)
+        inputs.update({*row["input-file(s)"].split(",")} - {"", "-"})
+    return jobs
+
+
+def test_rules_declare_what_stages_write_and_the_inputs_that_entries_name(finished: Checkout) -> None:
+    jobs = jobs_of(finished)
+    entries = sorted((finished.folder / "store").glob("*/*/entry.json"))
+    assert {path.parent.parent.name for path in entries} == set(STAGES)
+    for path in entries:
+        declared, inputs = jobs[str(path.parent.relative_to(finished.folder))]
+        written = json.loads((path.parent / "card.json").read_text())["files"]
+        assert declared == {*written, "card.json", "timing.json"} - {"validation.arrow"}, path
+        assert inputs == {
+            f"store/{made_from}/card.json" for made_from in json.loads(path.read_text())["inputs"].values()
+        }
+    for folder in ("results/tiny", "results/tiny/figures"):
+        files = {path.name for path in (finished.folder / folder).iterdir() if path.is_file()}
+        assert files - {"experiment.json"} == jobs[folder][0]
 
 
 def test_the_terminal_shows_progress_and_a_summary(finished: Checkout) -> None:

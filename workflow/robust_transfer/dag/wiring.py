@@ -18,7 +18,7 @@ from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
-from robust_transfer.dag.grid import Grid
+from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, PLANNED, TIMING, finished, write_json
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
@@ -73,19 +73,29 @@ class Wiring:
         self.results = Path(grid.experiment.results) / grid.experiment.experiment
         self._stages = {name: grid.stage(name) for name in STAGES}
 
-    def cards(self, stage: str) -> Callable[[Any], list[str]]:
-        """Input function: the cards of the entries that an entry of this stage is made from."""
+    def input(self, stage: str, role: str) -> Callable[[Any], str]:
+        """Input function: the card of what an entry of this stage is made from in that role."""
 
-        def cards_of_inputs(wildcards: Any) -> list[str]:
-            entry = self._stages[stage].get(wildcards.entry)
-            if entry is None:
-                raise ConfigurationError(
-                    f"{self.store / stage / wildcards.entry}: not an entry of experiment "
-                    f"{self.grid.experiment.experiment}; `python -m robust_transfer entries` lists those that are"
-                )
-            return [str(self.store / made_from.id / CARD) for made_from in entry.inputs.values()]
+        def card_of_input(wildcards: Any) -> str:
+            return str(self.store / self._entry(stage, wildcards.entry).inputs[role].id / CARD)
 
-        return cards_of_inputs
+        return card_of_input
+
+    def runs(self, stage: str) -> Callable[[Any], list[str]]:
+        """Input function: the cards of the runs that an entry of this stage chooses from, which may be none."""
+
+        def cards_of_runs(wildcards: Any) -> list[str]:
+            return [str(self.store / run.id / CARD) for run in self._entry(stage, wildcards.entry).runs.values()]
+
+        return cards_of_runs
+
+    def _entry(self, stage: str, folder: str) -> PlannedEntry:
+        if folder not in self._stages[stage]:
+            raise ConfigurationError(
+                f"{self.store / stage / folder}: not an entry of experiment {self.grid.experiment.experiment}; "
+                "`python -m robust_transfer entries` lists those that are"
+            )
+        return self._stages[stage][folder]
 
     def code(self, stage: str) -> str | Callable[[Any], str]:
         """Parameter that reruns a cheap stage or figure when its code changed; an expensive stage keeps its entries.
