@@ -23,7 +23,7 @@ try:
     WIRING = wire(workflow.configfiles, workflow.config_settings.config, main=workflow.is_main_process)
 except ConfigurationError as error:
     raise WorkflowError(str(error))
-config.update(WIRING.configuration)  # for the report's text
+config.update(WIRING.configuration)  # for the report's texts
 STORE = WIRING.store
 RESULTS = WIRING.results
 DRAW = WIRING.grid.experiment.figures.draw

@@ -364,6 +364,7 @@ def html(finished: Checkout) -> Path:
 def test_the_report_is_one_file_with_every_figure(html: Path) -> None:
     text = html.read_text()
     assert "Read this first" in text
+    assert "resnet8_w4 is trained on Objects at 32" in text
     for figure in FIGURES:
         assert f"{figure}.png" in text
 

@@ -19,6 +19,7 @@ from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.grid import Grid, PlannedEntry
+from robust_transfer.dag.methods import methods
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, PLANNED, TIMING, finished, write_json
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
@@ -208,8 +209,9 @@ class Wiring:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """All settings as plain values, defaults spelled out, for the report's text."""
-        return {**self.grid.experiment.model_dump(mode="json"), "dropped": list(self.grid.dropped)}
+        """What the report's texts need: all settings as plain values, defaults spelled out, and its methods section."""
+        experiment, dropped = self.grid.experiment, self.grid.dropped
+        return {**experiment.model_dump(mode="json"), "dropped": list(dropped), "methods": methods(experiment, dropped)}
 
     def eps_notices(self) -> list[str]:
         """One line for each radius of the grid that is implausibly large at the experiment's input size."""
