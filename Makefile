@@ -60,7 +60,7 @@ plan: setup
 # An HTML file on its own, with every figure, its caption and how it was made.
 report: setup
 	@set -e; html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
-	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report -newer $$html)" ]; then \
+	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer $$html)" ]; then \
 		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html > $${html%/*}/logs/html.log 2>&1 || \
 			{ cat $${html%/*}/logs/html.log; exit 1; }; \
 	fi; \

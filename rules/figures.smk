@@ -8,7 +8,7 @@ for figure in DRAW:
         name:
             f"figure_{figure}"
         input:
-            RESULTS / f"{FIGURES[figure].table}.parquet",
+            table=RESULTS / f"{FIGURES[figure].table}.parquet",
         output:
             **as_text,
             png=report(
@@ -32,4 +32,4 @@ for figure in DRAW:
             stem=subpath(output.png, strip_suffix=".png"),
             code=WIRING.code(f"figures/{figure}"),
         shell:
-            "python -m robust_transfer figures {params.figure} {input} --out {params.stem} --log {log}"
+            "python -m robust_transfer figures {params.figure} {input.table} --out {params.stem} --log {log}"

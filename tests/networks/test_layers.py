@@ -139,9 +139,8 @@ def test_the_command_lists_names_and_dimensions(capsys):
 
 class TestBeforeAnyJob:
     def wiring(self, tmp_path, **settings):
-        default = cli.DEFAULT_CONFIGURATION
         where = {"store": str(tmp_path / "store"), "results": str(tmp_path / "results")}
-        return Wiring(plan(load([default], {**where, **settings})))
+        return Wiring(plan(load([], {**where, **settings})))
 
     def test_a_wrong_layer_is_refused_with_its_architecture_and_near_names(self, tmp_path):
         with pytest.raises(

@@ -325,7 +325,7 @@ class TestRates:
     )  # fmt: skip
     def test_bad_questions_are_refused(self, asked: dict[str, Any], message: str) -> None:
         with pytest.raises(RateError, match=message):
-            run_plan([ROOT / "config.yaml"], **asked)
+            run_plan([], **asked)
 
 
 class TestReport:
@@ -364,7 +364,7 @@ import sys, time
 from pathlib import Path
 from robust_transfer.planning.command import run_plan
 started = time.monotonic()
-text = run_plan([Path(sys.argv[1]), Path(sys.argv[2])], gpus=["A100"], prices=[2])
+text = run_plan([Path(sys.argv[1])], gpus=["A100"], prices=[2])
 print(text.splitlines()[-8:], file=sys.stderr)
 assert "torch" not in sys.modules, "torch was imported"
 print(time.monotonic() - started, [line.split()[2] for line in text.splitlines() if line.startswith("total")][0])
@@ -378,10 +378,16 @@ def test_thousands_of_entries_are_planned_in_seconds_without_torch(tmp_path: Pat
         "eps": [0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5],
         "transfer_seeds": [*range(8)],
     }
-    overlay = {"input_size": 224, "store": str(tmp_path), "grid": [part], "figures": {"widths": []}}
+    overlay = {
+        "extends": "default",
+        "input_size": 224,
+        "store": str(tmp_path),
+        "grid": [part],
+        "figures": {"widths": []},
+    }
     (tmp_path / "large.yaml").write_text(yaml.safe_dump(overlay))
     done = subprocess.run(
-        [sys.executable, "-c", THOUSANDS, ROOT / "config.yaml", tmp_path / "large.yaml"],
+        [sys.executable, "-c", THOUSANDS, tmp_path / "large.yaml"],
         env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -136,7 +136,7 @@ def test_the_message_names_the_budget_a_pixel():
 def test_planning_warns_once_of_each_implausible_eps(main, lines, capsys, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     parts = [{"architectures": [arch], "eps": [0, 0.5, 3]} for arch in ("resnet8_w8", "resnet8_w16")]
-    wire(ROOT / "config.yaml", [], {"grid": parts, "figures": {"widths": []}}, main)
+    wire([], {"grid": parts, "figures": {"widths": []}}, main)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("grid: ")]
     assert len(said) == lines
     assert all(line.startswith("grid: eps 3 (l2) at 32 px lets every pixel move by 0.0541") for line in said)

@@ -24,8 +24,6 @@ from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
 if TYPE_CHECKING:
     from robust_transfer.dag.wiring import Wiring
 
-DEFAULT_CONFIGURATION = Path(__file__).parents[2] / "config.yaml"
-
 DESCRIPTION = """\
 Do adversarially robust models transfer better? The stages of the experiment, one command each.
 
@@ -211,7 +209,7 @@ def _add_configfile(command: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="files with what differs from config.yaml, later ones over earlier ones",
+        help="files that describe the experiment, later ones over earlier ones (default: config.yaml)",
     )
 
 
@@ -326,12 +324,12 @@ def _run_report(args: argparse.Namespace) -> None:
         print(text)
 
 
-def _wiring(overlays: Sequence[Path]) -> Wiring:
+def _wiring(files: Sequence[Path]) -> Wiring:
     from robust_transfer.configuration.load import load
     from robust_transfer.dag.availability import planned
     from robust_transfer.dag.wiring import Wiring
 
-    return Wiring(planned(load([DEFAULT_CONFIGURATION, *overlays])))
+    return Wiring(planned(load(files)))
 
 
 def _run_entries(args: argparse.Namespace) -> None:
@@ -350,7 +348,7 @@ def _run_plan(args: argparse.Namespace) -> None:
 
     print(
         run_plan(
-            [DEFAULT_CONFIGURATION, *args.configfile],
+            args.configfile,
             gpus=args.gpu,
             prices=args.price,
             currency=args.currency,

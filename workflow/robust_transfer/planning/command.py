@@ -41,7 +41,7 @@ def run_plan(
     cores: int | None = None,
     in_json: bool = False,
 ) -> str:
-    """The plan of the experiment in `files` (config.yaml first, later ones over earlier ones), as text to print.
+    """The plan of the experiment in `files`, later ones over earlier ones (none: config.yaml), as text to print.
 
     `gpus` are named ones of `gpus.yaml`; `prices` what an hour of each costs, in `currency`. `calibrate` measures
     `device` and saves what it finds to `calibration`, by default `results/calibration-<host>.json`; without it,
