@@ -16,6 +16,7 @@ configfile: DEFAULT
 
 from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.dag.wiring import export_environment, memory, wire
+from robust_transfer.registry import FIGURES
 
 export_environment(PACKAGE)
 
@@ -38,7 +39,7 @@ wildcard_constraints:
 
 rule all:
     input:
-        expand(RESULTS / "figures" / "{figure}.{suffix}", figure=DRAW, suffix=["png", "pdf", "svg", "csv"]),
+        [RESULTS / "figures" / f"{figure}.{suffix}" for figure in DRAW for suffix in FIGURES[figure].suffixes],
         RESULTS / "summary.txt",
 
 
