@@ -11,6 +11,7 @@ sys.path.insert(0, str(PACKAGE))
 
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError
 from robust_transfer.dag.wiring import export_environment, memory, wire
+from robust_transfer.registry import FIGURES
 
 if not workflow.configfiles:
 
@@ -38,7 +39,7 @@ wildcard_constraints:
 
 rule all:
     input:
-        expand(RESULTS / "figures" / "{figure}.{suffix}", figure=DRAW, suffix=["png", "pdf", "svg", "csv"]),
+        [RESULTS / "figures" / f"{figure}.{suffix}" for figure in DRAW for suffix in FIGURES[figure].suffixes],
         RESULTS / "summary.txt",
 
 

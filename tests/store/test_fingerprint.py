@@ -75,8 +75,8 @@ MODULES = {
         tables.sanity tables.seeds tables.training tables.training_records
     """,
     "report": """
-        figures figures.cells figures.drawing figures.headline figures.style figures.typeset stages.report
-        statistics.metrics tables.results tables.training
+        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.markdown
+        figures.style figures.tables stages.report statistics.metrics tables.results tables.training
     """,
     "figures/width": """
         figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures tables.results

@@ -129,7 +129,10 @@ def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     figures.add_argument("figure", help=", ".join(FIGURES))
     figures.add_argument("table", type=Path, help="results/<experiment>/results.parquet (training: training.parquet)")
     figures.add_argument(
-        "--out", type=Path, required=True, help="path without suffix; .svg, .pdf, .png, .csv are added"
+        "--out",
+        type=Path,
+        required=True,
+        help="path without suffix; .csv and .png, .pdf, .svg, or for a table .html, .tex, .md are added",
     )
     _add_log(figures)
     figures.set_defaults(run=_run_figures)

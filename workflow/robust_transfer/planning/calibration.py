@@ -274,7 +274,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
                 part | {"modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "views": [8]},
                 part | {"modes": ["full-network"]},
             ],
-            "figures": {"draw": ["headline"], "widths": []},
+            "figures": {"draw": ["fixed_feature"], "widths": []},
         }
         grid = plan(validate(tiny))
         taken: dict[str, list[float]] = {}
@@ -298,7 +298,7 @@ def _results_seconds(results: Path, device: str) -> dict[str, list[float]]:
     ]
     return {
         "results": [_timed(["results", str(results / "experiment.json"), *written], device)],
-        "figures": [_timed(["figures", "headline", table, "--out", str(results / "figures" / "headline")], device)],
+        "figures": [_timed(["figures", "fixed_feature", table, "--out", str(results / "fixed_feature")], device)],
         "report": [_timed(["report", table, "--out", str(results / "summary.txt")], device)],
     }
 
