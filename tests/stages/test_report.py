@@ -7,7 +7,7 @@ import pytest
 import yaml
 from docutils.core import publish_parts
 from jinja2 import Environment
-from robust_transfer.registry import FIGURE_MODULES
+from robust_transfer.registry import FIGURES
 from robust_transfer.stages.report import COLUMNS, summary
 from robust_transfer.tables.training import FlagRow, write_flags
 from support.fake_entries import Fake
@@ -161,7 +161,7 @@ def test_captions_render_for_every_experiment(name):
         """As much of Snakemake's object as the description of a workflow sees."""
 
     Snakemake.config = config
-    for figure in ("workflow", "flags", *FIGURE_MODULES):
+    for figure in ("workflow", "flags", *FIGURES):
         text = environment.from_string((CAPTIONS / f"{figure}.rst").read_text()).render(snakemake=Snakemake)
         html = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
         assert "system-message" not in html, (figure, html)
@@ -169,3 +169,16 @@ def test_captions_render_for_every_experiment(name):
     described = environment.from_string((CAPTIONS / "workflow.rst").read_text()).render(snakemake=Snakemake)
     assert ("Read this first" in described) == bool(config.get("notice"))
     assert all(arch in described for part in config["grid"] for arch in part["architectures"])
+
+
+@pytest.mark.parametrize("commit", ["0123abcd-dirty", ""])
+def test_the_report_names_the_software(commit: str) -> None:
+    class Snakemake:
+        config = {**MINIMAL, "software": {"version": "9.8.7", **({"commit": commit} if commit else {})}}
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True)
+    described = environment.from_string((CAPTIONS / "workflow.rst").read_text()).render(snakemake=Snakemake)
+    assert "written by robust-transfer 9.8.7" in described
+    assert f"``{commit}``" in described if commit else "commit" not in described
+    html = publish_parts(described, writer="html", settings_overrides={"report_level": 1})["html_body"]
+    assert "system-message" not in html

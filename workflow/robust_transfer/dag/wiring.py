@@ -22,6 +22,7 @@ from robust_transfer.dag.grid import Grid
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, PLANNED, TIMING, finished, write_json
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
+from robust_transfer.store.provenance import software
 from robust_transfer.tables.sanity import eps_flags
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
@@ -199,8 +200,9 @@ class Wiring:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """All settings as plain values, defaults spelled out, for the report's text."""
-        return {**self.grid.experiment.model_dump(mode="json"), "dropped": list(self.grid.dropped)}
+        """All settings as plain values, defaults spelled out, and what this software is, for the report's text."""
+        settings = self.grid.experiment.model_dump(mode="json")
+        return {**settings, "dropped": list(self.grid.dropped), "software": software()}
 
     def eps_notices(self) -> list[str]:
         """One line for each radius of the grid that is implausibly large at the experiment's input size."""
