@@ -1,7 +1,7 @@
 """The terminal summary says what the table says, and the report's captions render for every experiment."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -174,7 +174,7 @@ def test_captions_render_for_every_experiment(name):
 @pytest.mark.parametrize("commit", ["0123abcd-dirty", ""])
 def test_the_report_names_the_software(commit: str) -> None:
     class Snakemake:
-        config = {**MINIMAL, "software": {"version": "9.8.7", **({"commit": commit} if commit else {})}}
+        config: ClassVar = {**MINIMAL, "software": {"version": "9.8.7", **({"commit": commit} if commit else {})}}
 
     environment = Environment(trim_blocks=True, lstrip_blocks=True)
     described = environment.from_string((CAPTIONS / "workflow.rst").read_text()).render(snakemake=Snakemake)
