@@ -17,7 +17,7 @@ from robust_transfer.figures.axes import EpsAxis
 from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.fixed_robustness import linear_fit
-from robust_transfer.registry import FIGURE_MODULES, TYPESET_FIGURES, figure_table
+from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
 from robust_transfer.store import fingerprint
 from robust_transfer.tables.published import published_rows
@@ -189,7 +189,7 @@ def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> TrainingTabl
 
 def drawn(name: str, results: Results | TrainingTable, *, laid_out: bool = False) -> Drawing:
     with matplotlib.rc_context(style.RC):
-        drawing = getattr(importlib.import_module(FIGURE_MODULES[name]), name)(results)
+        drawing = getattr(importlib.import_module(f"robust_transfer.figures.{FIGURES[name].module}"), name)(results)
         if laid_out:
             drawing.figure.draw_without_rendering()
     return drawing
@@ -419,7 +419,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("shape", ODD)
-@pytest.mark.parametrize("name", [name for name in FIGURE_MODULES if figure_table(name) == "results.parquet"])
+@pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if figure.table == "results"])
 def test_odd_tables_still_draw(name, shape):
     drawing = drawn(name, ODD[shape](), laid_out=shape == "one of everything")
     texts = " ".join(text.get_text() for text in visible_texts(drawing.figure))
@@ -801,8 +801,8 @@ def collected(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", ["headline", "fixed_feature", "source_accuracy", "training"])
 def test_files_are_written_and_the_same_bytes_twice(name, collected, tmp_path):
     for again in ("first", "second"):
-        draw(name, collected.with_name(figure_table(name)), tmp_path / again / name)
-    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if name in TYPESET_FIGURES else set())
+        draw(name, collected.with_name(f"{FIGURES[name].table}.parquet"), tmp_path / again / name)
+    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if FIGURES[name].is_table else set())
     assert {path.suffix[1:] for path in (tmp_path / "first").iterdir()} == kinds
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
@@ -826,7 +826,7 @@ def test_an_unknown_figure_is_an_error_that_names_those_there_are(collected, tmp
 
 
 def test_every_module_here_is_in_the_fingerprint_of_some_figure():
-    covered = {module for figure in FIGURE_MODULES for module in fingerprint.modules(f"figures/{figure}")}
+    covered = {module for figure in FIGURES for module in fingerprint.modules(f"figures/{figure}")}
     folder = fingerprint.ROOT / "figures"
     assert {f"figures.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"} <= covered
 

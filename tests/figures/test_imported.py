@@ -360,7 +360,7 @@ def test_networks_that_are_only_evaluated_need_no_account_of_transfer() -> None:
 def test_settings_of_transfer_are_those_of_the_experiment() -> None:
     grid = [{"architectures": ["resnet18"], "eps": [0, 3], "protocols": ["paper"], "modes": ["fixed-feature"]}]
     heads = {"learning_rates": [0.05], "batchnorm": "frozen", "normalisation": "source"}
-    text = described("paper", grid=grid, heads=heads, figures=SMALL, targets=["pets"], evaluation={"eps": [1]})
+    text = described("paper", grid=grid, linear_heads=heads, figures=SMALL, targets=["pets"], evaluation={"eps": [1]})
     assert "The target is Pets." in text
     assert "with a learning rate of 0.05. BatchNorm's statistics stay those of pretraining" in text
     assert "images are normalised as in pretraining." in text

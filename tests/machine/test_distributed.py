@@ -87,8 +87,8 @@ def test_two_processes_are_one(tmp_path):
     code = f"""if True:
         import torch
         from machine import test_distributed as test
-        from robust_transfer.machine.distributed import joined
-        with joined("cpu") as team:
+        from robust_transfer.machine.distributed import process_group
+        with process_group("cpu") as team:
             torch.save(test.step(team), {str(tmp_path)!r} + f"/{{team.rank}}.pt")
     """
     run_team(code, processes=2)
@@ -154,7 +154,7 @@ class TestLaunch:
         assert time.monotonic() - start < 40  # and not the 50 that the first would sleep
 
     def test_it_imports_no_torch(self):
-        code = "import sys; from robust_transfer import launch; print('torch' in sys.modules)"
+        code = "import sys; from robust_transfer.machine import launch; print('torch' in sys.modules)"
         environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "False"

@@ -139,9 +139,9 @@ class TestWorkOfAnEntry:
         assert counts.transfer("search", 0.2, None) == (1000, 200)
         assert counts.transfer("final", 0.2, None) == (1200, 50)
 
-    def test_a_stage_that_is_not_known_costs_its_start_alone(self, tmp_path: Path) -> None:
+    def test_selecting_costs_its_start_alone(self, tmp_path: Path) -> None:
         grid = tiny(tmp_path)
-        entry = PlannedEntry("weaving", "x", entry_of(grid, "evaluation").settings)
+        entry = PlannedEntry("selecting", "x", entry_of(grid, "evaluation").settings)
         assert not work_of(entry, counting(tmp_path)).images
 
     def test_a_dataset_whose_size_nothing_tells_is_named(self, tmp_path: Path) -> None:

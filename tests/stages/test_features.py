@@ -391,8 +391,8 @@ class TestInterrupted:
         self.same(entry, expected)
 
     def test_rows_of_other_code_are_dropped(self, roles, expected, monkeypatch, caplog):
-        entry, now = self.stopped(roles, monkeypatch), shards.module_fingerprints("features")
-        monkeypatch.setattr(shards, "module_fingerprints", lambda stage: now | {"devices": "000000000000"})
+        entry = self.stopped(roles, monkeypatch)
+        monkeypatch.setattr(shards, "fingerprint", lambda stage: "000000000000")
         said = self.goes_on(entry, caplog)
         assert "rows of other code; they are computed again" in said
         assert "going on" not in said

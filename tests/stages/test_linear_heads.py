@@ -1,4 +1,4 @@
-"""Heads by the paper's protocol: each as if alone, batch statistics that drift or stay, what is written and chosen."""
+"""Linear heads by the paper's protocol: each as if alone, batch statistics that drift or stay, what is written."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ import torch
 from robust_transfer import randomness
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import Recipe
-from robust_transfer.configuration.transfer import Heads, LinearHeadsSettings
+from robust_transfer.configuration.transfer import LinearHeads, LinearHeadsSettings
 from robust_transfer.datasets.splits import few_mask
 from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import build
@@ -208,7 +208,7 @@ class TestStage:
 
     def test_crops_of_stored_images_as_released_are_read_as_they_are_needed(self, backbone, dataset, monkeypatch):
         monkeypatch.setenv(VARIABLE, json.dumps({"workers": 0}))
-        released = Heads().training.model_copy(update={"epochs": 1})
+        released = LinearHeads().training.model_copy(update={"epochs": 1})
         assert (released.batch_size, released.augmentation) == (64, "resized-crop-flip")
         entry = run(backbone, dataset, described(training=released.model_dump(exclude={"weight_decay"})))
         assert len(rows(entry)) == 4

@@ -335,8 +335,9 @@ class TestStage:
         script = (
             f"import sys; sys.path.insert(0, {str(WORKFLOW)!r})\n"
             "from pathlib import Path\n"
-            "from robust_transfer import probing, store\n"
-            f"probing.run(store.open_entry(Path({str(entry.path)!r})), threads=1, device='cpu')\n"
+            "from robust_transfer.stages import probing\n"
+            "from robust_transfer.store.entry import open_entry\n"
+            f"probing.run(open_entry(Path({str(entry.path)!r})), threads=1, device='cpu')\n"
             "print([name for name in ('torch', 'torchvision', 'pandas', 'sklearn', 'scipy') if name in sys.modules])"
         )
         ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -567,5 +567,5 @@ def test_a_head_that_lacks_an_image_is_an_error(tmp_path):
     fake.source(50.0)
     entry = fake.transfer(50, 50, target="coarse")
     with_selections(fake, entry, {("test", "test"): [share(100), share(100)[:-1]]})
-    with pytest.raises(TableError, match="test image twice, or not once for each head"):
+    with pytest.raises(StoreError, match="test image twice, or not once for each head"):
         fake.collect()
