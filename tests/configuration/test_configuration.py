@@ -193,8 +193,8 @@ def test_configurations_in_the_repository_are_valid_and_name_the_schema(path: Pa
 
 
 def test_the_schema_on_disk_is_the_models() -> None:
-    assert json.loads(schema.PATH.read_text()) == schema.schema(), "run `make schema`"
-    assert schema.PATH.read_text() == schema.text(), "run `make schema`"
+    assert json.loads(schema.PATH.read_text()) == schema.schema(), "run `make docs`"
+    assert schema.PATH.read_text() == schema.text(), "run `make docs`"
 
 
 def test_a_recipe_of_another_name_brings_its_own_values() -> None:

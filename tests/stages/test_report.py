@@ -9,6 +9,7 @@ from jinja2 import Environment
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import load
 from robust_transfer.dag.grid import plan
+from robust_transfer.dag.methods import made_by
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.report import COLUMNS, summary
@@ -162,6 +163,13 @@ def test_captions_render_for_every_experiment(name):
         assert "system-message" not in html, (figure, html)
         assert "{{" not in html
     described = environment.from_string((CAPTIONS / "workflow.rst").read_text()).render(snakemake=Snakemake)
-    assert described.strip() == configuration["methods"].strip()
+    assert described.split() == [*configuration["methods"].split(), *configuration["made_by"].split()]
     assert ("Read this first" in described) == bool(configuration["notice"])
     assert all(arch in described for part in configuration["grid"] for arch in part["architectures"])
+
+
+@pytest.mark.parametrize("commit", ["0123abcd-dirty", ""])
+def test_the_report_names_the_software(commit: str) -> None:
+    text = made_by({"version": "9.8.7", **({"commit": commit} if commit else {})})
+    assert "written by robust-transfer 9.8.7" in text
+    assert f"``{commit}``" in text if commit else "commit" not in text

@@ -186,7 +186,9 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     _add_configfile(where)
     where.set_defaults(run=_run_where)
 
-    schema = commands.add_parser("schema", help="write the JSON schema of configuration files beside the models")
+    schema = commands.add_parser(
+        "schema", help="write the JSON schema of configuration files and docs/configuration.md"
+    )
     schema.set_defaults(run=_run_schema)
 
 
@@ -382,7 +384,9 @@ def _run_where(args: argparse.Namespace) -> None:
 
 
 def _run_schema(args: argparse.Namespace) -> None:
-    from robust_transfer.configuration import schema
+    from robust_transfer.configuration import documentation, schema
 
-    schema.PATH.write_text(schema.text())
-    print(schema.PATH)
+    for generated in (schema, documentation):
+        generated.PATH.parent.mkdir(exist_ok=True)
+        generated.PATH.write_text(generated.text())
+        print(generated.PATH)

@@ -6,7 +6,7 @@ Every sentence is of this experiment: what it does not train, measure or choose 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import assert_never
 
 from robust_transfer.configuration.eps import eps_value
@@ -52,6 +52,19 @@ def methods(experiment: Experiment, dropped: Collection[str] = ()) -> str:
         " ".join(_uncertainty(experiment)),
     ]
     return "\n\n".join(filter(None, paragraphs)) + "\n"
+
+
+def made_by(software: Mapping[str, str]) -> str:
+    """Which version of this software, and which commit where it is known, writes the report.
+
+    `software` is as `store.provenance.software` gives it. It is no part of `methods`, which says what was done: a new
+    commit makes no report out of date.
+    """
+    commit = f", commit ``{software['commit']}``" if software.get("commit") else ""
+    return (
+        f"**Software.** This report was written by robust-transfer {software['version']}{commit}. What made each "
+        "number stands in ``timings.parquet``, column ``details``."
+    )
 
 
 def _backbones(experiment: Experiment) -> list[str]:

@@ -19,10 +19,11 @@ from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.grid import Grid, PlannedEntry
-from robust_transfer.dag.methods import methods
+from robust_transfer.dag.methods import made_by, methods
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, PLANNED, TIMING, finished, write_json
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
+from robust_transfer.store.provenance import software
 from robust_transfer.tables.sanity import eps_flags
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
@@ -209,9 +210,10 @@ class Wiring:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """What the report's texts need: all settings as plain values, defaults spelled out, and its methods section."""
+        """What the report's texts need: all settings as plain values, its methods section, and what wrote it."""
         experiment, dropped = self.grid.experiment, self.grid.dropped
-        return {**experiment.model_dump(mode="json"), "dropped": list(dropped), "methods": methods(experiment, dropped)}
+        texts = {"methods": methods(experiment, dropped), "made_by": made_by(software())}
+        return {**experiment.model_dump(mode="json"), "dropped": list(dropped), **texts}
 
     def eps_notices(self) -> list[str]:
         """One line for each radius of the grid that is implausibly large at the experiment's input size."""
