@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,18 +15,18 @@ from support.paths import ROOT
 DEFAULT = ROOT / "config.yaml"
 
 
-def overlaid(over: dict) -> dict:
-    configuration = yaml.safe_load(DEFAULT.read_text())
+def overlaid(over: dict[str, Any]) -> dict[str, Any]:
+    configuration: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
     merge(configuration, over)
     return configuration
 
 
-def grid(**part: object) -> dict:
+def grid(**part: object) -> dict[str, Any]:
     block = {"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}
     return {"grid": [block], "figures": {"widths": [], "fixed_eps": None}}
 
 
-def parquet(**changes: object) -> dict:
+def parquet(**changes: object) -> dict[str, Any]:
     return {"datasets": {"coarse": {"origin": {"kind": "parquet", "path": "x"}, **changes}}}
 
 
@@ -97,7 +98,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("over", "words"), MISTAKES, ids=lambda value: str(value)[:50])
-def test_a_mistake_gets_one_message_that_names_key_value_and_mend(tmp_path: Path, over: dict, words: list[str]) -> None:
+def test_a_mistake_gets_one_message_that_names_key_value_and_fix(
+    tmp_path: Path, over: dict[str, Any], words: list[str]
+) -> None:
     overlay = tmp_path / "mine.yaml"
     overlay.write_text(yaml.safe_dump(over))
     with pytest.raises(ConfigurationError) as error:

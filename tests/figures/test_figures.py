@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -17,7 +18,7 @@ from robust_transfer.figures.axes import EpsAxis
 from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.fixed_robustness import linear_fit
-from robust_transfer.registry import FIGURE_MODULES, TYPESET_FIGURES, figure_table
+from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
 from robust_transfer.store import fingerprint
 from robust_transfer.tables.published import published_rows
@@ -146,7 +147,9 @@ def few_images(results: Results, sizes=(5, 10, 25), **of) -> Results:
     return replace(results, rows=(*results.rows, *fewer))
 
 
-FROZEN, RELEASED = ("frozen", {}), ("paper", {})
+Way = tuple[str, dict[str, str]]
+FROZEN: Way = ("frozen", {})
+RELEASED: Way = ("paper", {})
 DEVIATING = [("paper", {"batchnorm": "frozen"}), ("paper", {"normalisation": "source"})]
 BOTH = ("paper", {"batchnorm": "frozen", "normalisation": "source"})
 WORTH = {"frozen": 3, "drift": -2, "target": -1, "test": 0.5}
@@ -187,9 +190,10 @@ def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> TrainingTabl
     return TrainingTable(about, (*rows, *(row for rows in more for row in rows)))
 
 
-def drawn(name: str, results: Results | TrainingTable, *, laid_out: bool = False) -> Drawing:
+def drawn(name: str, results: Results | TrainingTable, *, laid_out: bool = False) -> Any:
+    """A Drawing, untyped: matplotlib's types say of no artist what its data are."""
     with matplotlib.rc_context(style.RC):
-        drawing = getattr(importlib.import_module(FIGURE_MODULES[name]), name)(results)
+        drawing = getattr(importlib.import_module(f"robust_transfer.figures.{FIGURES[name].module}"), name)(results)
         if laid_out:
             drawing.figure.draw_without_rendering()
     return drawing
@@ -262,7 +266,7 @@ def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
         assert box.y0 >= page.y0 - 1, text
         assert box.x1 <= page.x1 + 1, text
         assert box.y1 <= page.y1 + 1, text
-        assert text.get_fontsize() >= 5
+        assert float(text.get_fontsize()) >= 5
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):
             ticks = [label for label in axis.get_ticklabels() if label in shown]
@@ -281,7 +285,7 @@ def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
 def test_columns_of_tables_do_not_touch(name, size, request):
     figure = drawn(name, request.getfixturevalue(size)).figure
     renderer = figure.canvas.get_renderer()
-    lines: dict[float, list] = {}
+    lines: dict[float, list[Any]] = {}
     for text in visible_texts(figure):
         lines.setdefault(round(text.get_position()[1], 4), []).append(text.get_window_extent(renderer))
     for boxes in lines.values():
@@ -419,7 +423,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("shape", ODD)
-@pytest.mark.parametrize("name", [name for name in FIGURE_MODULES if figure_table(name) == "results.parquet"])
+@pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if figure.table == "results"])
 def test_odd_tables_still_draw(name, shape):
     drawing = drawn(name, ODD[shape](), laid_out=shape == "one of everything")
     texts = " ".join(text.get_text() for text in visible_texts(drawing.figure))
@@ -589,7 +593,7 @@ def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():
     assert [text.get_text() for text in on_test.figure.axes[0].texts] == ["Transfer from few images: not measured"]
 
 
-def gaps(drawing: Drawing, mode="fixed-feature") -> dict[tuple[str, str], tuple]:
+def gaps(drawing: Any, mode="fixed-feature") -> dict[tuple[str, str], tuple[float, ...]]:
     """(mean, least, most, n) by what is taken from what, and of which backbones."""
     return {
         (one["series"], one["backbones"]): tuple(round(one[name], 6) for name in ("value", "least", "most", "n"))
@@ -685,7 +689,7 @@ def test_more_lines_than_a_page_holds_are_counted():
 
 def without_checks(table: TrainingTable, arch: str) -> TrainingTable:
     """The table as it is where a network's entries were made before anything was checked."""
-    gone = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
+    gone: dict[str, Any] = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
     return replace(table, rows=tuple(replace(one, **gone) if one.arch == arch else one for one in table.rows))
 
 
@@ -698,7 +702,7 @@ def test_training_curves_are_those_of_the_csv(small_curves):
     for place, ax in enumerate(axes):
         arch, measure = SMALL_ARCHS[place // 4], measures[place % 4]
         shown = {matplotlib.colors.to_hex(line.get_color()): line.get_xydata().tolist() for line in ax.lines}
-        listed: dict[str, list] = {}
+        listed: dict[str, list[Any]] = {}
         for one in drawing.numbers:
             if (one["arch"], one["series"]) == (arch, measure):
                 colour = matplotlib.colors.to_hex(colours[one["eps"]])
@@ -801,8 +805,8 @@ def collected(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("name", ["headline", "fixed_feature", "source_accuracy", "training"])
 def test_files_are_written_and_the_same_bytes_twice(name, collected, tmp_path):
     for again in ("first", "second"):
-        draw(name, collected.with_name(figure_table(name)), tmp_path / again / name)
-    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if name in TYPESET_FIGURES else set())
+        draw(name, collected.with_name(f"{FIGURES[name].table}.parquet"), tmp_path / again / name)
+    kinds = {"svg", "pdf", "png", "csv"} | ({"md"} if FIGURES[name].is_table else set())
     assert {path.suffix[1:] for path in (tmp_path / "first").iterdir()} == kinds
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name
@@ -826,7 +830,7 @@ def test_an_unknown_figure_is_an_error_that_names_those_there_are(collected, tmp
 
 
 def test_every_module_here_is_in_the_fingerprint_of_some_figure():
-    covered = {module for figure in FIGURE_MODULES for module in fingerprint.modules(f"figures/{figure}")}
+    covered = {module for figure in FIGURES for module in fingerprint.modules(f"figures/{figure}")}
     folder = fingerprint.ROOT / "figures"
     assert {f"figures.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"} <= covered
 

@@ -198,7 +198,7 @@ def test_the_table_fits_its_page_and_its_columns_do_not_touch(rows_n: int) -> No
             box = text.get_window_extent(renderer)
             assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1, text
             assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1, text
-            assert text.get_fontsize() >= 6
+            assert float(text.get_fontsize()) >= 6
             boxes.setdefault(round(text.get_position()[1], 4), []).append(box)
     for line in boxes.values():
         for left, right in pairwise(sorted(line, key=lambda box: box.x0)):
@@ -256,7 +256,7 @@ def described(*names: str, without: tuple[str, ...] = (), **options: Any) -> str
     return found
 
 
-SMALL = {"widths": [], "fixed_eps": None}
+SMALL: dict[str, object] = {"widths": [], "fixed_eps": None}
 
 
 def test_the_default_experiment_says_that_it_trains() -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from docutils.core import publish_parts
 from jinja2 import Environment
-from robust_transfer.registry import FIGURE_MODULES
+from robust_transfer.registry import FIGURES
 from robust_transfer.stages.report import COLUMNS, summary
 from robust_transfer.tables.training import FlagRow, write_flags
 from support.fake_entries import Fake
@@ -154,14 +154,15 @@ def configurations() -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("name", configurations())
 def test_captions_render_for_every_experiment(name):
-    config = configurations()[name]
     environment = Environment(trim_blocks=True, lstrip_blocks=True)
 
     class Snakemake:
         """As much of Snakemake's object as the description of a workflow sees."""
 
-    Snakemake.config = config
-    for figure in ("workflow", "flags", *FIGURE_MODULES):
+        config: dict[str, Any] = configurations()[name]
+
+    config = Snakemake.config
+    for figure in ("workflow", "flags", *FIGURES):
         text = environment.from_string((CAPTIONS / f"{figure}.rst").read_text()).render(snakemake=Snakemake)
         html = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
         assert "system-message" not in html, (figure, html)
