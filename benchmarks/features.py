@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def _measured(case: Case, how: How, dataset: Path, rounds: int) -> Speeds:
     return measure(name, contenders, images=case.images, rounds=rounds, threads=how.threads, device=how.device)
 
 
-def resident(case: Case, how: How, dataset: Path) -> Callable[[], object]:
+def resident(case: Case, how: How, dataset: Path) -> Callable[[], Sized]:
     """As the stage works on a split that fits in memory, once it is decoded."""
     network, batches = _given(case, how, dataset)
     read = activations(network, None)
@@ -151,7 +151,7 @@ def files(case: Case, how: How, dataset: Path) -> Callable[[], object]:
     return extract
 
 
-def decoding(case: Case, how: How, dataset: Path) -> Callable[[], object]:
+def decoding(case: Case, how: How, dataset: Path) -> Callable[[], Sized]:
     """Decode and resize every image, in this process."""
     part = Subset(open_split(open_entry(dataset), "train"), np.arange(case.images))
     ratio = how.settings.preprocessing.resize_ratio

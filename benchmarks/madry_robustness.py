@@ -101,11 +101,11 @@ class Trainer:
             yield
             return
         before = torch.Tensor.cuda, nn.Module.cuda
-        torch.Tensor.cuda = nn.Module.cuda = _itself
+        torch.Tensor.cuda = nn.Module.cuda = _itself  # type: ignore[assignment, method-assign]  # replaced on purpose
         try:
             yield
         finally:
-            torch.Tensor.cuda, nn.Module.cuda = before
+            torch.Tensor.cuda, nn.Module.cuda = before  # type: ignore[method-assign]
 
 
 def _itself(of: object, *_: object, **__: object) -> object:

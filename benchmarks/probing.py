@@ -127,7 +127,9 @@ def _scikit_learn(size: tuple[int, int, int], strengths: Sequence[float], tolera
     return Found(seconds, {s: objective(x, labels, s, m.coef_, m.intercept_) for s, m in models.items()})
 
 
-def objective(x: Floats, labels: NDArray[np.int64], strength: float, weights: Floats, biases: Floats) -> float:
+def objective(
+    x: NDArray[np.floating[Any]], labels: NDArray[np.int64], strength: float, weights: Floats, biases: Floats
+) -> float:
     """Mean cross-entropy + λ/2·‖W‖², in float64."""
     total, weights = 0.0, np.asarray(weights, np.float64)
     for start in range(0, len(x), 4096):

@@ -84,7 +84,7 @@ def _seconds(name: str, line: Connection) -> float:
 def _serve(line: Connection, contender: Contender, threads: int, device: str) -> None:
     torch.set_num_threads(threads)
     timed = contender.make(*contender.arguments)
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
     while True:
         try:
             line.recv()

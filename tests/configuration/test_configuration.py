@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,18 +13,18 @@ from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
 from support.paths import ROOT
 
 
-def overlaid(over: dict) -> dict:
-    configuration = yaml.safe_load(DEFAULT.read_text())
+def overlaid(over: dict[str, Any]) -> dict[str, Any]:
+    configuration: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
     merge(configuration, over)
     return configuration
 
 
-def grid(**part: object) -> dict:
+def grid(**part: object) -> dict[str, Any]:
     block = {"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}
     return {"grid": [block], "figures": {"widths": [], "fixed_eps": None}}
 
 
-def parquet(**changes: object) -> dict:
+def parquet(**changes: object) -> dict[str, Any]:
     return {"datasets": {"coarse": {"origin": {"kind": "parquet", "path": "x"}, **changes}}}
 
 
@@ -95,7 +96,9 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("over", "words"), MISTAKES, ids=lambda value: str(value)[:50])
-def test_a_mistake_gets_one_message_that_names_key_value_and_mend(tmp_path: Path, over: dict, words: list[str]) -> None:
+def test_a_mistake_gets_one_message_that_names_key_value_and_fix(
+    tmp_path: Path, over: dict[str, Any], words: list[str]
+) -> None:
     overlay = tmp_path / "mine.yaml"
     overlay.write_text(yaml.safe_dump({"extends": "default"} | over))
     with pytest.raises(ConfigurationError) as error:

@@ -22,7 +22,7 @@ def described(*names: str, without: tuple[str, ...] = (), **options: Any) -> str
     return found
 
 
-SMALL = {"widths": [], "fixed_eps": None}
+SMALL: dict[str, Any] = {"widths": [], "fixed_eps": None}
 
 
 def test_the_default_experiment_says_that_it_trains() -> None:

@@ -4,13 +4,13 @@ import hashlib
 import json
 import logging
 import os
-import subprocess
-import sys
+import shutil
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.request import build_opener
 
 import pytest
@@ -20,7 +20,7 @@ from robust_transfer.datasets.fetching.disk import exclusively
 from robust_transfer.datasets.fetching.downloads import RemoteFile, fetch
 from robust_transfer.datasets.fetching.partial_files import PartialFile
 from robust_transfer.datasets.fetching.remote_files import disguise
-from support.paths import ROOT
+from support.processes import first_line, start
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several reads
 MD5, SHA256 = hashlib.md5(CONTENT).hexdigest(), hashlib.sha256(CONTENT).hexdigest()
@@ -32,9 +32,12 @@ class Site:
     """A server with one file. `plan` holds what becomes of the next answers; then they are as they should be."""
 
     def __init__(self):
-        self.content, self.etag, self.modified, self.ranges, self.type = CONTENT, '"one"', None, True, None
-        self.plan: list[dict] = []
-        self.requests: list[dict] = []
+        self.content, self.ranges = CONTENT, True
+        self.etag: str | None = '"one"'
+        self.modified: str | None = None
+        self.type: str | None = None
+        self.plan: list[dict[str, Any]] = []
+        self.requests: list[dict[str, str]] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,7 +59,8 @@ class Site:
         """`keep`: bytes of the body that are sent before the connection is lost."""
         if before:
             before()
-        body, code, sent = self.content if content is None else content, 200, {}
+        body, code = self.content if content is None else content, 200
+        sent: dict[str, str | None] = {}
         first = to.headers.get("Range", "").removeprefix("bytes=").removesuffix("-")
         fits = to.headers.get("If-Range") in (None, self.etag, self.modified)
         if status is not None:
@@ -105,7 +109,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def interrupted(site: Site, folder: Path, keep: int = HALF, **known) -> None:
+def interrupted(site: Site, folder: Path, keep: int = HALF, **known: Any) -> None:
     """Leave a download that stopped midway, as a process that was killed leaves it."""
     site.plan.append({"keep": keep})
     with pytest.raises(DatasetError, match=rf"given up .* with {keep:,} bytes fetched, which are kept"):
@@ -172,7 +176,7 @@ def test_a_file_that_is_there_is_left_alone_and_hashed_once(site, tmp_path, monk
     path.write_bytes(CONTENT)
     before = path.stat()
     get(site, tmp_path, md5=MD5, bytes=len(CONTENT))
-    monkeypatch.setattr(remote_files.hashlib, "file_digest", None)  # were it called, it would fail
+    monkeypatch.setattr(hashlib, "file_digest", None)  # were it called, it would fail
     get(site, tmp_path, md5=MD5, bytes=len(CONTENT))
     assert path.stat() == before
     assert site.requests == []
@@ -392,7 +396,7 @@ def test_pieces_of_two_files_are_seen_by_the_checksum_and_fetched_once_more(site
     site.etag = None
     other = CONTENT[::-1]
     known = {"md5": hashlib.md5(other).hexdigest()}
-    interrupted(site, tmp_path, **known)
+    interrupted(site, tmp_path, md5=known["md5"])
     site.content = other
     assert get(site, tmp_path, **known).read_bytes() == other
     assert site.ranges_asked == [f"bytes={HALF}-", None]
@@ -439,8 +443,8 @@ def test_passing_errors_are_tried_again(site, tmp_path, status):
 
 
 def test_pauses_grow_and_the_server_can_ask_for_longer_ones(site, tmp_path, monkeypatch):
-    slept = []
-    monkeypatch.setattr(downloads.time, "sleep", slept.append)
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
     site.plan = [{"status": 503}, {"status": 429, "headers": {"Retry-After": "77"}}]
     site.plan += [{"status": 503, "headers": {"Retry-After": "99999"}}]
     get(site, tmp_path, pauses=downloads.PAUSES)
@@ -487,7 +491,7 @@ def test_an_answer_from_an_open_connection_needs_a_checksum(site, tmp_path, monk
 
 
 def test_a_file_that_will_not_fit_is_not_begun(site, tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: SimpleNamespace(free=7))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=7))
     with pytest.raises(DatasetError, match="307,200 bytes are to come and 7 bytes are free"):
         get(site, tmp_path)
     assert not (tmp_path / "data.tar.gz").exists()
@@ -524,11 +528,8 @@ def test_two_at_once_fetch_once(site, tmp_path, caplog):
         "from robust_transfer.datasets.fetching.downloads import RemoteFile, fetch\n"
         "fetch(RemoteFile(sys.argv[1]), Path(sys.argv[2]))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     with exclusively(tmp_path / ".data.tar.gz.part.lock", "this test"):
-        other = subprocess.Popen(
-            [sys.executable, "-c", code, site.url, str(tmp_path)], env=environment, stderr=subprocess.PIPE
-        )
+        other = start(code, site.url, tmp_path)
         threads = [threading.Thread(target=get, args=(site, tmp_path)) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -536,7 +537,8 @@ def test_two_at_once_fetch_once(site, tmp_path, caplog):
         assert site.requests == []
     for thread in threads:
         thread.join(10)
-    assert other.wait(10) == 0, other.stderr.read()
+    _, errors = other.communicate(timeout=10)
+    assert other.returncode == 0, errors
     assert len(site.requests) == 1
     assert (tmp_path / "data.tar.gz").read_bytes() == CONTENT
     assert names(tmp_path) == {"data.tar.gz", ".data.tar.gz.verified"}
@@ -550,15 +552,11 @@ def test_who_has_a_lock_is_said_while_waiting(tmp_path):
         "logging.basicConfig(level='INFO')\n"
         "with exclusively(Path(sys.argv[1]), 'x.tar'): print('got it')"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     with exclusively(lock, "x.tar"):
-        other = subprocess.Popen(
-            [sys.executable, "-c", code, str(lock)], env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        line = other.stderr.readline().decode()
-        assert f"x.tar: waiting for process {os.getpid()} on" in line
+        other = start(code, lock)
+        assert f"x.tar: waiting for process {os.getpid()} on" in first_line(other.stderr)
         assert other.poll() is None
-    assert other.communicate(timeout=10)[0] == b"got it\n"
+    assert other.communicate(timeout=10)[0] == "got it\n"
     assert not lock.exists()
 
 

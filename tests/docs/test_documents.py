@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -89,7 +90,7 @@ def test_plots_are_drawn(block: Block, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     if not hasattr(robust_transfer, "read_results"):
         monkeypatch.setattr(robust_transfer, "read_results", pd.read_parquet, raising=False)
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     with mpl.rc_context({"backend": "agg"}):
         exec(compile(block.text, str(block.document), "exec"), found)
     curves = found["curves"]

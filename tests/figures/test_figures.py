@@ -146,7 +146,9 @@ def few_images(results: Results, sizes=(5, 10, 25), **of) -> Results:
     return replace(results, rows=(*results.rows, *fewer))
 
 
-FROZEN, RELEASED = ("frozen", {}), ("paper", {})
+Way = tuple[str, dict[str, str]]
+FROZEN: Way = ("frozen", {})
+RELEASED: Way = ("paper", {})
 DEVIATING = [("paper", {"batchnorm": "frozen"}), ("paper", {"normalisation": "source"})]
 BOTH = ("paper", {"batchnorm": "frozen", "normalisation": "source"})
 WORTH = {"frozen": 3, "drift": -2, "target": -1, "test": 0.5}
@@ -261,7 +263,7 @@ def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
         assert box.y0 >= page.y0 - 1, text
         assert box.x1 <= page.x1 + 1, text
         assert box.y1 <= page.y1 + 1, text
-        assert text.get_fontsize() >= 5
+        assert float(text.get_fontsize()) >= 5
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):
             ticks = [label for label in axis.get_ticklabels() if label in shown]
@@ -574,7 +576,7 @@ def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():
     assert [text.get_text() for text in on_test.figure.axes[0].texts] == ["Transfer from few images: not measured"]
 
 
-def gaps(drawing: Any, mode="fixed-feature") -> dict[tuple[str, str], tuple]:
+def gaps(drawing: Any, mode="fixed-feature") -> dict[tuple[str, str], tuple[float, ...]]:
     """(mean, least, most, n) by what is taken from what, and of which backbones."""
     return {
         (one["series"], one["backbones"]): tuple(round(one[name], 6) for name in ("value", "least", "most", "n"))
@@ -670,7 +672,7 @@ def test_more_lines_than_a_page_holds_are_counted():
 
 def without_checks(table: TrainingTable, arch: str) -> TrainingTable:
     """The table as it is where a network's entries were made before anything was checked."""
-    gone = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
+    gone: dict[str, Any] = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
     return replace(table, rows=tuple(replace(one, **gone) if one.arch == arch else one for one in table.rows))
 
 
@@ -683,7 +685,7 @@ def test_training_curves_are_those_of_the_csv(small_curves):
     for place, ax in enumerate(axes):
         arch, measure = SMALL_ARCHS[place // 4], measures[place % 4]
         shown = {matplotlib.colors.to_hex(line.get_color()): line.get_xydata().tolist() for line in ax.lines}
-        listed: dict[str, list] = {}
+        listed: dict[str, list[Any]] = {}
         for one in drawing.numbers:
             if (one["arch"], one["series"]) == (arch, measure):
                 colour = matplotlib.colors.to_hex(colours[one["eps"]])

@@ -238,7 +238,7 @@ class TestCrops:
         from torchvision.transforms import RandomResizedCrop
 
         expected = RandomResizedCrop.get_params(torch.empty(3, *size), [0.08, 1.0], [3 / 4, 4 / 3])
-        assert set(self.boxes(*size, n=50)) == {tuple(expected)}
+        assert set(self.boxes(size[0], size[1], n=50)) == {tuple(expected)}
 
     def test_later_tries_count(self):
         """At 100 × 250, tries fail whose box is higher than the image."""

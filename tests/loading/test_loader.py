@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from contextlib import closing, contextmanager
@@ -25,8 +23,8 @@ from robust_transfer.loading import streaming
 from robust_transfer.loading.augmentation import CROP_NUMBERS, random_crop
 from robust_transfer.loading.loader import LoadingError, Resident, Streaming, Subset, open_loader
 from robust_transfer.store.entry import StoreError
-from support.paths import ROOT
 from support.prepared_datasets import encoded, new_entry, pixels, written
+from support.processes import first_line, start
 
 N, SIDE = 200, 48  # 1.3 MB of squares: not resident at resident_mb 1
 SQUARES = ("none", "flip", "crop-flip", "square-resized-crop-flip")
@@ -250,7 +248,7 @@ def measured(entry, n, workers=2):
         code = anonymous(os.getpid())  # varies by 10 MB from run to run, and workers are forks of it
         split = open_split(open_entry(Path({str(entry.path)!r})), "train")
         loader = open_loader(
-            [Part(split, np.arange(len(split)))], Recipe(batch_size=128, augmentation="resized-crop-flip"),
+            [Subset(split, np.arange(len(split)))], Recipe(batch_size=128, augmentation="resized-crop-flip"),
             input_size=32, resize_ratio=1.0, seed=0, device=torch.device("cpu"), threads=1,
             running=Running(workers={workers}),
         )
@@ -274,16 +272,14 @@ import torch
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.datasets.arrow import open_split
-from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.store.entry import open_entry
 """
 
 
 def python(code):
     """A process that runs code with the package on its path."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROLOGUE + textwrap.dedent(code)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    return start(PROLOGUE + textwrap.dedent(code))
 
 
 class TestFaults:
@@ -331,7 +327,7 @@ class TestFaults:
             batches = loader.batches(0, groups() * 50, SIDE)
             for _ in range(taken):
                 next(batches)
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            multiprocessing.active_children()[0].kill()
             with pytest.raises(LoadingError, match=r"a process that reads images died .*set running\.workers lower"):
                 list(batches)
         assert not multiprocessing.active_children()
@@ -340,6 +336,7 @@ class TestFaults:
         with opened(whole(jpegs), workers=2) as loader:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 for child in multiprocessing.active_children():
+                    assert child.pid
                     os.kill(child.pid, number)
             assert len(list(loader.batches(0, groups(), SIDE))) == 3
 
@@ -371,24 +368,23 @@ class TestFaults:
         code = f"""
             split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
             loader = open_loader(
-                [Part(split, np.arange({N}))], Recipe(augmentation="resized-crop-flip"), input_size=32,
+                [Subset(split, np.arange({N}))], Recipe(augmentation="resized-crop-flip"), input_size=32,
                 resize_ratio=1.0, seed=0, device=torch.device("cpu"), threads=2, running=Running(),
             )
             batches = loader.batches(0, [torch.arange({N})] * 1000, 32)
             next(batches)
             print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-            sys.stderr = open(os.devnull, "w")
             {end}
         """
         process = python(code)
-        pids = [int(pid) for pid in process.stdout.readline().split()]
+        pids = [int(pid) for pid in first_line(process.stdout).split()]
         assert len(pids) == 2
         assert process.wait(timeout=8) == (3 if "exit" in end else -signal.SIGKILL)
         deadline = time.monotonic() + 2
         while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not any(alive(pid) for pid in pids)
-        process.stdout.close()
+        process.communicate()
 
 
 def alive(pid):
@@ -396,23 +392,3 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_imports_neither_torchs_compiler_nor_torchvision(jpegs):
-    """They cost more CPU time than a short job's own work."""
-    code = f"""
-        split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
-        for kind in ("flip", "resized-crop-flip"):
-            recipe = Recipe(augmentation=kind, colour_jitter=0.1, lighting=0.1)
-            loader = open_loader(
-                [Part(split, np.arange({N}))], recipe, input_size=32, resize_ratio=1.0, seed=0,
-                device=torch.device("cpu"), threads=1, running=Running(),
-            )
-            for _ in loader.batches(0, [torch.arange(4)], 24):
-                pass
-            loader.close()
-        print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
-    """
-    process = python(code)
-    assert process.communicate()[0].strip() == ""
-    assert process.returncode == 0

@@ -251,9 +251,12 @@ def test_a_card_that_counts_otherwise_is_noticed(tmp_path, images):
 def test_a_batch_is_checked_once(tmp_path, images, monkeypatch):
     split = open_split(written(tmp_path, images, [0] * 50, batch_bytes=10 * 360), "train")
     asked = []
-    monkeypatch.setattr(
-        "robust_transfer.datasets.arrow.checksum", lambda *arrays, of=checksum: asked.append(1) or of(*arrays)
-    )
+
+    def counted(*arrays):
+        asked.append(1)
+        return checksum(*arrays)
+
+    monkeypatch.setattr("robust_transfer.datasets.arrow.checksum", counted)
     for i in [*range(50), *range(50)]:
         split.image(i)
     assert len(asked) == 5
@@ -314,7 +317,11 @@ def test_threads_keep_the_order_and_stay_close():
             asked.append(i)
             yield i
 
-    results = in_order(lambda i: (time.sleep(0.001 * (i % 3)), i)[1], items(), threads=3)
+    def slowly(i):
+        time.sleep(0.001 * (i % 3))
+        return i
+
+    results = in_order(slowly, items(), threads=3)
     assert next(results) == 0
     assert len(asked) < 30
     assert list(results) == list(range(1, 100))
@@ -357,8 +364,11 @@ def test_generated_images_are_stored_as_they_come(tmp_path, monkeypatch):
         split: np.stack([pixels(16, 16, seed=seed + i) for i in range(8)])
         for split, seed in (("train", 0), ("test", 50))
     }
-    generator = types.ModuleType("shapes")
-    generator.generate = lambda origin, split: (made[split], np.arange(8) % 2, [f"{origin.task} {i}" for i in range(2)])
+
+    def generate(origin, split):
+        return made[split], np.arange(8) % 2, [f"{origin.task} {i}" for i in range(2)]
+
+    generator = types.SimpleNamespace(generate=generate)
     monkeypatch.setitem(sys.modules, "robust_transfer.datasets.origins.shapes", generator)
     entry = prepared(tmp_path, {"kind": "shapes", "task": "coarse", "train": 8, "test": 8, "side": 16}, test_limit=4)
     assert entry.facts()["classes"] == ["coarse 0", "coarse 1"]
@@ -618,7 +628,9 @@ def broken_parquet(root: Path, case: str) -> dict[str, object]:
     if case == "missing":
         return parquet(root / "nowhere")
     file = encoded(pixels(8, 8))
-    train, test, names = [0, 1, 1], [0, 1], ["a", "b"]
+    train: list[int | float | str | None] = [0, 1, 1]
+    test: list[int | str] = [0, 1]
+    names = ["a", "b"]
     if case == "label outside":
         test = [0, 2]
     if case == "unlabelled":

@@ -12,14 +12,14 @@ from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.configuration.transfer import LinearHeads, LinearHeadsSettings
 from robust_transfer.datasets.splits import few_mask
-from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.stages import linear_heads
 from robust_transfer.store.entry import open_entry
 from robust_transfer.training.loop import fit
 from robust_transfer.training.transfer import parts
+from support.backbones import stored_backbone
 from support.prepared_datasets import encoded_squares, new_entry, prepared, separable, shuffled, squares, write_parquet
-from training.test_loop import loader_of
+from support.training import loader_of
 
 SIDE, CLASSES = 16, 3
 IDENTITY = {"mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -64,12 +64,7 @@ def dataset(root):
 
 @pytest.fixture(scope="module")
 def backbone(root):
-    entry = new_entry(root, "pretraining", {})
-    facts = {"architecture": "resnet8_w4", "classes": [*"abcde"], "input_size": SIDE, "norm": None, "eps": "0"}
-    with entry.writing() as draft:
-        save_weights(draft.file("weights.safetensors"), backbone_network(), facts)
-        draft.facts = facts
-    return open_entry(entry.path)
+    return stored_backbone(root, backbone_network())
 
 
 def run(backbone, dataset, settings):
