@@ -19,7 +19,6 @@ from robust_transfer.datasets.fetching import disk, downloads, remote_files
 from robust_transfer.datasets.fetching.disk import exclusively
 from robust_transfer.datasets.fetching.downloads import RemoteFile, fetch
 from robust_transfer.datasets.fetching.partial_files import PartialFile
-from robust_transfer.datasets.fetching.remote_files import disguise
 from support.paths import ROOT
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several reads
@@ -274,11 +273,6 @@ def test_pages_and_messages_that_are_wanted_come(site, tmp_path):
     assert get(site, tmp_path, name="page.html").read_bytes() == PAGE
     site.content, site.type = b"<?xml version='1.0'?><annotation/>", "text/xml"
     assert get(site, tmp_path, name="image.xml").read_bytes() == site.content
-
-
-def test_what_images_and_archives_begin_with_is_no_disguise():
-    for head in (b"", b"\x1f\x8b\x08", b"PK\x03\x04", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n", b"images/<html>.jpg"):
-        assert disguise(head) is None
 
 
 # Interrupted

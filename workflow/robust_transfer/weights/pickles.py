@@ -17,6 +17,7 @@ from typing import IO, Any, Literal
 
 from torch import Tensor
 
+from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
 from robust_transfer.weights.pickle_machine import PICKLE_BYTES, Machine
 from robust_transfer.weights.pickle_values import (
     CheckpointError,
@@ -56,7 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: no such file; give the path of a checkpoint file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(512)
+        head = file.read(HEAD)
         file.seek(0)
         if _is_safetensors(head, size):
             return Checkpoint(_read_safetensors(path), (), "safetensors")
@@ -76,19 +77,16 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _refuse_others(path: Path, head: bytes) -> None:
-    text = head.lstrip().lower()
     if not head:
         raise CheckpointError(f"{path}: an empty file; the download failed: fetch it again")
-    if text.startswith((b"<!doctype html", b"<html")):
-        raise CheckpointError(f"{path}: is an HTML page, not a checkpoint; the download failed: fetch it again")
-    if text.startswith((b"<", b"{")):
-        kind = "XML" if text.startswith(b"<") else "JSON"
-        raise CheckpointError(f"{path}: is {kind}, not a checkpoint; a server's error, it may be: fetch it again")
-    if text.startswith(b"version https://git-lfs"):
+    page = disguise(head)
+    if page == "a Git LFS pointer":
         raise CheckpointError(
             f"{path}: a Git LFS pointer, which only names the file; run `git lfs pull` where it was cloned, or "
             "download the file itself"
         )
+    if page:
+        raise CheckpointError(f"{path}: is {page}, not a checkpoint; the download failed: fetch it again")
     if head[257:262] == b"ustar":
         raise CheckpointError(
             f"{path}: a tar archive. If it is torch's own format of before 2017, load it with torch and save it "

@@ -23,7 +23,6 @@ from typing import IO, Any, Literal, NamedTuple, cast
 
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import CHUNK
-from robust_transfer.datasets.fetching.remote_files import HEAD
 
 SWELLING, ALLOWANCE = 20, 10**9
 """What an archive may swell to: so many times its size, and so many bytes more. Images hardly shrink when packed, and
@@ -39,6 +38,7 @@ COMPRESSED: tuple[tuple[bytes, str, Callable[..., Any]], ...] = (
     (b"\xfd7zXZ\x00", "xz", lzma.open),
 )
 ZIPPED = (b"PK\x03\x04", b"PK\x05\x06")
+MAGIC = 6  # bytes that tell the formats apart: as many as xz begins with
 OURS = re.compile(r"\..*\.(unpacking|moving|unpacked|part|verified|lock)", re.DOTALL)
 EXTENSIONS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -115,7 +115,7 @@ def reading(archive: Path) -> Iterator[None]:
 def members_of(archive: Path, limit: Limit) -> Iterator[Member]:
     """The members of an archive, in order; each must be read, if at all, before the next is asked for."""
     with open(archive, "rb") as file:
-        head = file.read(HEAD)
+        head = file.read(MAGIC)
         file.seek(0)
         if head.startswith(ZIPPED):
             yield from _zip_members(file, archive)

@@ -18,7 +18,8 @@ from typing import IO
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.archive_members import Limit, Member, parts_of, refusal
 from robust_transfer.datasets.fetching.disk import CHUNK, PROGRESS_SECONDS, not_written
-from robust_transfer.datasets.fetching.remote_files import HEAD
+
+LONGEST_TARGET = 4096  # bytes of a link's target, PATH_MAX of Linux; one byte more is refused when it is made
 
 log = logging.getLogger("robust_transfer")
 
@@ -100,7 +101,7 @@ class Writer:
         target = member.target
         if target is None:
             with member.content() as source:
-                target = os.fsdecode(source.read(HEAD * 4 + 1))
+                target = os.fsdecode(source.read(LONGEST_TARGET + 1))
         above = len(parts_of(member.name, self.archive)) - 1 if member.kind == "symlink" else 0
         rest = target
         while above and rest.startswith("../"):

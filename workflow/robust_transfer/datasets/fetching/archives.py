@@ -32,7 +32,7 @@ from robust_transfer.datasets.fetching.archive_members import (
 )
 from robust_transfer.datasets.fetching.archive_writer import UnpackingProgress, Writer, check_free
 from robust_transfer.datasets.fetching.disk import CHUNK, exclusively, make_folder, not_written, read_object
-from robust_transfer.datasets.fetching.remote_files import HEAD, disguise
+from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
 from robust_transfer.store.entry import StoreError, read_json, write_json
 
 CONTENT, STAMP = "content", "stamp.json"
@@ -153,8 +153,8 @@ def _check_archive(archive: Path) -> None:
             head = file.read(HEAD)
     except OSError as error:
         raise DatasetError(f"{archive}: cannot be read ({error.strerror}); allow it") from error
-    if not head or (found := disguise(head)):
-        raise DatasetError(f"{archive}: {found if head else 'empty'}, not an archive; fetch it again")
+    if not head or (page := disguise(head)):
+        raise DatasetError(f"{archive}: {page if head else 'empty'}, not an archive; fetch it again")
 
 
 def _move(names: _Names, identity: dict[str, Any]) -> None:

@@ -28,7 +28,8 @@ from urllib.request import Request, build_opener
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import CHUNK, PROGRESS_SECONDS, exclusively, make_folder
 from robust_transfer.datasets.fetching.partial_files import PartialFile
-from robust_transfer.datasets.fetching.remote_files import HEAD, PAGES, RemoteFile, disguise, remember, verify
+from robust_transfer.datasets.fetching.remote_files import RemoteFile, remember, verify
+from robust_transfer.datasets.fetching.web_pages import HEAD, MAY_HOLD, disguise
 
 __all__ = ["RemoteFile", "fetch"]
 
@@ -156,7 +157,7 @@ class _Download:
     def _begin(self, response: Any, part: PartialFile) -> int | None:
         """Make the part ready for the body of an answer; how many bytes the file has in all, if the server says so."""
         headers = response.headers
-        if headers.get_content_type() == "text/html" and not self.file.name.lower().endswith(PAGES["an HTML page"]):
+        if headers.get_content_type() == "text/html" and not self.file.name.lower().endswith(MAY_HOLD["an HTML page"]):
             raise self._page("an HTML page", part)
         if urlsplit(self.file.url).scheme == "https" != urlsplit(response.url).scheme and not self.file.checksums:
             raise DatasetError(

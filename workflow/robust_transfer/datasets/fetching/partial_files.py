@@ -13,7 +13,8 @@ from typing import Any
 
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import CHUNK, not_written, opened, read_object
-from robust_transfer.datasets.fetching.remote_files import HEAD, RemoteFile
+from robust_transfer.datasets.fetching.remote_files import RemoteFile
+from robust_transfer.datasets.fetching.web_pages import HEAD
 from robust_transfer.store.entry import StoreError, write_json
 
 

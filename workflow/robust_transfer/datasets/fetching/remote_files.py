@@ -15,11 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import read_object
+from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
 from robust_transfer.store.entry import StoreError, write_json
-
-HEAD = 1024  # bytes that tell a page from an archive
-PAGES = {"an HTML page": (".html", ".htm", ".xhtml"), "an XML message": (".xml", ".svg", ".html", ".xhtml")}
-"""What a server sends instead of a file, and the suffixes of names that may hold it."""
 
 log = logging.getLogger("robust_transfer")
 
@@ -64,19 +61,6 @@ class RemoteFile:
             if not found[kind].startswith(expected):
                 wrong.append(f"{kind} {found[kind]} instead of {expected}")
         return ", ".join(wrong)
-
-
-def disguise(head: bytes, name: str = "") -> str | None:
-    """What a file is that came instead of the one of that name, judging by its first bytes; None if it looks right."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer"
-    found = None
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--")):
-        found = "an HTML page"
-    elif text.startswith((b"<?xml", b"<error")):
-        found = "an HTML page" if b"<html" in text else "an XML message"
-    return None if found is None or name.lower().endswith(PAGES[found]) else found
 
 
 def verify(file: RemoteFile, target: Path) -> None:
