@@ -71,8 +71,8 @@ MODULES = {
         stages.selecting statistics.predictions store.features store.predictions
     """,
     "results": """
-        stages.results statistics.predictions statistics.selection store.features store.predictions tables.results
-        tables.sanity tables.seeds tables.training tables.training_records
+        stages.results statistics.metrics statistics.predictions statistics.selection store.features store.predictions
+        tables.results tables.sanity tables.seeds tables.training tables.training_records
     """,
     "report": """
         figures figures.cells figures.drawing figures.headline figures.style figures.typeset stages.report

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from robust_transfer.datasets.arrow import Images
-from robust_transfer.datasets.resident import resized
+from robust_transfer.datasets.resident import resized_shape
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000")
 PIXEL_LIMIT = 89_478_485  # Pillow's own: 256 MiB of RGB. Larger files are taken for decompression bombs
@@ -80,7 +80,7 @@ def predicted_size(given: Given, *, side: int | None, exif_rotation: bool) -> tu
 
 def stored_size(height: int, width: int, side: int | None) -> tuple[int, int]:
     """(height, width) of an image once its short side is at most `side` pixels."""
-    return (height, width) if side is None or min(height, width) <= side else resized(height, width, side)
+    return (height, width) if side is None or min(height, width) <= side else resized_shape(height, width, side)
 
 
 def _load(given: Given, exif_rotation: bool) -> tuple[Image.Image, bytes | None]:

@@ -73,14 +73,14 @@ def square_blocks(
 
 def square(picture: Image.Image, input_size: int, short: int) -> Images:
     """One image, short side resized to `short`, then cropped in the centre: uint8 [input_size, input_size, 3]."""
-    size = resized(picture.height, picture.width, short)
+    size = resized_shape(picture.height, picture.width, short)
     top, left = crop_origin(size, input_size)
     if size != (picture.height, picture.width):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(picture.crop((left, top, left + input_size, top + input_size)))
 
 
-def resized(height: int, width: int, short: int) -> tuple[int, int]:
+def resized_shape(height: int, width: int, short: int) -> tuple[int, int]:
     """(height, width) once the short side is `short` pixels; the long side is rounded down, as torchvision does."""
     if height <= width:
         return short, int(short * width / height)
