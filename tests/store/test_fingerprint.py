@@ -64,11 +64,11 @@ MODULES = {
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
         networks.folding networks.image_gradient networks.small_resnet randomness stages.finetuning statistics.metrics
-        statistics.predictions store.features store.predictions training.averaging training.batchnorm
+        statistics.predictions store.features store.predictions store.runs training.averaging training.batchnorm
         training.inference training.loop training.progress training.schedules training.sgd training.transfer
     """,
     "selecting": """
-        stages.selecting statistics.predictions store.features store.predictions
+        stages.selecting statistics.predictions store.features store.predictions store.runs
     """,
     "results": """
         stages.results statistics.metrics statistics.predictions statistics.selection store.features store.predictions
