@@ -544,7 +544,7 @@ def test_a_list_that_names_a_missing_image_is_an_error_that_names_it(tmp_path, n
 
 BROKEN = {
     "aircraft": ("fgvc-aircraft-2013b/data/images_variant_test.txt", "0034007 Concorde\n", "Concorde"),
-    "dtd": ("dtd/labels/test1.txt", "banded/../../../secret.jpg\n", "lies outside"),
+    "dtd": ("dtd/labels/test1.txt", "banded/../../../secret.jpg\n", "outside that folder"),
     "food": ("food-101/meta/test.txt", "soup/1\n", "classes that are not among the 4 known ones: soup"),
     "pets": ("annotations/test.txt", "Bombay_1 one 1 1\n", "'one' is not a number"),
     "sun397": ("Partitions/Testing_01.txt", "/q/quarry/sun_a.jpg\n", "/q/quarry"),
@@ -715,10 +715,10 @@ def test_empty_folders_and_hidden_files_are_no_dataset(tmp_path, name):
 
 def test_looking_for_datasets_imports_nothing_heavy(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from robust_transfer.datasets.finding import lying, missing\n"
+        "import sys; from pathlib import Path; from robust_transfer.datasets.finding import missing, present_source\n"
         "from robust_transfer.configuration.datasets import CatalogueOrigin\n"
         "origin = CatalogueOrigin(kind='catalogue', dataset='dtd')\n"
-        f"assert lying(origin, Path({str(tmp_path)!r})) is None and missing(origin, Path('x'))\n"
+        f"assert present_source(origin, Path({str(tmp_path)!r})) is None and missing(origin, Path('x'))\n"
         "heavy = {'torch', 'torchvision', 'pyarrow', 'numpy', 'scipy', 'PIL'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -734,7 +734,7 @@ def served(tmp_path: Path, recounted: Any, **file: Any) -> None:
     with tarfile.open(tmp_path / "dtd-r1.0.1.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / "original/dtd", "dtd")
     layout, folder, copy = catalogued("dtd").splits["paper"].sources
-    offered = catalogue_module.RemoteFile(url=(tmp_path / "dtd-r1.0.1.tar.gz").as_uri(), **file)
+    offered = catalogue_module.CataloguedFile(url=(tmp_path / "dtd-r1.0.1.tar.gz").as_uri(), **file)
     sources = (layout.model_copy(update={"files": (offered,)}), folder, copy)
     recounted("dtd", classes=4, counts=counts(12, 8, validation=12), sources=sources)
 

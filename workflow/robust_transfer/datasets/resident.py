@@ -12,7 +12,7 @@ from PIL import Image
 from robust_transfer.datasets.arrow import Images, Split
 
 BLOCK = 2048
-"""Images in memory at a time, where not all need be."""
+"""Images in memory at a time, where not all are needed at once: 0.3 GB at 224 pixels."""
 
 
 def square_images(
@@ -63,8 +63,7 @@ def square_images(
 def square_blocks(
     split: Split, input_size: int, resize_ratio: float, *, indices: NDArray[np.int64] | None = None, threads: int = 1
 ) -> Iterator[tuple[slice, Images]]:
-    """As `square_images`, a block at a time, with the positions that it has: ImageNet's 50,000 test images at 224
-    pixels have 7.5 GB."""
+    """`square_images` in blocks, each with its positions: at 224 pixels ImageNet's 50,000 test images are 7.5 GB."""
     rows = np.arange(len(split)) if indices is None else indices
     for start in range(0, len(rows), BLOCK):
         here = slice(start, min(start + BLOCK, len(rows)))
