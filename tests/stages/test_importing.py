@@ -21,7 +21,7 @@ from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import evaluation, importing
 from robust_transfer.store.entry import CARD, StoreError, open_entry, sha256
-from robust_transfer.tables.published_file import published_accuracy
+from robust_transfer.tables.published import published_accuracy
 from robust_transfer.weights import files as weights
 from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import WeightsError, is_present, located, missing_weights, published_file
@@ -249,7 +249,7 @@ class TestTorchvision:
     def test_a_file_that_is_not_what_its_name_says_is_refused(self, folder):
         (folder / "mobilenet_v2-b0353104.pth").write_bytes(b"half a file")
         with pytest.raises(
-            WeightsError, match=r"begins with \w{8} and not with b0353104, as its name says; it was cut"
+            WeightsError, match=r"begins with \w{8} and not with b0353104, which its name contains; it was cut"
         ):
             located(self.MOBILENET, folder, downloads=True)
 
@@ -325,12 +325,12 @@ class TestEvaluation:
             self.evaluated(tmp_path, backbone, self.source(tmp_path, ["1", "0", "2", "3"]))
 
 
-def test_whether_files_lie_there_is_asked_without_torch():
+def test_whether_files_are_there_is_answered_without_torch():
     code = (
-        "import sys; from pathlib import Path; from robust_transfer.weights.files import lying; "
+        "import sys; from pathlib import Path; from robust_transfer.weights.files import is_present; "
         "from robust_transfer.configuration.weights import ImportingSettings as S; "
         "s = dict(architecture='resnet18', input_size=224, norm=None, eps='0'); "
-        "print([lying(S(**s, weights=dict(kind=k)), Path('nowhere')) for k in ('released', 'torchvision')], "
+        "print([is_present(S(**s, weights=dict(kind=k)), Path('nowhere')) for k in ('released', 'torchvision')], "
         "{'torch', 'torchvision', 'timm'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=WORKFLOW, capture_output=True, text=True, check=True)
