@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import checkout  # noqa: F401  # before robust_transfer
 import torch
@@ -21,7 +20,7 @@ from robust_transfer.configuration.training import Attack, Norm, Precision
 from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.folding import Folded
-from side_by_side import Contender, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, command_line, describe, hardware, measure, show, write
 from torch import Tensor
 
 EPS = {"l2": "0.5", "linf": "4/255"}
@@ -58,25 +57,19 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--norm", nargs="+", choices=["l2", "linf"], default=["l2", "linf"])
     parser.add_argument("--architecture", default="resnet8_w16")
     parser.add_argument("--side", type=int, default=32, help="pixels")
     parser.add_argument("--batch", type=int, default=128, help="images")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(NetworkCase):
     """What is attacked, and how."""
 
-    architecture: str
-    side: int
     batch: int
     norm: Norm
     steps: int

@@ -32,7 +32,7 @@ from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.layers import activations
 from robust_transfer.stages import features
 from robust_transfer.store.entry import ENTRY, open_entry, write_json
-from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, Speeds, command_line, describe, hardware, measure, show, write
 
 RESIDENT, FORWARD = "extraction, resident", "forward pass alone"
 FILES, DECODING = "extraction, from JPEGs", "decoding alone, one process"
@@ -40,19 +40,12 @@ COMPARED = [(RESIDENT, FORWARD), (FILES, DECODING), (FILES, FORWARD)]
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(NetworkCase):
     """What features are extracted from what."""
 
-    architecture: str
-    side: int
     stored: tuple[int, int]
     """Height and width of the JPEGs."""
     images: int
-
-    @property
-    def name(self) -> str:
-        """As the command line names it."""
-        return f"{self.architecture}-{self.side}"
 
 
 CASES = [
@@ -80,7 +73,7 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     known = {case.name: case for case in CASES}
-    cases = [replace(known[name], images=arguments.images or known[name].images) for name in arguments.case]
+    cases = [replace(known[name], images=arguments.images or known[name].images) for name in arguments.case or known]
     how = How(arguments.precision, arguments.threads, arguments.device)
     about = hardware(how.device, how.threads) | {
         "precision": how.precision,
@@ -97,15 +90,9 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", nargs="+", choices=names, default=names, help="only these (default: all)")
+    parser = command_line(__doc__, CASES)
     parser.add_argument("--images", type=int, help="images a round (default: by case)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 

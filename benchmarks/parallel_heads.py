@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import checkout  # noqa: F401  # before robust_transfer
 import torch
@@ -24,23 +23,16 @@ from robust_transfer.machine.distributed import ALONE
 from robust_transfer.networks.build import build
 from robust_transfer.stages import linear_heads as heads
 from robust_transfer.training.loop import Training
-from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, Speeds, command_line, describe, hardware, measure, show, write
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(NetworkCase):
     """What is trained on what."""
 
-    architecture: str
-    side: int
     batch: int
     classes: int
     precision: Precision
-
-    @property
-    def name(self) -> str:
-        """As the command line names it."""
-        return f"{self.architecture}-{self.side}"
 
 
 CASES = [
@@ -81,14 +73,8 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", nargs="+", choices=names, help="only these (default: all)")
+    parser = command_line(__doc__, CASES)
     parser.add_argument("--heads", type=int, default=10)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 

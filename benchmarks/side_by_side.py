@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import multiprocessing
@@ -16,6 +17,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+
+@dataclass(frozen=True)
+class NetworkCase:
+    """A network on images of one size; benchmarks add what else they vary."""
+
+    architecture: str
+    side: int
+    """Of the images, in pixels."""
+
+    @property
+    def name(self) -> str:
+        """As the command line names it."""
+        return f"{self.architecture}-{self.side}"
+
+
+def command_line(description: str | None, cases: Sequence[NetworkCase] = ()) -> argparse.ArgumentParser:
+    """The options that benchmarks share; `--case` where there are cases to choose from."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if cases:
+        names = list(dict.fromkeys(case.name for case in cases))
+        parser.add_argument("--case", nargs="+", choices=names, help="only these (default: all for the device)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
+    parser.add_argument("--json", type=Path, help="write every round here")
+    return parser
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import checkout  # noqa: F401  # before robust_transfer
 import madry_robustness
@@ -27,7 +26,7 @@ from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.machine.distributed import ALONE
 from robust_transfer.networks.build import Network, build
 from robust_transfer.training.loop import Adversary, Training
-from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, Speeds, command_line, describe, hardware, measure, show, write
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,19 +39,12 @@ PEAK = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(NetworkCase):
     """What is trained on what."""
 
-    architecture: str
-    side: int
     batch: int
     classes: int
     eps: float
-
-    @property
-    def name(self) -> str:
-        """As the command line names it."""
-        return f"{self.architecture}-{self.side}"
 
 
 ON_CPU = [
@@ -88,14 +80,8 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = sorted({case.name for case in ON_CPU + ON_CUDA})
-    parser.add_argument("--case", nargs="+", choices=names, help="only these (default: all for the device)")
+    parser = command_line(__doc__, ON_CPU + ON_CUDA)
     parser.add_argument("--batch", type=int, help="images a batch (default: by case)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 

@@ -17,7 +17,7 @@ from random import Random
 
 import pytest
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.fetching import archive_members, archive_writer, archives
+from robust_transfer.datasets.fetching import archive_members, archive_writer, archives, disk
 from robust_transfer.datasets.fetching.archives import unpack, unpack_class_archives
 from robust_transfer.datasets.fetching.disk import exclusively
 from support.kills import Process, kill_at
@@ -212,7 +212,7 @@ def test_only_what_is_wanted_is_kept(place, kind):
     archive = place.put(packed(kind))
     unpack(archive, place.folder, keep=("images/b/*", "*.txt"))
     assert set(files_in(place.folder)) == {"images/b/1.jpg", "images/b/größe.jpg", "labels.txt"}
-    with pytest.raises(DatasetError, match="other parts of it are wanted; move what came of it away"):
+    with pytest.raises(DatasetError, match="other parts of it are wanted; move its content away"):
         unpack(archive, place.folder)
 
 
@@ -379,7 +379,7 @@ def test_two_members_of_one_name_are_refused(place, make):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_swells_beyond_its_limit_is_refused(place, kind):
     content = packed(kind, {"zeros": bytes(3_000_000)})
-    place.refuses(content, r"unpack to more than 2,000,000, as no archive of images does", limit_bytes=2_000_000)
+    place.refuses(content, r"unpack to more than 2,000,000, which no archive of images does", limit_bytes=2_000_000)
     unpack(place.put(content), place.folder, limit_bytes=3_100_000)
 
 
@@ -643,7 +643,9 @@ def test_the_remains_of_another_archive_stop_it(place):
     moving = place.folder / ".data.bin.moving"
     (moving / "content").mkdir(parents=True)
     (place.folder / ".data.bin.unpacked").rename(moving / "stamp.json")
-    with pytest.raises(DatasetError, match=r"left by unpacking another data.bin, stopped midway; remove it, and move"):
+    with pytest.raises(
+        DatasetError, match=r"left by unpacking another data.bin, which was interrupted; remove it, and move"
+    ):
         unpack(place.put(packed("zip")), place.folder)
 
 
@@ -676,9 +678,9 @@ def test_two_at_once_unpack_once(place):
 
 def test_progress_is_logged(place, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "robust_transfer")
-    monkeypatch.setattr(archive_writer, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(disk, "PROGRESS_SECONDS", 0.0)
     unpack(place.put(packed("zip")), place.folder)
-    assert "data.bin: 5 files unpacked, 0 MB at" in caplog.text
+    assert "data.bin: 5 files unpacked, 0.0 MB, " in caplog.text
 
 
 # Archives of one archive a class

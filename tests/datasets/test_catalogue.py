@@ -549,7 +549,7 @@ def test_a_list_that_names_a_missing_image_is_an_error_that_names_it(tmp_path, n
 
 BROKEN = {
     "aircraft": ("fgvc-aircraft-2013b/data/images_variant_test.txt", "0034007 Concorde\n", "Concorde"),
-    "dtd": ("dtd/labels/test1.txt", "banded/../../../secret.jpg\n", "lies outside"),
+    "dtd": ("dtd/labels/test1.txt", "banded/../../../secret.jpg\n", "outside that folder"),
     "food": ("food-101/meta/test.txt", "soup/1\n", "classes that are not among the 4 known ones: soup"),
     "pets": ("annotations/test.txt", "Bombay_1 one 1 1\n", "'one' is not a number"),
     "sun397": ("Partitions/Testing_01.txt", "/q/quarry/sun_a.jpg\n", "/q/quarry"),

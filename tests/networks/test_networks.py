@@ -10,7 +10,7 @@ from robust_transfer.networks import backbones
 from robust_transfer.networks.backbones import load_backbone, save_weights
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build, fresh_head
 from robust_transfer.networks.folding import Folded
-from robust_transfer.networks.image_gradient import FirstConvolution, serves
+from robust_transfer.networks.image_gradient import FirstConvolution, supported
 from robust_transfer.networks.layers import layers
 from robust_transfer.store.entry import StoreError, sha256, write_json
 from support.backbones import stored_backbone
@@ -326,7 +326,7 @@ class TestImageGradient:
     def test_is_the_convolutions(self, kernel, stride, padding, side):
         torch.manual_seed(0)
         convolution = nn.Conv2d(3, 5, kernel, stride, padding).double()
-        assert serves(convolution)
+        assert supported(convolution)
         first = FirstConvolution(convolution)
         with torch.no_grad():
             convolution.weight.mul_(2)
@@ -341,11 +341,11 @@ class TestImageGradient:
 
     def test_serves_the_first_convolution_alone_and_only_where_it_can(self):
         assert sum(isinstance(module, FirstConvolution) for module in Folded(build("resnet18", 5)).modules()) == 1
-        assert not serves(nn.Conv2d(16, 16, 3))
-        assert not serves(nn.Conv2d(3, 16, 3, dilation=2))
-        assert not serves(nn.Conv2d(3, 16, 3, padding="same"))
-        assert not serves(nn.Conv2d(3, 3, 3, groups=3))
-        assert not serves(nn.Conv2d(3, 16, (3, 5)))
+        assert not supported(nn.Conv2d(16, 16, 3))
+        assert not supported(nn.Conv2d(3, 16, 3, dilation=2))
+        assert not supported(nn.Conv2d(3, 16, 3, padding="same"))
+        assert not supported(nn.Conv2d(3, 3, 3, groups=3))
+        assert not supported(nn.Conv2d(3, 16, (3, 5)))
 
 
 @pytest.fixture

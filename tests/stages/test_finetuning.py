@@ -160,11 +160,16 @@ class TestRefit:
                     dataset=dataset,
                 )
                 with copy.writing() as draft:
-                    for name in ("metrics.json", "predictions.parquet"):
-                        draft.file(name).write_bytes((searches["search1"].path / name).read_bytes())
+                    rows = json.loads((searches["search1"].path / "metrics.json").read_text())
+                    draft.write_json(
+                        "metrics.json", [row | {"hyperparameters": {"learning_rate": rate}} for row in rows]
+                    )
+                    name = "predictions.parquet"
+                    draft.file(name).write_bytes((searches["search1"].path / name).read_bytes())
                 made[f"search{i}"] = copy
             entry = new_entry(dataset.path.parents[2], "finetuning", settings("refit", rates), **made)
-            assert finetuning.choose(entry, FinetuningSettings.model_validate(entry.settings)).learning_rate == 0.1
+            chosen = finetuning.choose(entry, FinetuningSettings.model_validate(entry.settings))
+            assert chosen.hyperparameters == {"learning_rate": 0.1}
 
     def test_the_datasets_metric_chooses(self, backbone, dataset):
         """One run is ahead in top-1, the other in mean per-class accuracy."""
@@ -173,14 +178,18 @@ class TestRefit:
         for i, (rate, of) in enumerate(values.items()):
             search = new_entry(dataset.path.parents[2], "finetuning", settings("search", (rate,)))
             with search.writing() as draft:
-                draft.write_json("metrics.json", [{"metric": name, "value": value} for name, value in of.items()])
+                rows = [
+                    {"metric": name, "value": value, "hyperparameters": {"learning_rate": rate}}
+                    for name, value in of.items()
+                ]
+                draft.write_json("metrics.json", rows)
                 pq.write_table(pq.read_table(self._some(dataset)), draft.file("predictions.parquet"))
             made[f"search{i}"] = search
         for metric, expected in (("top1", 0.1), ("mean_per_class", 0.2)):
             described = settings("refit", tuple(values), metric=metric)
             entry = new_entry(dataset.path.parents[2], "finetuning", described, **made)
             chosen = finetuning.choose(entry, FinetuningSettings.model_validate(described))
-            assert chosen.learning_rate == expected
+            assert chosen.hyperparameters == {"learning_rate": expected}
 
     def _some(self, dataset):
         path = dataset.path.parents[2] / "some.parquet"

@@ -246,7 +246,7 @@ class TestTorchvision:
     def test_a_file_that_is_not_what_its_name_says_is_refused(self, folder):
         (folder / "mobilenet_v2-b0353104.pth").write_bytes(b"half a file")
         with pytest.raises(
-            WeightsError, match=r"begins with \w{8} and not with b0353104, as its name says; it was cut"
+            WeightsError, match=r"begins with \w{8} and not with b0353104, which its name contains; it was cut"
         ):
             located(self.MOBILENET, folder, downloads=True)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import resource
 import sys
 
 import torch
 
 from robust_transfer.configuration.running import running
 from robust_transfer.configuration.training import Precision
+from robust_transfer.store.entry import process_memory_mb
 
 _MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
 """Options of glibc's `mallopt`, as in malloc.h: no allocation by mmap, and freed memory is never returned."""
@@ -52,8 +52,7 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory so far, in MiB: allocated on the device if it is a GPU, else resident in the process."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1024**2, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
+    return process_memory_mb()
 
 
 def _keep_freed_memory() -> None:

@@ -52,7 +52,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         save_weights(draft.file(WEIGHTS), network, facts)
         draft.facts = facts | {
             "parameters": network.parameters_n,
-            "imported": {"kind": settings.weights.kind, "file": file.path, "from": file.offered} | imported.facts,
+            "imported": {"kind": settings.weights.kind, "file": file.path, "from": file.address} | imported.facts,
             "licence": file.licence,
         }
         if isinstance(settings.weights, ReleasedWeights):

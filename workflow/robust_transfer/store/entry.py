@@ -141,7 +141,7 @@ class Entry:
         planned = json.loads(os.environ.get(PLANNED, "{}")).get(self.stage, card["code"])
         if planned != card["code"]:  # the code was edited between planning and now
             card["planned"] = planned
-        timing = {"seconds": round(seconds, 3), "peak_memory_mb": _peak_memory_mb(), **draft.timing}
+        timing = {"seconds": round(seconds, 3), "peak_memory_mb": process_memory_mb(), **draft.timing}
         timing["provenance"] = made_by
         (self.path / CARD).unlink(missing_ok=True)  # no card while files change: a card means finished
         for path in files:
@@ -246,8 +246,9 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _peak_memory_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def process_memory_mb() -> float:
+    """Most memory of this process so far, in MiB; pages of mapped files that it has read are counted."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on macOS in bytes
     return round(peak / (1024 if platform.system() != "Darwin" else 1024**2), 1)
 
 
