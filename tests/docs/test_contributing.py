@@ -38,7 +38,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_text(block.text)
         elif block.words[1:2] == ("append",):
             with open(folder / block.words[2], "a") as file:
-                file.write(block.text)
+                file.write("\n\n" * block.words[2].endswith(".py") + block.text)
     return folder
 
 
