@@ -272,19 +272,19 @@ def fixed(seconds: float = 0.01) -> Calibrated:
 class TestRates:
     def test_resnet50_trains_as_published(self) -> None:
         gpu = published_rates("v100")
-        assert 1 / gpu.seconds_an_image(Pass("resnet50", 224, "fp32", "train")) == pytest.approx(gpu.training["fp32"])
+        assert 1 / gpu.seconds_per_image(Pass("resnet50", 224, "fp32", "train")) == pytest.approx(gpu.training["fp32"])
         assert not gpu.notes
 
     def test_passes_and_areas_scale_by_flops(self) -> None:
         gpu = published_rates("A100")
-        step = gpu.seconds_an_image(Pass("resnet50", 224, "bf16", "train"))
-        assert gpu.seconds_an_image(Pass("resnet50", 224, "bf16", "forward")) == pytest.approx(step / 3)
-        assert gpu.seconds_an_image(Pass("resnet50", 112, "bf16", "attack")) == pytest.approx(step / 4 * 2 / 3)
+        step = gpu.seconds_per_image(Pass("resnet50", 224, "bf16", "train"))
+        assert gpu.seconds_per_image(Pass("resnet50", 224, "bf16", "forward")) == pytest.approx(step / 3)
+        assert gpu.seconds_per_image(Pass("resnet50", 112, "bf16", "attack")) == pytest.approx(step / 4 * 2 / 3)
 
     def test_a_precision_without_a_figure_is_owned_up_to(self) -> None:
         gpu = published_rates("A100")
         key = Pass("resnet50", 224, "tf32", "train")
-        assert gpu.seconds_an_image(key._replace(precision="fp32")) == gpu.seconds_an_image(key)
+        assert gpu.seconds_per_image(key._replace(precision="fp32")) == gpu.seconds_per_image(key)
         assert "fp32" in gpu.notes[0]
 
     def test_every_gpu_has_a_source_and_figures(self) -> None:
@@ -314,7 +314,7 @@ class TestRates:
     def test_what_was_not_measured_is_scaled_from_what_is_most_like_it(self) -> None:
         found = fixed()
         larger = Pass("resnet8_w8", 64, "fp32", "train")
-        assert found.seconds_an_image(larger) == pytest.approx(0.04)
+        assert found.seconds_per_image(larger) == pytest.approx(0.04)
         assert found.notes
 
     @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ class TestCalibration:
         row = Pass("resnet8_w1", 16, "fp32", "train")._asdict()
         found = [
             {"name": "x", "torch": "2", "starts": {"features": s}, "fitted_seconds": s,
-             "passes": [{**row, "seconds_an_image": s}]} for s in (1.0, 3.0)
+             "passes": [{**row, "seconds_per_image": s}]} for s in (1.0, 3.0)
         ]  # fmt: skip
         mean = _mean(found, "cpu")
         assert [*mean.passes.values(), *mean.starts.values(), mean.fitted_seconds] == [2.0, 2.0, 2.0]
