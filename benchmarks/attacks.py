@@ -1,10 +1,10 @@
-"""Images a second of PGD alone: ours beside foolbox and torchattacks.
+"""Images per second of PGD alone: ours beside foolbox and torchattacks.
 
     python benchmarks/attacks.py [--norm l2] [--architecture resnet18 --side 64 --batch 64] [--device cuda] …
 
-The same network, images, ball, steps and step size, no random start, the last iterate counts; in alternating runs. Ours
-as adversarial training calls it: BatchNorm folded, fp32 against fp32, and in bf16. tests/test_attacks_peers.py holds
-that all of them find the same images.
+The same network, images, ball, steps and step size, no random start, and the last iterate; in alternating runs. Ours as
+adversarial training calls it: BatchNorm folded, fp32 against fp32, and in bf16.
+tests/test_attacks_peers.py checks that all of them return the same images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     arguments = _arguments()
     about = hardware(arguments.device, arguments.threads) | {"alternating rounds": arguments.rounds}
     print(describe(about))
-    found = []
+    measured = []
     for norm in arguments.norm:
         case = Case(
             arguments.architecture, arguments.side, arguments.batch, norm, arguments.steps, arguments.threads,
@@ -50,10 +50,10 @@ def main() -> None:
         speeds = measure(
             name, contenders, images=case.batch, rounds=arguments.rounds, threads=case.threads, device=case.device
         )
-        found.append(speeds)
-        show(found[-1:], COMPARED)
+        measured.append(speeds)
+        show(measured[-1:], COMPARED)
     if arguments.json:
-        write(arguments.json, found, COMPARED, about)
+        write(arguments.json, measured, COMPARED, about)
 
 
 def _arguments() -> argparse.Namespace:
@@ -68,7 +68,7 @@ def _arguments() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Case(NetworkCase):
-    """What is attacked, and how."""
+    """A network, a batch of images and an attack."""
 
     batch: int
     norm: Norm
@@ -78,11 +78,11 @@ class Case(NetworkCase):
 
     @property
     def threat(self) -> Threat:
-        """The ball."""
+        """The threat model: the ball of allowed perturbations."""
         return threat_model(self.norm, EPS[self.norm])
 
     def given(self) -> tuple[Network, Tensor, Tensor]:
-        """The same weights, images and labels for everyone."""
+        """The network, images and labels, the same for every contender."""
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(self.batch, 3, self.side, self.side, generator=generator)
         labels = torch.randint(0, 10, (self.batch,), generator=generator)
@@ -91,7 +91,7 @@ class Case(NetworkCase):
 
 
 def ours(case: Case, precision: Precision) -> Callable[[], object]:
-    """As `training.Adversary` attacks."""
+    """The attack as `training.loop.Adversary` calls it."""
     on = prepare(case.device, case.threads)
     network, images, labels = case.given()
     folded = Folded(network.to(memory_format=torch.channels_last))

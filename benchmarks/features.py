@@ -1,11 +1,11 @@
-"""Images a second of feature extraction: beside the network's forward pass alone, and from JPEG files beside decoding.
+"""Images per second of feature extraction: beside the forward pass alone, and from JPEG files beside decoding.
 
     python benchmarks/features.py [--case resnet18-64 …] [--device cuda] [--rounds 5] [--json FILE]
 
-Resident: the images are decoded, and extraction makes batches of them, runs the network, fetches and checks what comes
-and rounds it; the forward pass alone has the same batches ready on the device. The goal is 90 % of it. From files: the
-same from JPEGs in a prepared dataset, which workers decode meanwhile (as many as there are threads), beside one process
-that decodes and resizes them and does nothing else; the slower of decoding and forward pass is the limit.
+Resident: the images are decoded, and extraction makes batches of them, runs the network, fetches the features, checks
+and rounds them; the forward pass alone has the same batches ready on the device. The goal is 90 % of its speed. From
+files: the same from JPEGs in a prepared dataset, which as many workers as there are threads decode meanwhile, beside
+one process that only decodes and resizes them; the slower of decoding and forward pass is the limit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COMPARED = [(RESIDENT, FORWARD), (FILES, DECODING), (FILES, FORWARD)]
 
 @dataclass(frozen=True)
 class Case(NetworkCase):
-    """What features are extracted from what."""
+    """A network and a dataset."""
 
     stored: tuple[int, int]
     """Height and width of the JPEGs."""
@@ -57,7 +57,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class How:
-    """On what it is measured."""
+    """Device, precision and threads."""
 
     precision: Precision
     threads: int
@@ -80,13 +80,13 @@ def main() -> None:
         "alternating rounds": arguments.rounds,
     }
     print(describe(about))
-    found = []
+    measured = []
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(_measured(case, how, _dataset(case, Path(folder)), arguments.rounds))
-        show(found[-1:], COMPARED)
+            measured.append(_measured(case, how, _dataset(case, Path(folder)), arguments.rounds))
+        show(measured[-1:], COMPARED)
     if arguments.json:
-        write(arguments.json, found, COMPARED, about)
+        write(arguments.json, measured, COMPARED, about)
 
 
 def _arguments() -> argparse.Namespace:
@@ -106,14 +106,14 @@ def _measured(case: Case, how: How, dataset: Path, rounds: int) -> Speeds:
 
 
 def resident(case: Case, how: How, dataset: Path) -> Callable[[], Sized]:
-    """As the stage works on a split that fits in memory, once it is decoded."""
+    """Extraction from a split that fits in memory, after it is decoded."""
     network, batches = _given(case, how, dataset)
     read = activations(network, None)
     return lambda: list(features.computed(read, batches(), how.settings))
 
 
 def forward(case: Case, how: How, dataset: Path) -> Callable[[], object]:
-    """The network on the same batches."""
+    """The forward pass alone, on the same batches."""
     network, batches = _given(case, how, dataset)
     ready = list(batches())
 
@@ -126,14 +126,14 @@ def forward(case: Case, how: How, dataset: Path) -> Callable[[], object]:
 
 
 def files(case: Case, how: How, dataset: Path) -> Callable[[], object]:
-    """As the stage works on a split that does not fit in memory."""
+    """Extraction from a split that does not fit in memory."""
     on = prepare(how.device, how.threads)
     read, split = activations(_network(case, on), None), open_split(open_entry(dataset), "train")
     features.RESIDENT_MB = 0
 
     def extract() -> None:
-        found = features.extract(split, read, how.settings, case.side, first=0, on=on, threads=how.threads, where="")
-        assert sum(map(len, found)) == case.images
+        chunks = features.extract(split, read, how.settings, case.side, first=0, on=on, threads=how.threads, where="")
+        assert sum(map(len, chunks)) == case.images
 
     return extract
 
@@ -151,7 +151,7 @@ def _network(case: Case, on: torch.device) -> Network:
 
 
 def _given(case: Case, how: How, dataset: Path) -> tuple[Network, Callable[[], Iterator[torch.Tensor]]]:
-    """The network, and what makes batches of decoded images."""
+    """The network, and a function that makes batches of decoded images."""
     on, size = prepare(how.device, how.threads), features.batch_size(case.side)
     parts = [Subset(open_split(open_entry(dataset), "train"), np.arange(case.images))]
     loader = open_loader(

@@ -1,11 +1,11 @@
-"""The paper's fixed-feature protocol: all learning rates in one pass beside a run for each.
+"""The paper's fixed-feature protocol: all learning rates in one pass, beside one run per learning rate.
 
     python benchmarks/parallel_heads.py [--case resnet18-64 …] [--heads 10] [--device cuda] [--rounds 5] [--json FILE]
 
-Images a second of one head's training, counted for every head: `--heads` heads that share each forward pass of the
-frozen network, and one head alone. Were heads free, the ratio would be their number. BatchNorm is in train mode, as the
-released code had it; loading and augmentation, which are shared as well, are left out. tests/test_heads.py holds that
-every head ends where it would have ended alone.
+Images per second of training a head, summed over heads: `--heads` heads that share each forward pass of the frozen
+network, and one head alone. If heads cost nothing, the ratio would be their number. BatchNorm is in train mode, as in
+the released code; loading and augmentation, which are shared as well, are left out. tests/stages/test_linear_heads.py
+checks that every head ends with the weights that it has when trained alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from side_by_side import Contender, NetworkCase, Speeds, command_line, describe,
 
 @dataclass(frozen=True)
 class Case(NetworkCase):
-    """What is trained on what."""
+    """A network and a batch of images."""
 
     batch: int
     classes: int
@@ -52,7 +52,7 @@ def main() -> None:
     about = hardware(arguments.device, arguments.threads) | {"alternating rounds": arguments.rounds}
     print(describe(about))
     together, alone = f"{arguments.heads} heads in one pass", "a run for each head"
-    found: list[Speeds] = []
+    measured: list[Speeds] = []
     for case in [known[name] for name in arguments.case or known]:
         common = (case, arguments.threads, arguments.device)
         contenders = {
@@ -66,10 +66,10 @@ def main() -> None:
             device=arguments.device,
         )  # fmt: skip
         speeds.images_per_second[together] = [arguments.heads * speed for speed in speeds.images_per_second[together]]
-        found.append(speeds)
-        show(found[-1:], [(together, alone)])
+        measured.append(speeds)
+        show(measured[-1:], [(together, alone)])
     if arguments.json:
-        write(arguments.json, found, [(together, alone)], about)
+        write(arguments.json, measured, [(together, alone)], about)
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def trained(n_heads: int, case: Case, threads: int, device: str) -> Callable[[], None]:
-    """Some steps of so many heads, as `heads` trains them."""
+    """Some steps of so many heads, as the stage `linear_heads` trains them."""
     on = prepare(device, threads)
     rates = [0.1 * 0.7**i for i in range(n_heads)]
     settings = LinearHeadsSettings.model_validate(
