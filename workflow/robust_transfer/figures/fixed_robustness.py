@@ -20,7 +20,7 @@ from robust_transfer.tables.results import Results
 
 CAPTION = "Share of the variance of transfer accuracy that source accuracy explains"
 ENOUGH = 4
-"""Networks below which an R² says nothing: over three it exceeds .5 for unrelated numbers every other time."""
+"""Fewest networks for an R²: over three networks, that of unrelated numbers exceeds .5 every other time."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class LinearFit:
     r2: float | None
     """Share of variance explained, 0 to 1; None where there are too few networks or either accuracy is constant."""
     slope: float | None
-    """Points of transfer accuracy a point of source accuracy."""
+    """Points of transfer accuracy per point of source accuracy."""
 
 
 def fixed_robustness(results: Results) -> Tables:

@@ -91,7 +91,7 @@ def signed_interval(row: Row) -> str:
 
 
 def signed(points: float) -> str:
-    """Points to one decimal with their sign; 0.0 bears none."""
+    """Percentage points to one decimal with their sign; 0.0 has none."""
     text = f"{points:+.1f}"
     return "0.0" if text[1:] == "0.0" else text.replace("-", "−")
 

@@ -1,6 +1,6 @@
-"""Tables as HTML: a page of its own, for a browser and for Snakemake's report, at the width of a desk or a phone.
+"""Tables as a standalone HTML page, for a browser or Snakemake's report, readable on a desktop and on a phone.
 
-pandas' Styler does not say which cells a header is for, nor write headings of blocks.
+Not by pandas' Styler, which writes neither the scope of headers nor headings of blocks.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def document(tables: Sequence[Table], notes: Sequence[str]) -> str:
 
 
 def cell(one: Cell) -> str:
-    """A cell; its star hangs beside it, so that numbers stay below one another."""
+    """A cell; its star is outside the flow, so that numbers stay aligned."""
     words = f"<b>{escape(one.text)}</b>" if one.bold else escape(one.text)
     words += f' <span class="detail">{escape(one.detail)}</span>' if one.detail else ""
     words += '<span class="star">*</span>' * one.starred

@@ -1,4 +1,4 @@
-"""Are imported networks what they are said to be? Their accuracy on the source, beside the one published for each."""
+"""Are imported weights the published ones? Each network's accuracy on the source beside its published accuracy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robust_transfer.tables.sanity import DEVIATIONS, PUBLISHED_SLACK, published
 IMPORTED = "importing/"
 """What the ids of imported backbones begin with."""
 ABREAST = 4
-"""Networks that stand side by side: each takes three columns."""
+"""Networks side by side in one table: each takes three columns."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Compared:
 
     @property
     def flags(self) -> list[str]:
-        """What sanity says of the two: `unlike-published`, or nothing."""
+        """The sanity flags of the two numbers: `unlike-published`, or none."""
         return [flag.flag for flag in published_flags(self.row.value, self.row.n, self.published)]
 
 

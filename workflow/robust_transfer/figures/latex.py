@@ -1,6 +1,6 @@
 r"""Tables as LaTeX, with the rules of booktabs: `\input{headline.tex}` inside a `table` of the paper's own.
 
-pandas' Styler does not write headings of blocks, nor rules under headings that span columns.
+Not by pandas' Styler, which writes neither headings of blocks nor rules under headings that span columns.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SPECIAL = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     **{character: f"\\{character}" for character in "%_&#${}"},
-    # No font of pdflatex's has these.
+    # Not in the fonts of pdflatex.
     "ε": r"$\varepsilon$",
     "Δ": r"$\Delta$",
     "∞": r"$\infty$",
@@ -36,7 +36,7 @@ SPECIAL = {
     "–": "--",
     "—": "---",
 }
-"""What LaTeX would read as its own, or not find in its fonts. Other letters are left as they are, in UTF-8."""
+"""Characters that LaTeX interprets, or that its fonts lack. All others are written as they are, in UTF-8."""
 _SPECIAL = re.compile("|".join(map(re.escape, SPECIAL)))
 
 
@@ -56,7 +56,7 @@ def text(plain: str) -> str:
 
 
 def cell(one: Cell) -> str:
-    """A cell; its star is as wide as nothing, so that numbers stay below one another."""
+    """A cell; its star has no width, so that numbers stay aligned."""
     words = text(one.text)
     words = rf"\textbf{{{words}}}" if one.bold else words
     words = rf"\textit{{{words}}}" if one.faint else words
@@ -93,12 +93,12 @@ def _spanning(spans: Sequence[tuple[str, int]], first: int) -> Iterable[str]:
 
 
 def _heading(name: str) -> str:
-    """A heading of several lines is set as a table of its own, which stands at the foot of its row."""
+    """A heading of several lines is a nested table, aligned at its last line."""
     lines = [text(line) for line in name.split("\n")]
     return lines[0] if len(lines) == 1 else r"\begin{tabular}[b]{@{}r@{}}" + r" \\ ".join(lines) + r"\end{tabular}"
 
 
 def _line(cells: Iterable[str]) -> str:
     line = " & ".join(cells)
-    # Behind the end of a line, `[` and `*` would be read as its arguments.
+    # `\\` reads a `[` or `*` that follows as its argument.
     return ("{}" if line.startswith(("[", "*")) else "") + line + r" \\"

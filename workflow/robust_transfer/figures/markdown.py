@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from robust_transfer.figures.tables import Cell, Table
 
 SPECIAL = re.compile(r"[\\|<`$]|(?<=\S)\*|\*(?=\S)|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
-"""What Markdown would read as its own. A `*` between spaces and a `_` inside a word are only themselves."""
+"""Characters that Markdown interprets. It takes a `*` between spaces and a `_` inside a word literally."""
 
 
 def document(tables: Sequence[Table], notes: Sequence[str]) -> str:
@@ -25,7 +25,7 @@ def text(plain: str) -> str:
 
 
 def cell(one: Cell) -> str:
-    """A cell; what is missing looks like everything else."""
+    """A cell; faint text is not marked."""
     words = text(f"{one.text} {one.detail}")
     return (f"**{words}**" if one.bold and words else words) + "\\*" * one.starred
 

@@ -1,4 +1,4 @@
-"""How much of a transfer accuracy is the way it was measured: protocols, deviations and selections side by side."""
+"""How much transfer accuracy depends on how it is measured: protocols, deviations and selections side by side."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.tables.results import Results, Row, canonical
 
 ABREAST = 4
-"""Ways and selections up to which every pair of them has a column; beyond, selections are rows."""
+"""Columns up to which every way has one for each selection; beyond, selections are rows."""
 MOST = 48
 """Rows of a mode; the CSV has them all."""
 HEADINGS = {
@@ -147,14 +147,14 @@ def _gap_numbers(mode: str, gap: Gap, kinds: dict[str, list[float]]) -> list[Num
 
 
 def _seed_notes(mode: str, lines: Sequence[Line]) -> list[str]:
-    """What is said where some ways were measured under more seeds than others."""
+    """A note where some ways were measured under more seeds than others."""
     alone = sum(line.alone for line in lines)
     what = "the first seed that all ways share stands alone, since some were measured under more"
     return [f"{MODE_LABELS[mode]}: on {alone} of {len(lines)} lines {what}."] if alone else []
 
 
 def _notes(mode: str, keys: Sequence[Key]) -> list[str]:
-    """What the columns of this mode mean."""
+    """Notes on the columns of this mode."""
     ways = ways_of(keys)
     if mode == FULL_NETWORK:
         return ["Full-network: the released code normalises by the target's statistics."] if len(ways) > 1 else []
