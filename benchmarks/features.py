@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def _measured(case: Case, how: How, dataset: Path, rounds: int) -> Speeds:
     return measure(name, contenders, images=case.images, rounds=rounds, threads=how.threads, device=how.device)
 
 
-def resident(case: Case, how: How, dataset: Path) -> Callable[[], Sized]:
+def resident(case: Case, how: How, dataset: Path) -> Callable[[], Sequence[Sized]]:
     """Extraction from a split that fits in memory, after it is decoded."""
     network, batches = _given(case, how, dataset)
     read = activations(network, None)
