@@ -102,7 +102,7 @@ class TestTimm:
 
     def test_survives_being_stored(self, tmp_path):
         network = build("timm_test_vit", 3, seed=1, input_size=32).eval()
-        entry = stored_backbone(tmp_path, network, input_size=32)
+        entry = stored_backbone(tmp_path, network, input_size=32, classes=["a", "b", "c"])
         with torch.no_grad():
             assert torch.equal(load_backbone(entry)(images()), network(images()))
 
@@ -352,7 +352,7 @@ class TestImageGradient:
 def backbone(tmp_path):
     """A finished pretraining entry of an untrained network."""
     network = with_statistics(build("resnet8_w4", 3, seed=1))
-    entry = stored_backbone(tmp_path, network, input_size=32)
+    entry = stored_backbone(tmp_path, network, input_size=32, classes=["a", "b", "c"])
     return entry, network, entry.facts()
 
 
