@@ -1,4 +1,4 @@
-"""A training that is killed at any moment and restarted ends with the same bits; damaged, foreign, unwritable states."""
+"""A training killed at any moment and restarted ends with the same bits; damaged, foreign and unwritable states."""
 
 import json
 import logging
