@@ -1,4 +1,4 @@
-"""One process, several, and accumulation: the same gradients and statistics at equal groups of BatchNorm."""
+"""One process, several processes and accumulation give the same gradients and statistics at equal BatchNorm groups."""
 
 import time
 
@@ -27,7 +27,7 @@ def images_and_labels():
 
 
 def step(team=ALONE):
-    """A step of Training in float64 on this process's share of a batch under attack; all that it changes."""
+    """Tensors and gradients after one step of Training, in float64, on this process's share of an attacked batch."""
     network = build("resnet8_w4", CLASSES, seed=0).double().train()
     recipe = Recipe(batch_size=16, batchnorm_group=GROUP, average_decay=0.5)
     images, labels = images_and_labels()
@@ -41,7 +41,7 @@ def step(team=ALONE):
 
 
 def reference():
-    """The same written down plainly: all groups in one graph, statistics by hand."""
+    """The same in plain code: all groups in one graph, statistics by hand; also the sum of losses."""
     network = build("resnet8_w4", CLASSES, seed=0).double()
     images, labels = images_and_labels()
     attacked = pgd(network.eval(), images, labels, EPS, ATTACK, Starts(0, 3, torch.arange(N)))
@@ -59,27 +59,27 @@ def reference():
         losses.append(F.cross_entropy(network(attacked[group]), labels[group], reduction="sum"))
     loss = torch.stack(losses).sum()
     (loss / N).backward()
-    found = {f"gradient.{name}": parameter.grad for name, parameter in network.named_parameters()}
+    tensors = {f"gradient.{name}": parameter.grad for name, parameter in network.named_parameters()}
     for name, groups in statistics.items():
         means, variances = (torch.stack(values).mean(0) for values in zip(*groups, strict=True))
-        found[f"network.{name}.running_mean"] = 0.1 * means
-        found[f"network.{name}.running_var"] = 0.9 + 0.1 * variances
-    return found, loss.detach()
+        tensors[f"network.{name}.running_mean"] = 0.1 * means
+        tensors[f"network.{name}.running_var"] = 0.9 + 0.1 * variances
+    return tensors, loss.detach()
 
 
-def agree(found, expected):
+def assert_close_by_name(actual, expected):
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10, msg=name)
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
-def test_accumulation_is_one_graph_over_all_groups():
+def test_accumulation_equals_one_graph_over_all_groups():
     expected, loss = reference()
-    found = step()
-    agree(found, expected)
-    torch.testing.assert_close(found["loss"], loss, rtol=1e-10, atol=1e-10)
+    actual = step()
+    assert_close_by_name(actual, expected)
+    torch.testing.assert_close(actual["loss"], loss, rtol=1e-10, atol=1e-10)
 
 
-def test_two_processes_are_one(tmp_path):
+def test_two_processes_compute_what_one_does(tmp_path):
     code = f"""if True:
         import torch
         from machine import test_distributed as test
@@ -90,18 +90,18 @@ def test_two_processes_are_one(tmp_path):
     run_team(code, processes=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    agree(one, step())
+    assert_close_by_name(one, step())
 
 
-def test_whole_batches_need_no_groups():
-    """A group of the whole batch is the ordinary BatchNorm, bit for bit."""
+def test_a_group_of_the_whole_batch_is_ordinary_batchnorm():
+    """Bit for bit."""
     whole, _ = trained(Recipe(epochs=1, batch_size=12, augmentation="flip"))
     group, _ = trained(Recipe(epochs=1, batch_size=12, augmentation="flip", batchnorm_group=12))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, group.state_dict()[name]), name
 
 
-def test_groups_are_not_the_whole_batch():
+def test_smaller_groups_give_other_gradients():
     grouped = step()["gradient.body.stem.0.weight"]
     network = build("resnet8_w4", CLASSES, seed=0).double()
     images, labels = images_and_labels()
@@ -118,7 +118,7 @@ def test_more_processes_than_groups_are_refused(monkeypatch):
         fit(network, loader_of(*squares(), recipe), recipe, input_size=SIDE, seed=0, team=team)
 
 
-def test_without_torchruns_variables_a_process_is_alone(monkeypatch):
+def test_without_environment_variables_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with process_group("cpu") as team:
         assert (team.rank, team.size, team.is_main, team.largest(3)) == (0, 1, True, 3)
@@ -137,14 +137,14 @@ class TestLaunch:
         printed, _ = launcher.communicate(timeout=60)
         return launcher.returncode, printed
 
-    def test_each_process_knows_its_place(self):
+    def test_each_process_gets_its_rank(self):
         # One write a line: pieces of several processes' lines would mix.
         names = "' '.join(os.environ[n] for n in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'))"
         status, printed = self.run(f"import os; os.write(1, ({names} + '\\n').encode())", 3)
         assert sorted(printed.split("\n")[:3]) == ["0 0 3", "1 1 3", "2 2 3"]
         assert status == 0
 
-    def test_one_that_fails_ends_the_others(self):
+    def test_a_process_that_fails_ends_the_others(self):
         body = "import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(50)"
         started = time.monotonic()
         assert self.run(body)[0] == 7
@@ -152,7 +152,7 @@ class TestLaunch:
 
 
 def run_team(code, processes):
-    """Run code in so many processes that find each other as torchrun's do."""
+    """Run code in several processes that find each other by the variables that torchrun sets."""
     variables = {
         "WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",

@@ -100,9 +100,9 @@ class TestTimm:
             assert torch.equal(one(images(2)), same(images(2)))
             assert not torch.equal(one(images(2)), other(images(2)))
 
-    def test_survives_being_stored(self, tmp_path):
+    def test_is_loaded_as_it_was_saved(self, tmp_path):
         network = build("timm_test_vit", 3, seed=1, input_size=32).eval()
-        entry = stored_backbone(tmp_path, network, input_size=32)
+        entry = stored_backbone(tmp_path, network, input_size=32, classes=["a", "b", "c"])
         with torch.no_grad():
             assert torch.equal(load_backbone(entry)(images()), network(images()))
 
@@ -112,8 +112,8 @@ class TestTimm:
         caplog.set_level("INFO", "robust_transfer")
         network = with_statistics(build(name, 5, input_size=32)).double().eval()
         x = images(2).double().requires_grad_(True)
-        expected, found = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network).eval()))
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        expected, actual = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network).eval()))
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
         assert ("timm_test_vit: attacked as it is" in caplog.text) == (name == "timm_test_vit")
 
 
@@ -176,7 +176,7 @@ class TestBuild:
         "name",
         ["resnet18", "resnext50_32x4d", "densenet121", "mobilenet_v2", "mnasnet0_5", "shufflenet_v2_x0_5", "vgg11_bn"],
     )
-    def test_the_head_is_torchvisions_last_layer_and_features_lie_before_it(self, name):
+    def test_the_head_is_torchvisions_last_layer_and_features_are_its_input(self, name):
         torchvision = pytest.importorskip("torchvision")
         ours = build(name, 7, seed=3).eval()
         theirs = torchvision.models.get_model(name, weights=None, num_classes=7).eval()
@@ -263,8 +263,8 @@ class TestFolded:
     def test_has_the_networks_gradient(self):
         network = with_statistics(build("resnet8_w4", 5)).double().eval()
         x = images(2).double().requires_grad_(True)
-        expected, found = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network)))
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        expected, actual = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network)))
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
     def test_takes_over_a_convolutions_own_bias(self):
         """As in VGGs with BatchNorm; the second convolution has two readers, so its BatchNorm stays."""
@@ -285,7 +285,7 @@ class TestFolded:
         x = images().double()
         torch.testing.assert_close(folded(x), network(x), rtol=1e-9, atol=1e-9)
 
-    def test_a_convolution_of_another_kind_stays_what_it_is(self):
+    def test_a_convolution_of_another_kind_is_not_folded(self):
         """One that pads by the size of its input, as some of timm's do, which stride and padding say nothing of."""
 
         class Same(nn.Conv2d):
@@ -295,8 +295,8 @@ class TestFolded:
         body = nn.Sequential(Same(3, 4, 5, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         network = with_statistics(Network("own", body, 4, 5)).double().eval()
         x = images(2).double().requires_grad_(True)
-        expected, found = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network).eval()))
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+        expected, actual = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network).eval()))
+        torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
     def test_leaves_no_batchnorm_after_a_convolution(self):
         folded = Folded(build("resnet8_w4", 5))
@@ -335,9 +335,9 @@ class TestImageGradient:
             x = torch.rand(2, 3, side, width, dtype=torch.float64, requires_grad=True)
             y = convolution(x)
             given = torch.rand_like(y)
-            expected, found = (torch.autograd.grad(f(x), x, given)[0] for f in (convolution, first))
+            expected, actual = (torch.autograd.grad(f(x), x, given)[0] for f in (convolution, first))
             torch.testing.assert_close(first(x), y)
-            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
     def test_serves_the_first_convolution_alone_and_only_where_it_can(self):
         assert sum(isinstance(module, FirstConvolution) for module in Folded(build("resnet18", 5)).modules()) == 1
@@ -352,7 +352,7 @@ class TestImageGradient:
 def backbone(tmp_path):
     """A finished pretraining entry of an untrained network."""
     network = with_statistics(build("resnet8_w4", 3, seed=1))
-    entry = stored_backbone(tmp_path, network, input_size=32)
+    entry = stored_backbone(tmp_path, network, input_size=32, classes=["a", "b", "c"])
     return entry, network, entry.facts()
 
 
@@ -365,7 +365,7 @@ class TestBackbones:
             assert torch.equal(loaded.state_dict()[name], value), name
 
     @pytest.mark.parametrize("name", ["mnasnet0_5", "resnet18"])
-    def test_torchvisions_networks_survive_too(self, name, tmp_path):
+    def test_torchvisions_networks_are_loaded_as_they_were_saved(self, name, tmp_path):
         network = with_statistics(build(name, 3, seed=1))
         loaded = load_backbone(stored_backbone(tmp_path, network, input_size=32)).state_dict()
         assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())

@@ -1,4 +1,4 @@
-"""Killed anywhere and started again, a training ends with the same bits; damaged, foreign and unwritable states."""
+"""A training killed at any moment and restarted ends with the same bits; damaged, foreign and unwritable states."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ def source(tmp_path_factory):
 
 
 def settings(**training):
-    """Everything that a state must hold, in one recipe: groups, an average, growing images, augmentation."""
+    """A recipe with everything that a state must hold: groups, an average, growing images, augmentation."""
     return PretrainingSettings.model_validate(
         {
             "architecture": "resnet8_w4",
@@ -103,7 +103,7 @@ class TestTeams:
     """Trainings of two processes that a third launches."""
 
     def kill(self, source, by_two, at, whom):
-        """Kill the launcher, or one of the two, once so many steps are saved; then run it to its end."""
+        """Kill the launcher, or one of the two, once `at` steps are saved; then run it to its end."""
         entry = entry_of(source)
         process = start(entry, *TWO)
         wait_until(process, lambda: saved_steps(entry) >= at)
@@ -138,7 +138,7 @@ class TestTeams:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_saves_and_leaves(source, uninterrupted, number):
+def test_a_signal_saves_and_exits(source, uninterrupted, number):
     entry = entry_of(source)
     process = start(entry, running=NEVER)
     wait_until(process, lambda: "epoch 1/3" in said(entry))
@@ -150,7 +150,7 @@ def test_a_signal_saves_and_leaves(source, uninterrupted, number):
     assert_same_outputs(entry, uninterrupted)
 
 
-def test_a_deadline_saves_and_leaves(source, uninterrupted, monkeypatch):
+def test_a_deadline_saves_and_exits(source, uninterrupted, monkeypatch):
     entry = entry_of(source)
     assert start(entry, "--stop-before", "2020-01-01T00:00").wait() == EXIT_CODE
     assert "the time limit is near: saved at step 1" in said(entry)
@@ -161,14 +161,14 @@ def test_a_deadline_saves_and_leaves(source, uninterrupted, monkeypatch):
     assert_same_outputs(entry, uninterrupted)
 
 
-def test_a_time_that_is_none_is_named(source, capsys):
+def test_an_invalid_time_is_named(source, capsys):
     with pytest.raises(SystemExit):
         cli.main(["pretraining", str(entry_of(source).path), "--stop-before", "tomorrow"])
     assert "--stop-before: tomorrow: not a time; write it as 2030-01-31T08:00" in capsys.readouterr().err
 
 
 def stopped(source, monkeypatch, steps=5, **training):
-    """An entry whose training has left after so many steps, with its states."""
+    """An entry whose training has saved and exited after `steps` steps."""
     entry = entry_of(source, **training)
     asked = iter(["save"] * (steps - 1) + ["stop"])
     monkeypatch.setattr(states.States, "wanted", lambda self: next(asked))
@@ -228,14 +228,14 @@ def test_a_state_of_other_code_is_refused_unless_allowed(source, monkeypatch):
     assert open_entry(entry.path).facts()["resumed"] == [{"code": ["attacks"]}]
 
 
-def test_another_number_of_threads_is_said_and_recorded(source, monkeypatch, caplog):
+def test_another_number_of_threads_is_logged_and_recorded(source, monkeypatch, caplog):
     entry = stopped(source, monkeypatch, steps=23)  # of 24: two threads on a busy machine wait for each other
     pretraining.run(entry, threads=2, device="cpu")
     assert "saved with threads 1, now 2: the result may differ in its last bits" in caplog.text
     assert open_entry(entry.path).facts()["resumed"] == [{"threads": [1, 2]}]
 
 
-def test_a_disk_that_is_full_is_said_and_costs_nothing(source, uninterrupted, monkeypatch):
+def test_a_full_disk_is_logged_and_loses_no_state(source, uninterrupted, monkeypatch):
     """A limit on file sizes fails a write half way, as a full disk does."""
     entry = stopped(source, monkeypatch)
     before = {path.name: path.read_bytes() for path in (entry.path / ".state").iterdir()}
@@ -254,7 +254,7 @@ def test_a_disk_that_is_full_is_said_and_costs_nothing(source, uninterrupted, mo
     assert_same_outputs(entry, uninterrupted)
 
 
-def test_a_save_that_takes_long_is_followed_by_a_long_pause(source):
+def test_a_slow_save_delays_the_next(source):
     entry = entry_of(source)
     (entry.path / ".state").mkdir()
 

@@ -1,4 +1,4 @@
-"""Heads and fine-tuning, killed anywhere and started again, end with the same files."""
+"""Linear heads and fine-tuning that are killed at any moment and restarted end with the same files."""
 
 import random
 

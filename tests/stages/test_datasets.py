@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -17,11 +16,13 @@ import pytest
 from PIL import Image
 from robust_transfer.datasets.arrow import checksum, entry_splits, open_split
 from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.datasets.images import to_store
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.datasets.splits import balanced_subset, validation_mask
 from robust_transfer.datasets.storing import SplitWriter, in_order, raw_shape
 from robust_transfer.stages import datasets as prepare
 from robust_transfer.store.entry import Entry, StoreError, open_entry, write_json
+from support.kills import Process, wait_until
 from support.paths import ROOT
 from support.prepared_datasets import encoded, new_entry, pixels, prepared, write_folder, write_parquet, written
 
@@ -749,30 +750,19 @@ def test_a_failed_preparation_leaves_the_entry_as_it_was(tmp_path):
 def test_a_killed_preparation_leaves_nothing_half_written(tmp_path):
     root = write_folder(tmp_path / "set", {"cat": 5})
     entry = new_entry(tmp_path, "datasets", {"origin": folder(root)})
-    script = f"""
-import time
-import types
-from pathlib import Path
-from robust_transfer.stages import datasets as prepare
-from robust_transfer.store.entry import open_entry
 
-def slowly(*args, original=prepare.to_store, **settings):
-    result = original(*args, **settings)
-    time.sleep(1)
-    return result
+    def slowly(*args, **settings):
+        time.sleep(1)
+        return to_store(*args, **settings)
 
-prepare.to_store = slowly
-prepare.run(open_entry(Path({str(entry.path)!r})), threads=1, device="cpu")
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    deadline = time.monotonic() + 30
-    while not (entry.path / ".draft" / "train.arrow").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    def run():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prepare, "to_store", slowly)
+            prepare.run(entry, threads=1, device="cpu")
+
+    process = Process(run, tmp_path / "log")
+    wait_until(process, (entry.path / ".draft" / "train.arrow").exists, seconds=30)
+    assert process.kill() == -signal.SIGKILL
     visible = [path.name for path in entry.path.iterdir() if not path.name.startswith(".")]
     assert visible == ["entry.json"]
     prepare.run(open_entry(entry.path), threads=1, device="cpu")

@@ -1,4 +1,4 @@
-"""The training loop: the same bits from the same seed, and every piece of it against its definition."""
+"""The training loop: the same seed gives the same bits, and each part of it follows its definition."""
 
 import logging
 from contextlib import closing
@@ -12,7 +12,8 @@ from robust_transfer.configuration.training import Attack, Check
 from robust_transfer.loading.augmentation import Augmenter
 from robust_transfer.networks.build import build
 from robust_transfer.training import progress
-from robust_transfer.training.loop import Adversary, fit
+from robust_transfer.training.averaging import Average
+from robust_transfer.training.loop import Adversary, checked_images, fit, has_random_layers
 from robust_transfer.training.schedules import TrainingError
 from robust_transfer.training.sgd import SGD
 from support.prepared_datasets import squares
@@ -36,10 +37,10 @@ class TestFit:
         assert not same(one, trained(settings, threat=threat, seed=1)[0])
 
     @pytest.mark.parametrize("threat", [L2(0.0), Linf(0.0)], ids=str)
-    def test_eps_0_is_plain_training_bit_for_bit(self, threat):
+    def test_eps_0_is_standard_training_bit_for_bit(self, threat):
         assert same(trained()[0], trained(threat=threat)[0])
 
-    def test_a_positive_eps_is_not(self):
+    def test_a_positive_eps_changes_training(self):
         assert not same(trained()[0], trained(threat=L2(0.01))[0])
 
     @pytest.mark.parametrize("name", ["timm_test_resnet", "timm_test_vit"])
@@ -53,37 +54,37 @@ class TestFit:
         epochs = fit(network, loader, settings, input_size=32, seed=0, perturb=adversary)
         assert epochs[-1].loss < epochs[0].loss
 
-    def test_learns_what_can_be_learnt(self):
+    def test_separable_images_are_learnt(self):
         settings = short_recipe(epochs=6, augmentation="flip", schedule="one-cycle", learning_rate=0.1)
         network, epochs = trained(settings)
         assert epochs[-1].train_accuracy > 90
         assert epochs[-1].loss < 0.5 * epochs[0].loss
         pixels, labels = squares(seed=1)
         with torch.no_grad():
-            found = network.eval()(pixels.permute(0, 3, 1, 2) / 255).argmax(1)
-        assert (found == labels).float().mean() > 0.9
+            predicted = network.eval()(pixels.permute(0, 3, 1, 2) / 255).argmax(1)
+        assert (predicted == labels).float().mean() > 0.9
 
-    def test_training_within_a_ball_makes_robust_there(self):
+    def test_adversarial_training_makes_robust(self):
         threat, settings = L2(3.0), short_recipe(epochs=8, augmentation="none", schedule="one-cycle", learning_rate=0.1)
         pixels, labels = squares(60)
         images = pixels.permute(0, 3, 1, 2) / 255
         robust = []
         for trained_within in (None, threat):
             network, _ = trained(settings, threat=trained_within, images=(pixels, labels))
-            found = network.eval()(pgd(network, images, labels, threat, Attack(steps=5))).argmax(1)
-            robust.append((found == labels).float().mean())
+            predicted = network.eval()(pgd(network, images, labels, threat, Attack(steps=5))).argmax(1)
+            robust.append((predicted == labels).float().mean())
         assert robust[1] > robust[0] + 0.3
 
     def test_a_loss_that_is_not_finite_stops_it_and_says_what_to_change(self):
         with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step 4, .*lower training\.learning_rate"):
             trained(short_recipe(learning_rate=1e30))
 
-    def test_the_learning_rate_can_stand_in_for_the_recipes(self):
+    def test_a_given_learning_rate_replaces_the_recipes(self):
         assert same(trained(short_recipe(), learning_rate=0.01)[0], trained(short_recipe(learning_rate=0.01))[0])
         assert not same(trained(short_recipe(), learning_rate=0.01)[0], trained()[0])
 
     def test_is_sgd_on_the_augmented_batches_of_the_epochs_order(self):
-        """The loop once more, written down plainly, in the same arithmetic."""
+        """Compared with the same loop in plain code."""
         settings = short_recipe(epochs=1, momentum=0.0, weight_decay=0.0, label_smoothing=0.2, augmentation="flip")
         pixels, labels = squares()
         network = build("resnet8_w4", CLASSES, seed=0).to(memory_format=torch.channels_last)
@@ -94,9 +95,9 @@ class TestFit:
             with torch.no_grad():
                 for parameter, gradient in zip(network.parameters(), gradients, strict=True):
                     parameter.sub_(settings.learning_rate * gradient)
-        found = trained(settings)[0].state_dict()
+        actual = trained(settings)[0].state_dict()
         for name, value in network.state_dict().items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(actual[name], value, rtol=1e-4, atol=1e-6)
 
     def test_the_adversary_does_not_see_label_smoothing(self):
         seen = []
@@ -118,9 +119,9 @@ class TestFit:
         differences: list[torch.Tensor] = []
 
         def watch(images, labels, epoch, indices):
-            found = adversary(images, labels, epoch, indices)
-            differences.append((found - pgd(network, images, labels, L2(0.5), Attack(steps=2))).abs().max())
-            return found
+            perturbed = adversary(images, labels, epoch, indices)
+            differences.append((perturbed - pgd(network, images, labels, L2(0.5), Attack(steps=2))).abs().max())
+            return perturbed
 
         network = build("resnet8_w4", CLASSES)
         adversary = Adversary(network, L2(0.5), Attack(steps=2), 0, SIDE)
@@ -129,7 +130,7 @@ class TestFit:
         assert len(differences) == 4
         assert max(differences) < 1e-4
 
-    def test_says_every_epoch_how_it_goes(self, caplog):
+    def test_each_epoch_is_logged(self, caplog):
         with caplog.at_level(logging.INFO, "robust_transfer"):
             trained()
         assert len(caplog.messages) == 2
@@ -138,7 +139,7 @@ class TestFit:
             assert part in caplog.messages[0]
         assert caplog.messages[1].endswith("  0 s left")
 
-    def test_says_more_within_a_long_epoch(self, caplog, monkeypatch):
+    def test_a_long_epoch_is_logged_in_between(self, caplog, monkeypatch):
         monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
         with caplog.at_level(logging.INFO, "robust_transfer"):
             trained(short_recipe(epochs=1))
@@ -146,7 +147,7 @@ class TestFit:
             *("epoch 1/1 (27 %)", "epoch 1/1 (55 %)", "epoch 1/1 (83 %)", "epoch 1/1")
         ]
 
-    def test_rows_say_what_was_seen_and_what_it_cost(self, tmp_path):
+    def test_rows_have_results_and_cost(self, tmp_path):
         _, epochs = trained(short_recipe(epochs=2, schedule="step", step_epochs=1))
         assert [epoch.epoch for epoch in epochs] == [1, 2]
         assert [epoch.learning_rate for epoch in epochs] == pytest.approx([0.05, 0.005])
@@ -175,7 +176,7 @@ class TestFit:
         expected, _ = trained(few, threat=L2(0.3), images=squares(1500))
         assert same(network, expected)
 
-    def test_layers_that_draw_random_numbers_draw_the_same_again(self):
+    def test_dropout_is_reproducible(self):
         def dropping(seed):
             torch.manual_seed(seed)
             network = build("resnet8_w4", CLASSES, seed=0)
@@ -191,9 +192,9 @@ class TestFit:
         seen: list[tuple[int, int, float]] = []
 
         def watch(images, labels, epoch, indices):
-            found = adversary(images, labels, epoch, indices)
-            seen.append((epoch, images.shape[-1], float((found - images).flatten(1).norm(dim=1).max())))
-            return found
+            perturbed = adversary(images, labels, epoch, indices)
+            seen.append((epoch, images.shape[-1], float((perturbed - images).flatten(1).norm(dim=1).max())))
+            return perturbed
 
         network = build("resnet8_w4", CLASSES)
         adversary = Adversary(network, L2(0.8), Attack(steps=2), 0, SIDE)
@@ -204,8 +205,8 @@ class TestFit:
             assert side == epochs[epoch].side
             assert 0.8 * 0.8 < size * SIDE / side < 1.0001 * 0.8  # less where pixels were clamped
 
-    def test_an_average_is_another_network_with_statistics_of_its_own(self):
-        """Averaged slowly over a short training it is nearly the first steps' network; over none, the last step's."""
+    def test_an_average_has_its_own_batchnorm_statistics(self):
+        """With a decay of 0.9 the average differs from the last weights; with one near 0 it equals them."""
         same_images = {"epochs": 4, "learning_rate": 0.2, "augmentation": "none", "average_images": 40}
         last, _ = trained(short_recipe(**same_images), images=squares(40))
         average, epochs = trained(short_recipe(**same_images, average_decay=0.9), images=squares(40), check=Check())
@@ -220,7 +221,7 @@ class TestFit:
         torch.testing.assert_close(statistics[1], mean, rtol=1e-3, atol=1e-3)
         assert epochs[-1].clean_accuracy is not None
 
-    def test_checks_look_and_change_nothing(self):
+    def test_checks_do_not_change_training(self):
         network, epochs = trained(
             short_recipe(epochs=4), threat=L2(0.3), images=squares(80), check=Check(images=5, every=3)
         )
@@ -269,3 +270,41 @@ class TestSgd:
         optimiser.step(0.1)
         assert frozen == 1
         assert learning < 1
+
+
+class TestAverage:
+    def test_the_first_steps_forget_the_initial_weights(self):
+        """Decays min(0.99, 0.1, 0.1818…) by hand, on a weight that goes 1, 2, 4."""
+        weight = torch.nn.Linear(1, 1, bias=False)
+        set_to(weight, 1.0)
+        average = Average(weight, decay=0.99)
+        for step, value in enumerate((2.0, 4.0)):
+            set_to(weight, value)
+            average.update(step)
+        first = 0.1 * 1 + 0.9 * 2
+        assert average.values[0].item() == pytest.approx(2 / 11 * first + 9 / 11 * 4)
+        average.install()
+        assert weight.weight.item() == average.values[0].item()
+
+    def test_later_the_decay_is_the_given_one(self):
+        weight = torch.nn.Linear(1, 1, bias=False)
+        set_to(weight, 1.0)
+        average = Average(weight, decay=0.5)
+        set_to(weight, 3.0)
+        average.update(10**6)
+        assert average.values[0].item() == 2.0
+
+
+def set_to(layer, value):
+    with torch.no_grad():
+        layer.weight.fill_(value)
+
+
+@pytest.mark.parametrize(("images", "n", "measured"), [(1000, 160, 10), (5, 160, 5), (1000, 3, 1)])
+def test_a_check_measures_on_a_sixteenth_of_the_images_at_most(images, n, measured):
+    assert checked_images(Check(images=images), n) == measured
+
+
+@pytest.mark.parametrize(("layer", "random"), [(torch.nn.Dropout(0.1), True), (torch.nn.Dropout(0.0), False)])
+def test_layers_that_draw_random_numbers_are_recognised(layer, random):
+    assert has_random_layers(torch.nn.Sequential(torch.nn.Linear(2, 2), layer)) == random
