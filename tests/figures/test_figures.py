@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis
-from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.cells import Cells, way_label
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.fixed_robustness import linear_fit
 from robust_transfer.registry import FIGURE_MODULES, TYPESET_FIGURES, figure_table
@@ -146,7 +146,7 @@ def few_images(results: Results, sizes=(5, 10, 25), **of) -> Results:
     return replace(results, rows=(*results.rows, *fewer))
 
 
-FROZEN, RELEASED = ("frozen", {}), ("paper", {})
+FROZEN, RELEASED, KNN = ("frozen", {}), ("paper", {}), ("knn", {})
 DEVIATING = [("paper", {"batchnorm": "frozen"}), ("paper", {"normalisation": "source"})]
 BOTH = ("paper", {"batchnorm": "frozen", "normalisation": "source"})
 WORTH = {"frozen": 3, "drift": -2, "target": -1, "test": 0.5}
@@ -631,6 +631,32 @@ def test_a_gap_that_favours_robust_networks_is_seen_as_their_difference():
     }
     assert f"| {name} | −6.0 [−6.0, −6.0] (3) | −2.0 [−2.0, −2.0] (3) | +4.0 [+4.0, +4.0] (3) |" in drawing.markdown
     assert "chosen on test" not in drawing.markdown
+
+
+def test_neighbours_have_a_column_and_a_gap_of_their_own():
+    drawing = drawn("protocol_gap", ways(2, [KNN, BOTH, RELEASED, FROZEN], selections=("validation",)))
+    header = [cell.strip() for cell in drawing.markdown.splitlines()[0].strip("|").split("|")]
+    assert header[2:] == ["frozen", "paper, as released", "paper, both", "nearest neighbours"]
+    found = gaps(drawing)
+    assert found["knn less frozen protocol", "standard"] == (-3, -3, -3, 2)
+    assert found["paper as released less frozen protocol", "standard"] == (-6, -6, -6, 2)
+    assert {name for name, _ in found} == {
+        "knn less frozen protocol",
+        "paper as released less frozen protocol",
+        "paper with both deviations less frozen protocol",
+    }
+    alone = drawn("protocol_gap", ways(2, [KNN, FROZEN], selections=("validation",)))
+    assert "Paper, as released" not in alone.markdown
+
+
+@pytest.mark.parametrize(
+    ("measured_by", "shown"), [([KNN, RELEASED, FROZEN], "frozen"), ([KNN, RELEASED], "paper"), ([KNN], "knn")]
+)
+def test_figures_show_neighbours_only_where_nothing_else_is(measured_by, shown):
+    way = Cells(ways(1, measured_by)).shown("fixed-feature")
+    assert way is not None
+    assert way.protocol == shown
+    assert way_label(way) == f"Fixed-feature ({shown} protocol)"
 
 
 def test_every_accuracy_of_the_gap_stands_in_its_way_and_selection(many_ways):

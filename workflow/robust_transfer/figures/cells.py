@@ -12,12 +12,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
 from robust_transfer.tables.results import BEST_ROBUST, DIFFERENCE, ExperimentInfo, Results, Row, Target, canonical
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
 NORM_LABELS = {"l2": "L2", "linf": "L∞"}
-FROZEN = "frozen"
+FROZEN: ProtocolName = "frozen"
+PAPER: ProtocolName = "paper"
+KNN: ProtocolName = "knn"
 NOT_MEASURED = "not measured"
 
 
@@ -192,6 +195,11 @@ class Cells:
         return self._rows.get((panel.target.name, panel.way, norm, arch, eps, downscaled, metric), [])
 
 
+def preference(way: Way) -> int:
+    """The place of a way's protocol among all: the frozen one is first."""
+    return [*PROTOCOLS, way.protocol].index(way.protocol)
+
+
 def way_details(way: Way) -> str:
     """A way's protocol, and what deviates from it: `paper protocol, batchnorm: frozen`."""
     details = [f"{way.protocol} protocol"] if way.protocol else []
@@ -206,11 +214,12 @@ def way_label(way: Way) -> str:
 
 
 def shown_way(ways: Sequence[Way], about: ExperimentInfo) -> Way | None:
-    """The way that figures show: by the experiment's protocol, else the frozen one, and without deviations if any is.
+    """The way that figures show: by the experiment's protocol, else the frozen one, else the paper's, and without
+    deviations if any is.
 
     None if there are no ways.
     """
-    order = {way: (way.protocol != about.protocol, way.protocol != FROZEN, way.deviations != "{}") for way in ways}
+    order = {way: (way.protocol != about.protocol, preference(way), way.deviations != "{}") for way in ways}
     return min(order, key=order.__getitem__, default=None)
 
 

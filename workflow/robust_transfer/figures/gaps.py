@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import FROZEN, Cells, Panel, Way
+from robust_transfer.figures.cells import FROZEN, KNN, PAPER, Cells, Panel, Way, preference
 from robust_transfer.tables.results import Row, Target, canonical
 
 NO_DRIFT, NO_TARGET = {"batchnorm": "frozen"}, {"normalisation": "source"}
@@ -84,12 +84,12 @@ def compared(chosen: dict[str, Cells], mode: str) -> Iterator[Line]:
 
 
 def keys_of(lines: Sequence[Line], chosen: Sequence[str]) -> list[Key]:
-    """Ways and selections of these lines: the frozen protocol first, then by how much deviates."""
+    """Ways and selections of these lines: by protocol, the frozen one first, then by how much deviates."""
     found = {key for line in lines for key in line.rows}
 
-    def order(key: Key) -> tuple[bool, int, str, int]:
+    def order(key: Key) -> tuple[int, int, str, int]:
         way, selection = key
-        return way.protocol != FROZEN, len(json.loads(way.deviations)), way.deviations, chosen.index(selection)
+        return preference(way), len(json.loads(way.deviations)), way.deviations, chosen.index(selection)
 
     return sorted(found, key=order)
 
@@ -118,8 +118,10 @@ def gaps_between(mode: str, keys: Sequence[Key], shown: str) -> list[Gap]:
 
     frozen = [way for way in ways if way.protocol == FROZEN and way.deviations == "{}"]
     for deviations, name in (({}, "as released"), (NO_DRIFT | NO_TARGET, "with both deviations")):
-        papers = [way for way in ways if way.protocol != FROZEN and json.loads(way.deviations) == deviations]
+        papers = [way for way in ways if way.protocol == PAPER and json.loads(way.deviations) == deviations]
         gaps.append(Gap(f"paper {name} less frozen protocol", [between(*one) for one in product(papers, frozen)]))
+    neighbours = [way for way in ways if way.protocol == KNN]
+    gaps.append(Gap("knn less frozen protocol", [between(*one) for one in product(neighbours, frozen)]))
     for deviation, name in (
         (NO_DRIFT, "BatchNorm drifting less frozen"),
         (NO_TARGET, "target less source normalisation"),

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
-    FROZEN,
     FULL_NETWORK,
     MODE_LABELS,
     NORM_LABELS,
     NOT_MEASURED,
+    PAPER,
     Cells,
     Panel,
     Way,
@@ -46,6 +46,7 @@ HEADINGS = {
     (FIXED_FEATURE, "paper", canonical(NO_DRIFT)): "paper,\nBatchNorm frozen",
     (FIXED_FEATURE, "paper", canonical(NO_TARGET)): "paper, source\nnormalisation",
     (FIXED_FEATURE, "paper", canonical(NO_DRIFT | NO_TARGET)): "paper,\nboth",
+    (FIXED_FEATURE, "knn", "{}"): "nearest\nneighbours",
     (FULL_NETWORK, "paper", "{}"): "target\nnormalisation",
     (FULL_NETWORK, "paper", canonical(NO_TARGET)): "source\nnormalisation",
 }
@@ -162,9 +163,10 @@ def _notes(mode: str, keys: Sequence[Key]) -> list[str]:
     ways = ways_of(keys)
     if mode == FULL_NETWORK:
         return ["Full-network: the released code normalises by the target's statistics."] if len(ways) > 1 else []
-    if all(way.protocol == FROZEN for way in ways):
+    papers = [way for way in ways if way.protocol == PAPER]
+    if not papers:
         return []
-    others = "; the columns beside it change the one, the other, or both" if len(ways) > 2 else ""
+    others = "; the columns beside it change the one, the other, or both" if len(papers) > 1 else ""
     return [
         "Paper, as released: BatchNorm's statistics drift to the target, and images are normalised by the target's "
         f"statistics{others}."
