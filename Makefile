@@ -14,7 +14,7 @@ IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, s
 SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
-.PHONY: help setup demo plan report test test-faults check format lock schema clean
+.PHONY: help setup demo plan report test test-faults check format lock docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,7 +26,8 @@ help:
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
 	@echo "make format        let the formatters write"
-	@echo "make lock          renew the requirements*.lock from pyproject.toml;  make schema: renew the configuration's schema"
+	@echo "make docs          renew what is generated from the configuration's models: its schema, docs/configuration.md"
+	@echo "make lock          renew the requirements*.lock from pyproject.toml"
 	@echo "make clean         remove .venv and caches; results/ and store/ stay"
 
 setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
@@ -60,7 +61,7 @@ plan: setup
 # An HTML file on its own, with every figure, its caption and how it was made.
 report: setup
 	@set -e; html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
-	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report -newer $$html)" ]; then \
+	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer $$html)" ]; then \
 		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html > $${html%/*}/logs/html.log 2>&1 || \
 			{ cat $${html%/*}/logs/html.log; exit 1; }; \
 	fi; \
@@ -99,7 +100,7 @@ lock:
 		rm requirements-$$extra.lock.draft; \
 	done
 
-schema: setup
+docs: setup
 	PYTHONPATH=workflow $(BIN)/python -m robust_transfer schema
 
 clean:

@@ -7,23 +7,24 @@ from snakemake.utils import min_version
 min_version("9.20")
 
 PACKAGE = Path(workflow.basedir) / "workflow"
-DEFAULT = Path(workflow.basedir) / "config.yaml"
 sys.path.insert(0, str(PACKAGE))
 
-
-configfile: DEFAULT
-
-
-from robust_transfer.configuration.load import ConfigurationError
+from robust_transfer.configuration.load import DEFAULT, ConfigurationError
 from robust_transfer.dag.wiring import export_environment, memory, wire
+from robust_transfer.registry import FIGURES
+
+if not workflow.configfiles:
+
+    configfile: DEFAULT
+
 
 export_environment(PACKAGE)
 
 try:
-    WIRING = wire(DEFAULT, workflow.configfiles, workflow.config_settings.config, main=workflow.is_main_process)
+    WIRING = wire(workflow.configfiles, workflow.config_settings.config, main=workflow.is_main_process)
 except ConfigurationError as error:
     raise WorkflowError(str(error))
-config.update(WIRING.configuration)  # for the report's text
+config.update(WIRING.configuration)  # for the report's texts
 STORE = WIRING.store
 RESULTS = WIRING.results
 DRAW = WIRING.grid.experiment.figures.draw
@@ -38,7 +39,7 @@ wildcard_constraints:
 
 rule all:
     input:
-        expand(RESULTS / "figures" / "{figure}.{suffix}", figure=DRAW, suffix=["png", "pdf", "svg", "csv"]),
+        [RESULTS / "figures" / f"{figure}.{suffix}" for figure in DRAW for suffix in FIGURES[figure].suffixes],
         RESULTS / "summary.txt",
 
 

@@ -1,10 +1,10 @@
-"""Images a second of PGD alone: ours beside foolbox and torchattacks.
+"""Images per second of PGD alone: ours beside foolbox and torchattacks.
 
     python benchmarks/attacks.py [--norm l2] [--architecture resnet18 --side 64 --batch 64] [--device cuda] …
 
-The same network, images, ball, steps and step size, no random start, the last iterate counts; in alternating runs. Ours
-as adversarial training calls it: BatchNorm folded, fp32 against fp32, and in bf16. tests/test_attacks_peers.py holds
-that all of them find the same images.
+The same network, images, ball, steps and step size, no random start, and the last iterate; in alternating runs. Ours as
+adversarial training calls it: BatchNorm folded, fp32 against fp32, and in bf16.
+tests/test_attacks_peers.py checks that all of them return the same images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import checkout  # noqa: F401  # before robust_transfer
 import torch
@@ -21,7 +20,7 @@ from robust_transfer.configuration.training import Attack, Norm, Precision
 from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.folding import Folded
-from side_by_side import Contender, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, command_line, describe, hardware, measure, show, write
 from torch import Tensor
 
 EPS = {"l2": "0.5", "linf": "4/255"}
@@ -35,7 +34,7 @@ def main() -> None:
     arguments = _arguments()
     about = hardware(arguments.device, arguments.threads) | {"alternating rounds": arguments.rounds}
     print(describe(about))
-    found = []
+    measured = []
     for norm in arguments.norm:
         case = Case(
             arguments.architecture, arguments.side, arguments.batch, norm, arguments.steps, arguments.threads,
@@ -51,32 +50,26 @@ def main() -> None:
         speeds = measure(
             name, contenders, images=case.batch, rounds=arguments.rounds, threads=case.threads, device=case.device
         )
-        found.append(speeds)
-        show(found[-1:], COMPARED)
+        measured.append(speeds)
+        show(measured[-1:], COMPARED)
     if arguments.json:
-        write(arguments.json, found, COMPARED, about)
+        write(arguments.json, measured, COMPARED, about)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--norm", nargs="+", choices=["l2", "linf"], default=["l2", "linf"])
     parser.add_argument("--architecture", default="resnet8_w16")
     parser.add_argument("--side", type=int, default=32, help="pixels")
     parser.add_argument("--batch", type=int, default=128, help="images")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is attacked, and how."""
+class Case(NetworkCase):
+    """A network, a batch of images and an attack."""
 
-    architecture: str
-    side: int
     batch: int
     norm: Norm
     steps: int
@@ -85,11 +78,11 @@ class Case:
 
     @property
     def threat(self) -> Threat:
-        """The ball."""
+        """The threat model: the ball of allowed perturbations."""
         return threat_model(self.norm, EPS[self.norm])
 
     def given(self) -> tuple[Network, Tensor, Tensor]:
-        """The same weights, images and labels for everyone."""
+        """The network, images and labels, the same for every contender."""
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(self.batch, 3, self.side, self.side, generator=generator)
         labels = torch.randint(0, 10, (self.batch,), generator=generator)
@@ -98,7 +91,7 @@ class Case:
 
 
 def ours(case: Case, precision: Precision) -> Callable[[], object]:
-    """As `training.Adversary` attacks."""
+    """The attack as `training.loop.Adversary` calls it."""
     on = prepare(case.device, case.threads)
     network, images, labels = case.given()
     folded = Folded(network.to(memory_format=torch.channels_last))

@@ -52,34 +52,34 @@ EPS = "0.5"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to."""
+    """Time and accuracies of one training."""
 
     minutes: float
     images_per_second: float
     clean: float
     """Percent of test images."""
     pgd20: float
-    """Percent of test images that withstand."""
+    """Percent of test images classified correctly under PGD of 20 steps."""
 
 
 def main() -> None:
-    """Train both, measure both, print."""
+    """Train with both libraries, measure both networks, print."""
     arguments = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     about = hardware(arguments.device, arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         entries = _entries(arguments, Path(folder))
-        found = {"ours, bf16": ours(entries, arguments)}
-        found["robustness, fp32"] = theirs(entries, arguments)
+        outcomes = {"ours, bf16": ours(entries, arguments)}
+        outcomes["robustness, fp32"] = theirs(entries, arguments)
     print(describe(about))
     print(f"{'':20}{'minutes':>10}{'images/s':>12}{'clean %':>10}{'PGD-20 %':>10}")
-    for name, outcome in found.items():
+    for name, outcome in outcomes.items():
         print(
             f"{name:20}{outcome.minutes:10.2f}{outcome.images_per_second:12.1f}{outcome.clean:10.1f}{outcome.pgd20:10.1f}"
         )
     if arguments.json:
-        outcomes = {name: asdict(outcome) for name, outcome in found.items()}
-        arguments.json.write_text(json.dumps({"about": about, "found": outcomes}, indent=1) + "\n")
+        as_json = {name: asdict(outcome) for name, outcome in outcomes.items()}
+        arguments.json.write_text(json.dumps({"about": about, "outcomes": as_json}, indent=1) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -96,7 +96,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _entries(arguments: argparse.Namespace, folder: Path) -> dict[str, Entry]:
-    """The store's entries by stage, not made yet."""
+    """The planned entries by stage; nothing is made yet."""
     limits = {"train_limit": arguments.limit, "test_limit": arguments.limit}
     experiment = {
         "experiment": "cifar-robust",
@@ -125,7 +125,7 @@ def _entries(arguments: argparse.Namespace, folder: Path) -> dict[str, Entry]:
 
 
 def ours(entries: dict[str, Entry], arguments: argparse.Namespace) -> Outcome:
-    """Through the stages, as a workflow runs them."""
+    """Train and evaluate through the stages, as the workflow runs them."""
     for stage in ("datasets", "pretraining", "evaluation"):
         run = importlib.import_module(STAGES[stage].module).run
         run(entries[stage], threads=arguments.threads, device=arguments.device)
@@ -137,7 +137,7 @@ def ours(entries: dict[str, Entry], arguments: argparse.Namespace) -> Outcome:
 
 
 def theirs(entries: dict[str, Entry], arguments: argparse.Namespace) -> Outcome:
-    """By the library's loop, from the weights that ours began with."""
+    """Train by the library's loop, from the same initial weights as ours."""
     device = torch.device(arguments.device)
     settings = PretrainingSettings.model_validate(entries["pretraining"].settings)
     recipe, dataset = settings.training, entries["datasets"]
@@ -170,7 +170,7 @@ def theirs(entries: dict[str, Entry], arguments: argparse.Namespace) -> Outcome:
 
 
 class _Batches:
-    """An epoch's batches as ours has them; each sets the learning rate of its step when its turn comes."""
+    """The batches of an epoch as ours makes them; each sets the learning rate of its step."""
 
     def __init__(
         self, loader: Loader, settings: PretrainingSettings, epoch: int, trainer: madry_robustness.Trainer

@@ -1,11 +1,11 @@
-"""Images a second of feature extraction: beside the network's forward pass alone, and from JPEG files beside decoding.
+"""Images per second of feature extraction: beside the forward pass alone, and from JPEG files beside decoding.
 
     python benchmarks/features.py [--case resnet18-64 …] [--device cuda] [--rounds 5] [--json FILE]
 
-Resident: the images are decoded, and extraction makes batches of them, runs the network, fetches and checks what comes
-and rounds it; the forward pass alone has the same batches ready on the device. The goal is 90 % of it. From files: the
-same from JPEGs in a prepared dataset, which workers decode meanwhile (as many as there are threads), beside one process
-that decodes and resizes them and does nothing else; the slower of decoding and forward pass is the limit.
+Resident: the images are decoded, and extraction makes batches of them, runs the network, fetches the features, checks
+and rounds them; the forward pass alone has the same batches ready on the device. The goal is 90 % of its speed. From
+files: the same from JPEGs in a prepared dataset, which as many workers as there are threads decode meanwhile, beside
+one process that only decodes and resizes them; the slower of decoding and forward pass is the limit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.layers import activations
 from robust_transfer.stages import features
 from robust_transfer.store.entry import ENTRY, open_entry, write_json
-from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, Speeds, command_line, describe, hardware, measure, show, write
 
 RESIDENT, FORWARD = "extraction, resident", "forward pass alone"
 FILES, DECODING = "extraction, from JPEGs", "decoding alone, one process"
@@ -40,19 +40,12 @@ COMPARED = [(RESIDENT, FORWARD), (FILES, DECODING), (FILES, FORWARD)]
 
 
 @dataclass(frozen=True)
-class Case:
-    """What features are extracted from what."""
+class Case(NetworkCase):
+    """A network and a dataset."""
 
-    architecture: str
-    side: int
     stored: tuple[int, int]
     """Height and width of the JPEGs."""
     images: int
-
-    @property
-    def name(self) -> str:
-        """As the command line names it."""
-        return f"{self.architecture}-{self.side}"
 
 
 CASES = [
@@ -64,7 +57,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class How:
-    """On what it is measured."""
+    """Device, precision and threads."""
 
     precision: Precision
     threads: int
@@ -80,32 +73,26 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     known = {case.name: case for case in CASES}
-    cases = [replace(known[name], images=arguments.images or known[name].images) for name in arguments.case]
+    cases = [replace(known[name], images=arguments.images or known[name].images) for name in arguments.case or known]
     how = How(arguments.precision, arguments.threads, arguments.device)
     about = hardware(how.device, how.threads) | {
         "precision": how.precision,
         "alternating rounds": arguments.rounds,
     }
     print(describe(about))
-    found = []
+    measured = []
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            found.append(_measured(case, how, _dataset(case, Path(folder)), arguments.rounds))
-        show(found[-1:], COMPARED)
+            measured.append(_measured(case, how, _dataset(case, Path(folder)), arguments.rounds))
+        show(measured[-1:], COMPARED)
     if arguments.json:
-        write(arguments.json, found, COMPARED, about)
+        write(arguments.json, measured, COMPARED, about)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", nargs="+", choices=names, default=names, help="only these (default: all)")
+    parser = command_line(__doc__, CASES)
     parser.add_argument("--images", type=int, help="images a round (default: by case)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 
@@ -118,15 +105,15 @@ def _measured(case: Case, how: How, dataset: Path, rounds: int) -> Speeds:
     return measure(name, contenders, images=case.images, rounds=rounds, threads=how.threads, device=how.device)
 
 
-def resident(case: Case, how: How, dataset: Path) -> Callable[[], object]:
-    """As the stage works on a split that fits in memory, once it is decoded."""
+def resident(case: Case, how: How, dataset: Path) -> Callable[[], Sequence[Sized]]:
+    """Extraction from a split that fits in memory, after it is decoded."""
     network, batches = _given(case, how, dataset)
     read = activations(network, None)
     return lambda: list(features.computed(read, batches(), how.settings))
 
 
 def forward(case: Case, how: How, dataset: Path) -> Callable[[], object]:
-    """The network on the same batches."""
+    """The forward pass alone, on the same batches."""
     network, batches = _given(case, how, dataset)
     ready = list(batches())
 
@@ -139,19 +126,19 @@ def forward(case: Case, how: How, dataset: Path) -> Callable[[], object]:
 
 
 def files(case: Case, how: How, dataset: Path) -> Callable[[], object]:
-    """As the stage works on a split that does not fit in memory."""
+    """Extraction from a split that does not fit in memory."""
     on = prepare(how.device, how.threads)
     read, split = activations(_network(case, on), None), open_split(open_entry(dataset), "train")
     features.RESIDENT_MB = 0
 
     def extract() -> None:
-        found = features.extract(split, read, how.settings, case.side, first=0, on=on, threads=how.threads, where="")
-        assert sum(map(len, found)) == case.images
+        chunks = features.extract(split, read, how.settings, case.side, first=0, on=on, threads=how.threads, where="")
+        assert sum(map(len, chunks)) == case.images
 
     return extract
 
 
-def decoding(case: Case, how: How, dataset: Path) -> Callable[[], object]:
+def decoding(case: Case, how: How, dataset: Path) -> Callable[[], Sized]:
     """Decode and resize every image, in this process."""
     part = Subset(open_split(open_entry(dataset), "train"), np.arange(case.images))
     ratio = how.settings.preprocessing.resize_ratio
@@ -164,7 +151,7 @@ def _network(case: Case, on: torch.device) -> Network:
 
 
 def _given(case: Case, how: How, dataset: Path) -> tuple[Network, Callable[[], Iterator[torch.Tensor]]]:
-    """The network, and what makes batches of decoded images."""
+    """The network, and a function that makes batches of decoded images."""
     on, size = prepare(how.device, how.threads), features.batch_size(case.side)
     parts = [Subset(open_split(open_entry(dataset), "train"), np.arange(case.images))]
     loader = open_loader(

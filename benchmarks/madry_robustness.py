@@ -1,10 +1,9 @@
 """The training step of the library that the paper used (MadryLab robustness 1.2.1), run as its `train_model` runs it.
 
-Its own `_model_loop` does the work: attack by `AttackerModel`, logits, accuracies, backward, SGD. What it is given here
-is a network of ours and images in memory. Two things stand in its way where there is no GPU or no apex, and are dealt
-with from outside: on a CPU, tensors' and modules' `cuda()` return what they are called on; and mixed precision, which
-it leaves to NVIDIA's apex (CUDA alone), is not offered. `by_hand` wraps the loop in torch's own
-autocast, which the library does not do.
+Its own `_model_loop` does the work: attack by `AttackerModel`, logits, accuracies, backward, SGD. It gets a network of
+ours and images in memory. Two things fail without a GPU or without apex, and are worked around here: on a CPU, `cuda()`
+of tensors and modules returns the object itself; and mixed precision, for which the library uses NVIDIA's apex (CUDA
+only), is not offered. `by_hand` wraps the loop in torch's own autocast, which the library does not do.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 
 class Adapter(nn.Module):
-    """A network of ours without its normalisation, which theirs brings, called as theirs are."""
+    """A network of ours with the library's signature and without its normalisation, which the library adds."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -38,7 +37,7 @@ class Adapter(nn.Module):
 
 
 class Batches(Protocol):
-    """What the library takes for a loader."""
+    """Batches in the form of a data loader, as the library expects."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
@@ -59,7 +58,7 @@ class Trainer:
         by_hand: bool,
     ) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # older syntax than today's, and no apex
+            warnings.simplefilter("ignore")  # deprecated syntax, and no apex
             from cox.utils import Parameters
             from robustness.attacker import AttackerModel
             from robustness.train import _model_loop, make_optimizer_and_schedule
@@ -101,11 +100,11 @@ class Trainer:
             yield
             return
         before = torch.Tensor.cuda, nn.Module.cuda
-        torch.Tensor.cuda = nn.Module.cuda = _itself
+        torch.Tensor.cuda = nn.Module.cuda = _itself  # type: ignore[assignment, method-assign]  # replaced on purpose
         try:
             yield
         finally:
-            torch.Tensor.cuda, nn.Module.cuda = before
+            torch.Tensor.cuda, nn.Module.cuda = before  # type: ignore[method-assign]
 
 
 def _itself(of: object, *_: object, **__: object) -> object:

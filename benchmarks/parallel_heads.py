@@ -1,11 +1,11 @@
-"""The paper's fixed-feature protocol: all learning rates in one pass beside a run for each.
+"""The paper's fixed-feature protocol: all learning rates in one pass, beside one run per learning rate.
 
     python benchmarks/parallel_heads.py [--case resnet18-64 …] [--heads 10] [--device cuda] [--rounds 5] [--json FILE]
 
-Images a second of one head's training, counted for every head: `--heads` heads that share each forward pass of the
-frozen network, and one head alone. Were heads free, the ratio would be their number. BatchNorm is in train mode, as the
-released code had it; loading and augmentation, which are shared as well, are left out. tests/test_heads.py holds that
-every head ends where it would have ended alone.
+Images per second of training a head, summed over heads: `--heads` heads that share each forward pass of the frozen
+network, and one head alone. If heads cost nothing, the ratio would be their number. BatchNorm is in train mode, as in
+the released code; loading and augmentation, which are shared as well, are left out. tests/stages/test_linear_heads.py
+checks that every head ends with the weights that it has when trained alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import checkout  # noqa: F401  # before robust_transfer
 import torch
@@ -24,23 +23,16 @@ from robust_transfer.machine.distributed import ALONE
 from robust_transfer.networks.build import build
 from robust_transfer.stages import linear_heads as heads
 from robust_transfer.training.loop import Training
-from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, Speeds, command_line, describe, hardware, measure, show, write
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is trained on what."""
+class Case(NetworkCase):
+    """A network and a batch of images."""
 
-    architecture: str
-    side: int
     batch: int
     classes: int
     precision: Precision
-
-    @property
-    def name(self) -> str:
-        """As the command line names it."""
-        return f"{self.architecture}-{self.side}"
 
 
 CASES = [
@@ -60,7 +52,7 @@ def main() -> None:
     about = hardware(arguments.device, arguments.threads) | {"alternating rounds": arguments.rounds}
     print(describe(about))
     together, alone = f"{arguments.heads} heads in one pass", "a run for each head"
-    found: list[Speeds] = []
+    measured: list[Speeds] = []
     for case in [known[name] for name in arguments.case or known]:
         common = (case, arguments.threads, arguments.device)
         contenders = {
@@ -74,26 +66,20 @@ def main() -> None:
             device=arguments.device,
         )  # fmt: skip
         speeds.images_per_second[together] = [arguments.heads * speed for speed in speeds.images_per_second[together]]
-        found.append(speeds)
-        show(found[-1:], [(together, alone)])
+        measured.append(speeds)
+        show(measured[-1:], [(together, alone)])
     if arguments.json:
-        write(arguments.json, found, [(together, alone)], about)
+        write(arguments.json, measured, [(together, alone)], about)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [case.name for case in CASES]
-    parser.add_argument("--case", nargs="+", choices=names, help="only these (default: all)")
+    parser = command_line(__doc__, CASES)
     parser.add_argument("--heads", type=int, default=10)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 
 def trained(n_heads: int, case: Case, threads: int, device: str) -> Callable[[], None]:
-    """Some steps of so many heads, as `heads` trains them."""
+    """Some steps of so many heads, as the stage `linear_heads` trains them."""
     on = prepare(device, threads)
     rates = [0.1 * 0.7**i for i in range(n_heads)]
     settings = LinearHeadsSettings.model_validate(

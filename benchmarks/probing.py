@@ -28,8 +28,8 @@ from robust_transfer.configuration.transfer import STRENGTHS
 Floats = NDArray[np.float64]
 
 
-class Found(NamedTuple):
-    """What a solver came to."""
+class Solution(NamedTuple):
+    """Time and objectives of one solver."""
 
     seconds: float
     objectives: dict[float, float]
@@ -54,11 +54,11 @@ def main() -> None:
     print(f"  scikit-learn   {theirs.seconds:9.2f} s at tol {arguments.tolerance:g}")
     print(f"  ratio          {theirs.seconds / mine.seconds:9.1f}")
     checked = [strengths[i] for i in np.linspace(0, len(strengths) - 1, arguments.exact).round().astype(int)]
-    exact = _alone(_scikit_learn, size, checked, arguments.tolerance / 100) if arguments.exact else Found(0.0, {})
+    exact = _alone(_scikit_learn, size, checked, arguments.tolerance / 100) if arguments.exact else Solution(0.0, {})
     excess = {}
-    for name, found in (("ours", mine), ("scikit-learn", theirs)):
+    for name, solution in (("ours", mine), ("scikit-learn", theirs)):
         least = {s: min(f.objectives.get(s, np.inf) for f in (mine, theirs, exact)) for s in strengths}
-        excess[name] = max(found.objectives[s] / least[s] - 1 for s in strengths)
+        excess[name] = max(solution.objectives[s] / least[s] - 1 for s in strengths)
         print(f"  {name:14} at most {excess[name]:.1e} above the lowest objective found, relative")
     if arguments.json:
         content = {"about": about, "size": size, "seconds": {"ours": mine.seconds, "scikit-learn": theirs.seconds}}
@@ -85,22 +85,22 @@ def features(images: int, dimension: int, classes: int) -> tuple[NDArray[np.floa
     labels = np.arange(images) % classes
     mixing = random.normal(size=(dimension, dimension)) * np.exp(-np.arange(dimension) / (dimension / 5))[:, None]
     centres = random.normal(size=(classes, dimension)) * 0.5
-    found = np.maximum((centres[labels] + random.normal(size=(images, dimension))) @ mixing + 0.5, 0)
-    return ((found - found.mean(0)) / found.std(0)).astype(np.float32), labels
+    activations = np.maximum((centres[labels] + random.normal(size=(images, dimension))) @ mixing + 0.5, 0)
+    return ((activations - activations.mean(0)) / activations.std(0)).astype(np.float32), labels
 
 
-def _alone(solver: Any, *arguments: Any) -> Found:
-    """What a solver gives in a fresh process."""
+def _alone(solver: Any, *arguments: Any) -> Solution:
+    """Run a solver in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found: Found = pool.apply(solver, arguments)
-        return found
+        solution: Solution = pool.apply(solver, arguments)
+        return solution
 
 
-def _ours(size: tuple[int, int, int], strengths: Sequence[float], device: str) -> Found:
+def _ours(size: tuple[int, int, int], strengths: Sequence[float], device: str) -> Solution:
     from robust_transfer.statistics.logistic_regression import Regression
 
     x, labels = features(*size)
-    if device == "cuda":  # its start is not what is measured
+    if device == "cuda":  # starting CUDA is not measured
         import torch
 
         torch.zeros(1, device=device)
@@ -111,10 +111,10 @@ def _ours(size: tuple[int, int, int], strengths: Sequence[float], device: str) -
     ]
     seconds = time.perf_counter() - start
     centred = x - x.mean(0, dtype=np.float64)
-    return Found(seconds, {fit.strength: objective(centred, labels, fit.strength, w, b) for fit, w, b in fits})
+    return Solution(seconds, {fit.strength: objective(centred, labels, fit.strength, w, b) for fit, w, b in fits})
 
 
-def _scikit_learn(size: tuple[int, int, int], strengths: Sequence[float], tolerance: float) -> Found:
+def _scikit_learn(size: tuple[int, int, int], strengths: Sequence[float], tolerance: float) -> Solution:
     from sklearn.linear_model import LogisticRegression
 
     x, labels = features(*size)
@@ -124,10 +124,12 @@ def _scikit_learn(size: tuple[int, int, int], strengths: Sequence[float], tolera
         model = LogisticRegression(C=1 / (strength * len(labels)), tol=tolerance, max_iter=100_000)
         models[float(strength)] = model.fit(x, labels)
     seconds = time.perf_counter() - start
-    return Found(seconds, {s: objective(x, labels, s, m.coef_, m.intercept_) for s, m in models.items()})
+    return Solution(seconds, {s: objective(x, labels, s, m.coef_, m.intercept_) for s, m in models.items()})
 
 
-def objective(x: Floats, labels: NDArray[np.int64], strength: float, weights: Floats, biases: Floats) -> float:
+def objective(
+    x: NDArray[np.floating[Any]], labels: NDArray[np.int64], strength: float, weights: Floats, biases: Floats
+) -> float:
     """Mean cross-entropy + λ/2·‖W‖², in float64."""
     total, weights = 0.0, np.asarray(weights, np.float64)
     for start in range(0, len(x), 4096):

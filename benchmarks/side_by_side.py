@@ -1,7 +1,8 @@
-"""Alternating measurements: every contender once a round, so that whatever slows the machine slows all of them."""
+"""Alternating measurements: every contender once per round, so that whatever slows the machine slows all of them."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import multiprocessing
@@ -19,8 +20,35 @@ import torch
 
 
 @dataclass(frozen=True)
+class NetworkCase:
+    """A network on images of one size; benchmarks add what else they vary."""
+
+    architecture: str
+    side: int
+    """Of the images, in pixels."""
+
+    @property
+    def name(self) -> str:
+        """As the command line names it."""
+        return f"{self.architecture}-{self.side}"
+
+
+def command_line(description: str | None, cases: Sequence[NetworkCase] = ()) -> argparse.ArgumentParser:
+    """The options that benchmarks share; `--case` where there are cases to choose from."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if cases:
+        names = list(dict.fromkeys(case.name for case in cases))
+        parser.add_argument("--case", nargs="+", choices=names, help="only these (default: all for the device)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
+    parser.add_argument("--json", type=Path, help="write every round here")
+    return parser
+
+
+@dataclass(frozen=True)
 class Speeds:
-    """What the contenders of one case came to."""
+    """Speeds of the contenders in one case."""
 
     case: str
     images_per_second: dict[str, list[float]]
@@ -32,14 +60,14 @@ class Speeds:
         return statistics.median(self.images_per_second[contender])
 
     def ratios(self, contender: str, to: str) -> list[float]:
-        """Of two contenders in the same round, one number per round."""
+        """Speed of `contender` over that of `to` in the same round, one number per round."""
         both = self.images_per_second[contender], self.images_per_second[to]
         return [one / other for one, other in zip(*both, strict=True)]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What is measured: `make(*arguments)`, called in a process of its own, gives the callable that is timed."""
+    """A candidate: `make(*arguments)`, called in a process of its own, returns the callable that is timed."""
 
     make: Callable[..., Callable[[], object]]
     arguments: tuple[Any, ...] = ()
@@ -48,10 +76,10 @@ class Contender:
 def measure(
     case: str, contenders: Mapping[str, Contender], *, images: int, rounds: int, threads: int, device: str
 ) -> Speeds:
-    """Images a second of contenders that each work through so many images at a call; a first round is not counted.
+    """Images per second of contenders that process `images` images per call; a first round warms up and is not counted.
 
-    Each lives in its own process, idle while another runs, so that none gets what another sets for a whole process
-    (how memory is allocated, which kernels cuDNN picks).
+    Each has its own process, which is idle while another runs, so that they do not share process-wide state (the memory
+    allocator, the kernels that cuDNN picks).
     """
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
     names, spawn = list(contenders), multiprocessing.get_context("spawn")
@@ -65,7 +93,7 @@ def measure(
             stack.callback(process.join)
             stack.callback(lines[name].close)
         for number in range(rounds + 1):
-            for name in names[number % len(names) :] + names[: number % len(names)]:  # nobody is always first
+            for name in names[number % len(names) :] + names[: number % len(names)]:  # each goes first in turn
                 seconds = _seconds(name, lines[name])
                 if number:
                     speeds[name].append(images / seconds)
@@ -77,14 +105,14 @@ def _seconds(name: str, line: Connection) -> float:
         line.send(None)
         seconds: float = line.recv()
     except (EOFError, BrokenPipeError):
-        raise RuntimeError(f"{name}: its process ended; what it said is above") from None
+        raise RuntimeError(f"{name}: its process ended; its error is printed above") from None
     return seconds
 
 
 def _serve(line: Connection, contender: Contender, threads: int, device: str) -> None:
     torch.set_num_threads(threads)
     timed = contender.make(*contender.arguments)
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
     while True:
         try:
             line.recv()
@@ -96,9 +124,9 @@ def _serve(line: Connection, contender: Contender, threads: int, device: str) ->
         line.send(time.perf_counter() - start)
 
 
-def show(found: Sequence[Speeds], compared: Sequence[tuple[str, str]]) -> None:
+def show(measured: Sequence[Speeds], compared: Sequence[tuple[str, str]]) -> None:
     """Print a table: speeds by contender, and ratios of these pairs as median (lowest to highest round)."""
-    for speeds in found:
+    for speeds in measured:
         print(f"\n{speeds.case}")
         for name in speeds.images_per_second:
             print(f"  {name:38} {speeds.median(name):10.1f} images/s")
@@ -111,7 +139,9 @@ def show(found: Sequence[Speeds], compared: Sequence[tuple[str, str]]) -> None:
             print(f"  {name:38} {value:10.3g}" if isinstance(value, float) else f"  {name}: {value}")
 
 
-def write(path: Path, found: Sequence[Speeds], compared: Sequence[tuple[str, str]], about: Mapping[str, Any]) -> None:
+def write(
+    path: Path, measured: Sequence[Speeds], compared: Sequence[tuple[str, str]], about: Mapping[str, Any]
+) -> None:
     """Write all rounds, and the medians of ratios, as JSON."""
     cases = [
         {
@@ -122,13 +152,13 @@ def write(path: Path, found: Sequence[Speeds], compared: Sequence[tuple[str, str
                 if {one, other} <= speeds.images_per_second.keys()
             },
         }
-        for speeds in found
+        for speeds in measured
     ]
     path.write_text(json.dumps({"about": dict(about), "cases": cases}, indent=1) + "\n")
 
 
 def hardware(device: str, threads: int) -> dict[str, Any]:
-    """What a measurement is worth nothing without."""
+    """The hardware and versions that a measurement is reported with."""
     about: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cores": os.cpu_count(),
@@ -140,7 +170,7 @@ def hardware(device: str, threads: int) -> dict[str, Any]:
 
 
 def describe(about: Mapping[str, Any]) -> str:
-    """The hardware in a line."""
+    """The hardware in one line."""
     return ", ".join(f"{name} {value}" for name, value in about.items())
 
 

@@ -1,10 +1,10 @@
-"""Images a second of an adversarial training step: ours beside that of MadryLab's robustness library.
+"""Images per second of an adversarial training step: ours beside that of MadryLab's robustness library.
 
     python benchmarks/training_step.py [--case resnet18-64 …] [--device cuda] [--rounds 5] [--json FILE]
 
 The same network, batch, attack (L2, three steps, no random start, the last iterate) and device, in alternating runs.
-Ours is what `training.fit` does at every step: attack, forward, backward, SGD. Left out on both sides: loading and
-augmentation. tests/test_benchmarks.py holds that both leave the same weights behind.
+Ours is what `training.loop` does at every step: attack, forward, backward, SGD. Left out on both sides: loading and
+augmentation. tests/benchmarks/test_benchmarks.py checks that both end with the same weights.
 
 fp32 is compared with fp32, and the best of ours (bf16) with the best that the library offers, which is fp32 (see
 `madry_robustness.py`), and with the library wrapped in autocast by hand.
@@ -16,7 +16,6 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import checkout  # noqa: F401  # before robust_transfer
 import madry_robustness
@@ -27,7 +26,7 @@ from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.machine.distributed import ALONE
 from robust_transfer.networks.build import Network, build
 from robust_transfer.training.loop import Adversary, Training
-from side_by_side import Contender, Speeds, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, Speeds, command_line, describe, hardware, measure, show, write
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,24 +34,17 @@ STEPS, LEARNING_RATE = 3, 1e-3
 OURS_BEST, OURS_FP32 = "ours, bf16", "ours, fp32"
 THEIRS_FP32, THEIRS_BY_HAND = "robustness, fp32", "robustness, bf16 by hand"
 COMPARED = [(OURS_FP32, THEIRS_FP32), (OURS_BEST, THEIRS_FP32), (OURS_BEST, THEIRS_BY_HAND)]
-# Dense bf16 FLOP/s as the maker states them.
+# Dense bf16 FLOP/s from the data sheets.
 PEAK = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is trained on what."""
+class Case(NetworkCase):
+    """A network and a batch of images."""
 
-    architecture: str
-    side: int
     batch: int
     classes: int
     eps: float
-
-    @property
-    def name(self) -> str:
-        """As the command line names it."""
-        return f"{self.architecture}-{self.side}"
 
 
 ON_CPU = [
@@ -79,23 +71,17 @@ def main() -> None:
         cases = [replace(case, batch=arguments.batch) for case in cases]
     about = hardware(arguments.device, arguments.threads) | {"alternating rounds": arguments.rounds}
     print(describe(about))
-    found = []
+    measured = []
     for case in cases:
-        found.append(_measured(case, arguments.rounds, arguments.threads, arguments.device))
-        show(found[-1:], COMPARED)
+        measured.append(_measured(case, arguments.rounds, arguments.threads, arguments.device))
+        show(measured[-1:], COMPARED)
     if arguments.json:
-        write(arguments.json, found, COMPARED, about)
+        write(arguments.json, measured, COMPARED, about)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = sorted({case.name for case in ON_CPU + ON_CUDA})
-    parser.add_argument("--case", nargs="+", choices=names, help="only these (default: all for the device)")
+    parser = command_line(__doc__, ON_CPU + ON_CUDA)
     parser.add_argument("--batch", type=int, help="images a batch (default: by case)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
-    parser.add_argument("--rounds", type=int, default=5, help="alternating runs that are counted")
-    parser.add_argument("--json", type=Path, help="write every round here")
     return parser.parse_args()
 
 
@@ -108,7 +94,7 @@ def _measured(case: Case, rounds: int, threads: int, device: str) -> Speeds:
     }
     name = f"{case.architecture} at {case.side} px, batch {case.batch}, L2, {STEPS} steps"
     speeds = measure(name, contenders, images=case.batch, rounds=rounds, threads=threads, device=device)
-    flops = flops_an_image(case)
+    flops = flops_per_image(case)
     notes = {
         "GFLOP an image": flops / 1e9,
         "TFLOP/s, ours, bf16": flops * speeds.median(OURS_BEST) / 1e12,
@@ -118,7 +104,7 @@ def _measured(case: Case, rounds: int, threads: int, device: str) -> Speeds:
 
 
 def ours(case: Case, precision: Precision, threads: int, device: str) -> Callable[[], None]:
-    """A step as `training.fit` takes it."""
+    """A step of our training loop."""
     on = prepare(device, threads)
     network, images, labels = given(case, on)
     network.train().to(memory_format=torch.channels_last)
@@ -146,14 +132,14 @@ def theirs(case: Case, by_hand: bool, device: str) -> Callable[[], None]:
 
 
 def given(case: Case, device: torch.device) -> tuple[Network, Tensor, Tensor]:
-    """The same weights, images and labels for everyone."""
+    """The network, images and labels, the same for every contender."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(case.batch, 3, case.side, case.side, generator=generator)
     labels = torch.randint(0, case.classes, (case.batch,), generator=generator)
     return build(case.architecture, case.classes, seed=0).to(device), images.to(device), labels.to(device)
 
 
-def flops_an_image(case: Case) -> int:
+def flops_per_image(case: Case) -> int:
     """Of a step: forward and backward to the image for each step of the attack, then forward and backward to weights
     and activations, each backward counted as one forward or two."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -162,7 +148,7 @@ def flops_an_image(case: Case) -> int:
 
 
 def peak(device: str, threads: int) -> float:
-    """FLOP/s in bf16: as stated by the maker of a known GPU, else of a large matrix product, measured now."""
+    """FLOP/s in bf16: from the data sheet of a known GPU, else of a large matrix product, measured now."""
     if device == "cuda":
         name = torch.cuda.get_device_name()
         for model, stated in PEAK.items():

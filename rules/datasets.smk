@@ -1,4 +1,5 @@
 # Prepare a dataset: decode, check, limit and store its images.
+# validation.arrow is no declared output: whether there is one shows when the origin is opened. The card lists it.
 rule datasets:
     output:
         card=STORE / "datasets" / "{entry}" / "card.json",

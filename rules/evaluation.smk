@@ -1,7 +1,8 @@
 # Measure a backbone's accuracy on the source's test images, clean and attacked.
 rule evaluation:
     input:
-        WIRING.cards("evaluation"),
+        backbone=WIRING.input("evaluation", "backbone"),
+        source=WIRING.input("evaluation", "source"),
     output:
         card=STORE / "evaluation" / "{entry}" / "card.json",
         timing=STORE / "evaluation" / "{entry}" / "timing.json",

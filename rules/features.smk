@@ -1,7 +1,9 @@
 # Extract a dataset's features: activations before the head of a frozen backbone.
+# validation.arrow is no declared output: whether there is one depends on the dataset. The card lists it.
 rule features:
     input:
-        WIRING.cards("features"),
+        backbone=WIRING.input("features", "backbone"),
+        dataset=WIRING.input("features", "dataset"),
     output:
         card=STORE / "features" / "{entry}" / "card.json",
         timing=STORE / "features" / "{entry}" / "timing.json",

@@ -1,25 +1,20 @@
-# Draw figures and tables, the numbers drawn beside them: a rule, and so a target, for each.
-from robust_transfer.registry import FIGURES
-
+# Draw figures and tables, the numbers in them beside: a rule, and so a target, for each.
 for figure in DRAW:
-    as_text = {"md": RESULTS / "figures" / f"{figure}.md"} if FIGURES[figure].is_table else {}
+    shown, *others = (RESULTS / "figures" / f"{figure}.{suffix}" for suffix in FIGURES[figure].suffixes)
 
     rule:
         name:
             f"figure_{figure}"
         input:
-            RESULTS / f"{FIGURES[figure].table}.parquet",
+            table=RESULTS / f"{FIGURES[figure].table}.parquet",
         output:
-            **as_text,
-            png=report(
-                RESULTS / "figures" / f"{figure}.png",
+            *others,
+            shown=report(
+                shown,
                 caption=f"../workflow/report/{figure}.rst",
                 category="Figures and tables",
                 labels={"figure": figure},
             ),
-            pdf=RESULTS / "figures" / f"{figure}.pdf",
-            svg=RESULTS / "figures" / f"{figure}.svg",
-            csv=RESULTS / "figures" / f"{figure}.csv",
         log:
             RESULTS / "logs" / f"{figure}.log",
         conda:
@@ -29,7 +24,7 @@ for figure in DRAW:
             runtime=60,
         params:
             figure=figure,
-            stem=subpath(output.png, strip_suffix=".png"),
+            stem=subpath(output.shown, strip_suffix=shown.suffix),
             code=WIRING.code(f"figures/{figure}"),
         shell:
-            "python -m robust_transfer figures {params.figure} {input} --out {params.stem} --log {log}"
+            "python -m robust_transfer figures {params.figure} {input.table} --out {params.stem} --log {log}"

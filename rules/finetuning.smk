@@ -1,7 +1,9 @@
 # Fine-tune a whole network on a target: search runs, and a refit of the best.
 rule finetuning:
     input:
-        ancient(WIRING.cards("finetuning")),
+        backbone=ancient(WIRING.input("finetuning", "backbone")),
+        dataset=ancient(WIRING.input("finetuning", "dataset")),
+        runs=ancient(WIRING.runs("finetuning")),
     output:
         card=STORE / "finetuning" / "{entry}" / "card.json",
         timing=STORE / "finetuning" / "{entry}" / "timing.json",

@@ -1,7 +1,8 @@
 # Derive a dataset with less detail from another: its images downscaled.
+# validation.arrow is no declared output: whether there is one depends on the dataset. The card lists it.
 rule granularity:
     input:
-        ancient(WIRING.cards("granularity")),
+        dataset=ancient(WIRING.input("granularity", "dataset")),
     output:
         card=STORE / "granularity" / "{entry}" / "card.json",
         timing=STORE / "granularity" / "{entry}" / "timing.json",

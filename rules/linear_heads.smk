@@ -1,7 +1,8 @@
 # Train linear heads on a frozen network by the paper's protocol, every learning rate at once.
 rule linear_heads:
     input:
-        ancient(WIRING.cards("linear_heads")),
+        backbone=ancient(WIRING.input("linear_heads", "backbone")),
+        dataset=ancient(WIRING.input("linear_heads", "dataset")),
     output:
         card=STORE / "linear_heads" / "{entry}" / "card.json",
         timing=STORE / "linear_heads" / "{entry}" / "timing.json",

@@ -1,7 +1,7 @@
 # Train a backbone on the source, adversarially unless its eps is 0.
 rule pretraining:
     input:
-        ancient(WIRING.cards("pretraining")),
+        source=ancient(WIRING.input("pretraining", "source")),
     output:
         card=STORE / "pretraining" / "{entry}" / "card.json",
         timing=STORE / "pretraining" / "{entry}" / "timing.json",

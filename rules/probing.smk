@@ -1,12 +1,13 @@
 # Fit the frozen protocol's linear probe on features, for all strengths at once.
 rule probing:
     input:
-        WIRING.cards("probing"),
+        features=WIRING.input("probing", "features"),
     output:
         card=STORE / "probing" / "{entry}" / "card.json",
         timing=STORE / "probing" / "{entry}" / "timing.json",
         metrics=STORE / "probing" / "{entry}" / "metrics.json",
         predictions=STORE / "probing" / "{entry}" / "predictions.parquet",
+        strengths=STORE / "probing" / "{entry}" / "strengths.csv",
     log:
         STORE / "probing" / "{entry}" / "probing.log",
     conda:

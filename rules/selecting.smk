@@ -1,12 +1,13 @@
 # Select the best of runs that differ in hyperparameters alone, on validation or on test images.
 rule selecting:
     input:
-        WIRING.cards("selecting"),
+        runs=WIRING.runs("selecting"),
     output:
         card=STORE / "selecting" / "{entry}" / "card.json",
         timing=STORE / "selecting" / "{entry}" / "timing.json",
         metrics=STORE / "selecting" / "{entry}" / "metrics.json",
         predictions=STORE / "selecting" / "{entry}" / "predictions.parquet",
+        runs=STORE / "selecting" / "{entry}" / "runs.csv",
     log:
         STORE / "selecting" / "{entry}" / "selecting.log",
     conda:

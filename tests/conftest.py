@@ -4,8 +4,10 @@ import os
 
 import pytest
 
-# Tensors are tiny here: threads that wait for each other cost more than they bring, above all on a busy machine.
+# Set before torch is imported. Tensors are tiny here, so that threads which wait for each other cost more than they
+# bring; where a test needs two, they sleep while they wait, since on a busy machine spinning takes minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

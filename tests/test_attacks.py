@@ -203,7 +203,7 @@ class Counting(Linear):
 class TestNetworkAfterwards:
     def test_mode_and_gradients_are_as_before(self):
         network = build("resnet8_w4", 5).train()
-        network.body.blocks[1].eval()
+        network.body.get_submodule("blocks.1").eval()
         network.head.bias.requires_grad_(False)
         modes = {name: module.training for name, module in network.named_modules()}
         pgd(network, images(4), labels(4), L2(0.5), Attack(steps=2))

@@ -3,6 +3,7 @@
 import math
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_with_restarts_and_the_best_iterate_ours_is_never_weaker(network, batch,
     torch.manual_seed(0)
     expected = theirs(network, x, y, threat, random_start=True)
     if (threat.norm, theirs) == ("l2", torchattacks_pgd):
-        settings = [{"use_best": True}]
+        settings: list[dict[str, Any]] = [{"use_best": True}]
     else:
         settings = [{"use_best": True, "random_start": True, "restarts": restarts} for restarts in (1, 4)]
     starts = Starts(seed=0, epoch=0, indices=torch.arange(N))

@@ -3,29 +3,28 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from robust_transfer.configuration import schema
 from robust_transfer.configuration.eps import canonical_eps, eps_name, eps_value
-from robust_transfer.configuration.load import ConfigurationError, load, merge, validate
+from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load, merge, validate
 from support.paths import ROOT
 
-DEFAULT = ROOT / "config.yaml"
 
-
-def overlaid(over: dict) -> dict:
-    configuration = yaml.safe_load(DEFAULT.read_text())
+def overlaid(over: dict[str, Any]) -> dict[str, Any]:
+    configuration: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
     merge(configuration, over)
     return configuration
 
 
-def grid(**part: object) -> dict:
+def grid(**part: object) -> dict[str, Any]:
     block = {"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}
     return {"grid": [block], "figures": {"widths": [], "fixed_eps": None}}
 
 
-def parquet(**changes: object) -> dict:
+def parquet(**changes: object) -> dict[str, Any]:
     return {"datasets": {"coarse": {"origin": {"kind": "parquet", "path": "x"}, **changes}}}
 
 
@@ -101,11 +100,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("over", "words"), MISTAKES, ids=lambda value: str(value)[:50])
-def test_a_mistake_gets_one_message_that_names_key_value_and_mend(tmp_path: Path, over: dict, words: list[str]) -> None:
+def test_a_mistake_gets_one_message_that_names_key_value_and_fix(
+    tmp_path: Path, over: dict[str, Any], words: list[str]
+) -> None:
     overlay = tmp_path / "mine.yaml"
-    overlay.write_text(yaml.safe_dump(over))
+    overlay.write_text(yaml.safe_dump({"extends": "default"} | over))
     with pytest.raises(ConfigurationError) as error:
-        load([DEFAULT, overlay])
+        load([overlay])
     message = str(error.value)
     assert len(message.splitlines()) == 1, message
     assert message.startswith(f"{overlay}: "), message
@@ -191,7 +192,7 @@ def test_lists_are_replaced_and_mappings_merged() -> None:
 
 @pytest.mark.parametrize("path", [DEFAULT, *sorted((ROOT / "experiments").glob("*.yaml"))], ids=lambda path: path.name)
 def test_configurations_in_the_repository_are_valid_and_name_the_schema(path: Path) -> None:
-    load([DEFAULT, path])
+    load([path])
     assert {*yaml.safe_load(path.read_text())} <= {*schema.schema()["properties"]}  # as an editor checks it
     named = re.match(r"# yaml-language-server: \$schema=(\S+)", path.read_text())
     assert named
@@ -199,8 +200,8 @@ def test_configurations_in_the_repository_are_valid_and_name_the_schema(path: Pa
 
 
 def test_the_schema_on_disk_is_the_models() -> None:
-    assert json.loads(schema.PATH.read_text()) == schema.schema(), "run `make schema`"
-    assert schema.PATH.read_text() == schema.text(), "run `make schema`"
+    assert json.loads(schema.PATH.read_text()) == schema.schema(), "run `make docs`"
+    assert schema.PATH.read_text() == schema.text(), "run `make docs`"
 
 
 def test_a_recipe_of_another_name_brings_its_own_values() -> None:
@@ -234,9 +235,9 @@ def test_every_setting_is_documented() -> None:
 
 def test_a_notice_speaks_of_the_images_it_came_with(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
-    mine.write_text("experiment: mine\n")
-    assert load([DEFAULT, mine]).notice == load([DEFAULT]).notice != ""
-    mine.write_text("source: fine\n")
-    assert (load([DEFAULT, mine]).title, load([DEFAULT, mine]).notice) == ("", "")
-    mine.write_text("source: fine\nnotice: Mine.\n")
-    assert load([DEFAULT, mine]).notice == "Mine."
+    mine.write_text("extends: default\nexperiment: mine\n")
+    assert load([mine]).notice == load([DEFAULT]).notice != ""
+    mine.write_text("extends: default\nsource: fine\n")
+    assert (load([mine]).title, load([mine]).notice) == ("", "")
+    mine.write_text("extends: default\nsource: fine\nnotice: Mine.\n")
+    assert load([mine]).notice == "Mine."

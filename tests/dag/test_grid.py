@@ -44,7 +44,7 @@ GOLDEN = {
     "evaluation/objects_resnet8_w8_l2_eps0.25_seed0": "6455723430",
     "features/objects_resnet8_w8_l2_eps0.25_seed0_on_fine": "9bbd6ecd45",
     "probing/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_seed0": "a064d1be86",
-    "knn/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_seed0": "KNNHASH",
+    "knn/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_seed0": "afac8f023b",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_seed0": "226cdf93e1",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.001_seed0": "973ad486b7",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_refit_seed0": "2113fe1740",

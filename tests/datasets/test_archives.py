@@ -9,19 +9,19 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 import tarfile
-import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.fetching import archive_members, archive_writer, archives
+from robust_transfer.datasets.fetching import archive_members, archive_writer, archives, disk
 from robust_transfer.datasets.fetching.archives import unpack, unpack_class_archives
 from robust_transfer.datasets.fetching.disk import exclusively
-from support.paths import ROOT
+from support.kills import Process, kill_at
+from support.processes import first_line, start
 
 random = Random(0)
 FILES = {
@@ -31,7 +31,12 @@ FILES = {
     "images/b/größe.jpg": b"name",
     "labels.txt": b"a\nb\n" * 50,
 }
-COMPRESSORS = {"tar": bytes, "tar.gz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "tar": bytes,
+    "tar.gz": gzip.compress,
+    "tar.bz2": bz2.compress,
+    "tar.xz": lzma.compress,
+}
 KINDS = ("zip", *COMPRESSORS)
 
 
@@ -91,7 +96,7 @@ def names(folder: Path) -> set[str]:
 @pytest.fixture(autouse=True)
 def unsynced(monkeypatch):
     """A sync waits for whatever else the machine is writing; no test cuts the power."""
-    monkeypatch.setattr(archives.os, "sync", lambda: None)
+    monkeypatch.setattr(os, "sync", lambda: None)
 
 
 @pytest.fixture
@@ -207,7 +212,7 @@ def test_only_what_is_wanted_is_kept(place, kind):
     archive = place.put(packed(kind))
     unpack(archive, place.folder, keep=("images/b/*", "*.txt"))
     assert set(files_in(place.folder)) == {"images/b/1.jpg", "images/b/größe.jpg", "labels.txt"}
-    with pytest.raises(DatasetError, match="other parts of it are wanted; move what came of it away"):
+    with pytest.raises(DatasetError, match="other parts of it are wanted; move its content away"):
         unpack(archive, place.folder)
 
 
@@ -314,10 +319,10 @@ def test_hardlinks_to_nothing_to_folders_and_to_links_are_refused(place):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_nothing_is_written_through_a_link(place, order):
-    link, through = ("d", SYMLINK | {"linkname": "a"}), ("d/evil.jpg", b"evil")
-    place.refuses(tarred(("a/1.jpg", b"1"), *(link, through)[::order]), "is there twice")
-    link = ("d", (stat.S_IFLNK | 0o777, "a"))
-    place.refuses(zipped(("a/1.jpg", b"1"), *(link, through)[::order]), "is there twice")
+    in_tar, in_zip = ("d", SYMLINK | {"linkname": "a"}), ("d", (stat.S_IFLNK | 0o777, "a"))
+    through = ("d/evil.jpg", b"evil")
+    place.refuses(tarred(("a/1.jpg", b"1"), *(in_tar, through)[::order]), "is there twice")
+    place.refuses(zipped(("a/1.jpg", b"1"), *(in_zip, through)[::order]), "is there twice")
 
 
 def test_a_link_that_lies_there_already_is_not_followed(place, tmp_path):
@@ -374,7 +379,7 @@ def test_two_members_of_one_name_are_refused(place, make):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_swells_beyond_its_limit_is_refused(place, kind):
     content = packed(kind, {"zeros": bytes(3_000_000)})
-    place.refuses(content, r"unpack to more than 2,000,000, as no archive of images does", limit_bytes=2_000_000)
+    place.refuses(content, r"unpack to more than 2,000,000, which no archive of images does", limit_bytes=2_000_000)
     unpack(place.put(content), place.folder, limit_bytes=3_100_000)
 
 
@@ -482,7 +487,7 @@ def test_a_tar_without_an_end_mark_is_whole_where_the_compression_says_so(place)
         (b"", "empty, not an archive"),
         (b"hello", "neither zip nor tar"),
         (b"\xff\xd8\xff" * 1000, "neither zip nor tar"),
-        (gzip.compress(b"not a tar" * 1000), "a gzip file that holds no tar"),
+        (gzip.compress(b"not a tar" * 1000, mtime=0), "a gzip file that holds no tar"),
         (b"PK\x03\x04" + bytes(100), "damaged or cut short"),
         (bytes(10_240), "no file in it"),
     ],
@@ -588,10 +593,10 @@ def test_stopped_at_any_step_it_goes_on_and_ends_the_same(place, monkeypatch, ca
     archive = place.put(packed("tar.gz"))
     with monkeypatch.context() as patched:
         patched.setattr(archive_writer, "_created", stopping(archive_writer._created))
-        patched.setattr(archives.os, "sync", stopping(archives.os.sync))
+        patched.setattr(os, "sync", stopping(os.sync))
         for name in ("rename", "replace"):
             patched.setattr(Path, name, stopping(getattr(Path, name)))
-        patched.setattr(archives.shutil, "rmtree", lambda *args, **kwargs: None)
+        patched.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
         try:
             unpack(archive, place.folder)
         except Stopped:
@@ -609,7 +614,7 @@ def test_an_empty_remainder_is_not_taken_for_the_content(place, monkeypatch):
     """Left where a process was stopped after its last move, and the content was moved away since."""
     archive = place.put(packed("tar.gz"))
     with monkeypatch.context() as patched:
-        patched.setattr(archives.shutil, "rmtree", lambda *args, **kwargs: None)
+        patched.setattr(shutil, "rmtree", lambda *args, **kwargs: None)
         unpack(archive, place.folder)
     assert names(place.folder) == {"images", "labels.txt", ".data.bin.unpacked", ".data.bin.moving"}
     shutil.rmtree(place.folder / "images")
@@ -622,18 +627,9 @@ def test_an_empty_remainder_is_not_taken_for_the_content(place, monkeypatch):
 def test_killed_while_unpacking_it_starts_clean(place, tmp_path):
     """kill -9 of a process that is in the middle of an archive."""
     archive = place.put(tarred(*[(f"d{i % 7}/{i}.jpg", b"x" * 2000) for i in range(5000)]))
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from robust_transfer.datasets.fetching.archives import unpack\n"
-        "unpack(Path(sys.argv[1]), Path(sys.argv[2]))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
-    other = subprocess.Popen([sys.executable, "-c", code, str(archive), str(place.folder)], env=environment)
     draft = place.folder / ".data.bin.unpacking" / "content"
-    while other.poll() is None and not (draft / "d1").exists():
-        time.sleep(0.001)
-    other.kill()
-    other.wait()
+    other = Process(lambda: unpack(archive, place.folder), tmp_path / "log")
+    assert kill_at(other, (draft / "d1").exists)
     assert draft.exists()
     assert files_in(place.folder).keys() == {name for name in files_in(place.folder) if name.startswith(".data.bin.")}
     unpack(archive, place.folder)
@@ -647,7 +643,9 @@ def test_the_remains_of_another_archive_stop_it(place):
     moving = place.folder / ".data.bin.moving"
     (moving / "content").mkdir(parents=True)
     (place.folder / ".data.bin.unpacked").rename(moving / "stamp.json")
-    with pytest.raises(DatasetError, match=r"left by unpacking another data.bin, stopped midway; remove it, and move"):
+    with pytest.raises(
+        DatasetError, match=r"left by unpacking another data.bin, which was interrupted; remove it, and move"
+    ):
         unpack(place.put(packed("zip")), place.folder)
 
 
@@ -667,18 +665,12 @@ def test_two_at_once_unpack_once(place):
         "logging.basicConfig(level='INFO')\n"
         "unpack(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     place.folder.mkdir(parents=True)
     with exclusively(place.folder / ".data.bin.unpacking.lock", "a test"):
-        others = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(archive), str(place.folder)], env=environment, stderr=subprocess.PIPE
-            )
-            for _ in range(2)
-        ]
+        others = [start(code, archive, place.folder) for _ in range(2)]
         for other in others:
-            assert f"waiting for process {os.getpid()}" in other.stderr.readline().decode()
-    said = "".join(other.communicate(timeout=20)[1].decode() for other in others)
+            assert f"waiting for process {os.getpid()}" in first_line(other.stderr)
+    said = "".join(other.communicate(timeout=20)[1] for other in others)
     assert [other.returncode for other in others] == [0, 0]
     assert said.count("5 files in") == 1
     assert files_in(place.folder) == FILES
@@ -686,9 +678,9 @@ def test_two_at_once_unpack_once(place):
 
 def test_progress_is_logged(place, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "robust_transfer")
-    monkeypatch.setattr(archive_writer, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(disk, "PROGRESS_SECONDS", 0.0)
     unpack(place.put(packed("zip")), place.folder)
-    assert "data.bin: 5 files unpacked, 0 MB at" in caplog.text
+    assert "data.bin: 5 files unpacked, 0.0 MB, " in caplog.text
 
 
 # Archives of one archive a class

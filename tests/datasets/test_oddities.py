@@ -7,7 +7,6 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from robust_transfer.datasets import images
 from robust_transfer.datasets.arrow import decode, open_split
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import UnreadableImage, predicted_size, to_store
@@ -250,6 +249,6 @@ def test_memory_errors_are_not_taken_for_broken_images(monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(images.Image, "open", full)
+    monkeypatch.setattr("PIL.Image.open", full)
     with pytest.raises(MemoryError):
         to_store(encoded(pixels(8, 8)), side=None, exif_rotation=True, raw=False)

@@ -20,7 +20,8 @@ def images(task="objects", split="train", **settings) -> np.ndarray:
 def gratings(task: str, count: int, amplitude=0.1) -> np.ndarray:
     """What the texture adds to the pixels, in [0, 1] units: the same images with and without it."""
     with_it, without = (images(task, train=count, amplitude=value).astype(float) for value in (amplitude, 0))
-    return (with_it - without) / 255
+    difference: np.ndarray = (with_it - without) / 255
+    return difference
 
 
 def peaks(waves: np.ndarray) -> np.ndarray:
@@ -38,7 +39,8 @@ def class_peaks(task: str) -> np.ndarray:
 def off(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """Distance of two frequencies, which are the same when both signs are turned, and by whole cycles a pixel."""
     apart = [found - sign * expected for sign in (1, -1)]
-    return np.min([np.linalg.norm(d - np.round(d), axis=1) for d in apart], axis=0)
+    distances: np.ndarray = np.min([np.linalg.norm(d - np.round(d), axis=1) for d in apart], axis=0)
+    return distances
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -46,40 +46,40 @@ class TestSquares:
 
     def test_none_changes_nothing(self):
         pixels, _ = squares(4)
-        found = Augmenter(pixels, "none", SIDE, 0).batch(torch.arange(4), 0)
-        assert torch.equal((found * 255).round().to(torch.uint8), pixels.permute(0, 3, 1, 2))
-        assert found.is_contiguous(memory_format=torch.channels_last)
+        actual = Augmenter(pixels, "none", SIDE, 0).batch(torch.arange(4), 0)
+        assert torch.equal((actual * 255).round().to(torch.uint8), pixels.permute(0, 3, 1, 2))
+        assert actual.is_contiguous(memory_format=torch.channels_last)
 
-    def test_flip_turns_half_of_the_images(self):
+    def test_flip_mirrors_half_of_the_images(self):
         pixels, _ = squares(200)
         plain = pixels.permute(0, 3, 1, 2) / 255
-        found = Augmenter(pixels, "flip", SIDE, 0).batch(torch.arange(200), 0)
-        kept, turned = (found == plain).all((1, 2, 3)), (found == plain.flip(3)).all((1, 2, 3))
+        actual = Augmenter(pixels, "flip", SIDE, 0).batch(torch.arange(200), 0)
+        kept, turned = (actual == plain).all((1, 2, 3)), (actual == plain.flip(3)).all((1, 2, 3))
         assert (kept | turned).all()
         assert 75 < turned.sum() < 125
 
     def test_crops_are_windows_of_the_padded_image_at_every_offset(self):
         pixels, _ = squares(1)
         pixels = pixels.expand(400, -1, -1, -1)
-        found = Augmenter(pixels, "crop-flip", SIDE, 0).batch(torch.arange(400), 0)
+        actual = Augmenter(pixels, "crop-flip", SIDE, 0).batch(torch.arange(400), 0)
         padded = F.pad(pixels[0].permute(2, 0, 1) / 255, (2, 2, 2, 2))
         windows = torch.stack(
             [padded[:, top : top + SIDE, left : left + SIDE] for top in range(5) for left in range(5)]
         )
         either = torch.cat([windows, windows.flip(3)])
-        equal = (found[:, None] == either[None]).all((2, 3, 4))
+        equal = (actual[:, None] == either[None]).all((2, 3, 4))
         assert (equal.sum(1) == 1).all()
         assert (equal.sum(0) > 0).all()  # all 25 offsets, both ways round
 
     @pytest.mark.parametrize("size", [SIDE, SIDE - 5])
-    def test_resized_crops_are_pillows(self, size):
-        """Where Pillow resizes the same box by antialiased bilinear interpolation, but for its rounding to bytes."""
+    def test_resized_crops_match_pillow(self, size):
+        """Up to Pillow's rounding to bytes, when it resizes the same box by antialiased bilinear interpolation."""
         side, n, seed, epoch = 2 * SIDE, 60, 5, 2
         pixels, _ = squares(n, side)
-        found = Augmenter(pixels, "square-resized-crop-flip", SIDE, seed).batch(torch.arange(n), epoch, size=size)
+        actual = Augmenter(pixels, "square-resized-crop-flip", SIDE, seed).batch(torch.arange(n), epoch, size=size)
         areas = []
         numbers = randomness.per_image(seed, randomness.AUGMENTATION, epoch, torch.arange(n), 6).tolist()
-        for image, result, (flip, area, ratio, left, top, _) in zip(pixels.numpy(), found, numbers, strict=True):
+        for image, result, (flip, area, ratio, left, top, _) in zip(pixels.numpy(), actual, numbers, strict=True):
             area, ratio = side**2 * (0.08 + 0.92 * area), (3 / 4) ** (1 - ratio) * (4 / 3) ** ratio
             width, height = min(side, (area * ratio) ** 0.5), min(side, (area / ratio) ** 0.5)
             left, top = left * (side - width), top * (side - height)
@@ -97,16 +97,16 @@ class TestSquares:
     def test_a_smaller_size_is_the_augmented_image_resized_as_pillow_does(self, kind):
         pixels = torch.from_numpy(np.stack([picture(SIDE, SIDE, seed) for seed in range(20)]))
         augmenter = Augmenter(pixels, kind, SIDE, seed=1)
-        whole, found = (augmenter.batch(torch.arange(20), 3, size=size) for size in (SIDE, 11))
-        assert found.shape == (20, 3, 11, 11)
-        assert found.is_contiguous(memory_format=torch.channels_last)
-        for image, smaller in zip((whole * 255).round().byte().permute(0, 2, 3, 1).numpy(), found, strict=True):
+        whole, actual = (augmenter.batch(torch.arange(20), 3, size=size) for size in (SIDE, 11))
+        assert actual.shape == (20, 3, 11, 11)
+        assert actual.is_contiguous(memory_format=torch.channels_last)
+        for image, smaller in zip((whole * 255).round().byte().permute(0, 2, 3, 1).numpy(), actual, strict=True):
             expected = np.asarray(Image.fromarray(image).resize((11, 11), Image.Resampling.BILINEAR))
             assert np.abs(smaller.numpy() * 255 - expected.transpose(2, 0, 1)).max() <= 1.01
 
     @pytest.mark.parametrize("kind", ["none", "flip", "crop-flip", "square-resized-crop-flip"])
-    def test_numbers_name_images_that_lie_elsewhere(self, kind):
-        """So that a part of the images in memory gives the same bits as all of them."""
+    def test_randomness_depends_on_numbers_not_on_positions(self, kind):
+        """So that a subset of the images in memory gives the same bits as all of them."""
         pixels, _ = squares(20, 2 * SIDE if "resized" in kind else SIDE)
         numbers = torch.tensor([13, 2, 7, 2])
         expected = Augmenter(pixels, kind, SIDE, seed=3).batch(numbers, 4)
@@ -123,26 +123,26 @@ class TestColours:
         pixels = np.stack([picture(10, 12, 1000 * seed + i) for i in range(n)])
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
-    def test_jitter_is_torchvisions(self):
-        """For given factors, in each of the six orders; factors far out, so that values are clamped on the way."""
+    def test_jitter_matches_torchvision(self):
+        """For given factors, in each of the six orders; they are so extreme that values are clamped in between."""
         from torchvision.transforms import functional
 
         changes = (functional.adjust_brightness, functional.adjust_contrast, functional.adjust_saturation)
         images = self.images()
         factors = torch.rand(24, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
         orders = torch.arange(24) % 6
-        found = jittered(images, factors, orders)
-        for image, result, factor, order in zip(images, found, factors.tolist(), orders.tolist(), strict=True):
+        actual = jittered(images, factors, orders)
+        for image, result, factor, order in zip(images, actual, factors.tolist(), orders.tolist(), strict=True):
             for change in ORDERS[order]:
                 image = changes[change](image, factor[change])
             torch.testing.assert_close(result, image, rtol=0, atol=2e-6)
-        assert ((found == 0) | (found == 1)).any()
+        assert ((actual == 0) | (actual == 1)).any()
         assert torch.equal(images, self.images())  # what was given stays
 
     def test_factors_of_1_change_nothing(self):
         torch.testing.assert_close(jittered(self.images(), torch.ones(24, 3), torch.arange(24) % 6), self.images())
 
-    def test_lighting_is_alexnets(self):
+    def test_lighting_follows_alexnet(self):
         """Krizhevsky et al. (2012), section 4.1: to each pixel add [p1, p2, p3][a1 λ1, a2 λ2, a3 λ3]ᵀ."""
         images, amounts = self.images(4), torch.randn(4, 3, generator=torch.Generator().manual_seed(0)) / 2
         for image, result, amount in zip(images, with_lighting(images, amounts), amounts.tolist(), strict=True):
@@ -154,30 +154,30 @@ class TestColours:
         matrix = torch.tensor(COMPONENTS)
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(3), rtol=0, atol=5e-4)
 
-    def test_lighting_has_the_covariance_it_should(self):
+    def test_lighting_has_the_covariance_of_its_components(self):
         grey = torch.full((20_000, 3, 1, 1), 0.5)
-        found = Colours(Recipe(lighting=0.1), seed=2).changed(grey, torch.arange(20_000), 0)[:, :, 0, 0].double() - 0.5
+        actual = Colours(Recipe(lighting=0.1), seed=2).changed(grey, torch.arange(20_000), 0)[:, :, 0, 0].double() - 0.5
         matrix, deviations = torch.tensor(COMPONENTS).double(), torch.tensor(DEVIATIONS).double()
         expected = matrix @ torch.diag((0.1 * deviations) ** 2) @ matrix.T
-        assert found.mean(0).abs().max() < 4 * 0.0218 / 20_000**0.5
-        torch.testing.assert_close(found.T.cov(), expected, rtol=0.05, atol=0)
+        assert actual.mean(0).abs().max() < 4 * 0.0218 / 20_000**0.5
+        torch.testing.assert_close(actual.T.cov(), expected, rtol=0.05, atol=0)
 
-    def test_jitter_draws_factors_evenly(self):
+    def test_jitter_factors_are_uniform(self):
         grey = torch.full((6000, 3, 1, 1), 0.5)  # contrast and saturation leave grey as it is
-        found = Colours(Recipe(colour_jitter=0.4), seed=0).changed(grey, torch.arange(6000), 0)[:, 0, 0, 0] / 0.5
-        drawn = torch.histc(found, 10, 0.6, 1.4)
-        assert 0.6 <= found.min() < 0.61
-        assert 1.39 < found.max() <= 1.4
+        actual = Colours(Recipe(colour_jitter=0.4), seed=0).changed(grey, torch.arange(6000), 0)[:, 0, 0, 0] / 0.5
+        drawn = torch.histc(actual, 10, 0.6, 1.4)
+        assert 0.6 <= actual.min() < 0.61
+        assert 1.39 < actual.max() <= 1.4
         assert ((drawn - 600).square() / 600).sum() < 34  # chi-squared with 9 degrees of freedom, p < 1e-4
 
-    def test_jitter_comes_in_all_orders(self):
+    def test_jitter_uses_all_orders(self):
         numbers = torch.arange(3000)
         drawn = randomness.per_image(0, randomness.COLOUR, 0, numbers, 4)
         image = torch.tensor([0.9, 0.5, 0.1]).view(1, 3, 1, 1)
-        found = Colours(Recipe(colour_jitter=0.9), seed=0).changed(image.expand(3000, -1, 1, 1), numbers, 0)
+        actual = Colours(Recipe(colour_jitter=0.9), seed=0).changed(image.expand(3000, -1, 1, 1), numbers, 0)
         factors, counts = 1 + 0.9 * (2 * drawn[:, :3] - 1), torch.zeros(6)
         for order in range(6):
-            same = jittered(image.expand(3000, -1, 1, 1), factors, torch.full((3000,), order)) == found
+            same = jittered(image.expand(3000, -1, 1, 1), factors, torch.full((3000,), order)) == actual
             counts[order] = same.flatten(1).all(1).sum()
         assert counts.min() > 500  # of each order; in some images several come to the same
 
@@ -192,17 +192,17 @@ class TestColours:
         for seed, epoch in ((3, 2), (4, 1)):
             assert not torch.equal(Colours(Recipe(**settings), seed).changed(images[some], some, epoch), together[some])
 
-    def test_jitter_and_lighting_draw_from_streams_of_their_own(self):
-        """Golden numbers; they decide every network trained with the paper's recipe."""
+    def test_jitter_and_lighting_have_golden_values(self):
+        """A change would change every network trained with the paper's recipe."""
         image = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1)
-        found = Colours(Recipe(colour_jitter=0.1, lighting=0.05), seed=3).changed(image, torch.tensor([41]), 5)
-        assert found.flatten().tolist() == pytest.approx([0.212938, 0.433656, 0.654078], abs=1e-6)
+        actual = Colours(Recipe(colour_jitter=0.1, lighting=0.05), seed=3).changed(image, torch.tensor([41]), 5)
+        assert actual.flatten().tolist() == pytest.approx([0.212938, 0.433656, 0.654078], abs=1e-6)
 
     def test_memory_format_is_kept(self):
         images = self.images().contiguous(memory_format=torch.channels_last)
-        found = Colours(Recipe(colour_jitter=0.1, lighting=0.1), 0).changed(images, torch.arange(24), 0)
-        assert found.is_contiguous(memory_format=torch.channels_last)
-        assert found.dtype == torch.float32
+        actual = Colours(Recipe(colour_jitter=0.1, lighting=0.1), 0).changed(images, torch.arange(24), 0)
+        assert actual.is_contiguous(memory_format=torch.channels_last)
+        assert actual.dtype == torch.float32
 
 
 class TestCrops:
@@ -211,8 +211,8 @@ class TestCrops:
         return [crop_box(height, width, row) for row in rows]
 
     @pytest.mark.parametrize("size", [(375, 500), (500, 333), (250, 500), (64, 64)])
-    def test_boxes_are_distributed_as_torchvisions(self, size):
-        """Area, ratio and place: two-sample Kolmogorov-Smirnov, p < 1e-4 each. At 250 × 500 many tries fail."""
+    def test_boxes_have_torchvisions_distribution(self, size):
+        """Area, ratio and place: two-sample Kolmogorov-Smirnov, p < 1e-4 each. At 250 × 500 many attempts fail."""
         from torchvision.transforms import RandomResizedCrop
 
         height, width = size
@@ -234,14 +234,14 @@ class TestCrops:
             assert distance < 2.2 * (2 / 4000) ** 0.5
 
     @pytest.mark.parametrize("size", [(20, 400), (400, 20), (10, 250), (33, 1000)])
-    def test_what_no_try_fits_falls_back_to_the_centre_as_torchvision_does(self, size):
+    def test_without_a_fitting_attempt_the_centre_is_taken_as_in_torchvision(self, size):
         from torchvision.transforms import RandomResizedCrop
 
         expected = RandomResizedCrop.get_params(torch.empty(3, *size), [0.08, 1.0], [3 / 4, 4 / 3])
-        assert set(self.boxes(*size, n=50)) == {tuple(expected)}
+        assert set(self.boxes(size[0], size[1], n=50)) == {tuple(expected)}
 
-    def test_later_tries_count(self):
-        """At 100 × 250, tries fail whose box is higher than the image."""
+    def test_later_attempts_are_used(self):
+        """At 100 × 250, attempts fail whose box is higher than the image."""
         fits, too_high = [0.1, 0.5, 0.0, 0.999], [1.0, 0.0, 0.5, 0.5]
         side = round((25_000 * (0.08 + 0.92 * 0.1)) ** 0.5)
         for number in range(TRIES):
@@ -250,7 +250,7 @@ class TestCrops:
         assert crop_box(100, 250, too_high * TRIES) == (0, (250 - 133) // 2, 100, 133)
 
     @pytest.mark.parametrize("size", [48, 224])
-    def test_pixels_are_torchvisions(self, size):
+    def test_pixels_match_torchvision(self, size):
         from torchvision.transforms import functional
 
         image = Image.fromarray(picture(123, 167))
@@ -263,15 +263,15 @@ class TestCrops:
         assert 5 < flipped < 25
 
     def test_golden_box(self):
-        """It decides every network trained with the paper's recipe."""
+        """A change would change every network trained with the paper's recipe."""
         row = randomness.per_image(3, randomness.AUGMENTATION, 5, torch.tensor([41]), CROP_NUMBERS)[0].tolist()
         assert crop_box(375, 500, row[1:]) == (76, 61, 264, 344)
 
 
 def test_normal_numbers_are_normal_and_independent():
-    found = randomness.normal(randomness.per_image(0, randomness.LIGHTING, 0, torch.arange(50_000), 4))
-    assert found.shape == (50_000, 4)
-    assert found.mean(0).abs().max() < 4 / 50_000**0.5
-    torch.testing.assert_close(found.T.cov(), torch.eye(4, dtype=torch.float64), rtol=0.03, atol=0.02)
-    within = [(found.abs() < bound).double().mean().item() for bound in (1, 2, 3)]
+    actual = randomness.normal(randomness.per_image(0, randomness.LIGHTING, 0, torch.arange(50_000), 4))
+    assert actual.shape == (50_000, 4)
+    assert actual.mean(0).abs().max() < 4 / 50_000**0.5
+    torch.testing.assert_close(actual.T.cov(), torch.eye(4, dtype=torch.float64), rtol=0.03, atol=0.02)
+    within = [(actual.abs() < bound).double().mean().item() for bound in (1, 2, 3)]
     assert within == pytest.approx([math.erf(bound / 2**0.5) for bound in (1, 2, 3)], abs=0.004)

@@ -1,11 +1,9 @@
-"""Loading: the same bits from memory and from any number of workers, and workers that leave when they should."""
+"""Loaders: the same bits from memory and from any number of workers, and workers that stop when they should."""
 
 import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from contextlib import closing, contextmanager
@@ -25,8 +23,8 @@ from robust_transfer.loading import streaming
 from robust_transfer.loading.augmentation import CROP_NUMBERS, random_crop
 from robust_transfer.loading.loader import LoadingError, Resident, Streaming, Subset, open_loader
 from robust_transfer.store.entry import StoreError
-from support.paths import ROOT
 from support.prepared_datasets import encoded, new_entry, pixels, written
+from support.processes import first_line, start
 
 N, SIDE = 200, 48  # 1.3 MB of squares: not resident at resident_mb 1
 SQUARES = ("none", "flip", "crop-flip", "square-resized-crop-flip")
@@ -50,7 +48,7 @@ def jpegs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """Images stored as bare pixels of one shape."""
+    """Images of one shape, stored as raw pixels."""
     images = [pixels(SIDE, SIDE + 4, i) for i in range(N)]
     return written(tmp_path_factory.mktemp("raw"), images, [i % 7 for i in range(N)], batch_bytes=2**16)
 
@@ -96,16 +94,16 @@ class TestBits:
     @pytest.mark.parametrize("colours", [{}, {"colour_jitter": 0.2, "lighting": 0.1}], ids=["plain", "coloured"])
     @pytest.mark.parametrize("kind", SQUARES)
     @pytest.mark.parametrize("stored", ["jpegs", "raw"])
-    def test_streaming_gives_what_memory_gives(self, request, stored, kind, colours):
+    def test_streaming_and_resident_images_give_the_same_bits(self, request, stored, kind, colours):
         parts = whole(request.getfixturevalue(stored))
         with opened(parts, kind, resident_mb=100, **colours) as resident, opened(parts, kind, **colours) as streaming:
             assert isinstance(resident, Resident)
             assert isinstance(streaming, Streaming)
-            found = everything(streaming)
-            assert equal(everything(resident), found)
+            actual = everything(streaming)
+            assert equal(everything(resident), actual)
         if kind != "none" or colours:
             with opened(parts, kind, seed=4, **colours) as other:
-                assert not equal(everything(other), found)
+                assert not equal(everything(other), actual)
 
     @pytest.mark.parametrize("kind", ["crop-flip", "resized-crop-flip"])
     def test_the_number_of_workers_does_not_matter(self, jpegs, kind, monkeypatch):
@@ -137,7 +135,7 @@ class TestBits:
             with pytest.raises(RuntimeError, match=r"batches\(\) was called again"):
                 next(left)
 
-    def test_nor_does_the_global_random_state_and_it_stays(self, jpegs):
+    def test_the_global_random_state_is_neither_used_nor_changed(self, jpegs):
         with opened(whole(jpegs), workers=1, colour_jitter=0.1) as loader:
             torch.manual_seed(1)
             expected = everything(loader)
@@ -149,14 +147,14 @@ class TestBits:
     def test_crops_are_those_of_the_stored_image_at_that_size(self, jpegs):
         (part,) = whole(jpegs)
         with opened([part], workers=1) as loader:
-            (found,) = loader.batches(5, [torch.tensor([17, 4])], 40)
+            (actual,) = loader.batches(5, [torch.tensor([17, 4])], 40)
         drawn = randomness.per_image(3, randomness.AUGMENTATION, 5, torch.tensor([17, 4]), CROP_NUMBERS).tolist()
-        for image, index, row in zip(found, (17, 4), drawn, strict=True):
+        for image, index, row in zip(actual, (17, 4), drawn, strict=True):
             expected = torch.from_numpy(random_crop(part.split.picture(index), row, 40).copy())
             assert torch.equal((image * 255).round().byte(), expected.permute(2, 0, 1))
 
     @pytest.mark.parametrize("resident_mb", [1, 100])
-    def test_parts_are_numbered_one_after_the_other(self, jpegs, raw, resident_mb):
+    def test_subsets_are_numbered_consecutively(self, jpegs, raw, resident_mb):
         one, other = whole(jpegs)[0], whole(raw)[0]
         parts = [Subset(one.split, np.arange(50, 150)), Subset(other.split, np.arange(3, 190, 2)), other]
         n = list(accumulate(map(len, parts)))
@@ -170,25 +168,25 @@ class TestBits:
                 (193, other, 189),
                 (194, other, 0),
             ):
-                ((found,),) = loader.batches(0, [torch.tensor([number])], SIDE)
+                ((actual,),) = loader.batches(0, [torch.tensor([number])], SIDE)
                 expected = square_images(part.split, SIDE, 1.0, indices=np.array([row]))[0]
-                assert np.array_equal((found * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+                assert np.array_equal((actual * 255).round().byte().permute(1, 2, 0).numpy(), expected)
                 assert loader.labels[number] == part.split.labels[row]
             mixed = torch.tensor([150, 3, 393, 0])
-            (found,) = loader.batches(0, [mixed], SIDE)
-            assert torch.equal(found, loader.unaugmented(mixed, SIDE))
+            (actual,) = loader.batches(0, [mixed], SIDE)
+            assert torch.equal(actual, loader.unaugmented(mixed, SIDE))
 
     @pytest.mark.parametrize("kind", ["crop-flip", "square-resized-crop-flip", "resized-crop-flip"])
     @pytest.mark.parametrize("resident_mb", [1, 100])
-    def test_untouched_images_are_evaluations(self, jpegs, kind, resident_mb):
+    def test_unaugmented_images_are_those_of_evaluation(self, jpegs, kind, resident_mb):
         (part,) = whole(jpegs)
         numbers = torch.tensor([9, 180, 0])
         with opened([part], kind, resident_mb=resident_mb, ratio=1.15, colour_jitter=0.5) as loader:
             for size in (SIDE, 20):
                 expected = torch.from_numpy(square_images(part.split, size, 1.15)[numbers]).permute(0, 3, 1, 2) / 255
-                found = loader.unaugmented(numbers, size)
-                assert torch.equal(found, expected)
-                assert found.is_contiguous(memory_format=torch.channels_last)
+                actual = loader.unaugmented(numbers, size)
+                assert torch.equal(actual, expected)
+                assert actual.is_contiguous(memory_format=torch.channels_last)
 
 
 class TestMemory:
@@ -197,7 +195,7 @@ class TestMemory:
         [("none", 1, False), ("none", 2, True), ("square-resized-crop-flip", 5, False),
          ("square-resized-crop-flip", 6, True), ("resized-crop-flip", 100, False)],
     )  # fmt: skip
-    def test_images_are_kept_where_their_squares_fit(self, raw, kind, resident_mb, kept):
+    def test_images_are_resident_where_their_squares_fit(self, raw, kind, resident_mb, kept):
         """1.3 MB, four times that at twice the side."""
         with opened(whole(raw), kind, resident_mb=resident_mb) as loader:
             assert isinstance(loader, Resident) == kept
@@ -205,7 +203,7 @@ class TestMemory:
             assert (loader.waited == 0) == kept
             assert (loader.rate() is None) == kept
 
-    def test_workers_share_what_they_found_intact(self, jpegs):
+    def test_workers_share_which_record_batches_are_verified(self, jpegs):
         parts = whole(jpegs)
         with opened(parts, workers=2) as loader:
             assert not parts[0].split.verified.any()
@@ -240,7 +238,7 @@ def stored(root, n):
 
 
 def measured(entry, n, workers=2):
-    """What a fresh process and its workers hold, beside code, after sixteen batches from all over the dataset."""
+    """Anonymous memory of a new process and of its workers, code apart, after 16 batches from all over the dataset."""
     code = f"""
 
         def anonymous(pid):
@@ -250,7 +248,7 @@ def measured(entry, n, workers=2):
         code = anonymous(os.getpid())  # varies by 10 MB from run to run, and workers are forks of it
         split = open_split(open_entry(Path({str(entry.path)!r})), "train")
         loader = open_loader(
-            [Part(split, np.arange(len(split)))], Recipe(batch_size=128, augmentation="resized-crop-flip"),
+            [Subset(split, np.arange(len(split)))], Recipe(batch_size=128, augmentation="resized-crop-flip"),
             input_size=32, resize_ratio=1.0, seed=0, device=torch.device("cpu"), threads=1,
             running=Running(workers={workers}),
         )
@@ -259,8 +257,8 @@ def measured(entry, n, workers=2):
             pass
         assert split.verified.all()
         pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-        found = [anonymous(pid) - code for pid in pids]
-        print(json.dumps({{"anonymous": found, "record_batches": len(split.verified)}}))
+        actual = [anonymous(pid) - code for pid in pids]
+        print(json.dumps({{"anonymous": actual, "record_batches": len(split.verified)}}))
         loader.close()
     """
     return json.loads(python(code).communicate()[0])
@@ -274,16 +272,14 @@ import torch
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.datasets.arrow import open_split
-from robust_transfer.loading.loader import Part, open_loader
+from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.store.entry import open_entry
 """
 
 
 def python(code):
     """A process that runs code with the package on its path."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROLOGUE + textwrap.dedent(code)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    return start(PROLOGUE + textwrap.dedent(code))
 
 
 class TestFaults:
@@ -304,7 +300,7 @@ class TestFaults:
                 next(batches)
             assert len(list(loader.batches(0, [torch.arange(60)], SIDE))) == 1  # nothing of it is left
 
-    def test_nor_can_it_be_kept_in_memory(self, broken):
+    def test_an_undecodable_image_cannot_be_resident(self, broken):
         with (
             pytest.raises(StoreError, match=r"image 77 cannot be decoded"),
             opened(whole(broken), "flip", resident_mb=100),
@@ -331,19 +327,20 @@ class TestFaults:
             batches = loader.batches(0, groups() * 50, SIDE)
             for _ in range(taken):
                 next(batches)
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            multiprocessing.active_children()[0].kill()
             with pytest.raises(LoadingError, match=r"a process that reads images died .*set running\.workers lower"):
                 list(batches)
         assert not multiprocessing.active_children()
 
-    def test_workers_leave_signals_to_their_parent(self, jpegs):
+    def test_workers_ignore_signals_meant_for_their_parent(self, jpegs):
         with opened(whole(jpegs), workers=2) as loader:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 for child in multiprocessing.active_children():
+                    assert child.pid
                     os.kill(child.pid, number)
             assert len(list(loader.batches(0, groups(), SIDE))) == 3
 
-    def test_the_parents_own_signals_are_as_before(self, jpegs):
+    def test_signal_handlers_of_the_parent_are_restored(self, jpegs):
         def state():
             handlers = [signal.getsignal(number) for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)]
             return handlers, signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -367,28 +364,27 @@ class TestFaults:
 
     @pytest.mark.parametrize("end", ["sys.exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
     def test_workers_end_with_their_parent(self, jpegs, end):
-        """Which has not closed the loader."""
+        """Even if it has not closed the loader."""
         code = f"""
             split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
             loader = open_loader(
-                [Part(split, np.arange({N}))], Recipe(augmentation="resized-crop-flip"), input_size=32,
+                [Subset(split, np.arange({N}))], Recipe(augmentation="resized-crop-flip"), input_size=32,
                 resize_ratio=1.0, seed=0, device=torch.device("cpu"), threads=2, running=Running(),
             )
             batches = loader.batches(0, [torch.arange({N})] * 1000, 32)
             next(batches)
             print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-            sys.stderr = open(os.devnull, "w")
             {end}
         """
         process = python(code)
-        pids = [int(pid) for pid in process.stdout.readline().split()]
+        pids = [int(pid) for pid in first_line(process.stdout).split()]
         assert len(pids) == 2
         assert process.wait(timeout=8) == (3 if "exit" in end else -signal.SIGKILL)
         deadline = time.monotonic() + 2
         while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not any(alive(pid) for pid in pids)
-        process.stdout.close()
+        process.communicate()
 
 
 def alive(pid):
@@ -396,23 +392,3 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def test_imports_neither_torchs_compiler_nor_torchvision(jpegs):
-    """They cost more CPU time than a short job's own work."""
-    code = f"""
-        split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
-        for kind in ("flip", "resized-crop-flip"):
-            recipe = Recipe(augmentation=kind, colour_jitter=0.1, lighting=0.1)
-            loader = open_loader(
-                [Part(split, np.arange({N}))], recipe, input_size=32, resize_ratio=1.0, seed=0,
-                device=torch.device("cpu"), threads=1, running=Running(),
-            )
-            for _ in loader.batches(0, [torch.arange(4)], 24):
-                pass
-            loader.close()
-        print(*(name for name in ("torch._dynamo", "torchvision", "pandas") if name in sys.modules))
-    """
-    process = python(code)
-    assert process.communicate()[0].strip() == ""
-    assert process.returncode == 0

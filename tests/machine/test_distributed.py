@@ -1,8 +1,5 @@
-"""One process, several, and accumulation: the same gradients and statistics at equal groups of BatchNorm."""
+"""One process, several processes and accumulation give the same gradients and statistics at equal BatchNorm groups."""
 
-import os
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,13 +10,12 @@ from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.machine import launch
 from robust_transfer.machine.distributed import ALONE, process_group
 from robust_transfer.networks.build import build
-from robust_transfer.training import loop as training
 from robust_transfer.training.loop import Adversary, Training, fit
 from robust_transfer.training.schedules import TrainingError
-from support.paths import TESTS, WORKFLOW
 from support.prepared_datasets import squares
+from support.processes import start
+from support.training import CLASSES, SIDE, augmented, loader_of, trained
 from torch import nn
-from training.test_loop import CLASSES, SIDE, augmented, loader_of, trained
 
 N, GROUP, EPS = 14, 4, L2(0.5)
 ATTACK = Attack(steps=2, random_start=True)
@@ -31,7 +27,7 @@ def images_and_labels():
 
 
 def step(team=ALONE):
-    """A step of Training in float64 on this process's share of a batch under attack; all that it changes."""
+    """Tensors and gradients after one step of Training, in float64, on this process's share of an attacked batch."""
     network = build("resnet8_w4", CLASSES, seed=0).double().train()
     recipe = Recipe(batch_size=16, batchnorm_group=GROUP, average_decay=0.5)
     images, labels = images_and_labels()
@@ -45,13 +41,14 @@ def step(team=ALONE):
 
 
 def reference():
-    """The same written down plainly: all groups in one graph, statistics by hand."""
+    """The same in plain code: all groups in one graph, statistics by hand; also the sum of losses."""
     network = build("resnet8_w4", CLASSES, seed=0).double()
     images, labels = images_and_labels()
     attacked = pgd(network.eval(), images, labels, EPS, ATTACK, Starts(0, 3, torch.arange(N)))
     norms = {name: module for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
     network.train()
-    losses, statistics = [], {name: [] for name in norms}
+    losses: list[torch.Tensor] = []
+    statistics: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in norms}
 
     def note(name, x):
         statistics[name].append((x.mean((0, 2, 3)), x.transpose(0, 1).flatten(1).var(1)))
@@ -60,58 +57,57 @@ def reference():
         norm.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0].detach()))
     for group in torch.arange(N).split(GROUP):
         losses.append(F.cross_entropy(network(attacked[group]), labels[group], reduction="sum"))
-    (sum(losses) / N).backward()
-    found = {f"gradient.{name}": parameter.grad for name, parameter in network.named_parameters()}
+    loss = torch.stack(losses).sum()
+    (loss / N).backward()
+    tensors = {f"gradient.{name}": parameter.grad for name, parameter in network.named_parameters()}
     for name, groups in statistics.items():
         means, variances = (torch.stack(values).mean(0) for values in zip(*groups, strict=True))
-        found[f"network.{name}.running_mean"] = 0.1 * means
-        found[f"network.{name}.running_var"] = 0.9 + 0.1 * variances
-    return found, sum(losses).detach()
+        tensors[f"network.{name}.running_mean"] = 0.1 * means
+        tensors[f"network.{name}.running_var"] = 0.9 + 0.1 * variances
+    return tensors, loss.detach()
 
 
-def agree(found, expected):
+def assert_close_by_name(actual, expected):
     for name in expected:
-        torch.testing.assert_close(
-            found[name], expected[name], rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
-        )
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-10, atol=1e-10, msg=name)
 
 
-def test_accumulation_is_one_graph_over_all_groups():
+def test_accumulation_equals_one_graph_over_all_groups():
     expected, loss = reference()
-    found = step()
-    agree(found, expected)
-    torch.testing.assert_close(found["loss"], loss, rtol=1e-10, atol=1e-10)
+    actual = step()
+    assert_close_by_name(actual, expected)
+    torch.testing.assert_close(actual["loss"], loss, rtol=1e-10, atol=1e-10)
 
 
-def test_two_processes_are_one(tmp_path):
+def test_two_processes_compute_what_one_does(tmp_path):
     code = f"""if True:
         import torch
         from machine import test_distributed as test
-        from robust_transfer.machine.distributed import joined
-        with joined("cpu") as team:
+        from robust_transfer.machine.distributed import process_group
+        with process_group("cpu") as team:
             torch.save(test.step(team), {str(tmp_path)!r} + f"/{{team.rank}}.pt")
     """
     run_team(code, processes=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    agree(one, step())
+    assert_close_by_name(one, step())
 
 
-def test_whole_batches_need_no_groups():
-    """A group of the whole batch is the ordinary BatchNorm, bit for bit."""
-    whole, _ = trained(training.Recipe(epochs=1, batch_size=12, augmentation="flip"))
-    group, _ = trained(training.Recipe(epochs=1, batch_size=12, augmentation="flip", batchnorm_group=12))
+def test_a_group_of_the_whole_batch_is_ordinary_batchnorm():
+    """Bit for bit."""
+    whole, _ = trained(Recipe(epochs=1, batch_size=12, augmentation="flip"))
+    group, _ = trained(Recipe(epochs=1, batch_size=12, augmentation="flip", batchnorm_group=12))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, group.state_dict()[name]), name
 
 
-def test_groups_are_not_the_whole_batch():
+def test_smaller_groups_give_other_gradients():
     grouped = step()["gradient.body.stem.0.weight"]
     network = build("resnet8_w4", CLASSES, seed=0).double()
     images, labels = images_and_labels()
     attacked = pgd(network.eval(), images, labels, EPS, ATTACK, Starts(0, 3, torch.arange(N)))
     F.cross_entropy(network.train()(attacked), labels).backward()
-    assert (network.body.stem[0].weight.grad - grouped).abs().max() > 1e-3
+    assert (network.get_parameter("body.stem.0.weight").grad - grouped).abs().max() > 1e-3
 
 
 def test_more_processes_than_groups_are_refused(monkeypatch):
@@ -122,7 +118,7 @@ def test_more_processes_than_groups_are_refused(monkeypatch):
         fit(network, loader_of(*squares(), recipe), recipe, input_size=SIDE, seed=0, team=team)
 
 
-def test_without_torchruns_variables_a_process_is_alone(monkeypatch):
+def test_without_environment_variables_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with process_group("cpu") as team:
         assert (team.rank, team.size, team.is_main, team.largest(3)) == (0, 1, True, 3)
@@ -137,43 +133,33 @@ class TestLaunch:
             launch.COMMAND = [sys.executable, "-c", {body!r}]
             sys.exit(launch.launch({processes}, []))
         """
-        environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
-        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        launcher = start(code)
+        printed, _ = launcher.communicate(timeout=60)
+        return launcher.returncode, printed
 
-    def test_each_process_knows_its_place(self):
+    def test_each_process_gets_its_rank(self):
         # One write a line: pieces of several processes' lines would mix.
         names = "' '.join(os.environ[n] for n in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'))"
-        done = self.run(f"import os; os.write(1, ({names} + '\\n').encode())", 3)
-        assert sorted(done.stdout.split("\n")[:3]) == ["0 0 3", "1 1 3", "2 2 3"]
-        assert done.returncode == 0
+        status, printed = self.run(f"import os; os.write(1, ({names} + '\\n').encode())", 3)
+        assert sorted(printed.split("\n")[:3]) == ["0 0 3", "1 1 3", "2 2 3"]
+        assert status == 0
 
-    def test_one_that_fails_ends_the_others(self):
+    def test_a_process_that_fails_ends_the_others(self):
         body = "import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(50)"
-        start = time.monotonic()
-        assert self.run(body).returncode == 7
-        assert time.monotonic() - start < 40  # and not the 50 that the first would sleep
-
-    def test_it_imports_no_torch(self):
-        code = "import sys; from robust_transfer import launch; print('torch' in sys.modules)"
-        environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == "False"
+        started = time.monotonic()
+        assert self.run(body)[0] == 7
+        assert time.monotonic() - started < 40  # and not the 50 that the first would sleep
 
 
 def run_team(code, processes):
-    """Run code in so many processes that find each other as torchrun's do."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(WORKFLOW), str(TESTS)]),
+    """Run code in several processes that find each other by the variables that torchrun sets."""
+    variables = {
         "WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(launch._free_port()),
         "GLOO_SOCKET_IFNAME": "lo",
-        "OMP_NUM_THREADS": "1",
     }
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment | {"RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(processes)
-    ]
+    started = [start(code, variables=variables | {"RANK": str(rank)}) for rank in range(processes)]
     for process in started:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error.decode()
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors

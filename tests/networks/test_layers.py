@@ -1,4 +1,4 @@
-"""Layers by name: what there is to name, what is averaged over, and what is refused before any job starts."""
+"""Layers by name: which there are, which axes are averaged over, and what is refused before any job starts."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def read(network, name, pixels):
 
 
 @pytest.mark.parametrize(("name", "layer", "side", "channels"), CONVOLUTIONAL)
-def test_a_map_is_averaged_over_its_places(name, layer, side, channels):
+def test_a_map_is_averaged_over_its_positions(name, layer, side, channels):
     network = network_of(name, side)
     output = hooked(network, layer, images(side=side))
     assert output.shape[1] == channels
@@ -60,7 +60,7 @@ def test_a_map_is_averaged_over_its_places(name, layer, side, channels):
     assert known[layer].dimension == channels
 
 
-def test_what_writes_into_a_layers_output_afterwards_changes_nothing():
+def test_in_place_changes_of_an_output_do_not_matter():
     """A residual block adds its shortcut to the output of its last BatchNorm, in place."""
     network = network_of("resnet18", 32)
     torch.testing.assert_close(
@@ -68,13 +68,13 @@ def test_what_writes_into_a_layers_output_afterwards_changes_nothing():
     )
 
 
-def test_of_a_layer_that_is_used_twice_the_last_time_counts():
+def test_the_last_use_of_a_layer_counts():
     network = network_of("resnet18", 32)
     assert layer_named(network, "layer1.0.relu", 32).calls == 2
     torch.testing.assert_close(read(network, "layer1.0.relu", images()), read(network, "layer1.0", images()))
 
 
-def test_the_last_layer_is_what_the_head_sees():
+def test_the_last_layer_is_the_input_of_the_head():
     network = network_of("resnet18", 32)
     with torch.no_grad():
         torch.testing.assert_close(read(network, "layer4", images()), activations(network, None)(images()))
@@ -94,7 +94,7 @@ def test_channels_may_come_last_and_tokens_are_averaged():
 
 
 @pytest.mark.parametrize("last", [False, True])
-def test_a_larger_image_tells_channels_from_places_where_there_are_as_many(last):
+def test_a_larger_image_distinguishes_channels_from_positions(last):
     class Body(nn.Module):
         def __init__(self):
             super().__init__()
@@ -109,7 +109,7 @@ def test_a_larger_image_tells_channels_from_places_where_there_are_as_many(last)
     assert layer_named(network, "order", 32).places == ((1, 2) if last else (2, 3))
 
 
-def test_what_cannot_be_told_is_no_layer():
+def test_outputs_with_ambiguous_axes_are_no_layers():
     """Of a network that takes one size of images alone."""
 
     class Body(nn.Module):
@@ -139,9 +139,8 @@ def test_the_command_lists_names_and_dimensions(capsys):
 
 class TestBeforeAnyJob:
     def wiring(self, tmp_path, **settings):
-        default = cli.DEFAULT_CONFIGURATION
         where = {"store": str(tmp_path / "store"), "results": str(tmp_path / "results")}
-        return Wiring(plan(load([default], {**where, **settings})))
+        return Wiring(plan(load([], {**where, **settings})))
 
     def test_a_wrong_layer_is_refused_with_its_architecture_and_near_names(self, tmp_path):
         with pytest.raises(

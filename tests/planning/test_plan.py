@@ -152,9 +152,9 @@ class TestWorkOfAnEntry:
         assert counts.transfer("search", 0.2, None) == (1000, 200)
         assert counts.transfer("final", 0.2, None) == (1200, 50)
 
-    def test_a_stage_that_is_not_known_costs_its_start_alone(self, tmp_path: Path) -> None:
+    def test_selecting_costs_its_start_alone(self, tmp_path: Path) -> None:
         grid = tiny(tmp_path)
-        entry = PlannedEntry("weaving", "x", entry_of(grid, "evaluation").settings)
+        entry = PlannedEntry("selecting", "x", entry_of(grid, "evaluation").settings)
         assert not work_of(entry, counting(tmp_path)).images
 
     def test_a_dataset_whose_size_nothing_tells_is_named(self, tmp_path: Path) -> None:
@@ -285,19 +285,19 @@ def fixed(seconds: float = 0.01) -> Calibrated:
 class TestRates:
     def test_resnet50_trains_as_published(self) -> None:
         gpu = published_rates("v100")
-        assert 1 / gpu.seconds_an_image(Pass("resnet50", 224, "fp32", "train")) == pytest.approx(gpu.training["fp32"])
+        assert 1 / gpu.seconds_per_image(Pass("resnet50", 224, "fp32", "train")) == pytest.approx(gpu.training["fp32"])
         assert not gpu.notes
 
     def test_passes_and_areas_scale_by_flops(self) -> None:
         gpu = published_rates("A100")
-        step = gpu.seconds_an_image(Pass("resnet50", 224, "bf16", "train"))
-        assert gpu.seconds_an_image(Pass("resnet50", 224, "bf16", "forward")) == pytest.approx(step / 3)
-        assert gpu.seconds_an_image(Pass("resnet50", 112, "bf16", "attack")) == pytest.approx(step / 4 * 2 / 3)
+        step = gpu.seconds_per_image(Pass("resnet50", 224, "bf16", "train"))
+        assert gpu.seconds_per_image(Pass("resnet50", 224, "bf16", "forward")) == pytest.approx(step / 3)
+        assert gpu.seconds_per_image(Pass("resnet50", 112, "bf16", "attack")) == pytest.approx(step / 4 * 2 / 3)
 
     def test_a_precision_without_a_figure_is_owned_up_to(self) -> None:
         gpu = published_rates("A100")
         key = Pass("resnet50", 224, "tf32", "train")
-        assert gpu.seconds_an_image(key._replace(precision="fp32")) == gpu.seconds_an_image(key)
+        assert gpu.seconds_per_image(key._replace(precision="fp32")) == gpu.seconds_per_image(key)
         assert "fp32" in gpu.notes[0]
 
     def test_every_gpu_has_a_source_and_figures(self) -> None:
@@ -327,7 +327,7 @@ class TestRates:
     def test_what_was_not_measured_is_scaled_from_what_is_most_like_it(self) -> None:
         found = fixed()
         larger = Pass("resnet8_w8", 64, "fp32", "train")
-        assert found.seconds_an_image(larger) == pytest.approx(0.04)
+        assert found.seconds_per_image(larger) == pytest.approx(0.04)
         assert found.notes
 
     @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ class TestRates:
     )  # fmt: skip
     def test_bad_questions_are_refused(self, asked: dict[str, Any], message: str) -> None:
         with pytest.raises(RateError, match=message):
-            run_plan([ROOT / "config.yaml"], **asked)
+            run_plan([], **asked)
 
 
 class TestReport:
@@ -377,7 +377,7 @@ import sys, time
 from pathlib import Path
 from robust_transfer.planning.command import run_plan
 started = time.monotonic()
-text = run_plan([Path(sys.argv[1]), Path(sys.argv[2])], gpus=["A100"], prices=[2])
+text = run_plan([Path(sys.argv[1])], gpus=["A100"], prices=[2])
 print(text.splitlines()[-8:], file=sys.stderr)
 assert "torch" not in sys.modules, "torch was imported"
 print(time.monotonic() - started, [line.split()[2] for line in text.splitlines() if line.startswith("total")][0])
@@ -391,10 +391,16 @@ def test_thousands_of_entries_are_planned_in_seconds_without_torch(tmp_path: Pat
         "eps": [0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5],
         "transfer_seeds": [*range(8)],
     }
-    overlay = {"input_size": 224, "store": str(tmp_path), "grid": [part], "figures": {"widths": []}}
+    overlay = {
+        "extends": "default",
+        "input_size": 224,
+        "store": str(tmp_path),
+        "grid": [part],
+        "figures": {"widths": []},
+    }
     (tmp_path / "large.yaml").write_text(yaml.safe_dump(overlay))
     done = subprocess.run(
-        [sys.executable, "-c", THOUSANDS, ROOT / "config.yaml", tmp_path / "large.yaml"],
+        [sys.executable, "-c", THOUSANDS, tmp_path / "large.yaml"],
         env={"PYTHONPATH": str(ROOT / "workflow")}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -420,7 +426,7 @@ class TestCalibration:
         row = Pass("resnet8_w1", 16, "fp32", "train")._asdict()
         found = [
             {"name": "x", "torch": "2", "starts": {"features": s}, "fitted_seconds": s,
-             "passes": [{**row, "seconds_an_image": s}]} for s in (1.0, 3.0)
+             "passes": [{**row, "seconds_per_image": s}]} for s in (1.0, 3.0)
         ]  # fmt: skip
         mean = _mean(found, "cpu")
         assert [*mean.passes.values(), *mean.starts.values(), mean.fitted_seconds] == [2.0, 2.0, 2.0]

@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -17,11 +16,13 @@ import pytest
 from PIL import Image
 from robust_transfer.datasets.arrow import checksum, entry_splits, open_split
 from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.datasets.images import to_store
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.datasets.splits import balanced_subset, validation_mask
 from robust_transfer.datasets.storing import SplitWriter, in_order, raw_shape
 from robust_transfer.stages import datasets as prepare
 from robust_transfer.store.entry import Entry, StoreError, open_entry, write_json
+from support.kills import Process, wait_until
 from support.paths import ROOT
 from support.prepared_datasets import encoded, new_entry, pixels, prepared, write_folder, write_parquet, written
 
@@ -251,9 +252,12 @@ def test_a_card_that_counts_otherwise_is_noticed(tmp_path, images):
 def test_a_batch_is_checked_once(tmp_path, images, monkeypatch):
     split = open_split(written(tmp_path, images, [0] * 50, batch_bytes=10 * 360), "train")
     asked = []
-    monkeypatch.setattr(
-        "robust_transfer.datasets.arrow.checksum", lambda *arrays, of=checksum: asked.append(1) or of(*arrays)
-    )
+
+    def counted(*arrays):
+        asked.append(1)
+        return checksum(*arrays)
+
+    monkeypatch.setattr("robust_transfer.datasets.arrow.checksum", counted)
     for i in [*range(50), *range(50)]:
         split.image(i)
     assert len(asked) == 5
@@ -314,7 +318,11 @@ def test_threads_keep_the_order_and_stay_close():
             asked.append(i)
             yield i
 
-    results = in_order(lambda i: (time.sleep(0.001 * (i % 3)), i)[1], items(), threads=3)
+    def slowly(i):
+        time.sleep(0.001 * (i % 3))
+        return i
+
+    results = in_order(slowly, items(), threads=3)
     assert next(results) == 0
     assert len(asked) < 30
     assert list(results) == list(range(1, 100))
@@ -357,8 +365,11 @@ def test_generated_images_are_stored_as_they_come(tmp_path, monkeypatch):
         split: np.stack([pixels(16, 16, seed=seed + i) for i in range(8)])
         for split, seed in (("train", 0), ("test", 50))
     }
-    generator = types.ModuleType("shapes")
-    generator.generate = lambda origin, split: (made[split], np.arange(8) % 2, [f"{origin.task} {i}" for i in range(2)])
+
+    def generate(origin, split):
+        return made[split], np.arange(8) % 2, [f"{origin.task} {i}" for i in range(2)]
+
+    generator = types.SimpleNamespace(generate=generate)
     monkeypatch.setitem(sys.modules, "robust_transfer.datasets.origins.shapes", generator)
     entry = prepared(tmp_path, {"kind": "shapes", "task": "coarse", "train": 8, "test": 8, "side": 16}, test_limit=4)
     assert entry.facts()["classes"] == ["coarse 0", "coarse 1"]
@@ -618,7 +629,9 @@ def broken_parquet(root: Path, case: str) -> dict[str, object]:
     if case == "missing":
         return parquet(root / "nowhere")
     file = encoded(pixels(8, 8))
-    train, test, names = [0, 1, 1], [0, 1], ["a", "b"]
+    train: list[int | float | str | None] = [0, 1, 1]
+    test: list[int | str] = [0, 1]
+    names = ["a", "b"]
     if case == "label outside":
         test = [0, 2]
     if case == "unlabelled":
@@ -737,30 +750,19 @@ def test_a_failed_preparation_leaves_the_entry_as_it_was(tmp_path):
 def test_a_killed_preparation_leaves_nothing_half_written(tmp_path):
     root = write_folder(tmp_path / "set", {"cat": 5})
     entry = new_entry(tmp_path, "datasets", {"origin": folder(root)})
-    script = f"""
-import time
-import types
-from pathlib import Path
-from robust_transfer.stages import datasets as prepare
-from robust_transfer.store.entry import open_entry
 
-def slowly(*args, original=prepare.to_store, **settings):
-    result = original(*args, **settings)
-    time.sleep(1)
-    return result
+    def slowly(*args, **settings):
+        time.sleep(1)
+        return to_store(*args, **settings)
 
-prepare.to_store = slowly
-prepare.run(open_entry(Path({str(entry.path)!r})), threads=1, device="cpu")
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    deadline = time.monotonic() + 30
-    while not (entry.path / ".draft" / "train.arrow").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    def run():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prepare, "to_store", slowly)
+            prepare.run(entry, threads=1, device="cpu")
+
+    process = Process(run, tmp_path / "log")
+    wait_until(process, (entry.path / ".draft" / "train.arrow").exists, seconds=30)
+    assert process.kill() == -signal.SIGKILL
     visible = [path.name for path in entry.path.iterdir() if not path.name.startswith(".")]
     assert visible == ["entry.json"]
     prepare.run(open_entry(entry.path), threads=1, device="cpu")

@@ -13,10 +13,12 @@ from robust_transfer.attacks import L2, Linf
 from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.training import Attack, EvaluationSettings
 from robust_transfer.datasets import resident
-from robust_transfer.networks.backbones import save_weights
+from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import evaluation
 from robust_transfer.store.entry import StoreError, open_entry
+from robust_transfer.training.inference import predict
+from support.backbones import stored_backbone
 from support.prepared_datasets import encoded, new_entry, prepared, write_parquet
 
 SIDE, CLASSES = 16, 2
@@ -47,22 +49,18 @@ def backbone(source):
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.fill_(1.0 if name.endswith(("bn1.weight", "bn2.weight", ".1.weight")) else 0.0)
-        network.body.stem[0].weight[0, :, 1, 1] = network.normalise.std.flatten() / 3
-        network.body.stem[1].bias[0] = network.normalise.mean.mean()
-        for block in network.body.blocks[1:]:
-            block.shortcut[0].weight[0, 0] = 1.0
+        parameters = dict(network.named_parameters())
+        parameters["body.stem.0.weight"][0, :, 1, 1] = network.normalise.std.flatten() / 3
+        parameters["body.stem.1.bias"][0] = network.normalise.mean.mean()
+        for name, parameter in parameters.items():
+            if name.endswith("shortcut.0.weight") and not name.startswith("body.blocks.0."):
+                parameter[0, 0] = 1.0
         network.head.weight[1, 0], network.head.bias[1] = 40.0, -20.0
     return stored(source, network)
 
 
 def stored(source, network, **changes):
-    entry = new_entry(source.path.parents[2], "pretraining", {})
-    facts = {"architecture": "resnet8_w4", "classes": ["0", "1"], "input_size": SIDE, "norm": None, "eps": "0"}
-    facts |= {"precision": "fp32", **changes}
-    with entry.writing() as draft:
-        save_weights(draft.file("weights.safetensors"), network, facts)
-        draft.facts = facts
-    return open_entry(entry.path)
+    return stored_backbone(source.path.parents[2], network, **{"precision": "fp32", **changes})
 
 
 def evaluated(source, backbone, **changes):
@@ -120,7 +118,7 @@ def test_random_starts_go_by_an_images_number(source):
     """Not by its place in a block: which images are lost hangs on the start, where the attack is weak."""
     network = build("resnet8_w4", 4, seed=3).eval()
     pixels = torch.randint(0, 256, (64, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    clean = evaluation.predict(network, pixels, "fp32")
+    clean = predict(network, pixels, "fp32")
 
     def lost(seed, *blocks):
         found = []
@@ -150,14 +148,14 @@ def test_without_attacks_only_clean_accuracy_is_measured(source, backbone):
 
 
 def test_a_backbone_of_other_classes_is_refused(source):
-    other = stored(source, build("resnet8_w4", 3), classes=["0", "1", "2"])
+    other = stored(source, build("resnet8_w4", 3))
     with pytest.raises(StoreError, match=r"its 3 classes are not the 2 of .*trained on"):
         evaluated(source, other)
 
 
 def test_precision_is_the_backbones(source, backbone):
     """Logits in bfloat16 differ; the accuracy of so plain a network does not."""
-    network = evaluation.load_backbone(backbone)
+    network = load_backbone(backbone)
     bf16 = stored(source, network, precision="bf16")
     entry = evaluated(source, bf16, eps=["0.6", "0.8"])
     assert entry.facts()["precision"] == "bf16"
@@ -166,9 +164,9 @@ def test_precision_is_the_backbones(source, backbone):
 
 def test_an_image_that_is_wrong_already_is_lost(source, backbone):
     """A random start would take half of these images across to their label; that is no robustness."""
-    network = evaluation.load_backbone(backbone)
+    network = load_backbone(backbone)
     pixels, labels = torch.full((40, SIDE, SIDE, 3), 127, dtype=torch.uint8), torch.ones(40, dtype=torch.int64)
-    clean = evaluation.predict(network, pixels, "fp32")
+    clean = predict(network, pixels, "fp32")
     assert (clean == 0).all()
     attack = Attack(steps=1, relative_step_size=1e-6, random_start=True, use_best=False)
     for right, expected in ((labels, 0), (1 - labels, 1)):
@@ -212,7 +210,7 @@ class TestAutoAttack:
         network = build("resnet8_w4", 10, seed=4).eval().to(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (48, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
-        clean = evaluation.predict(network, pixels, precision)
+        clean = predict(network, pixels, precision)
         labels = torch.from_numpy(clean).clone()
         labels[:4] = (labels[:4] + 1) % 10
         attack = Attack(steps=20, relative_step_size=0.125, random_start=True)

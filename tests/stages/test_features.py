@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import random
 import re
 import resource
@@ -14,20 +13,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from robust_transfer import cli
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.datasets.resident import square_images
-from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.networks.layers import LayerError
 from robust_transfer.resuming import shards
 from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
 from robust_transfer.stages import features as stage
 from robust_transfer.stages.features import FeatureError, computed
-from robust_transfer.store.entry import StoreError, open_entry, read_json
+from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.store.features import integers, open_features, strings, write_features
+from support.backbones import stored_backbone, write_backbone
+from support.kills import (
+    assert_same_outputs,
+    finish,
+    kill_until_done,
+    kills_until,
+    moment_in_features,
+    said,
+    saved_rows,
+    start,
+    wait_until,
+)
 from support.prepared_datasets import encoded, new_entry, pixels, prepared, squares, write_parquet, written
 
 CLASSES = ["a", "b", "c"]
@@ -43,15 +52,6 @@ def trained(seed=0):
     return network.eval()
 
 
-def backbone_entry(root, network):
-    entry = new_entry(root, "pretraining", {})
-    facts = {"architecture": network.architecture, "classes": list("vwxyz"), "input_size": 16}
-    with entry.writing() as draft:
-        save_weights(draft.file("weights.safetensors"), network, facts)
-        draft.facts = facts
-    return entry
-
-
 @pytest.fixture
 def inputs(tmp_path):
     """A backbone and a dataset of images of different sizes."""
@@ -60,7 +60,7 @@ def inputs(tmp_path):
         images = [encoded(pixels(17 + i % 5, 20, seed=100 * seed + i)) for i in range(count)]
         write_parquet(tmp_path / "origin" / f"{split}.parquet", images, [CLASSES[i % 3] for i in range(count)])
     dataset = prepared(tmp_path, {"kind": "parquet", "path": str(tmp_path / "origin")})
-    return {"backbone": backbone_entry(tmp_path, trained()), "dataset": dataset}
+    return {"backbone": stored_backbone(tmp_path, trained()), "dataset": dataset}
 
 
 def made(root, inputs, **settings):
@@ -166,7 +166,7 @@ def test_features_that_are_not_finite_name_the_image_and_leave_nothing(tmp_path,
         tmp_path,
         "features",
         {"precision": "fp32"},
-        backbone=backbone_entry(tmp_path, network),
+        backbone=stored_backbone(tmp_path, network),
         dataset=inputs["dataset"],
     )
     with pytest.raises(FeatureError, match="train: image 0 has features that are not finite"):
@@ -187,9 +187,7 @@ def test_inputs_that_their_cards_do_not_describe_are_refused(tmp_path, inputs, r
 def test_features_of_another_backbone_than_the_one_beside_them_are_refused(tmp_path, inputs):
     entry = made(tmp_path, inputs)
     backbone = inputs["backbone"]
-    with backbone.writing() as draft:
-        save_weights(draft.file("weights.safetensors"), trained(seed=1), backbone.facts())
-        draft.facts = backbone.facts()
+    write_backbone(backbone, trained(seed=1))
     with pytest.raises(StoreError, match=r"made from another backbone than .*make the features again"):
         open_features(entry, "test")
     (backbone.path / "card.json").unlink()  # moved away: nothing to compare with
@@ -232,7 +230,7 @@ def test_arrow_arrays_hold_what_they_were_made_of():
 def test_writing_mapped_rows_takes_no_memory(tmp_path):
     def anonymous():
         status = Path("/proc/self/status").read_text()
-        return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) // 1024
+        return int(re.findall(r"RssAnon:\s+(\d+)", status)[0]) // 1024
 
     n, dimension = 2**15, 1024  # 64 MB
     (tmp_path / "rows").write_bytes(bytes(n * dimension * 2))
@@ -247,13 +245,11 @@ def roles(tmp_path_factory):
     """A backbone and 400 images."""
     root = tmp_path_factory.mktemp("features")
     images, labels = squares(400)
-    return {"backbone": backbone_entry(root, trained()), "dataset": written(root, [*images.numpy()], [*labels])}
+    return {"backbone": stored_backbone(root, trained()), "dataset": written(root, [*images.numpy()], [*labels])}
 
 
 class TestInterrupted:
     """Of 400 images in 25 batches, a shard each."""
-
-    EVERY_BATCH = json.dumps({"save_seconds": 0})
 
     @pytest.fixture(autouse=True)
     def small_batches(self, monkeypatch):
@@ -262,96 +258,59 @@ class TestInterrupted:
 
     @pytest.fixture
     def expected(self, roles):
-        return made(roles["dataset"].path.parents[2], roles).path
+        return made(roles["dataset"].path.parents[2], roles)
 
     def entry(self, roles):
         return new_entry(roles["dataset"].path.parents[2], "features", {"precision": "fp32"}, **roles)
 
-    def start(self, entry, *options, running=EVERY_BATCH, slow=0.0):
-        """The command in a process of its own that is forked from this one; `slow` is in seconds a batch."""
-        if pid := os.fork():
-            return pid
-        try:
-            os.environ[VARIABLE] = running
-            check = stage._check
-            stage._check = lambda *given: (time.sleep(slow), check(*given))
-            logging.getLogger().handlers.clear()
-            code = cli.main(["features", str(entry.path), "--device", "cpu", "--log", str(self.log(entry)), *options])
-        except BaseException:
-            code = 99
-        os._exit(code)
+    def slowly(self):
+        """Let each batch take a twentieth of a second more."""
+        check = stage._check
 
-    def log(self, entry):
-        return entry.path / "test.log"
+        def checked(*given):
+            time.sleep(0.05)
+            check(*given)
 
-    def ended(self, pid):
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-    def rows(self, entry):
-        try:
-            return (entry.path / ".state" / "train.rows").stat().st_size // 32
-        except FileNotFoundError:
-            return 0
-
-    def same(self, entry, expected):
-        assert (entry.path / "train.arrow").read_bytes() == (expected / "train.arrow").read_bytes()
-        assert read_json(entry.path / "card.json")["facts"] == read_json(expected / "card.json")["facts"]
-        assert sorted(path.name for path in entry.path.iterdir() if path.name.startswith(".")) == [".lock"]
-
-    def killed_until_done(self, entry, expected, draws):
-        """How often it was killed before it was quick enough. What is there is whole, at any time."""
-        for kills in range(100):
-            pid, first, more = self.start(entry), self.rows(entry), draws.choice([0, 0, 16, 48, 100])
-            while self.rows(entry) < first + more or not first:
-                if os.waitpid(pid, os.WNOHANG) != (0, 0):
-                    return kills
-                first = first or self.rows(entry)
-            time.sleep(draws.uniform(0, 0.02))
-            os.kill(pid, signal.SIGKILL)
-            if self.ended(pid) == 0:
-                return kills
-            if (entry.path / "train.arrow").exists():
-                assert (entry.path / "train.arrow").read_bytes() == (expected / "train.arrow").read_bytes()
-        raise AssertionError(f"never done: {self.log(entry).read_text()}")
+        stage._check = checked
 
     def test_killed_at_random_it_ends_with_the_same_bits(self, roles, expected):
         entry = self.entry(roles)
-        kills = self.killed_until_done(entry, expected, random.Random(0))
-        self.same(entry, expected)
-        assert kills >= 3
-        assert re.search(r"going on after \d+ rows of train", self.log(entry).read_text())
+
+        def what_is_there_is_whole():
+            if (entry.path / "train.arrow").exists():
+                assert (entry.path / "train.arrow").read_bytes() == (expected.path / "train.arrow").read_bytes()
+
+        draws = random.Random(0)
+        kills = kill_until_done(entry, moment_in_features, draws, most=100, after_kill=what_is_there_is_whole)
+        assert_same_outputs(entry, expected)
+        assert 3 <= kills < 100
+        assert re.search(r"going on after \d+ rows of train", said(entry))
 
     @pytest.mark.faults
     def test_a_hundred_kills_change_no_bit(self, roles, expected, capsys):
-        kills, jobs, draws = 0, 0, random.Random(1)
-        while kills < 100:
-            entry = self.entry(roles)
-            kills += self.killed_until_done(entry, expected, draws)
-            jobs += 1
-            self.same(entry, expected)
+        draws = random.Random(1)
+        kills, jobs = kills_until(100, lambda: self.entry(roles), expected, moment_in_features, draws)
         with capsys.disabled():
             print(f"\n{kills} kills in {jobs} jobs: 0 bits changed")
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
     def test_a_signal_saves_and_leaves(self, roles, expected, number):
         entry = self.entry(roles)
-        pid = self.start(entry, running="{}", slow=0.05)
-        while self.rows(entry) < 32:
-            assert os.waitpid(pid, os.WNOHANG) == (0, 0), self.log(entry).read_text()
-        os.kill(pid, number)
-        assert self.ended(pid) == EXIT_CODE
-        assert re.search(rf"{number.name} received: \d+ rows of train saved; run the same", self.log(entry).read_text())
+        process = start(entry, running={}, before=self.slowly)
+        wait_until(process, lambda: saved_rows(entry) >= 32)
+        assert process.send(number) == EXIT_CODE
+        assert re.search(rf"{number.name} received: \d+ rows of train saved; run the same", said(entry))
         assert not (entry.path / "train.arrow").exists()
-        assert self.ended(self.start(entry)) == 0
-        assert "going on after" in self.log(entry).read_text()
-        self.same(entry, expected)
+        finish(entry)
+        assert "going on after" in said(entry)
+        assert_same_outputs(entry, expected)
 
     def test_a_deadline_saves_and_leaves(self, roles, expected):
         entry = self.entry(roles)
-        assert self.ended(self.start(entry, "--stop-before", "2020-01-01T00:00")) == EXIT_CODE
-        assert "the time limit is near: 16 rows of train saved" in self.log(entry).read_text()
-        assert self.ended(self.start(entry)) == 0
-        self.same(entry, expected)
+        assert start(entry, "--stop-before", "2020-01-01T00:00").wait() == EXIT_CODE
+        assert "the time limit is near: 16 rows of train saved" in said(entry)
+        finish(entry)
+        assert_same_outputs(entry, expected)
 
     def stopped(self, roles, monkeypatch, batches=3):
         """An entry whose job has left after so many batches, each saved as a shard by a process of its own."""
@@ -378,43 +337,41 @@ class TestInterrupted:
         path.write_bytes(content[: {"a bit": None, "cut short": -1}.get(damage, 0)])
         if damage == "gone":
             path.unlink()
-        said = self.goes_on(entry, caplog)
-        assert f"{path}: cut short or altered; it is computed again from row {good} on" in said
-        assert f"going on after {good} rows of train" in said
-        self.same(entry, expected)
+        log = self.goes_on(entry, caplog)
+        assert f"{path}: cut short or altered; it is computed again from row {good} on" in log
+        assert f"going on after {good} rows of train" in log
+        assert_same_outputs(entry, expected)
 
     @pytest.mark.parametrize("content", ["", "{}", '{"own": ', "[1]"])
     def test_a_damaged_journal_starts_over(self, roles, expected, monkeypatch, caplog, content):
         entry = self.stopped(roles, monkeypatch)
         (entry.path / ".state" / "journal.json").write_text(content)
         assert "journal.json: not readable; its rows are computed again" in self.goes_on(entry, caplog)
-        self.same(entry, expected)
+        assert_same_outputs(entry, expected)
 
     def test_rows_of_other_code_are_dropped(self, roles, expected, monkeypatch, caplog):
-        entry, now = self.stopped(roles, monkeypatch), shards.module_fingerprints("features")
-        monkeypatch.setattr(shards, "module_fingerprints", lambda stage: now | {"devices": "000000000000"})
-        said = self.goes_on(entry, caplog)
-        assert "rows of other code; they are computed again" in said
-        assert "going on" not in said
-        self.same(entry, expected)
+        entry = self.stopped(roles, monkeypatch)
+        monkeypatch.setattr(shards, "fingerprint", lambda stage: "000000000000")
+        log = self.goes_on(entry, caplog)
+        assert "rows of other code; they are computed again" in log
+        assert "going on" not in log
+        assert_same_outputs(entry, expected)
 
     def test_rows_of_other_inputs_are_dropped(self, roles, monkeypatch, tmp_path, caplog):
         images, labels = squares(60)
         roles = {
-            "backbone": backbone_entry(tmp_path, trained()),
-            "dataset": written(tmp_path, [*images.numpy()], labels),
+            "backbone": stored_backbone(tmp_path, trained()),
+            "dataset": written(tmp_path, [*images.numpy()], labels.tolist()),
         }
         entry, backbone = self.stopped(roles, monkeypatch), roles["backbone"]
-        with backbone.writing() as draft:
-            save_weights(draft.file("weights.safetensors"), trained(seed=1), backbone.facts())
-            draft.facts = backbone.facts()
+        write_backbone(backbone, trained(seed=1))
         assert "rows of other inputs; they are computed again" in self.goes_on(entry, caplog)
-        self.same(entry, made(tmp_path, roles).path)
+        assert_same_outputs(entry, made(tmp_path, roles))
 
     def test_another_number_of_threads_is_said_and_recorded(self, roles, monkeypatch, caplog):
         entry = self.stopped(roles, monkeypatch)
-        said = self.goes_on(entry, caplog, threads=2)
-        assert "rows were computed with threads 1, now 2: they may differ in their last bits" in said
+        log = self.goes_on(entry, caplog, threads=2)
+        assert "rows were computed with threads 1, now 2: they may differ in their last bits" in log
         assert open_entry(entry.path).facts()["resumed"] == [{"threads": [1, 2]}]
 
     def test_a_disk_that_is_full_is_said_and_good_rows_stay(self, roles, expected, monkeypatch):
@@ -423,15 +380,13 @@ class TestInterrupted:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
             resource.setrlimit(resource.RLIMIT_FSIZE, (8000, limits[1]))  # 250 rows
-            pid = self.start(entry, running="{}")
+            process = start(entry, running={})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        assert self.ended(pid) == 1
-        said = self.log(entry).read_text()
-        assert re.search(
-            r"StoreError: .*train\.rows: 512 bytes could not be written \(File too large; [\d,]+ bytes", said
-        )
-        assert self.rows(entry) == 240
-        assert self.ended(self.start(entry)) == 0
-        assert "going on after 240 rows of train" in self.log(entry).read_text()
-        self.same(entry, expected)
+        assert process.wait() == 1
+        refused = r"StoreError: .*train\.rows: 512 bytes could not be written \(File too large; [\d,]+ bytes"
+        assert re.search(refused, said(entry))
+        assert saved_rows(entry) == 240
+        finish(entry)
+        assert "going on after 240 rows of train" in said(entry)
+        assert_same_outputs(entry, expected)

@@ -1,6 +1,7 @@
 """Full-network transfer: what is trained on and measured, how the learning rate is chosen, what is written."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,11 +10,11 @@ import pytest
 import torch
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.datasets.splits import validation_mask
-from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
 from robust_transfer.stages import finetuning
 from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.training import transfer
+from support.backbones import stored_backbone
 from support.prepared_datasets import encoded_squares, new_entry, prepared, separable, shuffled, write_parquet
 
 SIDE, CLASSES = 16, 3
@@ -43,12 +44,7 @@ def dataset_with_validation(root):
 
 @pytest.fixture(scope="module")
 def backbone(root):
-    entry = new_entry(root, "pretraining", {})
-    facts = {"architecture": "resnet8_w4", "classes": [*"abcde"], "input_size": SIDE, "norm": None, "eps": "0"}
-    with entry.writing() as draft:
-        save_weights(draft.file("weights.safetensors"), build("resnet8_w4", 5, seed=2), facts)
-        draft.facts = facts
-    return open_entry(entry.path)
+    return stored_backbone(root, build("resnet8_w4", 5, seed=2))
 
 
 def settings(purpose, rates, **changes):
@@ -115,7 +111,7 @@ class TestSearch:
 
     def test_does_not_see_validation_or_test_images(self, dataset, dataset_with_validation):
         for data, trained_on, measured in ((dataset, 36, 9), (dataset_with_validation, 45, 12)):
-            parts, part = finetuning.parts(data, FinetuningSettings.model_validate(settings("search", (0.1,))))
+            parts, part = transfer.parts(data, FinetuningSettings.model_validate(settings("search", (0.1,))))
             assert sum(len(p.indices) for p in parts) == trained_on
             assert len(part.indices) == measured
             assert not {(p.split.name, i) for p in parts for i in p.indices} & {
@@ -141,7 +137,7 @@ class TestRefit:
 
     def test_trains_on_every_training_image(self, dataset, dataset_with_validation):
         for data, splits in ((dataset, {"train": 45}), (dataset_with_validation, {"train": 45, "validation": 12})):
-            parts, part = finetuning.parts(data, FinetuningSettings.model_validate(settings("refit", RATES)))
+            parts, part = transfer.parts(data, FinetuningSettings.model_validate(settings("refit", RATES)))
             assert {p.split.name: len(p.indices) for p in parts} == splits
             assert (part.split.name, len(part.indices)) == ("test", 30)
 
@@ -164,11 +160,16 @@ class TestRefit:
                     dataset=dataset,
                 )
                 with copy.writing() as draft:
-                    for name in ("metrics.json", "predictions.parquet"):
-                        draft.file(name).write_bytes((searches["search1"].path / name).read_bytes())
+                    rows = json.loads((searches["search1"].path / "metrics.json").read_text())
+                    draft.write_json(
+                        "metrics.json", [row | {"hyperparameters": {"learning_rate": rate}} for row in rows]
+                    )
+                    name = "predictions.parquet"
+                    draft.file(name).write_bytes((searches["search1"].path / name).read_bytes())
                 made[f"search{i}"] = copy
             entry = new_entry(dataset.path.parents[2], "finetuning", settings("refit", rates), **made)
-            assert finetuning.choose(entry, FinetuningSettings.model_validate(entry.settings)).learning_rate == 0.1
+            chosen = finetuning.choose(entry, FinetuningSettings.model_validate(entry.settings))
+            assert chosen.hyperparameters == {"learning_rate": 0.1}
 
     def test_the_datasets_metric_chooses(self, backbone, dataset):
         """One run is ahead in top-1, the other in mean per-class accuracy."""
@@ -177,14 +178,18 @@ class TestRefit:
         for i, (rate, of) in enumerate(values.items()):
             search = new_entry(dataset.path.parents[2], "finetuning", settings("search", (rate,)))
             with search.writing() as draft:
-                draft.write_json("metrics.json", [{"metric": name, "value": value} for name, value in of.items()])
+                rows = [
+                    {"metric": name, "value": value, "hyperparameters": {"learning_rate": rate}}
+                    for name, value in of.items()
+                ]
+                draft.write_json("metrics.json", rows)
                 pq.write_table(pq.read_table(self._some(dataset)), draft.file("predictions.parquet"))
             made[f"search{i}"] = search
         for metric, expected in (("top1", 0.1), ("mean_per_class", 0.2)):
             described = settings("refit", tuple(values), metric=metric)
             entry = new_entry(dataset.path.parents[2], "finetuning", described, **made)
             chosen = finetuning.choose(entry, FinetuningSettings.model_validate(described))
-            assert chosen.learning_rate == expected
+            assert chosen.hyperparameters == {"learning_rate": expected}
 
     def _some(self, dataset):
         path = dataset.path.parents[2] / "some.parquet"
@@ -241,7 +246,7 @@ class TestOutputs:
         assert other.card()["files"] != again.card()["files"]
 
     def test_training_starts_from_the_backbone_with_a_fresh_head(self, backbone, dataset, monkeypatch):
-        started = {}
+        started: dict[str, Any] = {}
 
         def fit(network, *_, **kwargs):
             started.update({name: value.clone() for name, value in network.state_dict().items()}, seed=kwargs["seed"])

@@ -5,8 +5,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,12 +19,11 @@ from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import evaluation, importing
 from robust_transfer.store.entry import CARD, StoreError, open_entry, sha256
-from robust_transfer.tables.published_file import published_accuracy
+from robust_transfer.tables.published import published_accuracy
 from robust_transfer.weights import files as weights
 from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import WeightsError, is_present, located, missing_weights, published_file
 from robust_transfer.weights.pickles import CheckpointError
-from support.paths import WORKFLOW
 from support.prepared_datasets import encoded_squares, new_entry, prepared, write_parquet
 
 RELEASED = {"architecture": "shufflenet_v2_x1_0", "norm": "l2", "eps": "3", "weights": {"kind": "released"}}
@@ -57,7 +54,7 @@ def released(folder: Path, **extra) -> Path:
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A folder of weights that running.weights names."""
-    path = tmp_path / "weights"
+    path: Path = tmp_path / "weights"
     path.mkdir()
     monkeypatch.setenv(VARIABLE, Running(weights=str(path)).model_dump_json())
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -193,7 +190,7 @@ class TestDownloads:
             located(settings(**RELEASED), folder, downloads=True)
 
     def test_without_the_library_the_message_says_how_to_get_it(self, folder, monkeypatch):
-        monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(WeightsError, match="make setup EXTRAS=huggingface"):
             located(settings(**RELEASED), folder, downloads=True)
 
@@ -230,7 +227,7 @@ class TestTorchvision:
         )
         assert file.path == "resnet50-11ad3fa6.pth"
         assert file.sha256 == "11ad3fa6"
-        assert file.url.startswith("https://download.pytorch.org/")
+        assert (file.url or "").startswith("https://download.pytorch.org/")
 
     def test_other_weights_are_refused_with_those_there_are(self):
         with pytest.raises(WeightsError, match=r"weights V3: torchvision's resnet18 has IMAGENET1K_V1"):
@@ -249,7 +246,7 @@ class TestTorchvision:
     def test_a_file_that_is_not_what_its_name_says_is_refused(self, folder):
         (folder / "mobilenet_v2-b0353104.pth").write_bytes(b"half a file")
         with pytest.raises(
-            WeightsError, match=r"begins with \w{8} and not with b0353104, as its name says; it was cut"
+            WeightsError, match=r"begins with \w{8} and not with b0353104, which its name contains; it was cut"
         ):
             located(self.MOBILENET, folder, downloads=True)
 
@@ -323,18 +320,6 @@ class TestEvaluation:
     def test_the_same_names_in_another_order_are_refused(self, backbone, tmp_path):
         with pytest.raises(StoreError, match="its 4 classes are not the 4 of"):
             self.evaluated(tmp_path, backbone, self.source(tmp_path, ["1", "0", "2", "3"]))
-
-
-def test_whether_files_lie_there_is_asked_without_torch():
-    code = (
-        "import sys; from pathlib import Path; from robust_transfer.weights.files import lying; "
-        "from robust_transfer.configuration.weights import ImportingSettings as S; "
-        "s = dict(architecture='resnet18', input_size=224, norm=None, eps='0'); "
-        "print([lying(S(**s, weights=dict(kind=k)), Path('nowhere')) for k in ('released', 'torchvision')], "
-        "{'torch', 'torchvision', 'timm'} & {*sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=WORKFLOW, capture_output=True, text=True, check=True)
-    assert done.stdout == "[False, True] set()\n"
 
 
 def test_a_file_that_is_no_networks_names_what_differs(folder):

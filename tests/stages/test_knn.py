@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,10 @@ from numpy.typing import NDArray
 from robust_transfer.datasets.splits import few_mask, validation_mask
 from robust_transfer.stages import knn
 from robust_transfer.statistics.nearest_neighbours import Neighbours, Weights, unit
-from robust_transfer.store.entry import Entry, open_entry, write_json
+from robust_transfer.store.entry import Entry
 from robust_transfer.store.features import open_features
 from sklearn.neighbors import KNeighborsClassifier
-from support.paths import WORKFLOW
+from support.prepared_datasets import new_entry
 from support.stored_features import problem, stored_features
 
 
@@ -83,17 +81,9 @@ class TestNeighbours:
             Neighbours(features, labels, weights="uniform", temperature=1)
 
 
-def entry_of(stored: Entry, **settings: Any) -> Entry:
-    path = stored.path.parents[1] / "knn" / f"knn{len(settings)}-abcdef"
-    path.mkdir(parents=True)
-    inputs = {"features": f"features/{stored.name}"}
-    write_json(path / "entry.json", {"stage": "knn", "settings": settings, "inputs": inputs})
-    return open_entry(path)
-
-
 def run(stored: Entry, **settings: Any) -> tuple[Entry, dict[tuple[str, str], Any], Any]:
     """Run the stage; returns the entry, its top-1 rows by (selection, split), its predictions."""
-    entry = entry_of(stored, **settings)
+    entry = new_entry(stored.path.parents[2], "knn", settings, features=stored)
     knn.run(entry, threads=1, device="cpu")
     rows = json.loads(entry.file("metrics.json").read_text())
     top1 = {(row["selection"], row["split"]): row for row in rows if row["metric"] == "top1"}
@@ -174,9 +164,9 @@ class TestStage:
         assert k == {"k": k["k"], "at_edge": k["k"] == 2}
 
     def test_k_that_is_always_too_large_is_refused(self, tmp_path: Path) -> None:
-        entry = entry_of(
-            stored_features(tmp_path, {"train": 200, "test": 100}), images_per_class=5, neighbours=[200, 17]
-        )
+        stored = stored_features(tmp_path, {"train": 200, "test": 100})
+        settings = {"images_per_class": 5, "neighbours": [200, 17]}
+        entry = new_entry(tmp_path, "knn", settings, features=stored)
         with pytest.raises(ValueError, match=r"knn.neighbours: the smallest, 17, is more than the 16 training images"):
             knn.run(entry, threads=1, device="cpu")
         assert not (entry.path / "card.json").exists()
@@ -196,16 +186,3 @@ class TestStage:
         knn.run(entry, threads=1, device="cpu")
         assert entry.card()["files"] == files
         assert sorted(files) == ["metrics.json", "neighbours.csv", "predictions.parquet"]
-
-    def test_it_imports_no_torch(self, tmp_path: Path) -> None:
-        entry = entry_of(stored_features(tmp_path, {"train": 100, "test": 50}))
-        script = (
-            f"import sys; sys.path.insert(0, {str(WORKFLOW)!r})\n"
-            "from pathlib import Path\n"
-            "from robust_transfer.stages import knn\n"
-            "from robust_transfer.store.entry import open_entry\n"
-            f"knn.run(open_entry(Path({str(entry.path)!r})), threads=1, device='cpu')\n"
-            "print([name for name in ('torch', 'torchvision') if name in sys.modules])"
-        )
-        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        assert ran.stdout.strip() == "[]"

@@ -1,4 +1,4 @@
-"""Heads by the paper's protocol: each as if alone, batch statistics that drift or stay, what is written and chosen."""
+"""Linear heads by the paper's protocol: each as if alone, batch statistics that drift or stay, what is written."""
 
 import itertools
 import json
@@ -10,16 +10,16 @@ import torch
 from robust_transfer import randomness
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import Recipe
-from robust_transfer.configuration.transfer import Heads, LinearHeadsSettings
+from robust_transfer.configuration.transfer import LinearHeads, LinearHeadsSettings
 from robust_transfer.datasets.splits import few_mask
-from robust_transfer.networks.backbones import save_weights
 from robust_transfer.networks.build import build
 from robust_transfer.stages import linear_heads
 from robust_transfer.store.entry import open_entry
 from robust_transfer.training.loop import fit
 from robust_transfer.training.transfer import parts
+from support.backbones import stored_backbone
 from support.prepared_datasets import encoded_squares, new_entry, prepared, separable, shuffled, squares, write_parquet
-from training.test_loop import loader_of
+from support.training import loader_of
 
 SIDE, CLASSES = 16, 3
 IDENTITY = {"mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -64,12 +64,7 @@ def dataset(root):
 
 @pytest.fixture(scope="module")
 def backbone(root):
-    entry = new_entry(root, "pretraining", {})
-    facts = {"architecture": "resnet8_w4", "classes": [*"abcde"], "input_size": SIDE, "norm": None, "eps": "0"}
-    with entry.writing() as draft:
-        save_weights(draft.file("weights.safetensors"), backbone_network(), facts)
-        draft.facts = facts
-    return open_entry(entry.path)
+    return stored_backbone(root, backbone_network())
 
 
 def run(backbone, dataset, settings):
@@ -208,7 +203,7 @@ class TestStage:
 
     def test_crops_of_stored_images_as_released_are_read_as_they_are_needed(self, backbone, dataset, monkeypatch):
         monkeypatch.setenv(VARIABLE, json.dumps({"workers": 0}))
-        released = Heads().training.model_copy(update={"epochs": 1})
+        released = LinearHeads().training.model_copy(update={"epochs": 1})
         assert (released.batch_size, released.augmentation) == (64, "resized-crop-flip")
         entry = run(backbone, dataset, described(training=released.model_dump(exclude={"weight_decay"})))
         assert len(rows(entry)) == 4

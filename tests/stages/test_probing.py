@@ -3,8 +3,6 @@
 import csv
 import json
 import logging
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +17,6 @@ from robust_transfer.store.entry import open_entry, write_json
 from robust_transfer.store.features import open_features, write_features
 from robust_transfer.training.fixed_features import training_parts
 from sklearn.linear_model import LogisticRegression
-from support.paths import WORKFLOW
 from support.stored_features import problem, stored_features
 
 
@@ -82,7 +79,7 @@ class TestSolver:
     def test_a_strength_alone_reaches_what_the_path_does_at_a_greater_cost(self):
         features, labels = problem(300, 40, 10, separation=0.5)
         regression = Regression(features, labels, standardise=True)
-        grid = np.logspace(-6, 2, 33)
+        grid = np.logspace(-6, 2, 33).tolist()
         path = {fit.strength: fit for fit in regression.path(grid)}
         assert list(path) == sorted(grid, reverse=True)
         alone = {strength: next(regression.path([strength])) for strength in grid}
@@ -302,19 +299,6 @@ class TestStage:
         probing.run(entry, threads=1, device="cpu")
         assert entry.card()["files"] == files
         assert sorted(files) == ["metrics.json", "predictions.parquet", "strengths.csv"]
-
-    def test_it_imports_neither_torch_nor_anything_slow(self, tmp_path):
-        entry = probe_entry(stored_features(tmp_path, {"train": 100, "test": 50}))
-        script = (
-            f"import sys; sys.path.insert(0, {str(WORKFLOW)!r})\n"
-            "from pathlib import Path\n"
-            "from robust_transfer.stages import probing\n"
-            "from robust_transfer.store.entry import open_entry\n"
-            f"probing.run(open_entry(Path({str(entry.path)!r})), threads=1, device='cpu')\n"
-            "print([name for name in ('torch', 'torchvision', 'pandas', 'sklearn', 'scipy') if name in sys.modules])"
-        )
-        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        assert ran.stdout.strip() == "[]"
 
 
 class TestScikitLearn:

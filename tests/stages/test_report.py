@@ -4,10 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from docutils.core import publish_parts
 from jinja2 import Environment
-from robust_transfer.registry import FIGURE_MODULES
+from robust_transfer.configuration.experiment import Experiment
+from robust_transfer.configuration.load import load
+from robust_transfer.dag.grid import plan
+from robust_transfer.dag.methods import made_by
+from robust_transfer.dag.wiring import Wiring
+from robust_transfer.registry import FIGURES
 from robust_transfer.stages.report import COLUMNS, summary
 from robust_transfer.tables.training import FlagRow, write_flags
 from support.fake_entries import Fake
@@ -17,7 +21,7 @@ CAPTIONS = ROOT / "workflow" / "report"
 MINIMAL = {
     "experiment": "tiny",
     "input_size": 32,
-    "datasets": {"a": {"origin": {"kind": "folder"}}, "b": {"origin": {"kind": "folder"}}},
+    "datasets": {name: {"origin": {"kind": "folder", "path": name}} for name in "ab"},
     "source": "a",
     "targets": ["b"],
     "grid": [{"architectures": ["resnet18"], "eps": [0, 3]}],
@@ -137,35 +141,35 @@ def test_summary_says_nothing_of_flags_where_there_are_none(tmp_path):
     assert flagged(tmp_path, []) == []
 
 
-def configurations() -> dict[str, dict[str, Any]]:
-    """The default experiment, every other one laid over it as Snakemake does, and one that states no defaults."""
-
-    def over(base: Any, overlay: Any) -> Any:
-        if not isinstance(base, dict) or not isinstance(overlay, dict):
-            return overlay
-        return {**base, **{key: over(base.get(key), value) for key, value in overlay.items()}}
-
-    default = yaml.safe_load((ROOT / "config.yaml").read_text()) if (ROOT / "config.yaml").exists() else MINIMAL
-    found = {"minimal": MINIMAL, "default": default}
-    for path in sorted((ROOT / "experiments").glob("*.yaml")):
-        found[path.stem] = over(default, yaml.safe_load(path.read_text()))
-    return found
+EXPERIMENTS = {path.stem: path for path in sorted((ROOT / "experiments").glob("*.yaml"))}
 
 
-@pytest.mark.parametrize("name", configurations())
+@pytest.mark.parametrize("name", ["minimal", "default", *EXPERIMENTS])
 def test_captions_render_for_every_experiment(name):
-    config = configurations()[name]
+    """Of one that states no defaults, of the default one, and of all that come with the software."""
+    files = [EXPERIMENTS[name]] if name in EXPERIMENTS else []
+    experiment = Experiment.model_validate(MINIMAL) if name == "minimal" else load(files)
+    configuration = Wiring(plan(experiment)).configuration
     environment = Environment(trim_blocks=True, lstrip_blocks=True)
 
     class Snakemake:
-        """As much of Snakemake's object as the description of a workflow sees."""
+        """As much of Snakemake's object as the texts see."""
 
-    Snakemake.config = config
-    for figure in ("workflow", "flags", *FIGURE_MODULES):
+        config = configuration
+
+    for figure in ("workflow", "flags", *FIGURES):
         text = environment.from_string((CAPTIONS / f"{figure}.rst").read_text()).render(snakemake=Snakemake)
         html = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
         assert "system-message" not in html, (figure, html)
         assert "{{" not in html
     described = environment.from_string((CAPTIONS / "workflow.rst").read_text()).render(snakemake=Snakemake)
-    assert ("Read this first" in described) == bool(config.get("notice"))
-    assert all(arch in described for part in config["grid"] for arch in part["architectures"])
+    assert described.split() == [*configuration["methods"].split(), *configuration["made_by"].split()]
+    assert ("Read this first" in described) == bool(configuration["notice"])
+    assert all(arch in described for part in configuration["grid"] for arch in part["architectures"])
+
+
+@pytest.mark.parametrize("commit", ["0123abcd-dirty", ""])
+def test_the_report_names_the_software(commit: str) -> None:
+    text = made_by({"version": "9.8.7", **({"commit": commit} if commit else {})})
+    assert "written by robust-transfer 9.8.7" in text
+    assert f"``{commit}``" in text if commit else "commit" not in text

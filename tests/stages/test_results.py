@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from robust_transfer.statistics import selection
+from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.statistics.selection import (
     Bootstrap,
     Candidate,
-    Predictions,
     SelectionError,
     TransferRun,
     interval,
@@ -503,7 +503,7 @@ def test_a_backbone_attacked_in_two_norms_has_one_clean_accuracy(tmp_path):
     second = fake.add({**fake.entries[0], "entry": f"{first}_linf"}, measured, {})
     path = fake.collect()
     assert [row.entry for row in rows(path, mode="source", attack=None)] == [first]
-    assert [json.loads(row.attack)["norm"] for row in rows(path, entry=second)] == ["linf"]
+    assert [json.loads(row.attack or "")["norm"] for row in rows(path, entry=second)] == ["linf"]
 
 
 @pytest.mark.parametrize("read_it", [read_training, read_flags])
@@ -519,7 +519,9 @@ def test_a_table_that_is_missing_or_something_else_is_an_error_that_names_it(tmp
 def with_selections(fake, entry, right):
     """Give an entry results for both selections; `right` by (selection, split) is a list of heads' hits [images]."""
     path = fake.root / "store" / entry
-    rows, columns = [], {"split": [], "index": [], "label": [], "prediction": [], "selection": [], "head_seed": []}
+    rows = []
+    names = ("split", "index", "label", "prediction", "selection", "head_seed")
+    columns: dict[str, list[object]] = {name: [] for name in names}
     for (where, split), heads in right.items():
         value = 100 * float(np.concatenate(heads).mean())
         for metric in ("top1", "mean_per_class"):
@@ -567,5 +569,5 @@ def test_a_head_that_lacks_an_image_is_an_error(tmp_path):
     fake.source(50.0)
     entry = fake.transfer(50, 50, target="coarse")
     with_selections(fake, entry, {("test", "test"): [share(100), share(100)[:-1]]})
-    with pytest.raises(TableError, match="test image twice, or not once for each head"):
+    with pytest.raises(StoreError, match="test image twice, or not once for each head"):
         fake.collect()

@@ -16,19 +16,19 @@ MODULES = {
     "datasets": """
         datasets.arrow datasets.collection datasets.errors datasets.fetching.archive_members
         datasets.fetching.archive_writer datasets.fetching.archives datasets.fetching.disk datasets.fetching.downloads
-        datasets.fetching.partial_files datasets.fetching.remote_files datasets.finding datasets.images
-        datasets.origins.catalogued datasets.origins.folder datasets.origins.layouts
+        datasets.fetching.partial_files datasets.fetching.remote_files datasets.fetching.web_pages datasets.finding
+        datasets.images datasets.origins.catalogued datasets.origins.folder datasets.origins.layouts
         datasets.origins.layouts.annotated datasets.origins.layouts.caltech datasets.origins.layouts.cifar
         datasets.origins.layouts.imagenet datasets.origins.layouts.lists datasets.origins.opening
-        datasets.origins.parquet datasets.origins.shapes datasets.origins.torchvision datasets.resident
-        datasets.splits datasets.storing stages.datasets
+        datasets.origins.parquet datasets.origins.shapes datasets.origins.torchvision datasets.resident datasets.splits
+        datasets.storing stages.datasets
     """,
     "granularity": """
         datasets.arrow datasets.images datasets.resident datasets.storing stages.granularity
     """,
     "importing": """
-        architectures datasets.errors datasets.fetching.disk datasets.fetching.downloads
-        datasets.fetching.partial_files datasets.fetching.remote_files networks.backbones networks.build
+        architectures datasets.errors datasets.fetching.disk datasets.fetching.downloads datasets.fetching.partial_files
+        datasets.fetching.remote_files datasets.fetching.web_pages networks.backbones networks.build
         networks.small_resnet stages.importing tables.published tables.results weights.checkpoints weights.files
         weights.pickle_machine weights.pickle_values weights.pickles
     """,
@@ -68,19 +68,19 @@ MODULES = {
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
         networks.folding networks.image_gradient networks.small_resnet randomness stages.finetuning statistics.metrics
-        statistics.predictions store.features store.predictions training.averaging training.batchnorm
+        statistics.predictions store.features store.predictions store.runs training.averaging training.batchnorm
         training.inference training.loop training.progress training.schedules training.sgd training.transfer
     """,
     "selecting": """
-        stages.selecting statistics.predictions store.features store.predictions
+        stages.selecting statistics.predictions store.features store.predictions store.runs
     """,
     "results": """
-        stages.results statistics.predictions statistics.selection store.features store.predictions tables.results
-        tables.sanity tables.seeds tables.training tables.training_records
+        stages.results statistics.metrics statistics.predictions statistics.selection store.features store.predictions
+        tables.results tables.sanity tables.seeds tables.training tables.training_records
     """,
     "report": """
-        figures figures.cells figures.drawing figures.headline figures.style figures.typeset stages.report
-        statistics.metrics tables.results tables.training
+        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.markdown
+        figures.style figures.tables stages.report statistics.metrics tables.results tables.training
     """,
     "figures/width": """
         figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures tables.results

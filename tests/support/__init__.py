@@ -1,1 +1,1 @@
-"""What several tests share: files and entries that they make, and runs that they kill."""
+"""Shared by several tests: files, datasets and entries that they need, processes that they start and kill."""

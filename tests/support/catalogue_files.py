@@ -1,4 +1,4 @@
-"""Small files of every catalogued dataset in the layout of its owners: images, lists, annotations, what lies astray.
+"""Small files of every catalogued dataset in its official layout: images, lists, annotations, and stray files.
 
 Images are ellipses and rectangles on a ground; hue and shape say the class, all else is random.
 """

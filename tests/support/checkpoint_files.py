@@ -4,21 +4,28 @@ import io
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import types
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import nn
 
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the stream format, from torch/serialization.py
+Module = TypeVar("Module", bound=nn.Module)
+Storages = Iterable[tuple[str, int, bytes]]
+"""Key, count of numbers that the file states, bytes that it holds."""
 
 
-def with_statistics(network, seed=0):
-    """Every weight and statistic as after some training: of small size, and no two alike."""
+def with_statistics(network: Module, seed: int = 0) -> Module:
+    """Fill weights and statistics as some training would, with small numbers, no two alike; return it in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
         if tensor.dtype.is_floating_point and not name.startswith("normalise.") and "new_" not in name:
@@ -27,10 +34,13 @@ def with_statistics(network, seed=0):
     return network.eval()
 
 
-def robustness():
-    """The library that trained the released networks; today's torchvision lacks one module that it imports."""
+def robustness() -> list[Any]:
+    """Modules `model_utils` and `datasets` of the library that trained the released networks, or skip the test.
+
+    The library imports a module that torchvision no longer has; here it gets a substitute.
+    """
     missing = types.ModuleType("torchvision.models.utils")
-    missing.load_state_dict_from_url = torch.hub.load_state_dict_from_url
+    missing.__dict__["load_state_dict_from_url"] = torch.hub.load_state_dict_from_url
     with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
         warnings.simplefilter("ignore")
         patch.setitem(sys.modules, missing.__name__, missing)
@@ -38,9 +48,11 @@ def robustness():
         return [pytest.importorskip(f"robustness.{name}", reason=reason) for name in ("model_utils", "datasets")]
 
 
-def trained_by_robustness(architecture, parallel=True):
-    """An untrained network in the wrapping that the library trains it in. `architecture` is a name that the library
-    knows, or a network, which it wraps once more."""
+def trained_by_robustness(architecture: str | nn.Module, parallel: bool = True) -> Any:
+    """An untrained network in the wrapping that the library trains it in.
+
+    `architecture` is a name that the library knows, or a network, which it wraps once more.
+    """
     library, datasets = robustness()
     own = not isinstance(architecture, str)
     with pytest.MonkeyPatch.context() as patch:
@@ -52,15 +64,17 @@ def trained_by_robustness(architecture, parallel=True):
     return with_statistics(model)
 
 
-def save_as_released(path, state, *, key="model", stream=True, protocol=2, **more):
+def save_as_released(
+    path: Path, state: dict[str, Any], *, key: str = "model", stream: bool = True, protocol: int = 2, **more: Any
+) -> Path:
     """As the library's train.py saves: through dill, with a schedule of functions, and the optimiser beside it."""
     dill = pytest.importorskip("dill")
 
-    class Decay:  # by value, code and all, since nothing could import it
-        def __init__(self, every):
+    class Decay:  # dill saves it by value, with its code, since nothing could import it
+        def __init__(self, every: int):
             self.every = every
 
-        def __call__(self, epoch):
+        def __call__(self, epoch: int) -> Any:
             return 0.1 ** (epoch // self.every)
 
     closure = {"every": 30}
@@ -79,33 +93,54 @@ def save_as_released(path, state, *, key="model", stream=True, protocol=2, **mor
 class Stored:
     """A storage as a pickle names it."""
 
-    def __init__(self, key, numel, *, kind=torch.FloatStorage, view=None):
+    def __init__(self, key: str, numel: Any, *, kind: Any = torch.FloatStorage, view: Any = None):
         self.identity = ("storage", kind, key, "cpu", numel, view)
 
 
 class Viewed:
     """A tensor of any size, stride and offset of a storage."""
 
-    def __init__(self, storage, size, stride, offset=0):
-        self._arguments = (storage, offset, size, stride, False, OrderedDict())
+    def __init__(self, storage: Stored, size: Any, stride: Any, offset: Any = 0):
+        hooks: OrderedDict[int, Any] = OrderedDict()
+        self._arguments = (storage, offset, size, stride, False, hooks)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
         return torch._utils._rebuild_tensor_v2, self._arguments
 
 
 class _Pickler(pickle.Pickler):
-    def persistent_id(self, obj):
+    def persistent_id(self, obj: object) -> Any:
         return obj.identity if isinstance(obj, Stored) else None
 
 
-def pickled(content, protocol=2):
+def pickled(content: object, protocol: int = 2) -> bytes:
+    """A pickle in which a `Stored` is a persistent id, as `torch.save` writes storages."""
     file = io.BytesIO()
     _Pickler(file, protocol).dump(content)
     return file.getvalue()
 
 
-def write_stream(path, content, storages=(), *, little=True, magic=MAGIC, protocol=PROTOCOL, keys=None):
-    """A file in the stream format: `content` an object or the pickle's bytes, storages (key, count it says, bytes)."""
+def write_stream(
+    path: Path,
+    content: object,
+    storages: Storages = (),
+    *,
+    little: bool = True,
+    magic: int = MAGIC,
+    protocol: int = PROTOCOL,
+    keys: list[str] | None = None,
+) -> Path:
+    """Write a file in the stream format, from before torch 1.6.
+
+    Args:
+        path: Where it goes.
+        content: An object to pickle, or the bytes of a pickle.
+        storages: What follows the pickle.
+        little: What the file says of its byte order.
+        magic, protocol: What it begins with.
+        keys: Keys of storages that it lists; those of `storages` unless given.
+    """
+    storages = list(storages)
     system = {"protocol_version": protocol, "little_endian": little, "type_sizes": {"short": 2, "int": 4, "long": 4}}
     parts = [pickle.dumps(value, 2) for value in (magic, protocol, system)]
     parts.append(content if isinstance(content, bytes) else pickled(content))
@@ -115,8 +150,16 @@ def write_stream(path, content, storages=(), *, little=True, magic=MAGIC, protoc
     return path
 
 
-def write_zip(path, content, storages=(), *, compression=zipfile.ZIP_STORED, byteorder=b"little", more=()):
-    """A file in the zip format, with members `more` (name, bytes) beside the usual ones."""
+def write_zip(
+    path: Path,
+    content: object,
+    storages: Storages = (),
+    *,
+    compression: int = zipfile.ZIP_STORED,
+    byteorder: bytes = b"little",
+    more: Iterable[tuple[str, bytes]] = (),
+) -> Path:
+    """Write a file in the zip format, with members `more` (name, bytes) beside the usual ones."""
     with zipfile.ZipFile(path, "w", compression) as archive:
         archive.writestr("archive/data.pkl", content if isinstance(content, bytes) else pickled(content))
         archive.writestr("archive/byteorder", byteorder)
@@ -128,18 +171,21 @@ def write_zip(path, content, storages=(), *, compression=zipfile.ZIP_STORED, byt
 
 
 class _Call:
-    def __init__(self, function, *arguments):
+    """Its pickle calls a function when it is read."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object):
         self._call = (function, arguments)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return self._call
 
 
-def hostile_pickles(canary):
-    """Pickles by name, each of which makes the file `canary` when it is unpickled in earnest. Two import the module
-    `side_effects`, that `write_side_effects` makes; one needs `posix.system` as copyreg extension 240."""
-    import subprocess
+def hostile_pickles(canary: Path | str) -> dict[str, bytes]:
+    """Pickles by name, each of which makes the file `canary` when Python's own unpickler reads it.
 
+    Two import the module `side_effects`, which `write_side_effects` writes; one needs `posix.system` as extension 240
+    of copyreg.
+    """
     command = f"touch {canary}".encode()
     text = b"X" + struct.pack("<I", len(command)) + command
     return {
@@ -161,7 +207,8 @@ def hostile_pickles(canary):
     }
 
 
-def write_side_effects(folder, canary):
+def write_side_effects(folder: Path, canary: Path) -> None:
+    """Write a module that makes the file `canary` when it is imported."""
     (folder / "side_effects.py").write_text(
         f"open({str(canary)!r}, 'w').close()\n\n\nclass Thing(dict):\n    append = lambda self, value: None\n"
     )

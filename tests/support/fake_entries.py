@@ -41,7 +41,7 @@ class Fake:
     def key(self, stage: str, **of: Any) -> dict[str, Any]:
         eps = of.get("eps", "0")
         norm = "none" if eps == "0" else of.get("norm", "l2")
-        key = {
+        key: dict[str, Any] = {
             "stage": stage,
             "source": "objects",
             "target": "objects",
@@ -80,7 +80,7 @@ class Fake:
         **of: Any,
     ) -> str:
         """A finished pretraining: rows of `epochs.csv`, flags in the card, and `slow` ones in `timing.json`."""
-        entry = self.key("evaluation", **of)["backbone"]
+        entry: str = self.key("evaluation", **of)["backbone"]
         path = self.root / "store" / entry
         path.mkdir(parents=True)
         (path / "entry.json").write_text(json.dumps({"stage": "pretraining", "settings": {}, "inputs": {}}))
@@ -97,7 +97,7 @@ class Fake:
         timing |= {"epochs": costs} if timed else {}
         timing |= {"flags": list(slow)} if slow else {}
         (path / "timing.json").write_text(json.dumps(timing))
-        facts = {"classes": [f"class {i}" for i in range(self.classes)]}
+        facts: dict[str, Any] = {"classes": [f"class {i}" for i in range(self.classes)]}
         facts |= {"published_top1": published} if published is not None else {}
         self.seal(path, facts | ({"flags": list(flags)} if flags else {}))
         self.backbones.append(entry)
@@ -106,7 +106,8 @@ class Fake:
     def transfer(self, test: Any, validation: Any, stage: str = "probing", **of: Any) -> str:
         """A finished transfer: accuracies in percent, or arrays of which images are right."""
         sides = {"test": self.right(test, "test", str(of)), "validation": self.right(validation, "validation", str(of))}
-        rows, columns = [], {"split": [], "index": [], "label": [], "prediction": []}
+        rows: list[dict[str, Any]] = []
+        columns: dict[str, list[Any]] = {"split": [], "index": [], "label": [], "prediction": []}
         for split, right in sides.items():
             if not len(right):
                 continue
@@ -122,8 +123,14 @@ class Fake:
         return self.add(self.key(stage, **of), rows, columns)
 
     def right(self, wanted: Any, split: str, salt: str) -> np.ndarray:
-        """Which images are right, [images]: some images are hard for every network."""
-        if not np.isscalar(wanted):
+        """Which images are right, bool [images]: some images are hard for every network.
+
+        Args:
+            wanted: Accuracy in percent, or the answer itself.
+            split: Which images are hard depends on it.
+            salt: What else they depend on: two networks agree on some images and differ on others.
+        """
+        if not isinstance(wanted, int | float):
             return np.asarray(wanted, dtype=bool)
         hard = np.random.default_rng(len(split)).standard_normal(self.images)
         digest = hashlib.sha256((split + salt).encode()).digest()
@@ -133,7 +140,14 @@ class Fake:
         right[easiest[: round(wanted / 100 * self.images)]] = True
         return right
 
-    def add(self, key: dict[str, Any], rows: list[dict[str, Any]], predictions: dict[str, list]) -> str:
+    def add(self, key: dict[str, Any], rows: list[dict[str, Any]], predictions: dict[str, list[Any]]) -> str:
+        """Write a finished entry and return its name, `<stage>/<name>`.
+
+        Args:
+            key: What `key` returns.
+            rows: Of `metrics.json`; see `number`.
+            predictions: Columns of `predictions.parquet` by name; empty for an entry without that file.
+        """
         path = self.root / "store" / key["entry"]
         path.mkdir(parents=True)
         (path / "entry.json").write_text(json.dumps({"stage": key["stage"], "settings": {}, "inputs": {}}))
@@ -146,7 +160,7 @@ class Fake:
         (path / "timing.json").write_text(json.dumps(timing))
         self.seal(path)
         self.entries.append(key)
-        return key["entry"]
+        return str(key["entry"])
 
     def seal(self, path: Path, facts: dict[str, Any] | None = None) -> None:
         """Write the card of the entry's outputs as they are now."""

@@ -1,55 +1,23 @@
-"""The training loop: the same bits from the same seed, and every piece of it against its definition."""
+"""The training loop: the same seed gives the same bits, and each part of it follows its definition."""
 
 import logging
-import tempfile
 from contextlib import closing
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from robust_transfer import randomness
 from robust_transfer.attacks import L2, Linf, pgd
-from robust_transfer.configuration.running import Running
-from robust_transfer.configuration.training import Attack, Check, Recipe
-from robust_transfer.datasets.arrow import open_split
+from robust_transfer.configuration.training import Attack, Check
 from robust_transfer.loading.augmentation import Augmenter
-from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.networks.build import build
 from robust_transfer.training import progress
-from robust_transfer.training.loop import Adversary, TrainingError, fit
+from robust_transfer.training.averaging import Average
+from robust_transfer.training.loop import Adversary, checked_images, fit, has_random_layers
+from robust_transfer.training.schedules import TrainingError
 from robust_transfer.training.sgd import SGD
-from support.prepared_datasets import squares, written
-
-SIDE, CLASSES = 16, 3
-
-
-def loader_of(pixels, labels, settings, *, seed=0, input_size=SIDE, **running):
-    """A loader of images given as uint8 [n, side, side, 3]."""
-    with tempfile.TemporaryDirectory() as folder:  # what is mapped stays
-        entry = written(Path(folder), list(pixels.numpy()), labels.tolist())
-        parts = [Subset(open_split(entry, "train"), np.arange(len(labels)))]
-        where = {"device": torch.device("cpu"), "threads": 1, "running": Running(**running)}
-        return open_loader(parts, settings, input_size=input_size, resize_ratio=1.0, seed=seed, **where)
-
-
-def recipe(**settings):
-    return Recipe(**{"epochs": 2, "batch_size": 10, "learning_rate": 0.05, "augmentation": "crop-flip", **settings})
-
-
-def trained(settings=None, *, seed=0, threat=None, images=None, **kwargs):
-    """A network after `fit`, and its epochs."""
-    network = build("resnet8_w4", CLASSES, seed=seed)
-    perturb = Adversary(network, threat, Attack(steps=2, random_start=True), seed, SIDE) if threat else None
-    settings = settings or recipe()
-    loader = loader_of(*(images or squares()), settings, seed=seed)
-    return network, fit(network, loader, settings, input_size=SIDE, seed=seed, perturb=perturb, **kwargs)
-
-
-def augmented(pixels):
-    """Images float [n, 3, side, side] of uint8 [n, side, side, 3]."""
-    return pixels.permute(0, 3, 1, 2) / 255
+from support.prepared_datasets import squares
+from support.training import CLASSES, SIDE, augmented, loader_of, short_recipe, trained
 
 
 def same(one, other):
@@ -60,7 +28,7 @@ class TestFit:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     @pytest.mark.parametrize("threat", [None, L2(0.3)], ids=str)
     def test_the_same_seed_gives_the_same_bits(self, threat, precision):
-        settings = recipe(precision=precision)
+        settings = short_recipe(precision=precision)
         one, epochs = trained(settings, threat=threat)
         torch.manual_seed(99)  # the global random state plays no part
         two, again = trained(settings, threat=threat)
@@ -69,55 +37,55 @@ class TestFit:
         assert not same(one, trained(settings, threat=threat, seed=1)[0])
 
     @pytest.mark.parametrize("threat", [L2(0.0), Linf(0.0)], ids=str)
-    def test_eps_0_is_plain_training_bit_for_bit(self, threat):
+    def test_eps_0_is_standard_training_bit_for_bit(self, threat):
         assert same(trained()[0], trained(threat=threat)[0])
 
-    def test_a_positive_eps_is_not(self):
+    def test_a_positive_eps_changes_training(self):
         assert not same(trained()[0], trained(threat=L2(0.01))[0])
 
     @pytest.mark.parametrize("name", ["timm_test_resnet", "timm_test_vit"])
     def test_timms_networks_train_under_attack_where_torch_fx_follows_them_and_where_not(self, name):
         pytest.importorskip("timm", reason="not installed: make setup EXTRAS=timm")
         pixels, labels = squares(20, side=32)
-        settings = recipe(epochs=4, augmentation="none")
+        settings = short_recipe(epochs=4, augmentation="none")
         network = build(name, CLASSES, input_size=32)
         adversary = Adversary(network, L2(0.1), Attack(steps=1), 0, 32)
         loader = loader_of(pixels, labels, settings, input_size=32)
         epochs = fit(network, loader, settings, input_size=32, seed=0, perturb=adversary)
         assert epochs[-1].loss < epochs[0].loss
 
-    def test_learns_what_can_be_learnt(self):
-        settings = recipe(epochs=6, augmentation="flip", schedule="one-cycle", learning_rate=0.1)
+    def test_separable_images_are_learnt(self):
+        settings = short_recipe(epochs=6, augmentation="flip", schedule="one-cycle", learning_rate=0.1)
         network, epochs = trained(settings)
         assert epochs[-1].train_accuracy > 90
         assert epochs[-1].loss < 0.5 * epochs[0].loss
         pixels, labels = squares(seed=1)
         with torch.no_grad():
-            found = network.eval()(pixels.permute(0, 3, 1, 2) / 255).argmax(1)
-        assert (found == labels).float().mean() > 0.9
+            predicted = network.eval()(pixels.permute(0, 3, 1, 2) / 255).argmax(1)
+        assert (predicted == labels).float().mean() > 0.9
 
-    def test_training_within_a_ball_makes_robust_there(self):
-        threat, settings = L2(3.0), recipe(epochs=8, augmentation="none", schedule="one-cycle", learning_rate=0.1)
+    def test_adversarial_training_makes_robust(self):
+        threat, settings = L2(3.0), short_recipe(epochs=8, augmentation="none", schedule="one-cycle", learning_rate=0.1)
         pixels, labels = squares(60)
         images = pixels.permute(0, 3, 1, 2) / 255
         robust = []
         for trained_within in (None, threat):
             network, _ = trained(settings, threat=trained_within, images=(pixels, labels))
-            found = network.eval()(pgd(network, images, labels, threat, Attack(steps=5))).argmax(1)
-            robust.append((found == labels).float().mean())
+            predicted = network.eval()(pgd(network, images, labels, threat, Attack(steps=5))).argmax(1)
+            robust.append((predicted == labels).float().mean())
         assert robust[1] > robust[0] + 0.3
 
     def test_a_loss_that_is_not_finite_stops_it_and_says_what_to_change(self):
         with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step 4, .*lower training\.learning_rate"):
-            trained(recipe(learning_rate=1e30))
+            trained(short_recipe(learning_rate=1e30))
 
-    def test_the_learning_rate_can_stand_in_for_the_recipes(self):
-        assert same(trained(recipe(), learning_rate=0.01)[0], trained(recipe(learning_rate=0.01))[0])
-        assert not same(trained(recipe(), learning_rate=0.01)[0], trained()[0])
+    def test_a_given_learning_rate_replaces_the_recipes(self):
+        assert same(trained(short_recipe(), learning_rate=0.01)[0], trained(short_recipe(learning_rate=0.01))[0])
+        assert not same(trained(short_recipe(), learning_rate=0.01)[0], trained()[0])
 
     def test_is_sgd_on_the_augmented_batches_of_the_epochs_order(self):
-        """The loop once more, written down plainly, in the same arithmetic."""
-        settings = recipe(epochs=1, momentum=0.0, weight_decay=0.0, label_smoothing=0.2, augmentation="flip")
+        """Compared with the same loop in plain code."""
+        settings = short_recipe(epochs=1, momentum=0.0, weight_decay=0.0, label_smoothing=0.2, augmentation="flip")
         pixels, labels = squares()
         network = build("resnet8_w4", CLASSES, seed=0).to(memory_format=torch.channels_last)
         augmenter = Augmenter(pixels, "flip", SIDE, 0)
@@ -126,10 +94,10 @@ class TestFit:
             gradients = torch.autograd.grad(loss, list(network.parameters()))
             with torch.no_grad():
                 for parameter, gradient in zip(network.parameters(), gradients, strict=True):
-                    parameter -= settings.learning_rate * gradient
-        found = trained(settings)[0].state_dict()
+                    parameter.sub_(settings.learning_rate * gradient)
+        actual = trained(settings)[0].state_dict()
         for name, value in network.state_dict().items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(actual[name], value, rtol=1e-4, atol=1e-6)
 
     def test_the_adversary_does_not_see_label_smoothing(self):
         seen = []
@@ -143,26 +111,26 @@ class TestFit:
             network = build("resnet8_w4", CLASSES)
             adversary = Adversary(network, L2(0.5), Attack(steps=2), 0, SIDE)
             perturb = lambda *batch, a=adversary: watch(a(*batch), *batch[1:])  # noqa: E731
-            settings = recipe(epochs=1, label_smoothing=smoothing)
+            settings = short_recipe(epochs=1, label_smoothing=smoothing)
             fit(network, loader_of(pixels, labels, settings), settings, input_size=SIDE, seed=0, perturb=perturb)
         assert torch.equal(*seen)
 
     def test_the_adversary_attacks_the_network_as_it_is_at_every_step(self):
-        differences = []
+        differences: list[torch.Tensor] = []
 
         def watch(images, labels, epoch, indices):
-            found = adversary(images, labels, epoch, indices)
-            differences.append((found - pgd(network, images, labels, L2(0.5), Attack(steps=2))).abs().max())
-            return found
+            perturbed = adversary(images, labels, epoch, indices)
+            differences.append((perturbed - pgd(network, images, labels, L2(0.5), Attack(steps=2))).abs().max())
+            return perturbed
 
         network = build("resnet8_w4", CLASSES)
         adversary = Adversary(network, L2(0.5), Attack(steps=2), 0, SIDE)
-        settings = recipe(epochs=1)
+        settings = short_recipe(epochs=1)
         fit(network, loader_of(*squares(), settings), settings, input_size=SIDE, seed=0, perturb=watch)
         assert len(differences) == 4
         assert max(differences) < 1e-4
 
-    def test_says_every_epoch_how_it_goes(self, caplog):
+    def test_each_epoch_is_logged(self, caplog):
         with caplog.at_level(logging.INFO, "robust_transfer"):
             trained()
         assert len(caplog.messages) == 2
@@ -171,16 +139,16 @@ class TestFit:
             assert part in caplog.messages[0]
         assert caplog.messages[1].endswith("  0 s left")
 
-    def test_says_more_within_a_long_epoch(self, caplog, monkeypatch):
-        monkeypatch.setattr(progress, "SPEAK_EVERY", 0.0)
+    def test_a_long_epoch_is_logged_in_between(self, caplog, monkeypatch):
+        monkeypatch.setattr(progress, "LOG_EVERY", 0.0)
         with caplog.at_level(logging.INFO, "robust_transfer"):
-            trained(recipe(epochs=1))
+            trained(short_recipe(epochs=1))
         assert [message.split("  ")[0] for message in caplog.messages] == [
             *("epoch 1/1 (27 %)", "epoch 1/1 (55 %)", "epoch 1/1 (83 %)", "epoch 1/1")
         ]
 
-    def test_rows_say_what_was_seen_and_what_it_cost(self, tmp_path):
-        _, epochs = trained(recipe(epochs=2, schedule="step", step_epochs=1))
+    def test_rows_have_results_and_cost(self, tmp_path):
+        _, epochs = trained(short_recipe(epochs=2, schedule="step", step_epochs=1))
         assert [epoch.epoch for epoch in epochs] == [1, 2]
         assert [epoch.learning_rate for epoch in epochs] == pytest.approx([0.05, 0.005])
         assert all(epoch.images == 36 and epoch.seconds > 0 and epoch.peak_memory_mb > 1 for epoch in epochs)
@@ -193,12 +161,12 @@ class TestFit:
         assert [row["epoch"] for row in cost["epochs"]] == [1, 2]
 
     def test_training_in_groups_works(self):
-        _, epochs = trained(recipe(batchnorm_group=5), threat=L2(0.1))
+        _, epochs = trained(short_recipe(batchnorm_group=5), threat=L2(0.1))
         assert epochs[-1].loss < epochs[0].loss
 
     @pytest.mark.parametrize("workers", [0, 1, 2])
     def test_images_read_by_workers_give_the_same_bits(self, workers):
-        settings = recipe()
+        settings = short_recipe()
         network = build("resnet8_w4", CLASSES, seed=0)
         perturb = Adversary(network, L2(0.3), Attack(steps=2, random_start=True), 0, SIDE)
         with closing(loader_of(*squares(1500), settings, workers=workers, resident_mb=1)) as loader:
@@ -208,58 +176,63 @@ class TestFit:
         expected, _ = trained(few, threat=L2(0.3), images=squares(1500))
         assert same(network, expected)
 
-    def test_layers_that_draw_random_numbers_draw_the_same_again(self):
+    def test_dropout_is_reproducible(self):
         def dropping(seed):
             torch.manual_seed(seed)
             network = build("resnet8_w4", CLASSES, seed=0)
             network.body.add_module("dropout", torch.nn.Dropout(0.5))
             network.body.forward = lambda x, body=network.body: body.dropout(type(body).forward(body, x))
-            settings = recipe(epochs=1)
+            settings = short_recipe(epochs=1)
             fit(network, loader_of(*squares(), settings), settings, input_size=SIDE, seed=0)
             return network
 
         assert same(dropping(1), dropping(2))
 
     def test_growing_images_and_an_eps_that_grows_with_them(self):
-        seen = []
+        seen: list[tuple[int, int, float]] = []
 
         def watch(images, labels, epoch, indices):
-            found = adversary(images, labels, epoch, indices)
-            seen.append((epoch, images.shape[-1], float((found - images).flatten(1).norm(dim=1).max())))
-            return found
+            perturbed = adversary(images, labels, epoch, indices)
+            seen.append((epoch, images.shape[-1], float((perturbed - images).flatten(1).norm(dim=1).max())))
+            return perturbed
 
         network = build("resnet8_w4", CLASSES)
         adversary = Adversary(network, L2(0.8), Attack(steps=2), 0, SIDE)
-        settings = recipe(epochs=4, start_scale=0.5, growing_fraction=0.5)
+        settings = short_recipe(epochs=4, start_scale=0.5, growing_fraction=0.5)
         epochs = fit(network, loader_of(*squares(), settings), settings, input_size=SIDE, seed=0, perturb=watch)
         assert [epoch.side for epoch in epochs] == [8, 12, 16, 16]
         for epoch, side, size in seen:
             assert side == epochs[epoch].side
             assert 0.8 * 0.8 < size * SIDE / side < 1.0001 * 0.8  # less where pixels were clamped
 
-    def test_an_average_is_another_network_with_statistics_of_its_own(self):
-        """Averaged slowly over a short training it is nearly the first steps' network; over none, the last step's."""
+    def test_an_average_has_its_own_batchnorm_statistics(self):
+        """With a decay of 0.9 the average differs from the last weights; with one near 0 it equals them."""
         same_images = {"epochs": 4, "learning_rate": 0.2, "augmentation": "none", "average_images": 40}
-        last, _ = trained(recipe(**same_images), images=squares(40))
-        average, epochs = trained(recipe(**same_images, average_decay=0.9), images=squares(40), check=Check())
-        barely, _ = trained(recipe(**same_images, average_decay=1e-9), images=squares(40))
-        weights = [network.body.stem[0].weight for network in (last, average, barely)]
+        last, _ = trained(short_recipe(**same_images), images=squares(40))
+        average, epochs = trained(short_recipe(**same_images, average_decay=0.9), images=squares(40), check=Check())
+        barely, _ = trained(short_recipe(**same_images, average_decay=1e-9), images=squares(40))
+        weights = [network.get_parameter("body.stem.0.weight") for network in (last, average, barely)]
         torch.testing.assert_close(weights[2], weights[0])
         assert (weights[1] - weights[0]).abs().max() > 1e-3
-        statistics = [network.body.stem[1].running_mean for network in (last, average, barely)]
+        statistics = [network.get_buffer("body.stem.1.running_mean") for network in (last, average, barely)]
         assert (statistics[2] - statistics[0]).abs().max() > 1e-4  # means over images, not over the last steps
         pixels, _ = squares(40)
-        mean = average.body.stem[0](average.normalise(augmented(pixels))).mean((0, 2, 3))
+        mean = average.get_submodule("body.stem.0")(average.normalise(augmented(pixels))).mean((0, 2, 3))
         torch.testing.assert_close(statistics[1], mean, rtol=1e-3, atol=1e-3)
         assert epochs[-1].clean_accuracy is not None
 
-    def test_checks_look_and_change_nothing(self):
-        network, epochs = trained(recipe(epochs=4), threat=L2(0.3), images=squares(80), check=Check(images=5, every=3))
-        assert same(network, trained(recipe(epochs=4), threat=L2(0.3), images=squares(80))[0])
+    def test_checks_do_not_change_training(self):
+        network, epochs = trained(
+            short_recipe(epochs=4), threat=L2(0.3), images=squares(80), check=Check(images=5, every=3)
+        )
+        assert same(network, trained(short_recipe(epochs=4), threat=L2(0.3), images=squares(80))[0])
         assert [epoch.clean_accuracy is None for epoch in epochs] == [True, True, False, False]
-        assert all(epoch.robust_accuracy % 20 == 0 for epoch in epochs[2:])  # of five images
-        assert all(epoch.robust_accuracy <= epoch.clean_accuracy for epoch in epochs[2:])
-        plain = trained(recipe(epochs=1), check=Check())[1]
+        for epoch in epochs[2:]:
+            assert epoch.clean_accuracy is not None
+            assert epoch.robust_accuracy is not None
+            assert epoch.robust_accuracy % 20 == 0  # of five images
+            assert epoch.robust_accuracy <= epoch.clean_accuracy
+        plain = trained(short_recipe(epochs=1), check=Check())[1]
         assert plain[0].clean_accuracy is not None
         assert plain[0].robust_accuracy is None
 
@@ -297,3 +270,41 @@ class TestSgd:
         optimiser.step(0.1)
         assert frozen == 1
         assert learning < 1
+
+
+class TestAverage:
+    def test_the_first_steps_forget_the_initial_weights(self):
+        """Decays min(0.99, 0.1, 0.1818…) by hand, on a weight that goes 1, 2, 4."""
+        weight = torch.nn.Linear(1, 1, bias=False)
+        set_to(weight, 1.0)
+        average = Average(weight, decay=0.99)
+        for step, value in enumerate((2.0, 4.0)):
+            set_to(weight, value)
+            average.update(step)
+        first = 0.1 * 1 + 0.9 * 2
+        assert average.values[0].item() == pytest.approx(2 / 11 * first + 9 / 11 * 4)
+        average.install()
+        assert weight.weight.item() == average.values[0].item()
+
+    def test_later_the_decay_is_the_given_one(self):
+        weight = torch.nn.Linear(1, 1, bias=False)
+        set_to(weight, 1.0)
+        average = Average(weight, decay=0.5)
+        set_to(weight, 3.0)
+        average.update(10**6)
+        assert average.values[0].item() == 2.0
+
+
+def set_to(layer, value):
+    with torch.no_grad():
+        layer.weight.fill_(value)
+
+
+@pytest.mark.parametrize(("images", "n", "measured"), [(1000, 160, 10), (5, 160, 5), (1000, 3, 1)])
+def test_a_check_measures_on_a_sixteenth_of_the_images_at_most(images, n, measured):
+    assert checked_images(Check(images=images), n) == measured
+
+
+@pytest.mark.parametrize(("layer", "random"), [(torch.nn.Dropout(0.1), True), (torch.nn.Dropout(0.0), False)])
+def test_layers_that_draw_random_numbers_are_recognised(layer, random):
+    assert has_random_layers(torch.nn.Sequential(torch.nn.Linear(2, 2), layer)) == random

@@ -60,15 +60,15 @@ class TestBatches:
         with pytest.raises(TrainingError, match="1 training images: BatchNorm needs at least two"):
             batch_sizes(1, 10, None)
 
-    def test_the_image_left_out_is_another_in_every_epoch(self):
+    def test_a_different_image_is_left_out_in_every_epoch(self):
         left_out = {randomness.order(0, epoch, 21)[-1].item() for epoch in range(8)}
         assert len(left_out) > 3
 
-    def test_steps_are_groups_of_batches_in_the_order_given(self):
+    def test_steps_are_batches_in_groups_in_the_given_order(self):
         recipe = Recipe(batch_size=10, batchnorm_group=5)
-        found = steps(torch.arange(27).flip(0), recipe)
-        assert [[len(group) for group in groups] for groups in found] == [[5, 5], [5, 5], [5, 2]]
-        assert torch.cat([group for groups in found for group in groups]).tolist() == list(range(26, -1, -1))
+        actual = steps(torch.arange(27).flip(0), recipe)
+        assert [[len(group) for group in groups] for groups in actual] == [[5, 5], [5, 5], [5, 2]]
+        assert torch.cat([group for groups in actual for group in groups]).tolist() == list(range(26, -1, -1))
 
 
 class TestSides:
@@ -76,15 +76,15 @@ class TestSides:
         recipe = Recipe(epochs=10, **settings)
         return [side_at(recipe, epoch, input_size) for epoch in range(10)]
 
-    def test_without_progressive_resizing_they_are_the_inputs(self):
+    def test_without_progressive_resizing_sides_are_the_input_size(self):
         assert self.sides(224) == [224] * 10
 
-    def test_they_grow_in_steps_that_networks_can_halve(self):
-        found = self.sides(224, start_scale=0.57, growing_fraction=0.7)
-        assert found == [128, 128, 160, 160, 192, 192, 224, 224, 224, 224]
+    def test_sides_grow_in_steps_that_networks_can_halve(self):
+        actual = self.sides(224, start_scale=0.57, growing_fraction=0.7)
+        assert actual == [128, 128, 160, 160, 192, 192, 224, 224, 224, 224]
         assert self.sides(32, start_scale=0.5, growing_fraction=0.5) == [16, 20, 24, 24, 28, 32, 32, 32, 32, 32]
         assert all(side % 16 == 0 for side in self.sides(64, start_scale=0.3))
 
-    def test_they_end_at_the_inputs_even_where_it_is_no_multiple(self):
+    def test_sides_end_at_the_input_size_even_if_it_is_no_multiple(self):
         assert self.sides(230, start_scale=0.9, growing_fraction=1.0)[-1] <= 230
         assert self.sides(230, start_scale=0.9, growing_fraction=0.9)[-1] == 230

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ class TestOtherWeights:
         torch.save(state, tmp_path / "x.pth")
         network = load_published(tmp_path / "x.pth", "densenet121", 5, input_size=64).network
         assert_same_network(network, original)
-        assert not network.body.features.norm0.num_batches_tracked
+        assert not network.body.get_buffer("features.norm0.num_batches_tracked")
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
     def test_our_own_networks_are_read_whatever_the_file_is_called(self, suffix, tmp_path):
@@ -297,7 +298,7 @@ class TestContent:
     def test_all_that_checkpoints_hold_is_read_as_torch_reads_it(self, stream, protocol, tmp_path):
         base = torch.arange(24.0)
         types = (torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.bool, torch.complex64)
-        content = {
+        content: dict[str, Any] = {
             "ordered": collections.OrderedDict([("a", base), ("b", base.view(4, 6).T[1:3])]),
             "types": {str(dtype): torch.ones(3).to(dtype) for dtype in types},
             "parameter": nn.Parameter(torch.ones(2)),
@@ -503,8 +504,8 @@ class TestDamaged:
                 "is an HTML page, not a checkpoint; the download failed: fetch",
             ),
             (b"<HTML>", "is an HTML page"),
-            (b"<?xml version='1.0'?><Error><Code>AccessDenied", "is XML, not a checkpoint"),
-            (b'{"error": "gated"}', "is JSON, not a checkpoint"),
+            (b"<?xml version='1.0'?><Error><Code>AccessDenied", "is an XML message, not a checkpoint"),
+            (b'{"error": "gated"}', "is a JSON message, not a checkpoint"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a Git LFS pointer"),
             (b"\x1f\x8b\x08\x00", "a compressed file; unpack it first"),
             (b"\x00\x01\x02", "not a checkpoint: it begins with"),

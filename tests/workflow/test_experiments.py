@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,21 +15,33 @@ from robust_transfer import cli
 from robust_transfer.configuration.catalogue.datasets import catalogue
 from robust_transfer.configuration.catalogue.weights import released_files
 from robust_transfer.configuration.experiment import Experiment
-from robust_transfer.configuration.load import ConfigurationError, extended, load
+from robust_transfer.configuration.load import DEFAULT, ConfigurationError, extended, load
 from robust_transfer.configuration.training import RECIPES
-from robust_transfer.configuration.transfer import Finetuning, LinearHeads
+from robust_transfer.configuration.transfer import Finetuning, FinetuningSettings, LinearHeads, LinearHeadsSettings
+from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.grid import Grid, plan
 from support.catalogue_files import make
 from support.paths import ROOT
 
-DEFAULT, EXPERIMENTS = ROOT / "config.yaml", ROOT / "experiments"
+EXPERIMENTS = ROOT / "experiments"
 L2 = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4")
 RADII = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
 
 
+STANDALONE = {
+    "experiment": "alone",
+    "input_size": 32,
+    "datasets": {name: {"origin": {"kind": "folder", "path": name}} for name in ("one", "two")},
+    "source": "one",
+    "targets": ["two"],
+    "grid": [{"architectures": ["resnet8_w8"], "eps": [0, 0.25]}],
+}
+"""All that an experiment must state."""
+
+
 def experiment(*names: str, **options: object) -> Experiment:
-    return load([DEFAULT, *(EXPERIMENTS / f"{name}.yaml" for name in names)], options)
+    return load([EXPERIMENTS / f"{name}.yaml" for name in names], options)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +54,7 @@ def test_every_experiment_plans_something(path: Path) -> None:
     assert len(plan(experiment(path.stem)).entries) > 100
 
 
-def measured(grid: Grid, **like: object) -> list[dict]:
+def measured(grid: Grid, **like: object) -> list[dict[str, Any]]:
     return [
         one.key for one in grid.measurements.values() if all(one.key[name] == value for name, value in like.items())
     ]
@@ -57,12 +70,14 @@ def test_the_l2_grid_is_the_papers(paper: Grid) -> None:
     assert {key["eps"] for key in native} == {*RADII}
     backbones = {key["backbone"] for key in native}
     assert len(backbones) == 40
-    jobs, runs = Counter(), 0
+    jobs: Counter[str] = Counter()
+    runs = 0
     for entry in paper.entries.values():
         if entry.stage not in ("linear_heads", "finetuning") or entry.inputs["backbone"].id not in backbones:
             continue
         if entry.inputs["dataset"].stage == "datasets":
             jobs[entry.stage] += 1
+            assert isinstance(entry.settings, LinearHeadsSettings | FinetuningSettings)
             runs += len(entry.settings.learning_rates)
             assert entry.settings.purpose == "final"  # no validation split anywhere: chosen on test images
     assert jobs == {"linear_heads": 480, "finetuning": 960}
@@ -87,8 +102,9 @@ def test_the_rest_of_the_grid_is_the_papers(paper: Grid) -> None:
 
 
 def test_each_released_network_is_imported_and_evaluated_once(paper: Grid) -> None:
-    imported = [entry.settings for entry in paper.stage("importing").values()]
-    assert len(imported) == len(released_files()) == 67
+    planned = [entry.settings for entry in paper.stage("importing").values()]
+    imported = [settings for settings in planned if isinstance(settings, ImportingSettings)]
+    assert len(imported) == len(planned) == len(released_files()) == 67
     assert {(one.architecture, one.norm or "l2", one.eps) for one in imported} == {*released_files()}
     assert len(measured(paper, mode="source")) == 67
 
@@ -118,15 +134,11 @@ def test_from_scratch_differs_in_the_backbones_alone(paper: Grid) -> None:
     ]
 
 
-def test_nothing_of_the_default_experiment_shines_through(paper: Grid) -> None:
-    """The paper's file lies over config.yaml: whatever that says of training must be said anew."""
-    default = yaml.safe_load(DEFAULT.read_text())
-    stated = yaml.safe_load((EXPERIMENTS / "paper.yaml").read_text())
-    for section in ("linear_heads", "finetuning", "evaluation", "features"):
-        missing = {*default[section]} - {*stated[section]}
-        assert not missing, f"{section}: {missing}"
-        missing = {*default[section].get("training", {})} - {*stated[section].get("training", {})}
-        assert not missing, f"{section}.training: {missing}"
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_experiment_builds_upon_the_default_one(path: Path) -> None:
+    """They are of other images: an edit of config.yaml must not change what they measure."""
+    assert DEFAULT not in extended([path])
+    assert not {"objects", "coarse", "fine", "counting", "textures"} & {*load([path]).datasets}
 
 
 class TestExtends:
@@ -139,8 +151,53 @@ class TestExtends:
         a, b, c = self.write(tmp_path, a="experiment: a\nextends: b.yaml", b="extends: [c.yaml]", c="title: c")
         assert extended([a]) == [c, b, a]
         assert extended([c, a]) == [c, b, a]
-        found = load([DEFAULT, a])
+        c.write_text("extends: default\ntitle: c\n")
+        found = load([a])
         assert (found.experiment, found.title) == ("a", "c")
+
+    @pytest.mark.parametrize("folder", [".", "deep/in/folders"])
+    def test_default_is_the_repositorys_file_wherever_a_file_lies(self, folder: str, tmp_path: Path) -> None:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (a,) = self.write(tmp_path / folder, a="extends: default\nexperiment: a")
+        assert extended([a]) == [ROOT / "config.yaml", a]
+        assert load([a]) == load([DEFAULT]).model_copy(update={"experiment": "a"})
+
+    def test_the_default_lies_below_all_other_files(self, tmp_path: Path) -> None:
+        a, b, c = self.write(tmp_path, a="title: a", b="extends: [a.yaml, default]", c="extends: default")
+        assert extended([a, c]) == [DEFAULT, a, c]
+        assert extended([c, b]) == [DEFAULT, c, a, b]
+
+    def test_without_files_the_default_is_the_experiment(self) -> None:
+        assert extended([]) == []
+        assert load([]) == load([DEFAULT])
+        assert load([], {"experiment": "mine"}).experiment == "mine"
+
+    def test_the_default_does_not_lie_below_a_file_that_does_not_ask_for_it(self, tmp_path: Path) -> None:
+        text = yaml.safe_dump({**STANDALONE, "experiment": "alone"})
+        (a,) = self.write(tmp_path, a=text)
+        found = load([a])
+        assert found == Experiment.model_validate({**STANDALONE, "experiment": "alone"})
+        assert [*found.datasets] == ["one", "two"]
+
+    def test_a_file_that_lacks_what_an_experiment_needs_is_told_what_to_write(self, tmp_path: Path) -> None:
+        (a,) = self.write(tmp_path, a=yaml.safe_dump({k: v for k, v in STANDALONE.items() if k != "input_size"}))
+        with pytest.raises(ConfigurationError) as error:
+            load([a])
+        says = "input_size: required and not there; state it, or, to state only what differs from config.yaml, write"
+        assert str(error.value) == f"{a}: {says} `extends: default`"
+        a.write_text("input_size: 3\npretraining: {training: {epochs: 0}}\n")
+        with pytest.raises(ConfigurationError) as error:
+            load([a])
+        first, *others = str(error.value).splitlines()
+        assert first.startswith(f"{a}: experiment, datasets, source, targets, grid: required and not there; state them")
+        assert first.endswith("write `extends: default`")
+        assert [line.split(": ")[1] for line in others] == ["input_size = 3", "pretraining.training.epochs = 0"]
+
+    def test_a_part_of_an_experiment_lies_over_a_whole_one(self, tmp_path: Path) -> None:
+        a, b = self.write(tmp_path, a=yaml.safe_dump(STANDALONE), b="datasets: {two: {train_limit: 40}}")
+        assert load([a, b]).datasets["two"].train_limit == 40
+        with pytest.raises(ConfigurationError, match=r"b.yaml: experiment, input_size, .*`extends: default`"):
+            load([b])
 
     def test_a_circle_is_refused(self, tmp_path: Path) -> None:
         a, _ = self.write(tmp_path, a="extends: b.yaml", b="extends: a.yaml")
@@ -150,12 +207,12 @@ class TestExtends:
     def test_a_missing_base_is_named(self, tmp_path: Path) -> None:
         (a,) = self.write(tmp_path, a="extends: nowhere.yaml")
         with pytest.raises(ConfigurationError, match=r"nowhere.yaml: no such file"):
-            load([DEFAULT, a])
+            load([a])
 
     def test_anything_but_names_is_refused(self, tmp_path: Path) -> None:
         (a,) = self.write(tmp_path, a="extends: {a: b}")
         with pytest.raises(ConfigurationError, match=r"extends = \{'a': 'b'\}: write the name of a file"):
-            load([DEFAULT, a])
+            load([a])
 
 
 def tiny(**changes: object) -> dict[str, object]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from robust_transfer.configuration.weights import released_file
+from robust_transfer.registry import FIGURES
 from support.catalogue_files import make
 from support.paths import ROOT
 
@@ -76,7 +77,8 @@ def test_a_miniature_of_the_paper(tmp_path: Path) -> None:
     assert (table["recipe"] == "released").all()
     drawn = yaml.safe_load((tmp_path / "experiments" / "paper.yaml").read_text())["figures"]["draw"]
     for figure in drawn:
-        assert (results / "figures" / f"{figure}.pdf").stat().st_size > 0
+        for suffix in FIGURES[figure].suffixes:
+            assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 0
     assert "unlike-published" in (results / "flags.csv").read_text()  # what untrained networks are
     again = subprocess.run(
         [*command, "experiments/paper.yaml", "limits.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=300

@@ -1,6 +1,8 @@
 """The workflow itself: a tiny experiment from nothing to figures, and what Snakemake then wants to run again."""
 
+import csv
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -20,6 +22,7 @@ from robust_transfer.registry import ALL_STAGES, STAGES
 from support.paths import ROOT
 
 TINY = """
+extends: default
 experiment: tiny
 datasets:
   objects: {origin: {kind: shapes, task: objects, train: 128, test: 64}}
@@ -132,6 +135,7 @@ FIGURES = (
     *("headline", "fixed_feature", "full_network", "source_accuracy", "fixed_robustness", "width", "granularity"),
     *("training", "few_images", "protocol_gap"),
 )
+TABLES = ("headline", "fixed_robustness", "protocol_gap")
 
 
 def extend(path: Path) -> None:
@@ -145,10 +149,9 @@ DRAWN = {**{f"figure_{figure}": 1 for figure in FIGURES}, "report": 1}
 def test_everything_is_there(finished: Checkout) -> None:
     results = finished.folder / "results" / "tiny"
     for figure in FIGURES:
-        for suffix in ("png", "pdf", "svg", "csv"):
+        for suffix in ("html", "tex", "md", "csv") if figure in TABLES else ("png", "pdf", "svg", "csv"):
             assert (results / "figures" / f"{figure}.{suffix}").stat().st_size > 0
-    for text in ("headline.md", "fixed_robustness.md", "protocol_gap.md"):
-        assert (results / "figures" / text).stat().st_size > 0
+    assert len([*(results / "figures").iterdir()]) == 4 * len(FIGURES)
     assert (results / "flags.csv").read_text().startswith("entry,stage,flag,message\n")
     training = pq.read_table(results / "training.parquet").to_pandas()
     assert sorted(training["eps"]) == ["0", "0.5"]
@@ -160,6 +163,35 @@ def test_everything_is_there(finished: Checkout) -> None:
     timings = pq.read_table(results / "timings.parquet").to_pandas()
     assert set(timings["stage"]) >= {"datasets", "pretraining", "evaluation", "features", "probing", "finetuning"}
     assert (timings["seconds"] >= 0).all()
+
+
+def jobs_of(checkout: Checkout) -> dict[str, tuple[set[str], set[str]]]:
+    """Outputs and inputs of every job, by the folder of its outputs."""
+    run = checkout.snakemake("--detailed-summary")
+    assert run.returncode == 0, run.stderr
+    jobs: dict[str, tuple[set[str], set[str]]] = {}
+    for row in csv.DictReader(run.stdout.splitlines(), delimiter="\t"):
+        folder, _, name = row["output_file"].rpartition("/")
+        outputs, inputs = jobs.setdefault(folder, (set(), set()))
+        outputs.add(name)
+        inputs.update({*row["input-file(s)"].split(",")} - {"", "-"})
+    return jobs
+
+
+def test_rules_declare_what_stages_write_and_the_inputs_that_entries_name(finished: Checkout) -> None:
+    jobs = jobs_of(finished)
+    entries = sorted((finished.folder / "store").glob("*/*/entry.json"))
+    assert {path.parent.parent.name for path in entries} == set(STAGES)
+    for path in entries:
+        declared, inputs = jobs[str(path.parent.relative_to(finished.folder))]
+        written = json.loads((path.parent / "card.json").read_text())["files"]
+        assert declared == {*written, "card.json", "timing.json"} - {"validation.arrow"}, path
+        assert inputs == {
+            f"store/{made_from}/card.json" for made_from in json.loads(path.read_text())["inputs"].values()
+        }
+    for folder in ("results/tiny", "results/tiny/figures"):
+        files = {path.name for path in (finished.folder / folder).iterdir() if path.is_file()}
+        assert files - {"experiment.json"} == jobs[folder][0]
 
 
 def test_the_terminal_shows_progress_and_a_summary(finished: Checkout) -> None:
@@ -267,11 +299,23 @@ def test_the_command_line_has_the_last_word(finished: Checkout) -> None:
 
 
 def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
-    (finished.folder / "bad.yaml").write_text("input_size: 3\n")
+    (finished.folder / "bad.yaml").write_text("extends: default\ninput_size: 3\n")
     run = finished.snakemake(overlay="bad.yaml")
     assert run.returncode != 0
     assert "bad.yaml: input_size = 3: should be greater than or equal to 16" in run.stderr
     assert "Job stats" not in run.stderr
+    (finished.folder / "bad.yaml").write_text("experiment: bad\n")
+    run = finished.snakemake(overlay="bad.yaml")
+    assert run.returncode != 0
+    assert "bad.yaml: input_size, datasets, source, targets, grid: required and not there" in run.stderr
+    assert "write `extends: default`" in run.stderr
+
+
+def test_without_a_file_the_default_experiment_is_planned(finished: Checkout) -> None:
+    command = [sys.executable, "-m", "snakemake", "-n", "results/anew/summary.txt", "--config", "experiment=anew"]
+    run = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^pretraining +11$", run.stdout + run.stderr, re.M)
 
 
 def test_a_missing_folder_stops_before_any_job(finished: Checkout) -> None:
@@ -321,8 +365,9 @@ def html(finished: Checkout) -> Path:
 def test_the_report_is_one_file_with_every_figure(html: Path) -> None:
     text = html.read_text()
     assert "Read this first" in text
+    assert "resnet8_w4 is trained on Objects at 32" in text
     for figure in FIGURES:
-        assert f"{figure}.png" in text
+        assert f"{figure}.{'html' if figure in TABLES else 'png'}" in text
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")

@@ -24,8 +24,6 @@ from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
 if TYPE_CHECKING:
     from robust_transfer.dag.wiring import Wiring
 
-DEFAULT_CONFIGURATION = Path(__file__).parents[2] / "config.yaml"
-
 DESCRIPTION = """\
 Do adversarially robust models transfer better? The stages of the experiment, one command each.
 
@@ -131,7 +129,10 @@ def _results_commands(commands: argparse._SubParsersAction[argparse.ArgumentPars
     figures.add_argument("figure", help=", ".join(FIGURES))
     figures.add_argument("table", type=Path, help="results/<experiment>/results.parquet (training: training.parquet)")
     figures.add_argument(
-        "--out", type=Path, required=True, help="path without suffix; .svg, .pdf, .png, .csv are added"
+        "--out",
+        type=Path,
+        required=True,
+        help="path without suffix; .csv and .png, .pdf, .svg, or for a table .html, .tex, .md are added",
     )
     _add_log(figures)
     figures.set_defaults(run=_run_figures)
@@ -185,7 +186,9 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     _add_configfile(where)
     where.set_defaults(run=_run_where)
 
-    schema = commands.add_parser("schema", help="write the JSON schema of configuration files beside the models")
+    schema = commands.add_parser(
+        "schema", help="write the JSON schema of configuration files and docs/configuration.md"
+    )
     schema.set_defaults(run=_run_schema)
 
 
@@ -211,7 +214,7 @@ def _add_configfile(command: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         default=[],
-        help="files with what differs from config.yaml, later ones over earlier ones",
+        help="files that describe the experiment, later ones over earlier ones (default: config.yaml)",
     )
 
 
@@ -326,12 +329,12 @@ def _run_report(args: argparse.Namespace) -> None:
         print(text)
 
 
-def _wiring(overlays: Sequence[Path]) -> Wiring:
+def _wiring(files: Sequence[Path]) -> Wiring:
     from robust_transfer.configuration.load import load
     from robust_transfer.dag.availability import planned
     from robust_transfer.dag.wiring import Wiring
 
-    return Wiring(planned(load([DEFAULT_CONFIGURATION, *overlays])))
+    return Wiring(planned(load(files)))
 
 
 def _run_entries(args: argparse.Namespace) -> None:
@@ -350,7 +353,7 @@ def _run_plan(args: argparse.Namespace) -> None:
 
     print(
         run_plan(
-            [DEFAULT_CONFIGURATION, *args.configfile],
+            args.configfile,
             gpus=args.gpu,
             prices=args.price,
             currency=args.currency,
@@ -381,7 +384,9 @@ def _run_where(args: argparse.Namespace) -> None:
 
 
 def _run_schema(args: argparse.Namespace) -> None:
-    from robust_transfer.configuration import schema
+    from robust_transfer.configuration import documentation, schema
 
-    schema.PATH.write_text(schema.text())
-    print(schema.PATH)
+    for generated in (schema, documentation):
+        generated.PATH.parent.mkdir(exist_ok=True)
+        generated.PATH.write_text(generated.text())
+        print(generated.PATH)

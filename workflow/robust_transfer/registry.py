@@ -158,9 +158,14 @@ class Figure:
     table: Literal["results", "training"] = "results"
     """The table that it is drawn from."""
     is_table: bool = False
-    """It is a table itself, written as text too."""
+    """It is a table itself: text, and no picture."""
     default: bool = True
     """It is drawn unless the configuration says otherwise."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of its files; the first is the one that the report shows."""
+        return ("html", "tex", "md", "csv") if self.is_table else ("png", "pdf", "svg", "csv")
 
 
 FIGURES = {

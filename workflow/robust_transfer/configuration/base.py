@@ -15,10 +15,8 @@ ALWAYS: JsonDict = {
 }  # changes the mathematics (precision, augmentation, BatchNorm group): always explicit
 NEVER: JsonDict = {"identity": "never"}  # changes speed or rounding only (workers, device): never part of it
 
-Name = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Letters, digits, '.', '_' and '-'; names folders."),
-]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Names of folders are made of it. No description here: it would take the place of those that keys have."""
 
 
 class Model(BaseModel):

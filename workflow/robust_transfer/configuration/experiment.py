@@ -120,7 +120,7 @@ class Experiment(Model):
     notice: str = ""
     """A caution that the report and the terminal summary show with the results."""
     store: Annotated[str, Field(min_length=1)] = "store"
-    """Folder of everything dear; experiments share it."""
+    """Folder of everything that is expensive to compute; experiments share it."""
     results: Annotated[str, Field(min_length=1)] = "results"
     """Folder of results, one folder per experiment."""
     input_size: InputSize

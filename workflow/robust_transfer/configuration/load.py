@@ -20,6 +20,8 @@ Key = tuple[int | str, ...]
 NOWHERE = object()
 EXTENDS = "extends"
 """Key of a file that states only what differs from others: their names."""
+DEFAULT = Path(__file__).parents[3] / "config.yaml"
+"""The experiment where no file is named. `extends: default` means it, wherever the file lies that says so."""
 
 
 class ConfigurationError(ValueError):
@@ -29,11 +31,12 @@ class ConfigurationError(ValueError):
 def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment that these files describe, and over them `options`: settings given on the command line.
 
-    Mappings merge; later lists and values replace earlier ones. A file that `extends` others comes after them. With
-    another source, title and notice of the files before are let go: they speak of other images.
+    Without files it is that of config.yaml. Mappings merge; later lists and values replace earlier ones. A file that
+    `extends` others comes after them. With another source, title and notice of the files before are let go: they speak
+    of other images.
     """
     found: dict[str, Any] = {}
-    paths = extended(paths)
+    paths = extended(paths or [DEFAULT])
     for content in (*(read_yaml(path) for path in paths), options or {}):
         if content.get("source") not in (None, found.get("source")):
             found = {key: value for key, value in found.items() if key not in ("title", "notice")}
@@ -44,7 +47,8 @@ def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Exp
 def extended(paths: Sequence[Path], above: tuple[Path, ...] = ()) -> list[Path]:
     """The files, each after those that it names under `extends` (relative to itself), and each once.
 
-    Raises ConfigurationError for files that extend each other in a circle.
+    `default` among those names is the repository's config.yaml, which lies below all other files. Raises
+    ConfigurationError for files that extend each other in a circle.
     """
     found: list[Path] = []
     for path in paths:
@@ -54,9 +58,9 @@ def extended(paths: Sequence[Path], above: tuple[Path, ...] = ()) -> list[Path]:
         bases = [named] if isinstance(named, str) else named
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
             raise ConfigurationError(f"{path}: {EXTENDS} = {named}: write the name of a file, or a list of names")
-        found += extended([path.parent / base for base in bases], (*above, path))
+        found += extended([DEFAULT if base == "default" else path.parent / base for base in bases], (*above, path))
         found.append(path)
-    return list(dict.fromkeys(found))
+    return sorted(dict.fromkeys(found), key=lambda path: path != DEFAULT)
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
@@ -99,12 +103,24 @@ def validate(configuration: Mapping[str, Any], paths: Sequence[Path] = ()) -> Ex
 def _lines(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
     # A list whose items are wrong counts as too short besides: only the items are worth a line.
     errors = [e for e in errors if not any(o["loc"][: len(e["loc"])] == e["loc"] != o["loc"] for o in errors)]
-    lines = []
+    absent = [str(error["loc"][0]) for error in errors if error["type"] == "missing" and len(error["loc"]) == 1]
+    lines = [_incomplete(absent, paths)] if absent else []
     for error in errors:
+        if error["loc"] and error["loc"][0] in absent:
+            continue
         key = _keys(error["loc"], merged)
         line = _line(error, key)
         lines.append(f"{_file_of(key or _stated_key(line), merged, paths)}: {line}")
     return lines
+
+
+def _incomplete(absent: Sequence[str], paths: Sequence[Path]) -> str:
+    """What to do about an experiment that lacks settings which have no default."""
+    file = paths[-1] if paths else "configuration"
+    return (
+        f"{file}: {', '.join(absent)}: required and not there; state {'it' if len(absent) == 1 else 'them'}, or, to "
+        f"state only what differs from {DEFAULT.name}, write `{EXTENDS}: default`"
+    )
 
 
 def _stated_key(line: str) -> Key:

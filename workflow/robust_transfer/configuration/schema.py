@@ -13,11 +13,14 @@ PATH = Path(__file__).with_name("schema.json")
 
 
 def schema() -> dict[str, Any]:
-    """The schema of a file of `experiments/`: nothing is required there, since such a file states what differs."""
+    """The schema of a configuration file: nothing is required, since a file may state only what differs from others."""
     found = Experiment.model_json_schema()
     found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     found.pop("required", None)
-    names: dict[str, Any] = {"type": "string", "description": "A file, relative to this one."}
+    names: dict[str, Any] = {
+        "type": "string",
+        "description": "A file, relative to this one, or `default`: config.yaml.",
+    }
     found["properties"][EXTENDS] = {
         "anyOf": [names, {"type": "array", "items": names}],
         "description": "Files that this one builds upon: it states what differs from them.",

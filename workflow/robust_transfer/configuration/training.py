@@ -68,7 +68,7 @@ class Recipe(Model):
     epochs: PositiveInt = 90
     """Passes over the training images."""
     batch_size: PositiveInt = 512
-    """Images an optimiser step."""
+    """Images per optimiser step."""
     learning_rate: PositiveFloat = 0.1
     """Peak learning rate of SGD."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -84,7 +84,7 @@ def _weights_in_brief(files: list[ImportingSettings], folder: Path) -> str:
     says = f"{len(files)} files of weights are not in {folder}/: {names} and {len(files) - WHOLE} more; "
     if offered:
         return says + f"fetch them from {' and '.join(offered)}, or set running: {{downloads: true}}"
-    return says + "put them there, or mend weights and running.weights in the configuration"
+    return says + "put them there, or correct weights and running.weights in the configuration"
 
 
 def _how(origin: CatalogueOrigin) -> str:

@@ -60,6 +60,11 @@ class PlannedEntry:
         """Path of the entry below the store."""
         return f"{self.stage}/{self.folder}"
 
+    @property
+    def runs(self) -> dict[str, PlannedEntry]:
+        """The inputs that are runs to choose from, in the numbered roles `search0`, `search1`, …, `final0`, …"""
+        return {role: entry for role, entry in self.inputs.items() if role[-1].isdigit()}
+
     def described(self) -> dict[str, Any]:
         """What `entry.json` says."""
         return {

@@ -18,10 +18,12 @@ from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
-from robust_transfer.dag.grid import Grid
+from robust_transfer.dag.grid import Grid, PlannedEntry
+from robust_transfer.dag.methods import made_by, methods
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, PLANNED, TIMING, finished, write_json
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
+from robust_transfer.store.provenance import software
 from robust_transfer.tables.sanity import eps_flags
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
@@ -29,15 +31,14 @@ DROPPED = "ROBUST_TRANSFER_DROPPED"
 BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
-def wire(default: Path, overlays: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
-    """Plan the experiment of the default file, what lies over it, and the values of Snakemake's `--config`.
+def wire(files: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
+    """Plan the experiment of these files, later ones over earlier ones, and over them the values of `--config`.
 
     Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
     origin's keys. In the main process notices about large eps and kept entries go to the terminal. Raises
     ConfigurationError.
     """
-    files = [default, *(Path(file) for file in overlays if Path(file) != default)]
-    experiment = load(files, options)
+    experiment = load([Path(file) for file in files], options)
     decided = None if main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
     wiring = Wiring(planned(experiment, decided))
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
@@ -74,19 +75,29 @@ class Wiring:
         self.results = Path(grid.experiment.results) / grid.experiment.experiment
         self._stages = {name: grid.stage(name) for name in STAGES}
 
-    def cards(self, stage: str) -> Callable[[Any], list[str]]:
-        """Input function: the cards of the entries that an entry of this stage is made from."""
+    def input(self, stage: str, role: str) -> Callable[[Any], str]:
+        """Input function: the card of what an entry of this stage is made from in that role."""
 
-        def cards_of_inputs(wildcards: Any) -> list[str]:
-            entry = self._stages[stage].get(wildcards.entry)
-            if entry is None:
-                raise ConfigurationError(
-                    f"{self.store / stage / wildcards.entry}: not an entry of experiment "
-                    f"{self.grid.experiment.experiment}; `python -m robust_transfer entries` lists those that are"
-                )
-            return [str(self.store / made_from.id / CARD) for made_from in entry.inputs.values()]
+        def card_of_input(wildcards: Any) -> str:
+            return str(self.store / self._entry(stage, wildcards.entry).inputs[role].id / CARD)
 
-        return cards_of_inputs
+        return card_of_input
+
+    def runs(self, stage: str) -> Callable[[Any], list[str]]:
+        """Input function: the cards of the runs that an entry of this stage chooses from, which may be none."""
+
+        def cards_of_runs(wildcards: Any) -> list[str]:
+            return [str(self.store / run.id / CARD) for run in self._entry(stage, wildcards.entry).runs.values()]
+
+        return cards_of_runs
+
+    def _entry(self, stage: str, folder: str) -> PlannedEntry:
+        if folder not in self._stages[stage]:
+            raise ConfigurationError(
+                f"{self.store / stage / folder}: not an entry of experiment {self.grid.experiment.experiment}; "
+                "`python -m robust_transfer entries` lists those that are"
+            )
+        return self._stages[stage][folder]
 
     def code(self, stage: str) -> str | Callable[[Any], str]:
         """Parameter that reruns a cheap stage or figure when its code changed; an expensive stage keeps its entries.
@@ -199,8 +210,10 @@ class Wiring:
 
     @property
     def configuration(self) -> dict[str, Any]:
-        """All settings as plain values, defaults spelled out, for the report's text."""
-        return {**self.grid.experiment.model_dump(mode="json"), "dropped": list(self.grid.dropped)}
+        """What the report's texts need: all settings as plain values, its methods section, and what wrote it."""
+        experiment, dropped = self.grid.experiment, self.grid.dropped
+        texts = {"methods": methods(experiment, dropped), "made_by": made_by(software())}
+        return {**experiment.model_dump(mode="json"), "dropped": list(dropped), **texts}
 
     def eps_notices(self) -> list[str]:
         """One line for each radius of the grid that is implausibly large at the experiment's input size."""

@@ -5,8 +5,8 @@ Its schema metadata says how images are stored: `raw`, height × width × 3 byte
 dataset have one small shape; `encoded`, an image file each, otherwise. `storing` writes it.
 
 What is checked, and when: size, footer, schema and labels on opening; the images of a record batch when a process
-first reads one of them. The checksums (CRC-32) stand in the entry's card. Reading maps pages and holds nothing:
-anonymous memory does not grow with the dataset, labels (8 bytes per image) apart.
+first reads one of them. The checksums (CRC-32) are in the entry's card. Reading maps pages of the file: anonymous
+memory does not grow with the dataset, except for the labels (8 bytes per image).
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ class _Batch(NamedTuple):
 
 
 class Split:
-    """One split of a prepared dataset; made by `open_split`. Can be pickled: the copy opens the file anew."""
+    """One split of a prepared dataset; opened by `open_split`. Can be pickled: the copy opens the file again."""
 
     def __init__(self, entry: Entry, name: str):
         self.entry, self.name = entry, name
         self._path = entry.file(f"{name}.arrow", checksum=False)
         facts = entry.facts()
         if name not in facts.get("checksums", {}):
-            raise StoreError(f"{entry.path}: its card has no checksums for split {name!r}; {self._mend}")
+            raise StoreError(f"{entry.path}: its card has no checksums for split {name!r}; {self._remedy}")
         recorded = facts["checksums"][name]
         self.classes: tuple[str, ...] = tuple(facts["classes"])
         """Names, by label."""
         self._checksums = [int(crc, 16) for crc in recorded["images"].split()]
         self._check_footer(recorded["footer"])
-        with self._worded():
+        with self._reading():
             reader = pa.ipc.open_file(pa.memory_map(str(self._path)))
             self.shape = self._check_schema(reader.schema)
             """(height, width) of every image where they are stored raw, else None."""
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
         self._batches = [self._images(batch) for batch in batches]
         self.verified = np.zeros(len(batches), np.bool_)
-        """bool [record batches]: those found intact. In shared memory, processes need not all read and check each."""
+        """bool [record batches]: those verified. In shared memory, they are verified once for all processes."""
         self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
         self.labels = self._labels(batches, [int(crc, 16) for crc in recorded["labels"].split()])
         """int64 [N], read-only."""
@@ -93,14 +93,14 @@ class Split:
             return _rgb(stored.data)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over
+        except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
             raise StoreError(
-                f"{self._path}: image {index} cannot be decoded ({type(error).__name__}: {error}); it was stored so: "
-                f"mend it where the dataset came from, move {self.entry.path} aside and make it again"
+                f"{self._path}: image {index} cannot be decoded ({type(error).__name__}: {error}); it was stored like "
+                f"this: repair it in the original dataset, move {self.entry.path} aside and make it again"
             ) from error
 
     def stored(self, index: int) -> bytes | Image.Image:
-        """One image as it is stored: the bytes of an encoded file, or a picture where images are stored raw."""
+        """One image as it is stored: the bytes of an encoded file, or a Pillow image where images are stored raw."""
         return bytes(self._stored(index)) if self.shape is None else self.picture(index)
 
     def size(self, index: int) -> tuple[int, int]:
@@ -150,10 +150,10 @@ class Split:
             raise self._altered("the list of record batches")
         labels = np.empty(self._starts[-1], np.int64)
         for batch, crc, start in zip(batches, recorded, self._starts, strict=False):
-            found = np.frombuffer(batch.column(1).buffers()[1] or b"", np.int32, batch.num_rows)
-            if checksum(found) != crc:
-                raise self._altered(f"labels {start} to {start + len(found) - 1}")
-            labels[start : start + len(found)] = found
+            values = np.frombuffer(batch.column(1).buffers()[1] or b"", np.int32, batch.num_rows)
+            if checksum(values) != crc:
+                raise self._altered(f"labels {start} to {start + len(values) - 1}")
+            labels[start : start + len(values)] = values
         labels.flags.writeable = False
         return labels
 
@@ -166,24 +166,24 @@ class Split:
         if metadata.get("format") != FORMAT:
             raise StoreError(
                 f"{self._path}: dataset format {metadata.get('format', 'unknown')}, where this code reads {FORMAT}; "
-                f"{self._mend}"
+                f"{self._remedy}"
             )
         if [(column.name, column.type) for column in schema] != list(COLUMNS):
-            raise StoreError(f"{self._path}: columns {schema.names}, where a dataset has image, label; {self._mend}")
+            raise StoreError(f"{self._path}: columns {schema.names}, where a dataset has image, label; {self._remedy}")
         return (int(metadata["height"]), int(metadata["width"])) if metadata["encoding"] == "raw" else None
 
     @contextmanager
-    def _worded(self) -> Iterator[None]:
+    def _reading(self) -> Iterator[None]:
         try:
             yield
         except (pa.ArrowException, OSError) as error:
-            raise StoreError(f"{self._path}: not readable as Arrow ({error}); {self._mend}") from error
+            raise StoreError(f"{self._path}: not readable as Arrow ({error}); {self._remedy}") from error
 
     def _altered(self, part: str) -> StoreError:
-        return StoreError(f"{self._path}: {part} do not match the checksum in its card; {self._mend}")
+        return StoreError(f"{self._path}: {part} do not match the checksum in its card; {self._remedy}")
 
     @property
-    def _mend(self) -> str:
+    def _remedy(self) -> str:
         return f"the file was altered or is another one: move {self.entry.path} aside and make it again"
 
 

@@ -1,4 +1,4 @@
-"""What an origin holds, before any image is read: classes, and the labels of every split."""
+"""The content of an origin before any image is read: classes, and the labels of every split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from robust_transfer.datasets.arrow import Labels
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given
+from robust_transfer.datasets.images import ImageSource
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,22 @@ class LabelledImages:
 
     labels: Labels
     """int64 [N]."""
-    images: Callable[[NDArray[np.int64]], Iterator[tuple[str, Given]]]
-    """Of some indices, ascending: a name to call the image in messages, and the image. May be asked again."""
+    images: Callable[[NDArray[np.int64]], Iterator[tuple[str, ImageSource]]]
+    """From ascending indices to each image's name in messages and the image. May be called more than once."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What an origin holds."""
+    """The content of an origin."""
 
     classes: tuple[str, ...]
     splits: dict[str, LabelledImages]
     """In the order train, validation (only if official), test."""
     described: dict[str, Any]
-    """The origin, as the card names it."""
+    """The origin, as the card records it."""
     licence: str | None = None
     ignored_files: int = 0
-    """Files that are no images by their names, hidden ones included."""
+    """Number of files that are not images by their names, hidden ones included."""
 
 
 def read_info(folder: Path) -> dict[str, Any]:

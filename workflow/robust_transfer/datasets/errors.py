@@ -1,7 +1,7 @@
-"""What is raised where images are not what they should be."""
+"""The error of everything that prepares datasets."""
 
 from __future__ import annotations
 
 
 class DatasetError(ValueError):
-    """What was given cannot become a dataset; the message names it and the fix."""
+    """Something cannot be made into a dataset; the message names it and the fix."""

@@ -1,6 +1,6 @@
-"""Which of a catalogued dataset's sources lies in its folder, and what to say where none does.
+"""Which of a catalogued dataset's sources is in its folder, and the message where none is.
 
-Looks at names and opens no file; imports nothing heavy, since a plan asks it of every dataset.
+Looks at names and opens no file; imports nothing slow, since a plan does this for every dataset.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from robust_transfer.configuration.catalogue.datasets import (
 from robust_transfer.configuration.datasets import CatalogueOrigin
 
 HUGGING_FACE = "huggingface"
-"""Folder, below the dataset's, for what comes from the Hugging Face Hub."""
+"""Folder, below the dataset's, for files from the Hugging Face Hub."""
 
 
 def present_source(origin: CatalogueOrigin, folder: Path) -> Source | None:
-    """The source whose files, or whose archives, lie in the dataset's folder; the first of several, None if none does.
+    """The first source whose files, or else whose archives, are in the dataset's folder; None if there is none.
 
-    What is unpacked comes before what is not, whatever their order.
+    Sources that are unpacked are preferred to those that are not.
     """
     sources = catalogued(origin.dataset).splits[origin.split].sources
     unpacked = next((source for source in sources if files_found(source, folder)), None)
@@ -34,7 +34,7 @@ def present_source(origin: CatalogueOrigin, folder: Path) -> Source | None:
 
 
 def missing(origin: CatalogueOrigin, folder: Path, failures: Sequence[str] = ()) -> str:
-    """What to say where a dataset is not there: what to fetch, and where it is looked for; `failures` of downloads."""
+    """The message for a missing dataset: what to download, and where it is expected; `failures` of downloads."""
     known = catalogued(origin.dataset)
     sources = known.splits[origin.split].sources
     text = [f"{origin.dataset}: {known.title} is not in {folder.absolute()}, split {origin.split}. To put there:"]
@@ -51,7 +51,7 @@ def missing(origin: CatalogueOrigin, folder: Path, failures: Sequence[str] = ())
         gated = ", after accepting its terms there and logging in with `hf auth login`" if hub.gated else ""
         text.append(f"  https://huggingface.co/datasets/{hub.repository}{gated}")
     if known.dead:
-        text.append(f"No longer to be had: {known.dead}")
+        text.append(f"No longer available: {known.dead}")
     if failures:
         text += ["Downloads were tried and failed:", *(f"  {reason}" for reason in failures)]
     elif urls or hubs:
@@ -61,19 +61,21 @@ def missing(origin: CatalogueOrigin, folder: Path, failures: Sequence[str] = ())
 
 
 def files_found(source: Source, folder: Path) -> bool:
-    """Whether a source's files lie in the dataset's folder, unpacked."""
+    """Whether a source's files are in the dataset's folder, unpacked."""
     if isinstance(source, LayoutSource):
-        return place(source, folder) is not None
+        return layout_folder(source, folder) is not None
     if isinstance(source, FolderSource):
         root = folder / source.path
-        return _there(root / "train") and any(_there(root / name) for name in ("test", "val", "valid", "validation"))
+        return _nonempty(root / "train") and any(
+            _nonempty(root / name) for name in ("test", "val", "valid", "validation")
+        )
     return all(shards(source, folder).values())
 
 
-def place(source: LayoutSource, folder: Path) -> Path | None:
-    """The folder in which the layout's files lie."""
+def layout_folder(source: LayoutSource, folder: Path) -> Path | None:
+    """The folder that holds the layout's files; None if there is none."""
     for at in source.at:
-        if all(any(_there(folder / at / path) for path in paths) for paths in _alternatives(source)):
+        if all(any(_nonempty(folder / at / path) for path in paths) for paths in _alternatives(source)):
             return folder / at
     return None
 
@@ -82,8 +84,8 @@ def _alternatives(source: LayoutSource) -> list[tuple[str, ...]]:
     return [(paths,) if isinstance(paths, str) else paths for paths in source.found_by]
 
 
-def _there(path: Path) -> bool:
-    """A file with something in it, or a folder with something that is not hidden in it."""
+def _nonempty(path: Path) -> bool:
+    """Whether this is a file that is not empty, or a folder that holds anything but hidden files."""
     try:
         if path.is_dir():
             with os.scandir(path) as entries:
@@ -97,7 +99,7 @@ def _archives_there(source: Source, folder: Path) -> bool:
     return (
         isinstance(source, LayoutSource)
         and bool(source.files)
-        and all(_there(folder / file.on_disk) for file in source.files)
+        and all(_nonempty(folder / file.on_disk) for file in source.files)
     )
 
 
@@ -107,13 +109,13 @@ def shards(source: HuggingFaceSource, folder: Path) -> dict[str, list[Path]]:
     for split, pattern in source.splits.items():
         paths = sorted((folder / HUGGING_FACE).glob(pattern))
         numbers = [re.search(r"-(\d{5})-of-(\d{5})", path.name) for path in paths]
-        whole = all(number is None or int(number[2]) == len(paths) for number in numbers)
-        files[split] = paths if whole else []
+        complete = all(number is None or int(number[2]) == len(paths) for number in numbers)
+        files[split] = paths if complete else []
     return files
 
 
 def wanted(source: Source) -> str:
-    """What tells that a source is there, for messages."""
+    """The files by which a source is recognised, for messages."""
     if isinstance(source, LayoutSource):
         places = ["there" if at == "." else f"in {at}/" for at in source.at]
         return f"{' or '.join(places)}: {', '.join(' or '.join(paths) for paths in _alternatives(source))}"

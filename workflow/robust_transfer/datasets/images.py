@@ -1,13 +1,14 @@
-"""What is stored of an image: upright, RGB or grey, 8 bits a channel, perhaps smaller; its own file where that will do.
+"""Images as a dataset stores them: upright, RGB or grey, 8 bits per channel, perhaps downscaled.
 
-Transparency is laid on white, as web pages show it. CMYK is converted without its colour profile, as Pillow does it.
-Of 16-bit grey the range 0 to 65535 becomes 0 to 255, rounded to nearest. Of an animation the first frame is kept. EXIF
-orientation is applied if the dataset says so; TIFF orientation always is, by Pillow.
+The original file is stored where it is all that already. Transparent images are composited on white, as web pages show
+them. CMYK is converted without its colour profile, as Pillow does it. 16-bit grey is scaled from 0..65535 to 0..255,
+rounded to nearest. Of an animation the first frame is kept. EXIF orientation is applied if the dataset says so; TIFF
+orientation always is, by Pillow.
 
-Whatever had to be changed is stored losslessly. Small images, as binary PPM: bare pixels, read in 30 µs at 12 × 16 and
-50 µs at 64 × 83, where PNG takes 40 and 190, WebP 90 and 250. Larger ones as WebP: 25 % smaller than PNG, and quicker
-to write and read (128 × 180: .9 and .5 ms, PNG 2 and .8 ms; one core of a Xeon, Pillow 13). PNG steps in above WebP's
-limit of 16383 px.
+Images that are changed are stored losslessly. Small ones as binary PPM, which is bare pixels: read in 30 µs at 12 × 16
+and 50 µs at 64 × 83, where PNG takes 40 and 190, WebP 90 and 250. Larger ones as WebP: 25 % smaller than PNG, and
+faster to write and read (128 × 180: 0.9 and 0.5 ms, PNG 2 and 0.8 ms; one core of a Xeon, Pillow 13). PNG is used
+above WebP's limit of 16383 px.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from robust_transfer.datasets.arrow import Images
-from robust_transfer.datasets.resident import resized
+from robust_transfer.datasets.resident import resized_shape
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000")
-PIXEL_LIMIT = 89_478_485  # Pillow's own: 256 MiB of RGB. Larger files are taken for decompression bombs
-SMALL_PIXELS = 64 * 128
-WEBP_SIDE = 16383
+PIXEL_LIMIT = 89_478_485  # Pillow's own: 256 MiB of RGB. Larger images count as decompression bombs
+SMALL_PIXELS = 64 * 128  # up to this, PPM is faster to read than PNG and WebP; see above
+WEBP_SIDE = 16383  # pixels; the format holds no more
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -38,7 +39,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Here the first is an error of that image, and the others (broken EXIF data, mostly) are no reason to lose it.
+# The first is raised as an error of that image below; the others, mostly of broken EXIF data, do not spoil an image.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -47,17 +48,19 @@ class UnreadableImage(ValueError):  # noqa: N818, it is the image that is meant
     """One image cannot be read; the message says why, and its caller knows its name."""
 
 
-Given = bytes | Path | Image.Image | UnreadableImage
-"""An image as an origin gives it: an encoded file, where one lies, pixels, or why it has none."""
+ImageSource = bytes | Path | Image.Image | UnreadableImage
+"""An image of an origin: an encoded file, its path, decoded pixels, or the reason why there is none."""
 
 
-def to_store(given: Given, *, side: int | None, exif_rotation: bool, raw: bool) -> tuple[bytes | Images, int, int]:
-    """What is stored of an image (uint8 RGB [height, width, 3] if `raw`, else an encoded file), its height and width.
+def to_store(
+    source: ImageSource, *, side: int | None, exif_rotation: bool, raw: bool
+) -> tuple[bytes | Images, int, int]:
+    """The image to store (uint8 RGB [height, width, 3] if `raw`, else an encoded file), its height and width.
 
-    The short side is brought down to `side` pixels by antialiased bilinear interpolation, and never up. The encoded
-    file is the original one where nothing had to be changed. Raises UnreadableImage.
+    A short side above `side` pixels is downscaled to it by antialiased bilinear interpolation; smaller images are not
+    enlarged. The encoded file is the original one where nothing is changed. Raises UnreadableImage.
     """
-    image, original = _load(given, exif_rotation)
+    image, original = _load(source, exif_rotation)
     size = stored_size(image.height, image.width, side)
     if size != (image.height, image.width):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -67,11 +70,11 @@ def to_store(given: Given, *, side: int | None, exif_rotation: bool, raw: bool) 
     return original or _encode(image), *size
 
 
-def predicted_size(given: Given, *, side: int | None, exif_rotation: bool) -> tuple[int, int]:
-    """(height, width) that `to_store` will give, from the file's header alone. Raises UnreadableImage."""
-    if isinstance(given, Image.Image):
-        return stored_size(given.height, given.width, side)
-    with _open(_bytes(given)) as image:
+def predicted_size(source: ImageSource, *, side: int | None, exif_rotation: bool) -> tuple[int, int]:
+    """(height, width) of the image that `to_store` returns, from the file's header alone. Raises UnreadableImage."""
+    if isinstance(source, Image.Image):
+        return stored_size(source.height, source.width, side)
+    with _open(_bytes(source)) as image:
         height, width = image.height, image.width
         if exif_rotation and _orientation(image) >= 5:
             height, width = width, height
@@ -80,14 +83,14 @@ def predicted_size(given: Given, *, side: int | None, exif_rotation: bool) -> tu
 
 def stored_size(height: int, width: int, side: int | None) -> tuple[int, int]:
     """(height, width) of an image once its short side is at most `side` pixels."""
-    return (height, width) if side is None or min(height, width) <= side else resized(height, width, side)
+    return (height, width) if side is None or min(height, width) <= side else resized_shape(height, width, side)
 
 
-def _load(given: Given, exif_rotation: bool) -> tuple[Image.Image, bytes | None]:
-    """The image in mode RGB or L, and the file it came in if that decodes to the very same."""
-    if isinstance(given, Image.Image):
-        return _plain(given), None
-    data = _bytes(given)
+def _load(source: ImageSource, exif_rotation: bool) -> tuple[Image.Image, bytes | None]:
+    """The image in mode RGB or L, and its file if that decodes to exactly this image."""
+    if isinstance(source, Image.Image):
+        return _plain(source), None
+    data = _bytes(source)
     with _open(data) as image:
         frames = getattr(image, "n_frames", 1)
         try:
@@ -97,24 +100,24 @@ def _load(given: Given, exif_rotation: bool) -> tuple[Image.Image, bytes | None]
             plain = _plain(upright)
         except MemoryError:
             raise
-        except Exception as error:  # Pillow's decoders raise whatever a broken file makes them stumble over
+        except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
             raise UnreadableImage(f"{type(error).__name__}: {error}") from error
     return plain, data if plain is image and frames == 1 else None
 
 
-def _bytes(given: bytes | Path | UnreadableImage) -> bytes:
-    if isinstance(given, UnreadableImage):
-        raise given
-    if isinstance(given, bytes):
-        return given
+def _bytes(source: bytes | Path | UnreadableImage) -> bytes:
+    if isinstance(source, UnreadableImage):
+        raise source
+    if isinstance(source, bytes):
+        return source
     try:
-        return given.read_bytes()
+        return source.read_bytes()
     except OSError as error:
         raise UnreadableImage(str(error.strerror or error)) from error
 
 
 def _open(data: bytes) -> Image.Image:
-    """The image behind its header, not decoded yet."""
+    """The image by its header, not decoded yet."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -130,7 +133,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 (upright) where there is none or it makes no sense."""
+    """EXIF orientation, 1 to 8; 1 (upright) where there is none or it is invalid."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken EXIF data does not make an image unreadable
@@ -139,7 +142,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """The image in mode RGB or L: the same object if it is so already."""
+    """The image in mode RGB or L: the same object if it is in one of them already."""
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -1,4 +1,4 @@
-"""The catalogue of datasets as text: what there is, what lies on this machine, and where to get the rest."""
+"""The catalogue of datasets as text: which there are, which are on this machine, and where to get the others."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from robust_transfer.configuration.catalogue.datasets import Catalogued, Counts,
 from robust_transfer.configuration.datasets import CatalogueOrigin
 from robust_transfer.datasets.finding import missing, present_source
 
-COLUMNS = 100
+COLUMNS = 100  # of text, so that it fits terminals and can be read
 
 
 def overview(data: Path) -> str:
-    """A line a dataset and split: classes, images, space, and whether it lies below the folder `data`."""
+    """One line per dataset and split: classes, images, disk space, and whether it is below the folder `data`."""
     lines = [f"{'dataset':<12}{'split':<10}{'classes':>8}{'train':>11}{'validation':>12}{'test':>8}{'GB':>7}  on disk"]
     for name, known in catalogue().datasets.items():
         for split, rule in known.splits.items():
@@ -63,7 +63,7 @@ def _facts(known: Catalogued) -> list[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    """Lines that break between words alone, so that paths and addresses can be copied."""
+    """Lines broken only between words, so that paths and addresses can be copied."""
     wrapper = textwrap.TextWrapper(
         COLUMNS, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from robust_transfer.datasets.arrow import Images, Split
 
 BLOCK = 2048
-"""Images in memory at a time, where not all need be."""
+"""Images in memory at a time, where not all are needed at once: 0.3 GB at 224 pixels."""
 
 
 def square_images(
@@ -63,8 +63,7 @@ def square_images(
 def square_blocks(
     split: Split, input_size: int, resize_ratio: float, *, indices: NDArray[np.int64] | None = None, threads: int = 1
 ) -> Iterator[tuple[slice, Images]]:
-    """As `square_images`, a block at a time, with the positions that it has: ImageNet's 50,000 test images at 224
-    pixels have 7.5 GB."""
+    """`square_images` in blocks, each with its positions: at 224 pixels ImageNet's 50,000 test images are 7.5 GB."""
     rows = np.arange(len(split)) if indices is None else indices
     for start in range(0, len(rows), BLOCK):
         here = slice(start, min(start + BLOCK, len(rows)))
@@ -73,14 +72,14 @@ def square_blocks(
 
 def square(picture: Image.Image, input_size: int, short: int) -> Images:
     """One image, short side resized to `short`, then cropped in the centre: uint8 [input_size, input_size, 3]."""
-    size = resized(picture.height, picture.width, short)
+    size = resized_shape(picture.height, picture.width, short)
     top, left = crop_origin(size, input_size)
     if size != (picture.height, picture.width):
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(picture.crop((left, top, left + input_size, top + input_size)))
 
 
-def resized(height: int, width: int, short: int) -> tuple[int, int]:
+def resized_shape(height: int, width: int, short: int) -> tuple[int, int]:
     """(height, width) once the short side is `short` pixels; the long side is rounded down, as torchvision does."""
     if height <= width:
         return short, int(short * width / height)

@@ -1,6 +1,6 @@
-"""Choose images class by class: the validation split carved from train, and limits on how many images are used.
+"""Choose images class by class: a validation split taken from train, and limits on how many images are used.
 
-All of it is a function of labels and seed, and nested: a smaller share or limit chooses a subset of a larger one.
+Choices are functions of labels and seed, and nested: a smaller share or limit chooses a subset of a larger one.
 Random numbers are raw Philox output, which numpy promises never to change (NEP 19).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# What the numbers are for: choices under one seed that have nothing to do with each other.
+# Purposes of the random numbers, so that choices under one seed are independent of each other.
 VALIDATION, LIMIT, TEST, FEW = 1, 2, 3, 4
 
 
@@ -18,11 +18,12 @@ def validation_mask(
 ) -> NDArray[np.bool_]:
     """Which images to set aside: bool [N], about `fraction` of each class.
 
-    Of a class with n images it takes `fraction`·n, rounded to nearest, but at least 1 and at most n - 1: every class
-    can still be trained on, so a class with a single image gives none away. Labels are int64 [N], 0 < fraction < 1.
+    Of a class with n images it takes `fraction`·n, rounded to nearest, but at least 1 and at most n - 1, so that
+    every class keeps a training image; of a class with a single image none is set aside. Labels are int64 [N],
+    0 < fraction < 1.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction = {fraction}: a share to set aside lies between 0 and 1")
+        raise ValueError(f"fraction = {fraction}: the share to set aside is between 0 and 1")
     rank, size = _ranks(labels, seed, purpose)
     wanted = np.floor(fraction * size + 0.5)
     mask: NDArray[np.bool_] = rank < np.minimum(np.maximum(wanted, 1), size - 1)
@@ -32,8 +33,8 @@ def validation_mask(
 def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
     """Indices of at most `limit` images, int64, ascending, spread over the classes as evenly as they allow.
 
-    Classes differ by at most one image, but for those that have no more to give; which classes get the odd images is
-    random. Raises ValueError for a limit that cannot give every class one image.
+    Classes differ by at most one image, except for those with fewer; which classes get one more is random.
+    Raises ValueError for a limit that cannot give every class one image.
     """
     classes = np.unique(labels)
     if limit < len(classes):
@@ -41,16 +42,16 @@ def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray
             f"{limit} images cannot hold one of each of {len(classes)} classes; use {len(classes)} or more"
         )
     rank, _ = _ranks(labels, seed, LIMIT)
-    turn = np.empty(len(classes), np.int64)  # in which order classes are served within a round
+    turn = np.empty(len(classes), np.int64)  # the position of each class within a round of one image per class
     turn[np.argsort(_random(len(classes), seed, LIMIT), kind="stable")] = np.arange(len(classes))
-    served = np.lexsort((turn[np.searchsorted(classes, labels)], rank))
-    return np.sort(served[:limit])
+    order = np.lexsort((turn[np.searchsorted(classes, labels)], rank))
+    return np.sort(order[:limit])
 
 
 def few_mask(labels: NDArray[np.int64], images: int, seed: int) -> NDArray[np.bool_]:
-    """Which images count where each class has so many: bool [N]; all of a class that has no more.
+    """Which images to use for `images` per class: bool [N]; all of a class that has no more.
 
-    Those of a smaller number are among those of a larger one. Labels are int64 [N].
+    Those for a smaller number are among those for a larger one. Labels are int64 [N].
     """
     rank, _ = _ranks(labels, seed, FEW)
     mask: NDArray[np.bool_] = rank < images

@@ -18,7 +18,7 @@ import pyarrow as pa
 from robust_transfer.datasets.arrow import COLUMNS, FORMAT, Images, checksum, footer_checksum
 from robust_transfer.store.entry import Draft
 
-BATCH_BYTES = 64 * 2**20
+BATCH_BYTES = 64 * 2**20  # of a record batch: what is held in memory to write one, and read to verify one
 RAW_SIDE = 64  # pixels; up to this, raw images take less time to read than encoded ones and little more space
 PROGRESS_SECONDS = 10.0
 
@@ -29,7 +29,7 @@ Out = TypeVar("Out")
 
 
 class Item(NamedTuple):
-    """One image on its way into a dataset."""
+    """One image to be stored in a dataset."""
 
     image: bytes | Images
     """An encoded file, or uint8 RGB [height, width, 3] where the dataset is stored raw."""
@@ -40,15 +40,15 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """The images of one split, made as they are asked for."""
+    """The images of one split, produced one by one."""
 
     count: int
-    """How many are expected; fewer may come where unreadable ones are left out."""
+    """How many are expected; there are fewer where unreadable ones are left out."""
     items: Iterable[Item]
 
 
 class SplitWriter:
-    """Writes one split's Arrow file; a context manager. `checksums` stand in the card, since the reader checks them."""
+    """Writes one split's Arrow file; a context manager. `checksums` go into the card, for the reader."""
 
     def __init__(self, path: Path, shape: tuple[int, int] | None, *, batch_bytes: int = BATCH_BYTES):
         self.shape, self.path, self._limit = shape, path, batch_bytes
@@ -114,11 +114,10 @@ class SplitWriter:
 def store_splits(
     draft: Draft, classes: tuple[str, ...], shape: tuple[int, int] | None, splits: dict[str, Stream], *, name: str
 ) -> dict[str, Any]:
-    """Write every split into the draft and return what the card says of them; `name` is what the log calls them.
+    """Write every split into the draft and return the facts for its card; `name` is that of the dataset in the log.
 
-    Facts: classes, counts, shape, short_side, encoding, images_per_class (least and most), classes_without_train
-    and classes_without_test (names),
-    checksums. The draft's timing gets images and images_per_second.
+    Facts: classes, counts, shape, short_side, encoding, images_per_class (least and most), classes_without_train and
+    classes_without_test (names), checksums. The draft's timing gets images and images_per_second.
     """
     counts, checksums, per_class, short_sides = {}, {}, {}, []
     start = time.monotonic()
@@ -147,7 +146,7 @@ def store_splits(
 
 
 def raw_shape(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
-    """The (height, width) to store raw, where all sizes are one and small, else None; reads no further than it must."""
+    """The (height, width) to store raw, where all sizes are the same and small, else None; stops at the first other."""
     shape = None
     for size in sizes:
         if max(size) > RAW_SIDE or (shape or size) != size:
@@ -157,7 +156,7 @@ def raw_shape(sizes: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
 
 
 def in_order(work: Callable[[In], Out], items: Iterable[In], threads: int) -> Iterator[Out]:
-    """`map` over threads, results in the order of items, a few items ahead and no more."""
+    """`map` over threads, with results in the order of items; at most eight items per thread are worked on ahead."""
     if threads == 1:
         yield from map(work, items)
         return

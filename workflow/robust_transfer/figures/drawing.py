@@ -1,10 +1,12 @@
-"""What a figure module hands to `draw.py`: a figure, the numbers in it, and for a table its text."""
+"""What the module of a picture hands to the stage `figures`: the picture and the numbers in it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robust_transfer.figures import style
 from robust_transfer.figures.cells import Panel
 from robust_transfer.tables.results import Row
 
@@ -21,8 +23,10 @@ class Drawing:
 
     figure: Figure
     numbers: list[Number]
-    markdown: str | None = None
-    """The table as text, where the figure is one."""
+
+    def write(self, stem: Path) -> None:
+        """Write `stem`.png, .pdf and .svg; the same picture gives the same bytes."""
+        style.save(self.figure, stem)
 
 
 def number(panel: Panel, series: str, arch: str, eps: str, row: Row | None, **more: object) -> Number:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robust_transfer.figures import style
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
@@ -15,12 +14,13 @@ from robust_transfer.figures.cells import (
     Panel,
     way_label,
 )
-from robust_transfer.figures.drawing import Drawing, Number
-from robust_transfer.figures.typeset import Block, Table, Text
+from robust_transfer.figures.drawing import Number
+from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.tables.results import Results
 
+CAPTION = "Share of the variance of transfer accuracy that source accuracy explains"
 ENOUGH = 4
-"""Networks below which an R² says nothing: over three it exceeds .5 for unrelated numbers every other time."""
+"""Fewest networks for an R²: over three networks, that of unrelated numbers exceeds .5 every other time."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,24 @@ class LinearFit:
     r2: float | None
     """Share of variance explained, 0 to 1; None where there are too few networks or either accuracy is constant."""
     slope: float | None
-    """Points of transfer accuracy a point of source accuracy."""
+    """Points of transfer accuracy per point of source accuracy."""
 
 
-def fixed_robustness(results: Results) -> Drawing:
-    """Draw R² for every target and eps; a network is one backbone, so seeds of an architecture are several."""
+def fixed_robustness(results: Results) -> Tables:
+    """Tabulate R² for every target and eps; a network is one backbone, so seeds of an architecture are several."""
     cells = Cells(results)
-    blocks, numbers = [], list[Number]()
+    rows, numbers = list[TableRow](), list[Number]()
     every_eps = cells.eps()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
-        way, lines = cells.shown(mode), []
         for panel in cells.panels(mode):
             fits = {eps: linear_fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
-            lines.append([Text(panel.label), *(_text(fits[eps]) if eps in fits else Text("") for eps in every_eps)])
-            numbers += [_number(panel, eps, one) for eps, one in fits.items()]
-        if way:
-            blocks.append(Block(way_label(way), lines))
-    if not blocks:
-        return Drawing(style.nothing(f"Transfer: {NOT_MEASURED}"), [], f"Transfer: {NOT_MEASURED}\n")
-    table = Table(["R²", *(f"ε {eps}" for eps in every_eps)], blocks, [_note(cells)])
-    return Drawing(table.figure(), numbers, table.markdown())
+            of_panel = [_cell(fits[eps]) if eps in fits else Cell() for eps in every_eps]
+            rows.append(TableRow((way_label(panel.way), panel.label), of_panel))
+            numbers += [_number(panel, eps, fit) for eps, fit in fits.items()]
+    if not rows:
+        return Tables([], [f"Transfer: {NOT_MEASURED}"], [])
+    table = Table.of(rows, ["mode", "R²"], [f"ε {eps}" for eps in every_eps], CAPTION, headed=True)
+    return Tables([table], [_note(cells)], numbers)
 
 
 def linear_fit(cells: Cells, panel: Panel, eps: str) -> LinearFit:
@@ -70,18 +68,18 @@ def linear_fit(cells: Cells, panel: Panel, eps: str) -> LinearFit:
     return LinearFit(len(x), len(archs), correlation**2, correlation * float(np.std(y) / np.std(x)))
 
 
-def _text(one: LinearFit) -> Text:
-    if one.networks == 0:
-        return Text(NOT_MEASURED, faint=True)
-    if one.networks < ENOUGH:
-        missing = ENOUGH - one.networks
-        return Text(f"needs {missing} more network{'s' if missing > 1 else ''}", f"needs {missing}", faint=True)
-    if one.r2 is None or one.slope is None:
-        return Text("no spread", faint=True)
-    return Text(f"{one.r2:.2f}{' (−)' if one.slope < 0 else ''}")
+def _cell(fit: LinearFit) -> Cell:
+    if fit.networks == 0:
+        return Cell(NOT_MEASURED, faint=True)
+    if fit.networks < ENOUGH:
+        missing = ENOUGH - fit.networks
+        return Cell(f"needs {missing} more network{'s' if missing > 1 else ''}", faint=True)
+    if fit.r2 is None or fit.slope is None:
+        return Cell("no spread", faint=True)
+    return Cell(f"{fit.r2:.2f}", "(−)" if fit.slope < 0 else "")
 
 
-def _number(panel: Panel, eps: str, one: LinearFit) -> Number:
+def _number(panel: Panel, eps: str, fit: LinearFit) -> Number:
     return {
         "target": panel.target.name,
         "mode": panel.way.mode,
@@ -90,10 +88,10 @@ def _number(panel: Panel, eps: str, one: LinearFit) -> Number:
         "norm": panel.norm,
         "metric": panel.target.metric,
         "eps": eps,
-        "networks": one.networks,
-        "architectures": one.architectures,
-        "r2": one.r2,
-        "slope": one.slope,
+        "networks": fit.networks,
+        "architectures": fit.architectures,
+        "r2": fit.r2,
+        "slope": fit.slope,
     }
 
 

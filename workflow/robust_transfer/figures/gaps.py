@@ -1,7 +1,7 @@
-"""Gaps: what a transfer accuracy owes to the way it was measured, from backbones that were measured in several.
+"""Gaps: how much the way of measuring changes a transfer accuracy, on backbones that were measured in several ways.
 
 Ways are compared on the runs that all of them have: where seeds of pretraining or transfer differ between them, on the
-first seed that they share. All is native images, and transfer from all training images.
+first seed that they share. Images are native, and all training images are used.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from robust_transfer.figures.cells import FROZEN, KNN, PAPER, Cells, Panel, Way,
 from robust_transfer.tables.results import Row, Target, canonical
 
 NO_DRIFT, NO_TARGET = {"batchnorm": "frozen"}, {"normalisation": "source"}
-"""What deviates from the released code, which lets BatchNorm drift and normalises by the target's statistics."""
+"""Deviations from the released code, which lets BatchNorm drift and normalises by the target's statistics."""
 
 Key = tuple[Way, str]
 """A way and a selection."""
@@ -33,7 +33,7 @@ class Line:
     rows: dict[Key, Row]
     """At least two, of the same seeds."""
     alone: bool
-    """Only the first of the seeds that the rows share is there, since some were measured under more."""
+    """The rows are of the first shared seed alone, since some ways were measured under more seeds."""
 
     @property
     def ways(self) -> set[Way]:
@@ -43,15 +43,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Gap:
-    """What is taken from what: pairs of numbers that differ in this alone."""
+    """A difference between two ways: pairs of numbers that differ in nothing else."""
 
     name: str
     pairs: list[tuple[Key, Key]]
 
     def of(self, line: Line) -> float | None:
         """The gap of a backbone in percentage points, a mean over pairs; None where no pair was measured."""
-        found = [line.rows[a].value - line.rows[b].value for a, b in self.pairs if {a, b} <= line.rows.keys()]
-        return sum(found) / len(found) if found else None
+        gaps = [line.rows[a].value - line.rows[b].value for a, b in self.pairs if {a, b} <= line.rows.keys()]
+        return sum(gaps) / len(gaps) if gaps else None
 
 
 def compared(chosen: dict[str, Cells], mode: str) -> Iterator[Line]:
@@ -71,12 +71,12 @@ def compared(chosen: dict[str, Cells], mode: str) -> Iterator[Line]:
                 for selection, cells in chosen.items()
             }
             runs = {key: cells.runs(panel, arch, eps) for key, (cells, panel) in measured.items()}
-            runs = {key: found for key, found in runs.items() if found}
-            shared = set.intersection(*(set(found) for found in runs.values())) if runs else set()
+            runs = {key: by_seed for key, by_seed in runs.items() if by_seed}
+            shared = set.intersection(*(set(by_seed) for by_seed in runs.values())) if runs else set()
             if len(runs) < 2 or not shared:
                 continue
-            alone = any(set(found) != shared for found in runs.values())
-            rows = {key: found[min(shared)] for key, found in runs.items()}
+            alone = any(set(by_seed) != shared for by_seed in runs.values())
+            rows = {key: by_seed[min(shared)] for key, by_seed in runs.items()}
             if not alone:
                 means = {key: measured[key][0].cell(measured[key][1], arch, eps) for key in runs}
                 rows = {key: mean or rows[key] for key, mean in means.items()}
@@ -85,13 +85,13 @@ def compared(chosen: dict[str, Cells], mode: str) -> Iterator[Line]:
 
 def keys_of(lines: Sequence[Line], chosen: Sequence[str]) -> list[Key]:
     """Ways and selections of these lines: by protocol, the frozen one first, then by how much deviates."""
-    found = {key for line in lines for key in line.rows}
+    keys = {key for line in lines for key in line.rows}
 
     def order(key: Key) -> tuple[int, int, str, int]:
         way, selection = key
         return preference(way), len(json.loads(way.deviations)), way.deviations, chosen.index(selection)
 
-    return sorted(found, key=order)
+    return sorted(keys, key=order)
 
 
 def ways_of(keys: Sequence[Key]) -> list[Way]:
@@ -105,7 +105,7 @@ def selections_of(keys: Sequence[Key]) -> list[str]:
 
 
 def gaps_between(mode: str, keys: Sequence[Key], shown: str) -> list[Gap]:
-    """The gaps that these numbers can tell of; but for those of selections, of the selection `shown`."""
+    """The gaps that can be computed from numbers of these keys; all but those between selections use `shown`."""
     ways, gaps = ways_of(keys), list[Gap]()
     protocols = list(dict.fromkeys(way.protocol for way in ways))
     for protocol in protocols:
@@ -137,10 +137,10 @@ def _with(deviations: str, more: dict[str, str]) -> str:
 
 
 def by_kind(gap: Gap, lines: Sequence[Line]) -> dict[str, list[float]]:
-    """The gap of every backbone on every target, standard and robust ones apart, and robust less standard."""
-    found = {(line.target, line.arch, line.norm, line.eps): one for line in lines if (one := gap.of(line)) is not None}
-    standard = {key[:2]: one for key, one in found.items() if key[-1] == "0"}
-    robust = {key: one for key, one in found.items() if key[-1] != "0"}
+    """The gaps of standard backbones, those of robust ones, and their difference, over backbones and targets."""
+    gaps = {(line.target, line.arch, line.norm, line.eps): one for line in lines if (one := gap.of(line)) is not None}
+    standard = {key[:2]: one for key, one in gaps.items() if key[-1] == "0"}
+    robust = {key: one for key, one in gaps.items() if key[-1] != "0"}
     return {
         "standard": list(standard.values()),
         "robust": list(robust.values()),

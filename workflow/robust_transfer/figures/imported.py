@@ -1,16 +1,16 @@
-"""Are imported networks what they are said to be? Their accuracy on the source, beside the one published for each."""
+"""Are imported weights the published ones? Each network's accuracy on the source beside its published accuracy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
-from robust_transfer.figures.drawing import Drawing, Number
-from robust_transfer.figures.style import architecture_label, nothing
-from robust_transfer.figures.typeset import Block, Table, Text, stacked
+from robust_transfer.figures.drawing import Number
+from robust_transfer.figures.style import architecture_label
+from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.tables.published import published_accuracy
 from robust_transfer.tables.results import ExperimentInfo, Results, Row
 from robust_transfer.tables.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
@@ -18,8 +18,7 @@ from robust_transfer.tables.sanity import DEVIATIONS, PUBLISHED_SLACK, published
 IMPORTED = "importing/"
 """What the ids of imported backbones begin with."""
 ABREAST = 4
-"""Networks that stand side by side: each takes three columns."""
-UNLIKE = "*"
+"""Networks side by side in one table: each takes three columns."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,13 @@ class Compared:
 
     @property
     def flags(self) -> list[str]:
-        """What sanity says of the two: `unlike-published`, or nothing."""
+        """The sanity flags of the two numbers: `unlike-published`, or none."""
         return [flag.flag for flag in published_flags(self.row.value, self.row.n, self.published)]
 
 
 @dataclass(frozen=True)
 class ImportedNetwork:
-    """An architecture's imported backbones of one norm: three columns, with one line per eps."""
+    """An architecture's imported backbones of one norm: three columns, with one row per eps."""
 
     label: str
     norm: str
@@ -52,23 +51,21 @@ class ImportedNetwork:
     """By eps."""
 
 
-def imported(results: Results) -> Drawing:
-    """Draw the published numbers beside ours, networks side by side and one line per eps; L∞ networks below L2 ones."""
+def imported(results: Results) -> Tables:
+    """Tabulate the published numbers beside ours, networks side by side, one row per eps; L∞ networks below L2 ones."""
     rows = [row for row in results.rows if _clean_on_source(row) and (row.backbone or "").startswith(IMPORTED)]
     recipes = results.about.released
-    found = [
+    compared = [
         Compared(row, published)
         for row in rows
         if row.recipe in recipes and (published := published_accuracy(row.arch, row.norm, row.eps)) is not None
     ]
-    if not found:
-        says = _nothing(results.about, rows)
-        return Drawing(nothing(says), [], f"{says}\n")
-    networks = _networks(found, results.about)
+    if not compared:
+        return Tables([], [_nothing(results.about, rows)], [])
+    networks = _networks(compared, results.about)
     others = dict.fromkeys(row.recipe for row in rows if row.recipe not in recipes)
-    notes = _notes(found, list(others), results.about)
-    text = "\n".join(table.markdown() for table in _tables(networks, notes, spaced=False))
-    return Drawing(stacked(_tables(networks, notes, spaced=True)), [_number(one) for one in found], text)
+    tables = [_table(side_by_side) for norm in NORM_LABELS for side_by_side in _abreast(networks, norm)]
+    return Tables(tables, _notes(compared, list(others), results.about), [_number(one) for one in compared])
 
 
 def _clean_on_source(row: Row) -> bool:
@@ -84,18 +81,21 @@ def _nothing(about: ExperimentInfo, rows: Sequence[Row]) -> str:
     return f"no imported backbones: {NOT_MEASURED}"
 
 
-def _networks(found: Sequence[Compared], about: ExperimentInfo) -> list[ImportedNetwork]:
+def _networks(compared: Sequence[Compared], about: ExperimentInfo) -> list[ImportedNetwork]:
     """Networks in the order of figures. Standard backbones go with the L2 ones, which have the same recipe."""
-    several = len({one.row.recipe for one in found}) > 1, len({one.row.backbone_seed for one in found}) > 1
+    several_recipes = len({one.row.recipe for one in compared}) > 1
+    several_seeds = len({one.row.backbone_seed for one in compared}) > 1
     grouped: dict[tuple[str, str, int | None, str], list[Compared]] = {}
-    for one in found:
+    for one in compared:
         row = one.row
         norm = "l2" if row.norm == "none" else row.norm
         grouped.setdefault((row.arch, row.recipe, row.backbone_seed, norm), []).append(one)
     networks = []
     order = [*about.ordered, *(arch for arch, *_ in grouped)]
     for (arch, recipe, seed, norm), backbones in sorted(grouped.items(), key=lambda item: order.index(item[0][0])):
-        label = [architecture_label(arch), *([recipe] if several[0] else []), *([f"seed {seed}"] if several[1] else [])]
+        label = [architecture_label(arch)]
+        label += [recipe] if several_recipes else []
+        label += [f"seed {seed}"] if several_seeds else []
         networks.append(ImportedNetwork(", ".join(label), norm, {one.row.eps: one for one in backbones}))
     return networks
 
@@ -108,32 +108,24 @@ def _abreast(networks: Sequence[ImportedNetwork], norm: str) -> list[list[Import
     return [of_norm[start:end] for start, end in pairwise(ends)]
 
 
-def _tables(networks: Sequence[ImportedNetwork], notes: Sequence[str], *, spaced: bool) -> list[Table]:
-    """The tables, the notes below the last. `spaced`: with an empty column between networks, as figures have it."""
-    drawn = [_table(side_by_side, spaced) for norm in NORM_LABELS for side_by_side in _abreast(networks, norm)]
-    return [*drawn[:-1], replace(drawn[-1], notes=notes)]
-
-
-def _table(networks: Sequence[ImportedNetwork], spaced: bool) -> Table:
-    """Networks side by side, one line per eps; the column of our accuracies bears the network's name."""
+def _table(networks: Sequence[ImportedNetwork]) -> Table:
+    """Networks side by side, each the heading of three columns, one row per eps."""
     radii = {eps: one.row.eps_value or 0.0 for network in networks for eps, one in network.backbones.items()}
-    columns = [f"ε, {NORM_LABELS[networks[0].norm]}"]
-    lines = {eps: [Text(eps)] for eps in sorted(radii, key=radii.__getitem__)}
-    for i, network in enumerate(networks):
-        apart = spaced and i > 0
-        columns += [*[""] * apart, f"{network.label}\nours", "theirs", "Δ"]
-        for eps, line in lines.items():
-            line += [*[Text("")] * apart, *_cells(network.backbones.get(eps))]
-    return Table(columns, [Block("", list(lines.values()))], [])
+    rows = [
+        TableRow((eps,), [cell for network in networks for cell in _cells(network.backbones.get(eps))])
+        for eps in sorted(radii, key=radii.__getitem__)
+    ]
+    columns = [(network.label, heading) for network in networks for heading in ("ours", "theirs", "Δ")]
+    norm = NORM_LABELS[networks[0].norm]
+    return Table.of(rows, [f"ε, {norm}"], columns, f"Imported {norm} networks: accuracy on the source")
 
 
-def _cells(one: Compared | None) -> list[Text]:
+def _cells(one: Compared | None) -> list[Cell]:
     if one is None:
-        return [Text("–", faint=True), Text("–", faint=True), Text("")]
+        return [Cell("–", faint=True), Cell("–", faint=True), Cell()]
     row = one.row
-    farther = max(row.value - row.ci_low, row.ci_high - row.value)
-    ours = Text(f"{row.value:.2f} [{row.ci_low:.2f}, {row.ci_high:.2f}]", f"{row.value:.2f} ±{farther:.2f}")
-    return [ours, Text(f"{one.published:.2f}"), Text(_signed(one.difference), mark=UNLIKE if one.flags else "")]
+    ours = Cell(f"{row.value:.2f}", f"[{row.ci_low:.2f}, {row.ci_high:.2f}]")
+    return [ours, Cell(f"{one.published:.2f}"), Cell(_signed(one.difference), starred=bool(one.flags))]
 
 
 def _signed(points: float) -> str:
@@ -141,20 +133,19 @@ def _signed(points: float) -> str:
     return "0.00" if text[1:] == "0.00" else text.replace("-", "−")
 
 
-def _notes(found: Sequence[Compared], others: Sequence[str], about: ExperimentInfo) -> list[str]:
-    images = sorted({one.row.n for one in found})
+def _notes(compared: Sequence[Compared], others: Sequence[str], about: ExperimentInfo) -> list[str]:
+    images = sorted({one.row.n for one in compared})
     counted = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
-    differences = [one.difference for one in found]
+    differences = [one.difference for one in compared]
     notes = [
         f"Top-1 accuracy in % on {counted} test images of {about.source_label or about.source}, with 95 % intervals "
-        "over images (±: to the farther end). Theirs: as published by those who trained the networks. Δ: ours less "
-        f"theirs in percentage points; {UNLIKE} by more than {PUBLISHED_SLACK:g} and more than {DEVIATIONS:g} standard "
-        "deviations of sampling.",
+        "over images. Theirs: as published by those who trained the networks. Δ: ours less theirs in percentage "
+        f"points; * by more than {PUBLISHED_SLACK:g} and more than {DEVIATIONS:g} standard deviations of sampling.",
     ]
-    if len(found) > 1:
-        marked = sum(bool(one.flags) for one in found)
+    if len(compared) > 1:
+        marked = sum(bool(one.flags) for one in compared)
         notes.append(
-            f"{len(found)} networks: Δ is {_signed(sum(differences) / len(found))} on average, from "
+            f"{len(compared)} networks: Δ is {_signed(sum(differences) / len(compared))} on average, from "
             f"{_signed(min(differences))} to {_signed(max(differences))}; {marked or 'none'} marked."
         )
     if others:

@@ -1,4 +1,4 @@
-"""How much of a transfer accuracy is the way it was measured: protocols, deviations and selections side by side."""
+"""How much transfer accuracy depends on how it is measured: protocols, deviations and selections side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robust_transfer.figures.cells import (
     selections,
     way_details,
 )
-from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.drawing import Number, number
 from robust_transfer.figures.gaps import (
     NO_DRIFT,
     NO_TARGET,
@@ -33,13 +33,13 @@ from robust_transfer.figures.gaps import (
     ways_of,
 )
 from robust_transfer.figures.headline import signed
-from robust_transfer.figures.typeset import Block, Table, Text, stacked
-from robust_transfer.tables.results import Results, Row, Target, canonical
+from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
+from robust_transfer.tables.results import Results, Row, canonical
 
 ABREAST = 4
-"""Ways and selections up to which every pair of them has a column; beyond, selections are lines."""
+"""Columns up to which every way has one for each selection; beyond, selections are rows."""
 MOST = 48
-"""Lines of a mode that a page has room for."""
+"""Rows of a mode; the CSV has them all."""
 HEADINGS = {
     (FIXED_FEATURE, "frozen", "{}"): "frozen",
     (FIXED_FEATURE, "paper", "{}"): "paper,\nas released",
@@ -52,10 +52,10 @@ HEADINGS = {
 }
 
 
-def protocol_gap(results: Results) -> Drawing:
-    """Draw one table per mode, one line per backbone and target that was measured in several ways; and mean gaps."""
+def protocol_gap(results: Results) -> Tables:
+    """Tabulate, for each mode, the backbones and targets that were measured in several ways, and the mean gaps."""
     chosen = {selection: Cells(results, selection=selection) for selection in selections(results)}
-    tables, gaps, notes, numbers = list[Table](), list[Block](), list[str](), list[Number]()
+    tables, mean_gaps, notes, numbers = list[Table](), list[TableRow](), list[str](), list[Number]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         lines = list(compared(chosen, mode))
         if not lines:
@@ -67,16 +67,19 @@ def protocol_gap(results: Results) -> Drawing:
         notes += _notes(mode, keys)
         if len(listed) > room:
             notes.append(f"{MODE_LABELS[mode]}: {len(listed) - room} more backbones in protocol_gap.csv.")
-        found = [(gap, by_kind(gap, lines)) for gap in gaps_between(mode, keys, next(iter(chosen)))]
-        gaps.append(Block(MODE_LABELS[mode], [_gap_line(gap, kinds) for gap, kinds in found]))
         numbers += [_number(line, key) for line in lines for key in line.rows]
-        numbers += [one for gap, kinds in found for one in _gap_numbers(mode, gap, kinds)]
+        for gap in gaps_between(mode, keys, next(iter(chosen))):
+            kinds = by_kind(gap, lines)
+            mean_gaps.append(TableRow((MODE_LABELS[mode], gap.name), [_mean(of_kind) for of_kind in kinds.values()]))
+            numbers += _gap_numbers(mode, gap, kinds)
         notes += _seed_notes(mode, lines)
     if not tables:
-        return Drawing(style.nothing(f"A second way of measuring: {NOT_MEASURED}"), [], f"One way: {NOT_MEASURED}\n")
-    columns = ["Mean gap in points [least, most] (n)", "standard", "robust", "robust less standard"]
-    tables.append(Table(columns, gaps, [_note(list(chosen)), *notes]))
-    return Drawing(stacked(tables), numbers, "\n".join(table.markdown() for table in tables))
+        return Tables([], [f"A second way of measuring: {NOT_MEASURED}"], [])
+    if mean_gaps:
+        names = ["mode", "Mean gap in points [least, most] (n)"]
+        kinds_of_backbones = ["standard", "robust", "robust less standard"]
+        tables.append(Table.of(mean_gaps, names, kinds_of_backbones, "Mean gaps between protocols", headed=True))
+    return Tables(tables, [_note(list(chosen)), *notes], numbers)
 
 
 def _abreast(keys: Sequence[Key]) -> bool:
@@ -85,22 +88,20 @@ def _abreast(keys: Sequence[Key]) -> bool:
 
 
 def _table(mode: str, lines: Sequence[Line], keys: Sequence[Key]) -> Table:
-    """Accuracies, with one block per target."""
-    ways, chosen = ways_of(keys), selections_of(keys)
-    blocks: dict[Target, list[list[Text]]] = {}
+    """Accuracies by target and backbone, and where selections do not stand abreast also by selection."""
+    ways, chosen, abreast = ways_of(keys), selections_of(keys), _abreast(keys)
     several = len({line.arch for line in lines}) > 1, len({line.norm for line in lines}) > 1
+    rows = []
     for line in lines:
-        for row in [chosen] if _abreast(keys) else [[one] for one in chosen]:
-            block = blocks.setdefault(line.target, [])
-            first = row[0] == chosen[0]
-            texts = [Text("" if block else line.target.label), Text(_backbone(line, *several) if first else "")]
-            texts += [] if _abreast(keys) else [Text(row[0])]
-            block.append([*texts, *(_accuracy(line.rows.get((way, one))) for way in ways for one in row)])
-    lead = [MODE_LABELS[mode], "", *([] if _abreast(keys) else ["chosen on"])]
-    names = [_heading(mode, way) for way in ways]
-    if _abreast(keys) and len(chosen) > 1:
-        names = [name.replace("\n", " ") + f"\nchosen on {one}" for name in names for one in chosen]
-    return Table([*lead, *names], [Block("", block) for block in blocks.values()], [], left=len(lead))
+        for of_row in [chosen] if abreast else [[selection] for selection in chosen]:
+            labels = (line.target.label, _backbone(line, *several), *([] if abreast else of_row))
+            of_ways = [_accuracy(line.rows.get((way, selection))) for way in ways for selection in of_row]
+            rows.append(TableRow(labels, of_ways))
+    names = [MODE_LABELS[mode], "", *([] if abreast else ["chosen on"])]
+    columns = [_heading(mode, way) for way in ways]
+    if abreast and len(chosen) > 1:
+        columns = [name.replace("\n", " ") + f"\nchosen on {one}" for name in columns for one in chosen]
+    return Table.of(rows, names, columns, f"{MODE_LABELS[mode]} transfer by protocol")
 
 
 def _heading(mode: str, way: Way) -> str:
@@ -113,20 +114,15 @@ def _backbone(line: Line, several_archs: bool, several_norms: bool) -> str:
     return ", ".join([*names, *([NORM_LABELS.get(line.norm, line.norm)] if several_norms and line.eps != "0" else [])])
 
 
-def _accuracy(row: Row | None) -> Text:
-    return Text(f"{row.value:.1f} [{row.ci_low:.1f}, {row.ci_high:.1f}]") if row else Text("–", faint=True)
+def _accuracy(row: Row | None) -> Cell:
+    return Cell(f"{row.value:.1f}", f"[{row.ci_low:.1f}, {row.ci_high:.1f}]") if row else Cell("–", faint=True)
 
 
-def _gap_line(gap: Gap, kinds: dict[str, list[float]]) -> list[Text]:
-    return [Text(gap.name), *(_mean(found) for found in kinds.values())]
-
-
-def _mean(found: Sequence[float]) -> Text:
-    if not found:
-        return Text("–", faint=True)
-    mean = signed(sum(found) / len(found))
-    spread = f" [{signed(min(found))}, {signed(max(found))}]" if len(found) > 1 else ""
-    return Text(f"{mean}{spread} ({len(found)})")
+def _mean(gaps: Sequence[float]) -> Cell:
+    if not gaps:
+        return Cell("–", faint=True)
+    spread = f"[{signed(min(gaps))}, {signed(max(gaps))}] " if len(gaps) > 1 else ""
+    return Cell(signed(sum(gaps) / len(gaps)), f"{spread}({len(gaps)})")
 
 
 def _number(line: Line, key: Key) -> Number:
@@ -141,25 +137,25 @@ def _gap_numbers(mode: str, gap: Gap, kinds: dict[str, list[float]]) -> list[Num
             "mode": mode,
             "series": gap.name,
             "backbones": kind,
-            "value": sum(found) / len(found),
-            "least": min(found),
-            "most": max(found),
-            "n": len(found),
+            "value": sum(gaps) / len(gaps),
+            "least": min(gaps),
+            "most": max(gaps),
+            "n": len(gaps),
         }
-        for kind, found in kinds.items()
-        if found
+        for kind, gaps in kinds.items()
+        if gaps
     ]
 
 
 def _seed_notes(mode: str, lines: Sequence[Line]) -> list[str]:
-    """What is said where some ways were measured under more seeds than others."""
+    """A note where some ways were measured under more seeds than others."""
     alone = sum(line.alone for line in lines)
     what = "the first seed that all ways share stands alone, since some were measured under more"
     return [f"{MODE_LABELS[mode]}: on {alone} of {len(lines)} lines {what}."] if alone else []
 
 
 def _notes(mode: str, keys: Sequence[Key]) -> list[str]:
-    """What the columns of this mode mean."""
+    """Notes on the columns of this mode."""
     ways = ways_of(keys)
     if mode == FULL_NETWORK:
         return ["Full-network: the released code normalises by the target's statistics."] if len(ways) > 1 else []

@@ -1,1 +1,1 @@
-"""From stored images to batches: where they come from, how they are augmented, and which worker reads them."""
+"""From stored images to batches: reading, augmentation, worker processes."""

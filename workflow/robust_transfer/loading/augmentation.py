@@ -1,7 +1,7 @@
-"""Augmentation as functions of (seed, epoch, image number): batched on the device, but for crops of stored images.
+"""Augmentation as a function of (seed, epoch, image number).
 
-`resized-crop-flip` crops every image as it is stored, on the processor (`random_crop`). The other kinds start from
-squares of one size and run in batches wherever these are (`Augmenter`). Colours change in batches for all (`Colours`).
+`resized-crop-flip` crops each image at its stored size, on the CPU (`random_crop`). The other kinds start from square
+images of one size and run in batches on their device (`Augmenter`). Colours are changed in batches for all (`Colours`).
 """
 
 from __future__ import annotations
@@ -22,24 +22,26 @@ from robust_transfer.configuration.training import Augmentation, Recipe
 from robust_transfer.datasets.arrow import Images, Split
 from robust_transfer.datasets.resident import square_images
 
-AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of resized crops, as torchvision's RandomResizedCrop has them
+AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
+"""Of resized crops: share of the area, width over height, and attempts, as in torchvision's RandomResizedCrop."""
 CROP_NUMBERS = 1 + 4 * TRIES
-"""Random numbers that `random_crop` takes: one to flip, then area, ratio, top and left of every try."""
+"""Random numbers that `random_crop` takes: one for the flip, then area, ratio, top and left of each attempt."""
 
-GREY = (0.2989, 0.587, 0.114)  # of red, green and blue in torchvision's grey
+GREY = (0.2989, 0.587, 0.114)
+"""Weights of red, green and blue in a grey level (ITU-R BT.601), as in torchvision."""
 ORDERS = tuple(itertools.permutations(range(3)))
 """Orders in which brightness (0), contrast (1) and saturation (2) can be changed."""
-# Principal components of ImageNet's colours: Krizhevsky et al. (2012), in the numbers that Lighting in the robustness
-# library (Engstrom et al., 2019) and many others use. A row of COMPONENTS for red, green and blue each.
+# Principal components of ImageNet's colours (Krizhevsky et al. 2012), with the numbers of `Lighting` in the robustness
+# library (Engstrom et al. 2019). COMPONENTS has one row each for red, green and blue.
 DEVIATIONS = (0.2175, 0.0188, 0.0045)
 COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
 
 def squares_as(augmentation: Augmentation, input_size: int, resize_ratio: float) -> tuple[int, float]:
-    """Side and resize_ratio of the squares that an Augmenter takes.
+    """Side and resize ratio of the square images that an Augmenter takes.
 
-    For `square-resized-crop-flip` the whole centre square, at twice the input's side since parts of it are enlarged;
-    otherwise what the network would see of the image untouched, at the input's side.
+    For `square-resized-crop-flip` that is the whole centre square at twice the input's side, since parts of it are
+    enlarged; otherwise what the network sees in evaluation, at the input's side.
     """
     return (2 * input_size, 1.0) if augmentation == "square-resized-crop-flip" else (input_size, resize_ratio)
 
@@ -53,33 +55,51 @@ def resident_images(
     indices: NDArray[np.int64] | None = None,
     threads: int = 1,
 ) -> Tensor:
-    """All images of a split, or those at `indices`, as an Augmenter takes them: uint8 [N, side, side, 3]."""
+    """Decode images of a split as an Augmenter takes them: uint8 [N, side, side, 3].
+
+    Args:
+        split: Stored images.
+        augmentation: Kind of the Augmenter.
+        input_size: Side of the network's input, pixels.
+        resize_ratio: Side of the resized image over that of its centre crop.
+        indices: Rows of the split, int64 [N]; None takes all.
+        threads: Threads that decode.
+    """
     side, ratio = squares_as(augmentation, input_size, resize_ratio)
     return torch.from_numpy(square_images(split, side, ratio, indices=indices, threads=threads))
 
 
 class Augmenter:
-    """Draws augmented batches from images held in memory.
-
-    `pixels` is uint8 [N, side, side, 3] from `resident_images`, on the device that batches are to be on.
-    """
+    """Augmented batches of images held in memory."""
 
     def __init__(self, pixels: Tensor, augmentation: Augmentation, input_size: int, seed: int) -> None:
+        """Pad the images, where crops may reach beyond them.
+
+        Args:
+            pixels: uint8 [N, side, side, 3] from `resident_images`, on the device that batches are to be on.
+            augmentation: Any kind but `resized-crop-flip`, which raises ValueError.
+            input_size: Side of the network's input, pixels.
+            seed: Seed of the augmentation.
+        """
         if augmentation == "resized-crop-flip":
             raise ValueError("augmentation resized-crop-flip crops images as they are stored, not squares in memory")
         self._pixels, self._kind, self._size, self._seed = pixels, augmentation, input_size, seed
+        # An eighth of the side, as 4 pixels at 32 (He et al. 2016). Padded once, so that a crop is plain indexing.
         self._pad = round(input_size / 8) if augmentation == "crop-flip" else 0
-        if self._pad:  # once, so that a crop is a plain lookup
+        if self._pad:
             n, side = len(pixels), input_size + 2 * self._pad
             self._pixels = pixels.new_zeros(n, side, side, 3)
             self._pixels[:, self._pad : -self._pad, self._pad : -self._pad] = pixels
 
     def batch(self, indices: Tensor, epoch: int, *, numbers: Tensor | None = None, size: int | None = None) -> Tensor:
-        """The images at these places in `pixels` (int64 [B]) as that epoch shows them: float32 [B, 3, size, size] in
-        [0, 1], channels last.
+        """Augmented images, float32 [B, 3, size, size] in [0, 1], channels last.
 
-        `numbers` (int64 [B]) are the images' numbers, where these are not their places. A `size` below the input's is
-        reached by antialiased bilinear interpolation.
+        Args:
+            indices: Rows of `pixels`, int64 [B].
+            epoch: Epoch, counted from 0.
+            numbers: Numbers of the images, int64 [B], which their randomness depends on; by default `indices`.
+            size: Side, at most the input's, which is the default; a smaller one is reached by antialiased bilinear
+                interpolation.
         """
         size = size or self._size
         if self._kind == "none":
@@ -98,14 +118,19 @@ class Augmenter:
 
 
 class Colours:
-    """Changes the colours of batches: colour jitter, then lighting, as a recipe says."""
+    """Colour augmentation of batches: colour jitter, then lighting, as far as the recipe has them."""
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
         self._jitter, self._lighting, self._seed = recipe.colour_jitter, recipe.lighting, seed
 
     def changed(self, images: Tensor, numbers: Tensor, epoch: int) -> Tensor:
-        """Images (float32 [B, 3, H, W] in [0, 1]) of these numbers (int64 [B]) as that epoch shows them: the same type
-        and range."""
+        """Images with colours changed, float32 [B, 3, H, W] in [0, 1].
+
+        Args:
+            images: float32 [B, 3, H, W] in [0, 1].
+            numbers: Numbers of the images, int64 [B].
+            epoch: Epoch, counted from 0.
+        """
         if self._jitter:
             drawn = randomness.per_image(self._seed, randomness.COLOUR, epoch, numbers, 4)
             factors = 1 + self._jitter * (2 * drawn[:, :3] - 1)
@@ -132,10 +157,10 @@ def resized(images: Tensor, size: int) -> Tensor:
 def jittered(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
     """Images [B, 3, H, W] in [0, 1] with brightness, contrast and saturation times `factors` (float [B, 3]).
 
-    `orders` (int64 [B]) says which of ORDERS each image's changes come in. Every change is a blend of the image with
-    black, with its mean grey or with its grey, clamped to [0, 1], as in torchvision's ColorJitter.
+    `orders` (int64 [B]) is the index in ORDERS of the order of each image's changes. Each change blends the image with
+    black, its mean grey level or its grey version, and clamps to [0, 1], as in torchvision's ColorJitter.
     """
-    images = images.contiguous()  # plane by plane takes about half the time on a processor
+    images = images.contiguous()  # one channel after the other takes about half the time on a CPU
     for change in torch.tensor(ORDERS, device=images.device)[orders].unbind(1):
         factor = factors.gather(1, change[:, None]).to(images.dtype).view(-1, 1, 1, 1)
         change = change.view(-1, 1, 1, 1)
@@ -158,22 +183,22 @@ def with_lighting(images: Tensor, amounts: Tensor) -> Tensor:
 
 
 def random_crop(picture: Image.Image, numbers: Sequence[float], size: int) -> Images:
-    """A random part of an image, perhaps flipped, at this size: uint8 RGB [size, size, 3].
+    """A random crop of an image, flipped or not, resized to `size`: uint8 RGB [size, size, 3].
 
-    The part is cut out before it is resized, as torchvision does it: the pixels around it play no part.
-    `numbers` are CROP_NUMBERS random ones in [0, 1).
+    It is cropped before it is resized, as in torchvision, so that pixels outside the crop have no influence.
+    `numbers` are CROP_NUMBERS random numbers in [0, 1).
     """
     top, left, height, width = crop_box(picture.height, picture.width, numbers[1:])
-    part = picture.crop((left, top, left + width, top + height))
-    pixels = np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
+    crop = picture.crop((left, top, left + width, top + height))
+    pixels = np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR))
     return pixels[:, ::-1] if numbers[0] < 0.5 else pixels
 
 
 def crop_box(height: int, width: int, numbers: Sequence[float]) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a random part of an image, as torchvision's RandomResizedCrop draws it.
+    """(top, left, height, width) in pixels of a random crop, as torchvision's RandomResizedCrop draws it.
 
-    `numbers` are random ones in [0, 1): area, ratio, top and left of every try. Where no try fits into the image, its
-    centre is taken, in the ratio next to its own.
+    `numbers` are random numbers in [0, 1): area, ratio, top and left of each attempt. If no attempt fits into the
+    image, the crop is the largest centred one whose ratio is within RATIO.
     """
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     for first in range(0, len(numbers), 4):
@@ -188,11 +213,11 @@ def crop_box(height: int, width: int, numbers: Sequence[float]) -> tuple[int, in
 
 
 def _resized_crops(pixels: Tensor, numbers: Tensor, flip: Tensor, size: int) -> Tensor:
-    """A random part of each square image, resized by antialiased bilinear interpolation: two matrix products."""
+    """A random crop of each square image, resized by antialiased bilinear interpolation as two matrix products."""
     side = pixels.shape[1]
     area = side**2 * (AREA[0] + (AREA[1] - AREA[0]) * numbers[:, 1])
     ratio = torch.exp(math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * numbers[:, 2])
-    # A part that sticks out of the square is cut at its side, where torchvision draws again up to ten times.
+    # A crop wider or higher than the square is cut to its side, where torchvision would draw again up to ten times.
     width, height = (area * ratio).sqrt().clamp_max(side), (area / ratio).sqrt().clamp_max(side)
     left, top = numbers[:, 3] * (side - width), numbers[:, 4] * (side - height)
     across = _resizing(left, width, side, size)

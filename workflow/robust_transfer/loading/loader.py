@@ -1,7 +1,7 @@
-"""Loading: images for training, batch by batch, from memory where they fit there, else read by worker processes.
+"""Batches of training images, from memory where they fit, else read by worker processes.
 
-What a batch is depends on seed, epoch and the numbers of its images alone: not on workers, on where an epoch starts, or
-on whether images are in memory. Workers decode to uint8; everything batched happens on the device.
+A batch depends only on seed, epoch and the numbers of its images: not on workers, on where an epoch starts, or on
+whether images are in memory. Workers decode to uint8; everything that is batched happens on the device.
 """
 
 from __future__ import annotations
@@ -25,22 +25,26 @@ log = logging.getLogger("robust_transfer")
 
 
 class Loader(Protocol):
-    """Gives out the images of some parts, which it numbers consecutively. Close it after use."""
+    """Yields the images of some subsets, numbered consecutively. Close it after use."""
 
     labels: Tensor
-    """int64 [N], on the device: the label of every image."""
+    """Label of each image, int64 [N], on the device."""
 
     def batches(self, epoch: int, groups: Sequence[Tensor], size: int) -> Iterator[Tensor]:
-        """For each tensor of image numbers (int64 [B], on the CPU): those images as that epoch shows them.
+        """Yield the augmented images of each group: float32 [B, 3, size, size] in [0, 1], channels last, on the device.
 
-        float32 [B, 3, size, size] in [0, 1], channels last, on the device; size is at most the input's. One iterator
-        at a time: a new one ends those before it. Raises StoreError if an image cannot be read.
+        One iterator at a time: a new one ends those before it. Raises StoreError if an image cannot be read.
+
+        Args:
+            epoch: Epoch, counted from 0.
+            groups: Numbers of each group's images, int64 [B], on the CPU.
+            size: Side of the images, at most the input's.
         """
 
     def unaugmented(self, indices: Tensor, size: int) -> Tensor:
-        """Images by number (int64 [B], on the CPU) as evaluation at this size sees them; as `batches` has them.
+        """Images by number (int64 [B], on the CPU) as evaluation at this size sees them; returned as from `batches`.
 
-        Reads them anew from the dataset, in this process.
+        They are read from the dataset again, in this process.
         """
 
     @property
@@ -48,10 +52,10 @@ class Loader(Protocol):
         """Seconds that the caller of `batches` has waited for images to be read."""
 
     def rate(self) -> float | None:
-        """Images per second that workers can read. None where all are in memory, and before any was read."""
+        """Images per second that workers can read; None if all are in memory or none was read yet."""
 
     def close(self) -> None:
-        """End all workers."""
+        """Stop all workers."""
 
 
 def open_loader(
@@ -65,11 +69,21 @@ def open_loader(
     threads: int,
     running: Running,
 ) -> Loader:
-    """A loader of these parts' images, augmented as `recipe` says.
+    """A loader of augmented images.
 
-    They are held on the device where their squares take at most `running.resident_mb`, unless every image is cropped as
-    it is stored; else `running.workers` processes read them, or this one if that is 0. Call it in the main thread: the
+    Images are held on the device if they take at most `running.resident_mb`, unless the augmentation crops them at
+    their stored size; else `running.workers` processes read them, or this one if that is 0. Call it in the main thread:
     workers end with the thread that starts them.
+
+    Args:
+        parts: Subsets to load, numbered consecutively.
+        recipe: Its augmentation, batch size and BatchNorm group count.
+        input_size: Side of the network's input, pixels.
+        resize_ratio: Side of the resized image over that of its centre crop, where augmentation starts from that.
+        seed: Seed of the augmentation.
+        device: Where batches are put.
+        threads: Threads, and by default workers.
+        running: Its `resident_mb` and `workers` count.
     """
     source = Source(tuple(parts), recipe, input_size, resize_ratio, seed)
     megabytes = len(source) * source.side**2 * 3 / 2**20
@@ -82,7 +96,7 @@ def open_loader(
 
 
 class Resident:
-    """A Loader that holds all images on the device, as squares."""
+    """A Loader that holds all images on the device, as square uint8 images."""
 
     def __init__(self, source: Source, device: torch.device, threads: int) -> None:
         self._source, self._device, self._threads = source, device, threads
@@ -107,11 +121,11 @@ class Resident:
         return self._source.unaugmented(indices, size, self._device, self._threads)
 
     def rate(self) -> float | None:
-        """None: augmentation on the device is part of the network's time."""
+        """None: augmentation on the device counts as the network's time."""
         return None
 
     def close(self) -> None:
-        """Nothing to end."""
+        """There are no workers."""
 
     def _pixels(self, part: Subset) -> Tensor:
         source, whole = self._source, len(part) == len(part.split)

@@ -1,4 +1,4 @@
-"""Sources: the images that are trained on, under consecutive numbers, and what is read of each."""
+"""Sources: the images of a training, numbered consecutively, and how each is read."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Subset:
         return self.split.labels[self.indices]
 
     def squares(self, positions: Numbers, side: int, resize_ratio: float, threads: int = 1) -> Images:
-        """The images at these positions of the part, untouched: uint8 [n, side, side, 3]."""
+        """The images at these positions of the subset, without augmentation: uint8 [n, side, side, 3]."""
         return square_images(self.split, side, resize_ratio, indices=self.indices[positions], threads=threads)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The images of all parts under consecutive numbers, and what becomes of them."""
+    """The images of several subsets, numbered consecutively, and how they are augmented."""
 
     parts: tuple[Subset, ...]
     recipe: Recipe
@@ -56,11 +56,11 @@ class Source:
 
     @property
     def side(self) -> int:
-        """Side of the squares that augmentation starts from."""
+        """Side of the square images that augmentation starts from."""
         return squares_as(self.recipe.augmentation, self.input_size, self.resize_ratio)[0]
 
     def augmenter(self, pixels: Tensor) -> Augmenter:
-        """Of all images, or of some."""
+        """An Augmenter of all images, or of some."""
         return Augmenter(pixels, self.recipe.augmentation, self.input_size, self.seed)
 
     def labels(self, device: torch.device) -> Tensor:
@@ -72,7 +72,10 @@ class Source:
         return as_images(torch.from_numpy(self._squares(numbers.numpy(), size, self.resize_ratio, threads)).to(device))
 
     def read(self, epoch: int, size: int, numbers: Numbers) -> Images:
-        """What workers make of images: uint8 [n, side, side, 3], squares or, if every image is cropped anew, crops."""
+        """Images as workers return them: uint8 [n, side, side, 3].
+
+        For `resized-crop-flip` these are the crops of an epoch at `size`, else square images to augment on the device.
+        """
         if self.recipe.augmentation == "resized-crop-flip":
             return self._crops(epoch, size, numbers)
         return self._squares(numbers, *squares_as(self.recipe.augmentation, self.input_size, self.resize_ratio))
@@ -94,7 +97,7 @@ class Source:
         return crops
 
     def _located(self, numbers: Numbers) -> Iterator[tuple[Subset, Numbers, Numbers]]:
-        """By part: positions in it, and where in `numbers` they stand."""
+        """(subset, positions in it, positions in `numbers`) of each subset that has some of the images."""
         ends = list(accumulate(len(part) for part in self.parts))
         for part, end in zip(self.parts, ends, strict=True):
             here = np.flatnonzero((numbers >= end - len(part)) & (numbers < end))

@@ -1,10 +1,10 @@
 """Streaming: batches that worker processes read from the dataset, through torch's DataLoader.
 
-An image costs a worker 2.9 ms of processor time as `resized-crop-flip` at 224 px from JPEGs of 500 × 375 px and 97 kB
-(n = 1,792), .24 ms at 64 px from JPEGs of 64 px and 2 kB (n = 8,704): 340 and 4,100 images per second and core, if
-nothing holds it up (AMD EPYC, Zen 4; the machine was busy otherwise). Anonymous memory grows by 16 bytes per image in a
-worker, shared where it was forked, and by 24 in the process that starts them: labels, indices, labels on the device.
-What is read from a record batch first takes 17 ms more (64 MB at 3.9 GB/s, in memory), once for all workers.
+An image costs a worker 2.9 ms of CPU time as `resized-crop-flip` at 224 px from JPEGs of 500 × 375 px and 97 kB
+(n = 1,792), and 0.24 ms at 64 px from JPEGs of 64 px and 2 kB (n = 8,704): at most 340 and 4,100 images per second
+and core (AMD EPYC, Zen 4; the machine was busy otherwise). Anonymous memory grows by 16 bytes per image in a worker,
+shared if it was forked, and by 24 in the process that starts them: labels, indices, labels on the device. The first
+read from a record batch takes 17 ms more for its checksum (64 MB at 3.9 GB/s, in memory), once for all workers.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from robust_transfer.machine.launch import die_with_parent
 from robust_transfer.store.entry import StoreError
 
 CHUNK = 64
-"""Images a worker reads at a time: workers share a batch, and a chunk at 224 px takes 10 MB of shared memory."""
-_LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Images that a worker reads at a time. Workers share a batch; a chunk at 224 px takes 10 MB of shared memory."""
+_IGNORED_BY_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class LoadingError(RuntimeError):
-    """A process that reads images died; the message says what to change."""
+    """A worker process died; the message says what to change."""
 
 
 class _Request(NamedTuple):
@@ -60,7 +60,7 @@ class _Failure(NamedTuple):
 
 
 class _Requests(Sampler[_Request]):
-    """What torch's DataLoader takes requests from; they are replaced for every epoch."""
+    """The DataLoader's sampler: yields an epoch's requests, which are replaced for every epoch."""
 
     def __init__(self) -> None:
         self.of_epoch: Iterable[_Request] = ()
@@ -70,11 +70,11 @@ class _Requests(Sampler[_Request]):
 
 
 class _Reader(Dataset[_Chunk | _Failure]):
-    """Reads chunks; lives in every worker."""
+    """The DataLoader's dataset: reads the chunk that a request names, in a worker."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        # Whether a record batch (64 MB) is intact is found out once for all workers, not once in each.
+        # Shared, so that a record batch (64 MB) is verified once for all workers, not once in each.
         self._verified = [torch.tensor(part.split.verified) for part in source.parts]
         for verified in self._verified:
             verified.share_memory_()  # type: ignore[no-untyped-call]
@@ -82,7 +82,7 @@ class _Reader(Dataset[_Chunk | _Failure]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._share()  # in a spawned worker splits are opened anew and know nothing of it
+        self._share()  # a spawned worker opens splits again, with flags of their own
 
     def _share(self) -> None:
         for part, verified in zip(self._source.parts, self._verified, strict=True):
@@ -92,7 +92,7 @@ class _Reader(Dataset[_Chunk | _Failure]):
         start = time.perf_counter()
         try:
             pixels = torch.from_numpy(self._source.read(*request))
-        except StoreError as error:  # as a result, since DataLoader words what is raised as a traceback
+        except StoreError as error:  # returned, since DataLoader would turn an exception into a traceback
             return _Failure(str(error))
         return _Chunk(pixels, time.perf_counter() - start)
 
@@ -109,7 +109,7 @@ class Streaming:
         self._turn, self._waited, self._images, self._seconds = 0, 0.0, 0, 0.0
         self._workers: list[multiprocessing.process.BaseProcess] = []
         self._chunks: Iterator[_Chunk | _Failure]
-        # Two batches are on their way; a processor that trains has to find the next one there.
+        # Two batches are read ahead, so that the next one is ready when a step ends.
         chunk = min(CHUNK, source.recipe.batchnorm_group or source.recipe.batch_size)
         ahead = max(2, math.ceil(2 * source.recipe.batch_size / chunk / workers)) if workers else None
         self._loader: DataLoader[_Chunk | _Failure] = DataLoader(
@@ -117,13 +117,13 @@ class Streaming:
             sampler=self._requests,
             batch_size=None,
             num_workers=workers,
-            collate_fn=_as_it_is,
+            collate_fn=_unchanged,
             pin_memory=device.type == "cuda",
             multiprocessing_context=_start_method() if workers else None,
             persistent_workers=workers > 0,
             prefetch_factor=ahead,
             worker_init_fn=functools.partial(_become_worker, os.getpid()),
-            generator=torch.Generator(),  # else every epoch draws from the global random state
+            generator=torch.Generator(),  # without it every epoch draws from the global random state
         )
         if workers:
             self._start_workers()
@@ -149,7 +149,7 @@ class Streaming:
             pixels = torch.empty(len(group), side, side, 3, dtype=torch.uint8, device=self._device)
             for place in torch.split(pixels, CHUNK):
                 if turn != self._turn:
-                    raise RuntimeError("batches() was called again: the iterator of the call before has ended")
+                    raise RuntimeError("batches() was called again, which ended the iterator of the earlier call")
                 place.copy_(self._next(), non_blocking=True)
             yield self._finished(pixels, group.to(self._device), epoch, size)
 
@@ -165,9 +165,9 @@ class Streaming:
         """As in Loader."""
         atexit.unregister(self.close)
         if self._workers:
-            self._chunks._shutdown_workers()  # type: ignore[attr-defined]  # else when all references are gone
+            self._chunks._shutdown_workers()  # type: ignore[attr-defined]  # otherwise only once all references are gone
         for worker in self._workers:
-            if worker.is_alive():  # five seconds later, and deaf to SIGTERM
+            if worker.is_alive():  # after DataLoader's five seconds, since workers ignore SIGTERM
                 worker.kill()
             worker.join()
         self._workers = []
@@ -185,7 +185,7 @@ class Streaming:
         try:
             chunk: _Chunk | _Failure = next(self._chunks)
         except (RuntimeError, OSError, EOFError) as error:
-            # What it says depends on what the worker was at. A second, for the kernel to have done with the process.
+            # The message depends on what the worker was doing. Wait up to a second for the kernel to end the process.
             if multiprocessing.connection.wait([worker.sentinel for worker in self._workers], timeout=1):
                 raise LoadingError(
                     f"a process that reads images died ({error}); if memory ran out, set running.workers lower"
@@ -199,31 +199,31 @@ class Streaming:
 
     def _start_workers(self) -> None:
         before, on_child = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
-        # Until a worker has said that it leaves these signals to its parent, they wait.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_PARENT)
+        # Blocked until a worker ignores them, which it does before it unblocks them.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED_BY_WORKERS)
         try:
             self._chunks = iter(self._loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            # DataLoader's handler raises wherever the program is when a worker dies; without it, the next batch does.
+            # DataLoader's handler raises wherever the program is when a worker dies; without it the next batch raises.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if on_child is None else on_child)
         self._workers = [child for child in multiprocessing.active_children() if child not in before]
-        atexit.register(self.close)  # multiprocessing would wait for ever for workers that are deaf to SIGTERM
+        atexit.register(self.close)  # multiprocessing would wait forever for workers that ignore SIGTERM
 
 
 def _start_method() -> str:
-    """Forked workers start at once and share the parent's memory; but not those of a process that holds a GPU."""
+    """`fork` where it is safe, since forked workers start at once and share memory; `spawn` after CUDA has started."""
     return "fork" if sys.platform == "linux" and not torch.cuda.is_initialized() else "spawn"  # type: ignore[no-untyped-call]
 
 
 def _become_worker(parent: int, worker: int) -> None:
-    for number in _LEFT_TO_PARENT:
+    for number in _IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEFT_TO_PARENT)
-    die_with_parent()  # where it cannot, DataLoader's own watchdog takes some seconds
-    if os.getppid() != parent:  # it died before that
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED_BY_WORKERS)
+    die_with_parent()  # elsewhere than on Linux DataLoader's own watchdog takes some seconds
+    if os.getppid() != parent:  # the parent died before the line above
         os._exit(1)
 
 
-def _as_it_is(chunk: Any) -> Any:
+def _unchanged(chunk: Any) -> Any:
     return chunk

@@ -1,9 +1,11 @@
-"""Several processes on one training, a GPU each: they share every batch by its BatchNorm groups and add up gradients.
+"""Data-parallel training: several processes, one GPU each, share each batch's BatchNorm groups and sum their gradients.
 
 `python -m robust_transfer pretraining <entry> --processes 2` starts them; so does `torchrun --nproc-per-node 2 -m
-robust_transfer pretraining <entry>`, whose environment variables (RANK, WORLD_SIZE, …) are what counts.
-One sum over all gradients a step, after backward: under PGD with three steps a step computes eight passes or more for
-each exchange, so that hiding the exchange behind backward, as torch's DistributedDataParallel does, has little to hide.
+robust_transfer pretraining <entry>`. Both set the environment variables RANK, WORLD_SIZE, …, which are what is read.
+
+Gradients are summed once per step, after the backward pass. DistributedDataParallel of torch overlaps that exchange
+with the backward pass; here it would gain little, since a step with three steps of PGD computes at least eight passes
+per exchange.
 """
 
 from __future__ import annotations
@@ -22,20 +24,20 @@ from robust_transfer.machine.launch import LAUNCHED, die_with_parent
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a training as one of them sees it."""
+    """The processes of one training, from the view of one of them."""
 
     rank: int = 0
     size: int = 1
     control: Any = None
-    """The process group over which processes agree, on the CPU whatever the device."""
+    """torch's process group (gloo) for decisions, which are exchanged on the CPU whatever the device."""
 
     @property
     def is_main(self) -> bool:
-        """Is this the process that writes and speaks?"""
+        """Whether this is the process that writes files and the log."""
         return self.rank == 0
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes, in place: one exchange for each dtype."""
+        """Replace each tensor by its sum over all processes, in place, with one exchange per dtype."""
         if self.size == 1:
             return
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
@@ -47,7 +49,7 @@ class ProcessGroup:
                 tensor.copy_(part.view(tensor.shape))
 
     def largest(self, value: int) -> int:
-        """The largest of the processes' values."""
+        """The largest of all processes' values."""
         if self.size == 1:
             return value
         agreed = torch.tensor(value)
@@ -56,11 +58,15 @@ class ProcessGroup:
 
 
 ALONE = ProcessGroup()
+"""A training by one process."""
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[ProcessGroup]:
-    """The team that the environment names, alone if it names none; a process's GPU is that of its LOCAL_RANK."""
+    """The process group that the environment describes; `ALONE` without WORLD_SIZE.
+
+    On `cuda` it selects the GPU numbered LOCAL_RANK, and raises RuntimeError if there is no such GPU.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
@@ -68,10 +74,12 @@ def process_group(device: str) -> Iterator[ProcessGroup]:
     if LAUNCHED in os.environ:
         die_with_parent()
     if device == "cuda":
-        place, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if place >= visible:
-            raise RuntimeError(f"{size} processes, and {visible} GPUs are visible: one each is needed; ask for fewer")
-        torch.cuda.set_device(place)
+        local_rank, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= visible:
+            raise RuntimeError(
+                f"{size} processes, and {visible} GPUs are visible: each process needs its own; start fewer processes"
+            )
+        torch.cuda.set_device(local_rank)
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         control = torch.distributed.new_group(backend="gloo")

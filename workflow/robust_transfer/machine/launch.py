@@ -1,4 +1,4 @@
-"""Start the processes of a team (see `distributed`), pass signals on to them, and end with them. Imports no torch."""
+"""Start the processes of one training (see `distributed`), and pass signals on to them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from collections.abc import Sequence
 from typing import Any
 
 PATIENCE = 30.0
-"""Seconds that processes get to save and leave once one of them has."""
+"""Seconds that the other processes get to save and exit once one has failed: a state is written in a few seconds."""
 COMMAND = [sys.executable, "-m", "robust_transfer"]
+"""What each process runs, before its arguments."""
 LAUNCHED = "ROBUST_TRANSFER_LAUNCHED"
-"""Environment variable of processes that `launch` has started, which end when it is killed."""
-_PR_SET_PDEATHSIG = 1
+"""Environment variable of processes that `launch` has started; they end when it is killed."""
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def is_main() -> bool:
-    """Is this process the first of its team, or alone? Says what the environment says."""
+    """Whether this process is the first of its training, or the only one, by the environment variable RANK."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run this program in so many processes that form a team; returns the exit code of the first to fail, else 0.
+    """Run this program in several processes that train together; returns the exit code of the first that fails, else 0.
 
-    Signals to save, stop or end are passed on to all of them. When one fails, the others get PATIENCE seconds to end.
+    SIGTERM, SIGUSR1 and SIGINT are passed on to all of them. When one fails, the others get PATIENCE seconds to exit.
+
+    Args:
+        processes: How many.
+        arguments: Command-line arguments of each.
     """
     environment = os.environ | {
         "WORLD_SIZE": str(processes),
@@ -63,12 +68,12 @@ def _waited(started: Sequence[subprocess.Popen[bytes]]) -> int:
         if not failed and (failed := _first_failure(started)):
             deadline = time.monotonic() + PATIENCE
         time.sleep(0.05)
-    found = failed or _first_failure(started)
-    return 128 - found if found < 0 else found
+    code = failed or _first_failure(started)
+    return 128 - code if code < 0 else code  # as a shell reports a process that a signal ended
 
 
 def _first_failure(started: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Exit code of the first of those that have ended, as `poll` has seen, with one that is not 0; else 0."""
+    """The first exit code that is not 0, of the processes that `poll` has found ended; 0 if there is none."""
     return next((process.returncode for process in started if process.returncode), 0)
 
 
@@ -79,9 +84,9 @@ def _free_port() -> int:
 
 
 def die_with_parent() -> None:
-    """Let the kernel end this process when the one that started it is killed, which could not tell it.
+    """Have the kernel kill this process when its parent dies, which after SIGKILL could not pass anything on.
 
-    On Linux alone; elsewhere nothing is done.
+    Works on Linux only; elsewhere it does nothing.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,2 +1,2 @@
-"""Networks: what exists by name (`names`), the small CIFAR-style ones (`small_resnet`), construction (`build`), weights
-in the store (`backbones`)."""
+"""Networks: construction by name (`build`), small CIFAR-style ones (`small_resnet`), weights in the store
+(`backbones`), and how attacks and probes use them."""

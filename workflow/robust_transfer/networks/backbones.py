@@ -1,4 +1,4 @@
-"""Weights of backbones: safetensors files that say what they are, and are checked when they are loaded."""
+"""Weights of backbones: safetensors files that describe themselves and are checked when they are loaded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _KEY = "backbone"  # one key: with several, safetensors writes them in an order 
 
 
 def save_weights(path: Path, network: Network, facts: dict[str, Any]) -> None:
-    """Write all parameters and buffers in their own dtype, and `facts` (JSON values) as metadata. Same bits, same file.
+    """Write all parameters and buffers in their own dtype, and `facts` (JSON values) as metadata.
 
-    `facts` has at least architecture, classes (names, in the order of the outputs) and input_size.
+    `facts` has at least architecture, classes (names, in the order of the outputs) and input_size. Equal weights and
+    facts give the same file, bit for bit.
     """
     from safetensors.torch import save
 
@@ -64,7 +65,7 @@ def load_backbone(entry: Entry) -> Network:
     if differing:
         more = f", and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise StoreError(f"{path}: {'; '.join(differing[:5])}{more}")
-    for name, tensor in expected.items():  # not by load_state_dict: mnasnets want a version that files do not carry
+    for name, tensor in expected.items():  # load_state_dict of MNASNets requires a version that files do not have
         tensor.copy_(state[name])
     return network.eval()
 

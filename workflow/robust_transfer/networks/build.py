@@ -12,7 +12,7 @@ from robust_transfer.networks.small_resnet import SmallResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# torchvision's two networks with auxiliary heads get them left out, and the initialisation they had in its papers.
+# torchvision's two networks with auxiliary heads are built without them, and initialised as torchvision trains them.
 _ARGUMENTS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -20,7 +20,7 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 class Normalise(nn.Module):
-    """(image - mean) / std by channel, so that everything outside the network speaks of pixels in [0, 1]."""
+    """(image - mean) / std by channel, so that everything outside the network works on pixels in [0, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -56,23 +56,23 @@ class Network(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def features(self, images: Tensor) -> Tensor:
-        """Activations [N, D] in front of the head, of images float [N, 3, H, W] in [0, 1]."""
-        found: Tensor = self.body(self.normalise(images))
-        return found
+        """The input of the head [N, D], for images float [N, 3, H, W] in [0, 1]."""
+        features: Tensor = self.body(self.normalise(images))
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]; of H parallel heads [N, classes, H]."""
+        """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]; with H parallel heads [N, classes, H]."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
     def replace_head(self, classes: int, *, seed: int = 0) -> None:
-        """Put a fresh head for so many classes in place of this one, initialised from `seed` as nn.Linear is."""
+        """Replace the head by a new one for `classes` classes, initialised from `seed` as nn.Linear is."""
         old = self.head.weight
         self.head = fresh_head(self.head.in_features, classes, seed).to(device=old.device, dtype=old.dtype)
 
 
 def fresh_head(features_n: int, classes: int, seed: int) -> nn.Linear:
-    """A linear layer initialised from `seed` as nn.Linear is, on the CPU; the global random state is left as it was."""
+    """A linear layer initialised from `seed` as nn.Linear is, on the CPU; the global random state is unchanged."""
     with _seeded(seed):
         return nn.Linear(features_n, classes)
 
@@ -81,9 +81,9 @@ def build(architecture: str, classes: int, *, seed: int = 0, input_size: int | N
     """A network by name, freshly initialised from `seed` on the CPU, in train mode.
 
     `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a torchvision classification network (`resnet18`),
-    `wide_resnet50_4`, or where timm is installed one of its networks (`timm_resnet10t`). `input_size` counts for those
-    of timm that are built for one size, such as its ViTs; None is the size of timm's own weights. The global random
-    state is left as it was. Raises ValueError, naming a near match and what exists, for any other name.
+    `wide_resnet50_4`, or where timm is installed one of its networks (`timm_resnet10t`). `input_size`
+    matters for those of timm that are built for one size, such as its ViTs; None is the size of timm's own weights. The
+    global random state is unchanged. Raises ValueError, naming a near match and what exists, for any other name.
     """
     check_architecture(architecture)
     with _seeded(seed):
@@ -99,7 +99,7 @@ def build(architecture: str, classes: int, *, seed: int = 0, input_size: int | N
 
 
 def _torchvision(architecture: str) -> nn.Module:
-    import torchvision.models  # 5 s of CPU time: only where a network of its is asked for
+    import torchvision.models  # takes 5 s of CPU time, so only where one of its networks is built
 
     if architecture == "wide_resnet50_4":  # as in the paper's code: WRN-50-2 has width_per_group 128
         resnet: nn.Module = torchvision.models.ResNet(
@@ -111,7 +111,7 @@ def _torchvision(architecture: str) -> nn.Module:
 
 
 def _timm(name: str, input_size: int | None) -> tuple[nn.Module, int]:
-    """A network of timm without its head, and the width of what it gives."""
+    """A network of timm without its head, and the dimension of its features."""
     import timm
 
     fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
@@ -121,10 +121,10 @@ def _timm(name: str, input_size: int | None) -> tuple[nn.Module, int]:
 
 
 def _cut_head(network: nn.Module) -> int:
-    """Replace the last linear layer, which is the last layer altogether, by an identity; returns its input width.
+    """Replace the last linear layer, the head, by an identity; returns its input dimension.
 
-    `fc` in ResNets and ShuffleNets, `classifier`, `classifier.1` or `classifier.6` elsewhere: what they share is that
-    no linear layer is registered after it.
+    `fc` in ResNets and ShuffleNets, `classifier`, `classifier.1` or `classifier.6` elsewhere: in all of
+    them, no linear layer is registered after it.
     """
     path, head = [(path, layer) for path, layer in network.named_modules() if isinstance(layer, nn.Linear)][-1]
     network.set_submodule(path, nn.Identity())
@@ -132,7 +132,7 @@ def _cut_head(network: nn.Module) -> int:
 
 
 class _seeded:  # noqa: N801
-    """The global CPU random state seeded for a block, and afterwards as it was before."""
+    """Seeds the global CPU random state within a block, and restores it afterwards."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed

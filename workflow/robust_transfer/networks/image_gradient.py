@@ -1,10 +1,10 @@
 """The gradient of a network's first convolution with respect to images, computed as a forward convolution.
 
-An attack needs that gradient at every step, and oneDNN's own is slow where it ends in three channels. A convolution of
-stride s is s² convolutions of stride 1, one for each place of a pixel modulo s; so the transposed one is a forward
-convolution to 3·s² channels, whose result is shuffled into place. CPU time on one core of an AMD EPYC with other jobs
-beside, lowest of 8, bf16: 7×7 at stride 2 on 16 images of 224 pixels 36 ms instead of 97, 64 of 64 pixels 13 instead of
-34; 3×3 at stride 1 to 16 channels, 128 images of 32 pixels, 2.2 instead of 3.3.
+An attack needs that gradient at every step, and oneDNN's own is slow where it has three output channels. A convolution
+of stride s is s² convolutions of stride 1, one for each position of a pixel modulo s; so its transpose is a forward
+convolution to 3·s² channels, whose output is rearranged (as by nn.PixelShuffle). CPU time on one core of an AMD EPYC
+with other jobs running, lowest of 8, bf16: 7×7 at stride 2 on 16 images of 224 pixels 36 ms instead of 97, on 64 of 64
+pixels 13 instead of 34; 3×3 at stride 1 to 16 channels, 128 images of 32 pixels, 2.2 instead of 3.3.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from torch import Tensor, nn
 
 
 class FirstConvolution(nn.Module):
-    """A convolution whose weights are fixed and whose gradient with respect to its input is wanted."""
+    """A convolution with constant weights and a fast gradient with respect to its input."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        """Computes what `convolution` does, for which `serves` must hold."""
+        """The same function as `convolution`, which must be `supported`."""
         super().__init__()
         self.convolution = convolution
         self._places = _places(convolution)
         self.refresh()
 
     def refresh(self) -> None:
-        """Follow the weights."""
+        """Copy the convolution's current weights."""
         weight = self.convolution.weight.detach()
         flat = torch.cat([weight.new_zeros(1), weight.flatten()])
         self.transposed = flat[self._places].contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] to [N, C_out, H/stride, W/stride]."""
-        whole = all(side % self.convolution.stride[0] == 0 for side in images.shape[2:])
-        y: Tensor = _Convolve.apply(images, self) if whole else self.convolution(images)
+        divisible = all(side % self.convolution.stride[0] == 0 for side in images.shape[2:])
+        y: Tensor = _Convolve.apply(images, self) if divisible else self.convolution(images)
         return y
 
 
-def serves(convolution: nn.Conv2d) -> bool:
-    """Is it of the kind that FirstConvolution computes, and on a device where that is the faster way?"""
+def supported(convolution: nn.Conv2d) -> bool:
+    """Whether FirstConvolution can replace a convolution, and is faster on its device."""
     side, stride, padding = convolution.kernel_size, convolution.stride, convolution.padding
     square = side[0] == side[1] and stride[0] == stride[1] and not isinstance(padding, str) and padding[0] == padding[1]
     plain = convolution.groups == 1 and convolution.dilation == (1, 1) and convolution.padding_mode == "zeros"
@@ -61,19 +61,19 @@ class _Convolve(torch.autograd.Function):
         low, high = _reach(layer.convolution)
         pad = max(-low, high, 0)
         rows, columns = height // stride, width // stride
-        found = F.conv2d(gradients[0], layer.transposed.to(gradients[0].dtype), padding=pad)
+        gradient = F.conv2d(gradients[0], layer.transposed.to(gradients[0].dtype), padding=pad)
         off = pad + low
-        found = found[:, :, off : off + rows, off : off + columns]
-        missing = (0, columns - found.shape[3], 0, rows - found.shape[2])
-        if any(missing):  # rows at the end that no output saw
-            found = F.pad(found, missing)
-        placed = found.permute(0, 2, 3, 1).reshape(n, rows, columns, stride, stride, channels)
+        gradient = gradient[:, :, off : off + rows, off : off + columns]
+        missing = (0, columns - gradient.shape[3], 0, rows - gradient.shape[2])
+        if any(missing):  # rows at the end that no output depends on
+            gradient = F.pad(gradient, missing)
+        placed = gradient.permute(0, 2, 3, 1).reshape(n, rows, columns, stride, stride, channels)
         placed = placed.permute(0, 1, 3, 2, 4, 5).reshape(n, height, width, channels).permute(0, 3, 1, 2)
         return placed.to(ctx.dtype), None
 
 
 def _reach(convolution: nn.Conv2d) -> tuple[int, int]:
-    """Outputs that saw a pixel of block q: from q + low to q + high."""
+    """(low, high): the outputs that depend on a pixel of block q are q + low to q + high."""
     side, stride, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
     offsets = [
         (place + padding - tap) // stride
@@ -85,7 +85,7 @@ def _reach(convolution: nn.Conv2d) -> tuple[int, int]:
 
 
 def _places(convolution: nn.Conv2d) -> Tensor:
-    """Where the transposed weights [stride² · C, C_out, K, K] come from: 1 + place in the flat weights; 0 is a zero."""
+    """Positions of the transposed weights [stride² · C, C_out, K, K] in the flat weights, plus 1; 0 for a zero."""
     side, stride, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
     low, high = _reach(convolution)
     shape = convolution.weight.shape

@@ -1,13 +1,13 @@
-"""Layers by name: what a network computes on its way to the features, averaged over places to a vector for each image.
+"""Layers by name: the outputs of a network's modules, averaged over positions to one vector per image.
 
     python -m robust_transfer layers resnet18 --input-size 64
 
-Any named part of a network's body is a layer if it gives, for each image, a vector [C], a map [C, H, W] or, as Swin
-transformers have it, [H, W, C], or tokens [T, C], a class token among them. Means are taken over H and W, or over T. Of
-a part that is used several times, as ReLUs in residual blocks are, the last time counts.
+Any named module of a network's body is a layer if its output has, for each image, a vector [C], a map [C, H, W] or, in
+Swin transformers, [H, W, C], or tokens [T, C], the class token included. Means are taken over H and W, or over T. For a
+module that is called several times, as ReLUs in residual blocks are, the last call counts.
 
-Which axis of a map is the channels' is read off its shape, since images are squares. Where a map has as many channels
-as it has rows, twice the image tells: channels stay as many.
+The channel axis of a map is recognised by its size, since images are squares. Where a map has as many channels as rows,
+the network is also run at twice the input size, which leaves the number of channels unchanged.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from robust_transfer.networks.build import Network, build
 Activations = Callable[[Tensor], Tensor]
 """Images float [N, 3, S, S] in [0, 1] to float32 [N, D]."""
 
-_PROBE = 3  # images with which shapes are found out
+_PROBE = 3  # images in the batch by which shapes are determined: a size that other axes rarely have
 
 
 class LayerError(ValueError):
-    """A layer that a network does not have, or images that it cannot take; the message names what there is."""
+    """A network lacks the layer, or cannot take images of the size; the message names its layers."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A named part of a network's body."""
+    """A named module of a network's body."""
 
     name: str
     dimension: int
-    """Numbers it gives for an image, once averaged."""
+    """Length of an image's vector, once averaged."""
     places: tuple[int, ...]
     """Axes of its output that are averaged over."""
     calls: int
-    """How often a forward pass uses it."""
+    """How often a forward pass calls it."""
 
 
 @dataclass
@@ -53,16 +53,16 @@ class _Output:
 
 
 def outline(architecture: str, input_size: int) -> Network:
-    """A network in eval mode that has shapes and no numbers, and so takes neither memory nor time."""
+    """A network in eval mode on the meta device: shapes without values, which take neither memory nor time."""
     try:
         with torch.device("meta"):
             return build(architecture, 2, input_size=input_size).eval()
-    except NotImplementedError:  # RegNets compute their widths by tensors, so these need numbers
+    except NotImplementedError:  # RegNets compute their widths by tensors, which need values
         return build(architecture, 2).eval()
 
 
 def layers(network: Network, input_size: int) -> dict[str, Layer]:
-    """The layers of a network in eval mode, by name, in the order in which a forward pass first leaves them.
+    """The layers of a network in eval mode, by name, in the order in which a forward pass first completes them.
 
     Raises LayerError if the network cannot take images of that size.
     """
@@ -73,15 +73,15 @@ def layers(network: Network, input_size: int) -> dict[str, Layer]:
         raise LayerError(f"{network.architecture} cannot take images of {input_size} px: {reason}") from error
     try:
         larger = _outputs(network, 2 * input_size) if any(_unclear(output.shape) for output in outputs.values()) else {}
-    except (RuntimeError, ValueError, AssertionError):  # it is built for one size
+    except (RuntimeError, ValueError, AssertionError):  # the network is built for one size
         larger = {}
-    found = {}
+    known = {}
     for name, output in outputs.items():
         places = _places(output.shape, larger[name].shape if name in larger else None)
         if output.shape is not None and places is not None:
             [dimension] = [n for axis, n in enumerate(output.shape) if axis and axis not in places]
-            found[name] = Layer(name, dimension, places, output.calls)
-    return found
+            known[name] = Layer(name, dimension, places, output.calls)
+    return known
 
 
 def layer_named(network: Network, name: str, input_size: int) -> Layer:
@@ -108,12 +108,12 @@ def check_layer(architecture: str, input_size: int, layer: str | None) -> None:
 
 
 def activations(network: Network, layer: Layer | None) -> Activations:
-    """What gives a layer's activations, or with None what the head sees. The network is in eval mode."""
+    """Maps images to a layer's activations, or with None to the head's input; for a network in eval mode."""
     return _Reader(network, layer) if layer else lambda images: network.features(images).float()
 
 
 class _Reader:
-    """Runs a network as far as a layer. What comes after it may write into its output, and is not needed."""
+    """Runs a network up to a layer. Later modules are not needed, and may overwrite its output."""
 
     def __init__(self, network: Network, layer: Layer) -> None:
         self._network, self._layer, self._used = network, layer, 0
@@ -140,13 +140,13 @@ class _Reached(Exception):  # noqa: N818, it is no error
 
 
 def _outputs(network: Network, side: int) -> dict[str, _Output]:
-    found: dict[str, _Output] = {}
+    outputs: dict[str, _Output] = {}
 
     def seen(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def see(module: nn.Module, inputs: Any, output: Any) -> None:
-            before = found.get(name)
+            before = outputs.get(name)
             shape = tuple(output.shape) if isinstance(output, Tensor) else None
-            found[name] = _Output(shape, before.calls + 1 if before else 1)
+            outputs[name] = _Output(shape, before.calls + 1 if before else 1)
 
         return see
 
@@ -157,7 +157,7 @@ def _outputs(network: Network, side: int) -> dict[str, _Output]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return outputs
 
 
 def _unclear(shape: tuple[int, ...] | None) -> bool:
@@ -165,17 +165,17 @@ def _unclear(shape: tuple[int, ...] | None) -> bool:
 
 
 def _places(shape: tuple[int, ...] | None, larger: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """The axes to average over; None for what is not an output for each image, or cannot be told."""
+    """The axes to average over; None where an output is not one per image, or its channel axis is unknown."""
     if shape is None or shape[:1] != (_PROBE,):
         return None
     if len(shape) in (2, 3):
         return (1,)[: len(shape) - 2]
     if len(shape) != 4:
         return None
-    told = larger if _unclear(shape) and larger else shape
-    if told[2] == told[3] and (told[1] != told[2] or told[1] == 1):
+    clear = larger if _unclear(shape) and larger else shape
+    if clear[2] == clear[3] and (clear[1] != clear[2] or clear[1] == 1):
         return (2, 3)
-    return (1, 2) if told[1] == told[2] != told[3] else None
+    return (1, 2) if clear[1] == clear[2] != clear[3] else None
 
 
 def _has(network: Network, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Many linear classifiers on one frozen network: a forward pass serves all of them."""
+"""Many linear classifiers on one frozen network, which share each forward pass."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ParallelLinear(nn.Linear):
     """H linear layers on the same input: weight [H, K, D], bias [H, K]."""
 
     def __init__(self, heads: Sequence[nn.Linear]) -> None:
-        """Takes over the values of these heads, all [K, D]."""
+        """Copies the values of these heads, all of one shape [K, D]."""
         super().__init__(heads[0].in_features, heads[0].out_features, device="meta")
         self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
         self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
@@ -40,16 +40,16 @@ class _Evaluating(nn.Module):
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the body gives."""
-        found: Tensor = self.body(images)
-        return found
+        """The body's output."""
+        features: Tensor = self.body(images)
+        return features
 
 
 def put_heads(network: Network, classes: int, seeds: Sequence[int], *, drifting: bool) -> None:
-    """Freeze `network` and put a fresh head for so many classes on it for each seed; equal seeds give equal heads.
+    """Freeze `network` and replace its head by new ones for `classes` classes, one per seed; equal seeds, equal heads.
 
-    With `drifting`, layers before the head change their mode with the network: in train mode BatchNorm normalises by
-    the batch and moves its running statistics, and dropout drops. Without, they stay as in evaluation.
+    With `drifting`, layers before the head follow the network's mode: in train mode BatchNorm normalises by the batch
+    and updates its running statistics, and dropout is active. Without it, they stay in eval mode.
     """
     device, features_n = network.head.weight.device, network.head.in_features
     network.body.requires_grad_(False)

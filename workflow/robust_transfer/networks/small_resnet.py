@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 REGISTER = 16
-"""Numbers in float32 that a vector register of AVX-512 holds."""
+"""float32 values in a vector register of AVX-512."""
 
 
 class Subsampling(nn.Conv2d):
-    """A strided 1×1 convolution that takes its pixels first: the same numbers, and a gradient that is safe.
+    """A strided 1×1 convolution that subsamples its input first: the same values, and a gradient that is safe.
 
     oneDNN's gradient with respect to the weights of a strided 1×1 convolution in float32 writes outside its memory
     where a channels-last input has fewer channels than a vector register holds (uxlfoundation/oneDNN issue 6035, torch
-    2.15): widths below 16 died of it with two threads and batches of odd size.
+    2.15): widths below 16 crashed with two threads and batches of odd size.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class BasicBlock(nn.Module):
 
 class SmallResNet(nn.Module):
     """The body of `resnet{depth}_w{width}`: 3×3 stem at stride 1, three stages of `width`, 2 and 4 times `width`
-    channels at strides 1, 2 and 2, global average pooling. Convolutions start as He et al. (2015), fan-out."""
+    channels at strides 1, 2 and 2, global average pooling. Convolutions are initialised as He et al. (2015)."""
 
     def __init__(self, depth: int, width: int) -> None:
         super().__init__()

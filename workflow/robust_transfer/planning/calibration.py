@@ -1,11 +1,11 @@
-"""Measure what a device takes, by the project's own code: every kind of pass, and the smallest job of every stage.
+"""Measure the speed of a device with the project's own code: every kind of pass, and the smallest job of every stage.
 
-    python -m robust_transfer.planning.calibration WANTED.json FOUND.json
+    python -m robust_transfer.planning.calibration WANTED.json MEASURED.json
 
-is one process of it, which `calibrate` starts: several side by side where jobs will run side by side, since they slow
-each other down. Passes are timed on random images in memory; starts by running a tiny experiment stage by stage, as
-Snakemake would. On a CPU it is processor time that counts, of the one thread that a job has, so that what else the
-machine does meanwhile matters less; on a GPU it is time by the clock.
+is one process of it. `calibrate` starts as many as jobs will run side by side, since they slow each other down. Passes
+are timed on random images in memory, starts by running a tiny experiment stage by stage, as Snakemake would. On a CPU
+the processor time of the job's single thread is measured, which depends less on what else the machine does; on a GPU,
+wall-clock time.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from robust_transfer.planning.rates import Calibrated, RateError
 from robust_transfer.planning.work import PASSES, Pass
 
 SLOT_SECONDS = 3.0
-"""Most time for one kind of pass."""
+"""Upper bound for one kind of pass."""
 CAP_SECONDS = 90.0
-"""Most time for all, the tiny experiment included, but a third of it is always left for passes; the dearest passes come
-first, and those that time does not suffice for are scaled from them."""
+"""Upper bound for everything, the tiny experiment included; a third of it is always left for passes. The most expensive
+passes are measured first, and those for which no time is left are scaled from them."""
 CPU_FLOPS = 2e11
-"""Most FLOPs per step on a CPU, seconds of a core: batches are cut to that."""
+"""Upper bound of FLOPs per step on a CPU, a few seconds of one core: batches are made smaller to stay below it."""
 CLASSES = 10
 
 TINY: dict[str, Any] = {
@@ -62,25 +62,25 @@ def calibrate(
     slot_seconds: float = SLOT_SECONDS,
     starts: bool = True,
 ) -> Calibrated:
-    """Measure `wanted` (images by pass, of which the dearest are measured first) with batches of the sizes given.
+    """Measure `wanted` (images by pass, the most expensive measured first) with batches of the sizes given.
 
     On a CPU `processes` measure at the same time, one thread each, and their mean counts. `starts` false leaves the
     tiny experiment out. Raises RateError with what a process said if it failed.
     """
     if not wanted:
         raise RateError("--calibrate: nothing is left to do that a network computes, so there is nothing to measure")
-    dearest = sorted(wanted, key=lambda key: -wanted[key] * key.flops)
+    by_cost = sorted(wanted, key=lambda key: -wanted[key] * key.flops)
     asked = {
         "device": device,
         "cap_seconds": cap_seconds,
         "slot_seconds": slot_seconds,
         "starts": starts,
-        "passes": [{**key._asdict(), "batch": batches.get(key, 64)} for key in dearest],
+        "passes": [{**key._asdict(), "batch": batches.get(key, 64)} for key in by_cost],
     }
     with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
         question = Path(folder) / "wanted.json"
         question.write_text(json.dumps(asked))
-        answers = [Path(folder) / f"found{i}.json" for i in range(processes if device == "cpu" else 1)]
+        answers = [Path(folder) / f"measured{i}.json" for i in range(processes if device == "cpu" else 1)]
         command = [sys.executable, "-m", "robust_transfer.planning.calibration", str(question)]
         running = [
             subprocess.Popen([*command, str(answer)], env=_environment(), stderr=subprocess.PIPE, text=True)
@@ -90,8 +90,8 @@ def calibrate(
         for process, text in zip(running, said, strict=True):
             if process.returncode:
                 raise RateError(f"--calibrate: a process failed with code {process.returncode}:\n{text.strip()}")
-        found = [json.loads(answer.read_text()) for answer in answers]
-    return _mean(found, device)
+        measured = [json.loads(answer.read_text()) for answer in answers]
+    return _mean(measured, device)
 
 
 def _environment() -> dict[str, str]:
@@ -101,35 +101,35 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": paths, **threads}
 
 
-def _mean(found: list[dict[str, Any]], device: str) -> Calibrated:
-    """What the processes found, on average; passes that all of them measured."""
+def _mean(measured: list[dict[str, Any]], device: str) -> Calibrated:
+    """The mean over processes, of every pass that one of them measured."""
     times: dict[Pass, list[float]] = {}
-    for one in found:
+    for one in measured:
         for row in one["passes"]:
             key = Pass(row["architecture"], row["side"], row["precision"], row["kind"])
-            times.setdefault(key, []).append(row["seconds_an_image"])
+            times.setdefault(key, []).append(row["seconds_per_image"])
     starts: dict[str, list[float]] = {}
-    for one in found:
+    for one in measured:
         for stage, seconds in one["starts"].items():
             starts.setdefault(stage, []).append(seconds)
     described = {
         "host": socket.gethostname(),
         "date": datetime.now(UTC).date().isoformat(),
-        "torch": found[0]["torch"],
-        "side_by_side": len(found),
+        "torch": measured[0]["torch"],
+        "side_by_side": len(measured),
     }
     return Calibrated(
-        found[0]["name"],
+        measured[0]["name"],
         {key: sum(values) / len(values) for key, values in times.items()},
         {stage: sum(values) / len(values) for stage, values in starts.items()},
-        sum(one["fitted_seconds"] for one in found) / len(found),
+        sum(one["fitted_seconds"] for one in measured) / len(measured),
         device,
         described,
     )
 
 
 def measure(asked: dict[str, Any]) -> dict[str, Any]:
-    """What one process finds."""
+    """Measure in this process what `asked` names; returns the times as JSON values."""
     begun = time.monotonic()
     device, cap = asked["device"], float(asked["cap_seconds"])
     passes = [(Pass(row["architecture"], row["side"], row["precision"], row["kind"]), row["batch"])
@@ -141,29 +141,29 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     from robust_transfer.machine.devices import device_name, prepare
 
     prepare(device, 1)
-    found: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     now = time.monotonic()
     end = max(begun + cap, now + cap / 3)
     slot = min(float(asked["slot_seconds"]), (end - now) / len(passes))
     for key, batch in passes:
-        if found and time.monotonic() > end:
+        if measured and time.monotonic() > end:
             break
-        seconds = seconds_an_image(key, batch, slot, torch.device(device))
-        found.append({**key._asdict(), "seconds_an_image": seconds})
+        seconds = seconds_per_image(key, batch, slot, torch.device(device))
+        measured.append({**key._asdict(), "seconds_per_image": seconds})
     name = device_name(device) if device == "cuda" else _processor()
     return {
         "name": name,
         "torch": str(torch.__version__),
         "starts": starts,
         "fitted_seconds": fitted_seconds(),
-        "passes": found,
+        "passes": measured,
     }
 
 
-def seconds_an_image(key: Pass, batch: int, slot: float, device: Any) -> float:
-    """Seconds that an image takes in such a pass: the median over steps for `slot` seconds, after two that warm up.
+def seconds_per_image(key: Pass, batch: int, slot: float, device: Any) -> float:
+    """Seconds per image in such a pass: the median over the steps of `slot` seconds, after two to warm up.
 
-    The median, since what else a machine does meanwhile slows some steps down.
+    The median, since other processes on the machine slow some steps down.
     """
     import torch
 
@@ -184,7 +184,7 @@ def seconds_an_image(key: Pass, batch: int, slot: float, device: Any) -> float:
 
 
 def _step(key: Pass, batch: int, device: Any) -> Callable[[], None]:
-    """What does the pass once with a batch, by the code that the stages run."""
+    """A function that does the pass once on a batch, with the code that the stages run."""
     import torch
 
     from robust_transfer.attacks import L2, Starts
@@ -241,7 +241,7 @@ def _with_heads(network: Any, recipe: Any) -> Any:
 
 
 def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASSES) -> float:
-    """Seconds of a probe for strength × image × feature × class, on features of overlapping classes."""
+    """Seconds of a probe per strength × image × feature × class, on features of overlapping classes."""
     import numpy as np
 
     from robust_transfer.configuration.transfer import STRENGTHS
@@ -256,7 +256,7 @@ def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASS
 
 
 def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
-    """Seconds of the smallest job of every stage, from start to end; of several jobs of a stage the quickest."""
+    """Seconds of the smallest job of every stage, from start to end; the minimum over a stage's jobs."""
     from robust_transfer.configuration.load import validate
     from robust_transfer.configuration.transfer import PROTOCOLS
     from robust_transfer.dag import experiment_file
@@ -275,7 +275,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
                 part | {"modes": ["fixed-feature"], "protocols": list(PROTOCOLS), "views": [8]},
                 part | {"modes": ["full-network"]},
             ],
-            "figures": {"draw": ["headline"], "widths": []},
+            "figures": {"draw": ["fixed_feature"], "widths": []},
         }
         grid = plan(validate(tiny))
         taken: dict[str, list[float]] = {}
@@ -299,13 +299,13 @@ def _results_seconds(results: Path, device: str) -> dict[str, list[float]]:
     ]
     return {
         "results": [_timed(["results", str(results / "experiment.json"), *written], device)],
-        "figures": [_timed(["figures", "headline", table, "--out", str(results / "figures" / "headline")], device)],
+        "figures": [_timed(["figures", "fixed_feature", table, "--out", str(results / "fixed_feature")], device)],
         "report": [_timed(["report", table, "--out", str(results / "summary.txt")], device)],
     }
 
 
 def _timed(arguments: list[str], device: str) -> float:
-    """Seconds of a command: the processor's, or with a GPU the clock's."""
+    """Seconds of a command: processor time, or with a GPU wall-clock time."""
     clock = _children_seconds if device == "cpu" else time.perf_counter
     begun = clock()
     done = subprocess.run(
@@ -317,13 +317,13 @@ def _timed(arguments: list[str], device: str) -> float:
 
 
 def _children_seconds() -> float:
-    """Processor time of all commands that have ended."""
+    """Processor time of all child processes that have ended, in seconds."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _processor() -> str:
-    """The processor's model where Linux tells it."""
+    """The processor's model name, from /proc/cpuinfo if there is one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -3,7 +3,7 @@
     python -m robust_transfer plan --configfile experiments/mine.yaml --gpu A100 --price 2.1
     python -m robust_transfer plan --calibrate
 
-Nothing runs but, with `--calibrate`, measurements of a minute or two.
+Nothing of the experiment runs; `--calibrate` measures this machine for a minute or two.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def run_plan(
     cores: int | None = None,
     in_json: bool = False,
 ) -> str:
-    """The plan of the experiment in `files` (config.yaml first, later ones over earlier ones), as text to print.
+    """The plan of the experiment in `files`, later ones over earlier ones (none: config.yaml), as text to print.
 
-    `gpus` are named ones of `gpus.yaml`; `prices` what an hour of each costs, in `currency`. `calibrate` measures
-    `device` and saves what it finds to `calibration`, by default `results/calibration-<host>.json`; without it,
+    `gpus` are names in `gpus.yaml`; `prices` the price of one hour of each, in `currency`. `calibrate` measures
+    `device` and saves the calibration to `calibration`, by default `results/calibration-<host>.json`; without it,
     `calibration` is read. `cores` is how many jobs run side by side here; default: the processor's cores. Raises
     RateError and ConfigurationError before anything is measured.
     """
@@ -66,7 +66,7 @@ def _check(gpus: Sequence[str], prices: Sequence[float], cores: int | None) -> N
             raise RateError(f"--price {price:g}: the price of an hour is a number from 0 up")
     if prices and len(prices) != len(gpus):
         raise RateError(
-            f"--price names {len(prices)} prices and --gpu {len(gpus)} GPUs: write a price for each, in the same order"
+            f"--price names {len(prices)} prices and --gpu {len(gpus)} GPUs: write a price for each GPU, in this order"
         )
     if len(set(gpus)) != len(gpus):
         raise RateError(f"--gpu {' '.join(gpus)}: names a GPU twice")
@@ -78,6 +78,6 @@ def _calibrated(grid: Grid, path: Path, device: str, cores: int) -> Calibrated:
     from robust_transfer.planning.calibration import calibrate
 
     images, batches = wanted(grid)
-    found = calibrate(images, batches, processes=cores, device=device)
-    save_calibration(found, path)
-    return found
+    calibrated = calibrate(images, batches, processes=cores, device=device)
+    save_calibration(calibrated, path)
+    return calibrated

@@ -23,9 +23,9 @@ from robust_transfer.store.entry import CARD
 
 KNOWN = Path(__file__).with_name("torchvision.yaml")
 LOSSLESS_BYTES = 1.4
-"""Bytes a pixel of a photograph that was resized, and so stored losslessly: 0.9 to 1.5 in sets at 64 and 128 px."""
+"""Bytes per pixel of a resized photograph, which is stored losslessly: 0.9 to 1.5 in datasets at 64 and 128 px."""
 JPEG_BYTES = 110_000
-"""Bytes of an image that is stored as it came, where nothing tells how large it is: the mean of ImageNet's files."""
+"""Bytes of an image that is stored unchanged and whose size is unknown: the mean of ImageNet's files."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ImageCounts:
     image_bytes: float
     """Mean size of a stored image; an estimate unless images are raw or the entry is done."""
     raw: bool
-    """Are images stored as pixels, so that reading them costs next to nothing?"""
+    """Images are stored as raw pixels, which need no decoding."""
 
     @property
     def total(self) -> int:
@@ -53,9 +53,9 @@ class ImageCounts:
         return 2 + (self.validation is not None)
 
     def transfer(self, purpose: str, fraction: float, per_class: int | None) -> tuple[int, int]:
-        """Images that a transfer run trains on, and that it measures on, as `transfer.parts` deals them out.
+        """Images that a transfer run trains on, and images that it measures on, as `transfer.parts` splits them.
 
-        Exact where classes have equally many images, close to it elsewhere: a share of each class is set aside.
+        Exact where classes are equally large, approximate elsewhere: a share of each class is set aside.
         """
         train, official = self.train, self.validation
         if per_class:
@@ -64,36 +64,39 @@ class ImageCounts:
             return train + (official or 0), self.test
         if official:
             return train, official
-        held = set_aside(train, self.classes, fraction)
-        return train - held, held
+        validation = set_aside(train, self.classes, fraction)
+        return train - validation, validation
 
 
 def set_aside(images: int, classes: int, fraction: float) -> int:
-    """Validation images among so many, were all classes equally large: as `splits.validation_mask` rounds."""
+    """Validation images taken from `images` of equally large classes, rounded as by `splits.validation_mask`."""
     small, larger = divmod(images, classes)
-    found = 0
+    validation = 0
     for size, number in ((small, classes - larger), (small + 1, larger)):
-        found += number * max(0, min(max(int(fraction * size + 0.5), 1), size - 1))
-    return found
+        validation += number * max(0, min(max(int(fraction * size + 0.5), 1), size - 1))
+    return validation
 
 
 def image_counts(entry: PlannedEntry, store: Path) -> ImageCounts | None:
-    """Counts of an entry of the stages datasets or granularity: of its card if it is done, else from its settings.
+    """Counts of an entry of the stages datasets or granularity: from its card if it is done, else from its settings.
 
-    Folders are listed and of parquet files the labels are read, but no image. None where nothing tells before the
-    dataset is prepared: its files are not there yet, or torchvision's class is not among those known here.
+    Folders are listed, and the labels of parquet files are read, but no image is. None where the counts are unknown
+    until the dataset is prepared: its files do not exist yet, or the torchvision class is not in `torchvision.yaml`.
     """
-    if found := _carded(store / entry.id):
-        return found
+    if counts := _from_card(store / entry.id):
+        return counts
     if entry.stage == "granularity":
-        of = image_counts(entry.inputs["dataset"], store)
+        original = image_counts(entry.inputs["dataset"], store)
         size = int(getattr(entry.settings, "size", 0))
-        return of and replace(of, image_bytes=_stored_bytes(size, of.image_bytes), raw=of.raw and size <= RAW_SIDE)
+        if original is None:
+            return None
+        stored = _stored_bytes(size, original.image_bytes)
+        return replace(original, image_bytes=stored, raw=original.raw and size <= RAW_SIDE)
     settings = entry.settings
     return _of_settings(settings) if isinstance(settings, DatasetSettings) else None
 
 
-def _carded(folder: Path) -> ImageCounts | None:
+def _from_card(folder: Path) -> ImageCounts | None:
     try:
         card = json.loads((folder / CARD).read_text())
     except (OSError, json.JSONDecodeError):
@@ -118,35 +121,41 @@ def _of_settings(settings: DatasetSettings) -> ImageCounts | None:
 
         side = settings.stored_side or origin.side
         counts = {"train": origin.train, "test": origin.test}
-        found: _Found | None = _Found(counts, len(CLASSES[origin.task]), _stored_bytes(side, None), side <= RAW_SIDE)
+        original: _OriginCounts | None = _OriginCounts(
+            counts, len(CLASSES[origin.task]), _stored_bytes(side, None), side <= RAW_SIDE
+        )
     elif isinstance(origin, FolderOrigin | ParquetOrigin):
-        found = _listed(origin)
+        original = _listed(origin)
     elif isinstance(origin, TorchvisionOrigin):
-        found = _of_torchvision(origin)
+        original = _of_torchvision(origin)
     else:
-        found = _of_catalogue(origin)
-    if found is None:
+        original = _of_catalogue(origin)
+    if original is None:
         return None
-    limited = dict(found.counts)
+    limited = dict(original.counts)
     for split, limit in (("train", settings.train_limit), ("test", settings.test_limit)):
         limited[split] = min(limited[split], limit or limited[split])
-    size = found.image_bytes or JPEG_BYTES
+    size = original.image_bytes or JPEG_BYTES
     if settings.stored_side:
         size = min(_stored_bytes(settings.stored_side, None), size)
-    return ImageCounts(limited["train"], limited["test"], limited.get("validation"), found.classes, size, found.raw)
+    return ImageCounts(
+        limited["train"], limited["test"], limited.get("validation"), original.classes, size, original.raw
+    )
 
 
 @dataclass(frozen=True)
-class _Found:
+class _OriginCounts:
+    """Images of a dataset at its origin, before limits and resizing."""
+
     counts: dict[str, int]
     classes: int
     image_bytes: float | None
-    """As they lie at their origin; None if unknown."""
+    """None if unknown."""
     raw: bool = False
-    """Are they small and of one size, so that they will be stored as pixels?"""
+    """They are small and of one size, and so will be stored as raw pixels."""
 
 
-def _listed(origin: FolderOrigin | ParquetOrigin) -> _Found | None:
+def _listed(origin: FolderOrigin | ParquetOrigin) -> _OriginCounts | None:
     from robust_transfer.datasets.errors import DatasetError
     from robust_transfer.datasets.origins.opening import open_origin
 
@@ -155,13 +164,13 @@ def _listed(origin: FolderOrigin | ParquetOrigin) -> _Found | None:
         return None
     try:
         collection = open_origin(origin)
-    except DatasetError:  # its own stage says what is wrong with it, and how to mend it
+    except DatasetError:  # its own stage says what is wrong with it, and how to fix it
         return None
     counts = {split: len(images.labels) for split, images in collection.splits.items()}
     if isinstance(origin, ParquetOrigin):
         files = [path.stat().st_size for path in root.glob("*.parquet")]
-        return _Found(counts, len(collection.classes), sum(files) / max(1, sum(counts.values())))
-    return _Found(counts, len(collection.classes), _sampled_bytes(root))
+        return _OriginCounts(counts, len(collection.classes), sum(files) / max(1, sum(counts.values())))
+    return _OriginCounts(counts, len(collection.classes), _sampled_bytes(root))
 
 
 def _sampled_bytes(root: Path, sample: int = 200) -> float | None:
@@ -177,11 +186,11 @@ def _sampled_bytes(root: Path, sample: int = 200) -> float | None:
 
 @cache
 def _known() -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = yaml.safe_load(KNOWN.read_text())
-    return found
+    known: dict[str, dict[str, Any]] = yaml.safe_load(KNOWN.read_text())
+    return known
 
 
-def _of_torchvision(origin: TorchvisionOrigin) -> _Found | None:
+def _of_torchvision(origin: TorchvisionOrigin) -> _OriginCounts | None:
     known = _known().get(origin.dataset)
     if known is None:
         return None
@@ -196,22 +205,22 @@ def _of_torchvision(origin: TorchvisionOrigin) -> _Found | None:
         counts[split] = known[keyword][value]
     side = int(known.get("side", RAW_SIDE + 1))
     raw = side <= RAW_SIDE
-    return _Found(counts, int(known["classes"]), _stored_bytes(side, None) if raw else None, raw)
+    return _OriginCounts(counts, int(known["classes"]), _stored_bytes(side, None) if raw else None, raw)
 
 
-def _of_catalogue(origin: Any) -> _Found | None:
-    """Counts of a dataset of the catalogue: of a complete copy, as it states them."""
+def _of_catalogue(origin: Any) -> _OriginCounts | None:
+    """Counts of a dataset of the catalogue, as stated there for a complete copy."""
     if getattr(origin, "kind", None) != "catalogue":
         return None
     from robust_transfer.configuration.catalogue.datasets import catalogued
 
     described = catalogued(origin.dataset)
     counts = {name: n for name, n in described.splits[origin.split].counts.model_dump().items() if n is not None}
-    return _Found(counts, described.classes, described.megabytes * 1e6 / sum(counts.values()))
+    return _OriginCounts(counts, described.classes, described.megabytes * 1e6 / sum(counts.values()))
 
 
 def _stored_bytes(side: int, before: float | None) -> float:
-    """Bytes of an image stored at this short side: raw where small, else lossless, of a photograph of 4:3."""
+    """Bytes of an image stored at this short side: raw if small, else a losslessly stored 4:3 photograph."""
     if side <= RAW_SIDE:
         return 3 * side * side
     size = LOSSLESS_BYTES * side * side * 4 / 3

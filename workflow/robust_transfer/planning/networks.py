@@ -1,7 +1,7 @@
-"""What a network is worth before there is one: FLOPs of a forward pass, parameters, dimension of its features.
+"""The size of a network that is not built: FLOPs of a forward pass, parameters, dimension of its features.
 
-The paper's architectures stand in `architectures.csv` and small ResNets are computed, so that planning imports no
-torch. Any other network is built without weights and counted by `torch.utils.flop_counter`.
+The paper's architectures are listed in `architectures.csv` and small ResNets are computed, so that planning does not
+import torch. Any other network is built without weights and counted by `torch.utils.flop_counter`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Size:
     """A network's body, without its head."""
 
     dimension: int
-    """Numbers that the head sees."""
+    """Length of the feature vector that the head reads."""
     parameters: int
     buffers: int
-    """Numbers in running statistics."""
+    """Numbers in BatchNorm's running statistics."""
     flops: float
     """Of one forward pass of one image, a multiply-add counted as two."""
 
@@ -36,7 +36,7 @@ class Size:
 
 @functools.cache
 def size_of(architecture: str, side: int) -> Size:
-    """A network at images of `side` pixels. Imports torch for one that neither table nor formula has.
+    """The size of a network on images of `side` pixels. Imports torch if neither table nor formula covers it.
 
     From the table, FLOPs of convolutions are scaled by the area, which is exact at multiples of 32.
     """
@@ -51,14 +51,14 @@ def size_of(architecture: str, side: int) -> Size:
 
 @functools.cache
 def layer_dimension(architecture: str, side: int, layer: str) -> int:
-    """Numbers that a named layer gives for an image. Imports torch; raises LayerError if there is no such layer."""
+    """Length of a named layer's output for one image. Imports torch; raises LayerError if there is no such layer."""
     from robust_transfer.networks.layers import layer_named, outline
 
     return layer_named(outline(architecture, side), layer, side).dimension
 
 
 def counted(architecture: str, side: int) -> Size:
-    """As `size_of`, by looking at the network itself."""
+    """As `size_of`, counted on the network itself."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -1,4 +1,4 @@
-"""The plan of an experiment: what is done, what is left, what that takes and costs, stage by stage."""
+"""The plan of an experiment: per stage, what is done, what is left, and the time and money that takes."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from robust_transfer.store.entry import finished
 
 @dataclass
 class Hours:
-    """What the rest of a stage takes at some rates."""
+    """Time and price of what is left of a stage, at some rates."""
 
     device: float = 0.0
-    """Hours that jobs hold a device: a GPU, or of a calibrated processor a core."""
+    """Hours for which jobs occupy a device: a GPU, or a core of a calibrated processor."""
     processor: float = 0.0
-    """Hours of one core for what is done beside it: datasets, probes, figures, decoding for a GPU."""
+    """Hours of one core for everything else: datasets, probes, figures, decoding for a GPU."""
     price: float | None = None
 
 
 @dataclass
 class StagePlan:
-    """One stage's jobs and what those that are left take."""
+    """The jobs of one stage, and the work of those that are left."""
 
     stage: str
     done: int = 0
     left: int = 0
     unknown: int = 0
-    """Of those left, how many depend on a dataset whose size is not known; nothing is counted for them but a start."""
+    """Of those left, how many depend on a dataset whose size is not known; only their start is counted."""
     work: Work = field(default_factory=Work)
     hours: dict[str, Hours] = field(default_factory=dict)
     """By the rates' name."""
@@ -53,16 +53,16 @@ class StagePlan:
 
 @dataclass
 class Plan:
-    """What an experiment takes."""
+    """The jobs, work and hours of an experiment."""
 
     experiment: str
     store: Path
     stages: dict[str, StagePlan]
     notes: list[str]
-    """What a reader must know to take the numbers for what they are."""
+    """Assumptions behind the numbers, and what is missing from them."""
     currency: str
     longest: dict[str, float] = field(default_factory=dict)
-    """Hours of the longest chain of jobs that wait for each other, by the rates' name; more devices do not help."""
+    """Hours of the longest chain of dependent jobs, by the rates' name: a lower bound for any number of devices."""
     wall: dict[str, float] = field(default_factory=dict)
     """Hours on this machine with so many cores, by the name of calibrated rates."""
     cores: int = 1
@@ -70,19 +70,19 @@ class Plan:
     @property
     def total(self) -> StagePlan:
         """All stages together."""
-        found = StagePlan("total")
+        total = StagePlan("total")
         for stage in self.stages.values():
-            found.done += stage.done
-            found.left += stage.left
-            found.unknown += stage.unknown
-            found.work += stage.work
+            total.done += stage.done
+            total.left += stage.left
+            total.unknown += stage.unknown
+            total.work += stage.work
             for name, hours in stage.hours.items():
-                so_far = found.hours.setdefault(name, Hours())
+                so_far = total.hours.setdefault(name, Hours())
                 so_far.device += hours.device
                 so_far.processor += hours.processor
                 if hours.price is not None:
                     so_far.price = (so_far.price or 0.0) + hours.price
-        return found
+        return total
 
 
 def make_plan(
@@ -93,7 +93,7 @@ def make_plan(
     currency: str = "$",
     cores: int = 1,
 ) -> Plan:
-    """Plan what the store lacks of a grid. `prices` are those of an hour of each of `rates`, if any are given."""
+    """Plan what the store lacks of a grid. `prices`: the price of one hour at each of `rates`, if any are given."""
     store = Path(grid.experiment.store)
     counts = counting(store)
     plan = Plan(grid.experiment.experiment, store, {}, [], currency, cores=cores)
@@ -141,7 +141,7 @@ def counting(store: Path) -> Callable[[PlannedEntry], ImageCounts | None]:
 
 
 def wanted(grid: Grid) -> tuple[dict[Pass, float], dict[Pass, int]]:
-    """What the whole grid asks of networks, done or not: images by pass, and the batch in which most of them go."""
+    """The passes of the whole grid, done or not: images by pass, and the most common batch size of each."""
     counts = counting(Path(grid.experiment.store))
     images: Counter[Pass] = Counter()
     batches: dict[Pass, Counter[int]] = {}
@@ -164,7 +164,7 @@ def _batch(entry: PlannedEntry, key: Pass) -> int:
 
 
 def _gather(into: Work, more: Work) -> None:
-    """`into += more`, without copying what there is."""
+    """`into += more`, in place."""
     into.images.update(more.images)
     into.decoded += more.decoded
     into.decoded_bytes += more.decoded_bytes
@@ -175,18 +175,18 @@ def _gather(into: Work, more: Work) -> None:
 
 
 def _of_results(grid: Grid) -> dict[str, StagePlan]:
-    """The jobs that are no entries: the tables, the figures and the summary, done if they are there."""
+    """The jobs that do not make entries: tables, figures and summary; done if their files exist."""
     folder = Path(grid.experiment.results) / grid.experiment.experiment
     files = {
         "results": [folder / "results.parquet"],
         "figures": [folder / "figures" / f"{figure}.csv" for figure in grid.experiment.figures.draw],
         "report": [folder / "summary.txt"],
     }
-    found = {}
+    plans = {}
     for stage, paths in files.items():
         done = sum(path.exists() for path in paths)
-        found[stage] = StagePlan(stage, done, len(paths) - done)
-    return found
+        plans[stage] = StagePlan(stage, done, len(paths) - done)
+    return plans
 
 
 def _fitted_seconds(rates: Rates) -> float:
@@ -228,7 +228,7 @@ def _longest(grid: Grid, works: dict[str, Work], rates: Rates) -> float:
 
 
 def processor_hours(stage: StagePlan) -> float:
-    """Hours of one core beside networks, where no rates are given: by what the stages' docstrings say was measured."""
+    """Hours of one core for all but networks, where no rates are given: from measurements in the stages' docstrings."""
     if ALL_STAGES[stage.stage].uses_gpu:
         return processor_seconds(stage.work) / 3600
     start = FIGURE_SECONDS if stage.stage == "figures" else LIGHT_START_SECONDS
@@ -238,7 +238,9 @@ def processor_hours(stage: StagePlan) -> float:
 def _explain(plan: Plan, rates: Sequence[Rates]) -> None:
     notes = plan.notes
     if "evaluation" in plan.stages and plan.stages["evaluation"].work.of("attack"):
-        notes.append("attacks of evaluations are counted for every test image, although misclassified ones are spared")
+        notes.append(
+            "attacks of evaluations are counted for every test image, although misclassified ones are not attacked"
+        )
     for one in rates:
         if isinstance(one, Calibrated):
             said = ", ".join(f"{key} {value}" for key, value in one.described.items())

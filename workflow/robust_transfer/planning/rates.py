@@ -1,4 +1,4 @@
-"""How fast work goes: on GPUs as others published it, on this machine as `calibration` measured it."""
+"""Speed of a device: of GPUs from published measurements, of this machine as `calibration` measured it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robust_transfer.registry import ALL_STAGES
 
 GPUS = Path(__file__).with_name("gpus.yaml")
 
-# What the processor takes where nothing was measured: one core of an AMD EPYC, as the stages' docstrings have it.
+# Processor time where nothing was measured: one core of an AMD EPYC, from the stages' docstrings.
 STORED_SECONDS = 1 / 4500
 """To prepare, downscale or draw an image of 32 pixels."""
 DECODED_SECONDS = 8e-8
@@ -33,7 +33,7 @@ LIGHT_START_SECONDS = 0.7
 FIGURE_SECONDS = 4.0
 """To draw a figure."""
 ENGINE_SECONDS = 0.2
-"""What Snakemake adds to a job on this machine."""
+"""Overhead of Snakemake per job on this machine."""
 
 
 def _is_heavy(stage: str) -> bool:
@@ -42,7 +42,7 @@ def _is_heavy(stage: str) -> bool:
 
 
 class RateError(ValueError):
-    """A rate that is not known or makes no sense; the message says which there are."""
+    """A rate is unknown or invalid; the message lists the valid ones."""
 
 
 class Rates(Protocol):
@@ -50,48 +50,48 @@ class Rates(Protocol):
 
     name: str
     notes: list[str]
-    """What a reader of the hours must know; grows as rates are asked for."""
+    """Assumptions behind the rates; grows as rates are asked for."""
 
-    def seconds_an_image(self, key: Pass) -> float:
+    def seconds_per_image(self, key: Pass) -> float:
         """Seconds that one image takes in such a pass."""
 
     def start(self, stage: str) -> float:
-        """Seconds from starting a job of the stage until it does what grows with the work."""
+        """Fixed cost of a job of the stage, in seconds: everything that does not grow with its work."""
 
 
 @dataclass
 class PublishedRates:
-    """A GPU by what others measured ResNet-50 to train at; other networks and passes by their FLOPs."""
+    """A GPU by published rates of ResNet-50 training; other networks and passes are scaled by FLOPs."""
 
     name: str
     full: str
     training: dict[str, float]
-    """Images a second by precision."""
+    """Images per second, by precision."""
     source: tuple[str, ...]
     notes: list[str] = field(default_factory=list)
 
-    def seconds_an_image(self, key: Pass) -> float:
+    def seconds_per_image(self, key: Pass) -> float:
         """As in Rates."""
         architecture, side = _reference()
         step = PASSES["train"] * size_of(architecture, side).flops
         return key.flops / (step * self._rate(key.precision))
 
     def start(self, stage: str) -> float:
-        """As in Rates; the processor's, since a GPU waits for it."""
+        """As in Rates; processor time, since the GPU waits for it."""
         return START_SECONDS if _is_heavy(stage) else LIGHT_START_SECONDS
 
     def _rate(self, precision: str) -> float:
         if precision in self.training:
             return self.training[precision]
         if precision == "tf32" and "fp32" in self.training:
-            return self.training["fp32"]  # what tf32 is on a GPU without it
+            return self.training["fp32"]  # a GPU without tf32 computes in fp32
         if precision == "fp32" and "tf32" in self.training:
             self._note(
-                f"{self.name}: no figure for fp32 was found, so tf32's stands in: the hours of fp32 work are the least "
-                "there can be; training.precision: tf32 or bf16 makes them true"
+                f"{self.name}: no rate for fp32 is known, so that of tf32 is used: hours of fp32 work are a lower "
+                "bound; training.precision: tf32 or bf16 makes them exact"
             )
             return self.training["tf32"]
-        self._note(f"{self.name}: has no {precision}, or no figure for it was found; counted at the rate of fp32")
+        self._note(f"{self.name}: no rate for {precision} is known; counted at the rate of fp32")
         return min(self.training.values())
 
     def _note(self, text: str) -> None:
@@ -101,8 +101,8 @@ class PublishedRates:
 
 @functools.cache
 def _gpus() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(GPUS.read_text())
-    return found
+    gpus: dict[str, Any] = yaml.safe_load(GPUS.read_text())
+    return gpus
 
 
 def _reference() -> tuple[str, int]:
@@ -111,12 +111,12 @@ def _reference() -> tuple[str, int]:
 
 
 def gpu_names() -> list[str]:
-    """The GPUs that a figure was found for."""
+    """The GPUs for which a published rate is known."""
     return list(_gpus()["gpus"])
 
 
 def published_rates(name: str) -> PublishedRates:
-    """A GPU by name, in any case; raises RateError, which lists all names, for one that is not known."""
+    """The rates of a GPU by its name, in upper or lower case. Raises RateError, which lists all names, if unknown."""
     wanted = name.lower().replace(" ", "-").replace("_", "-")
     for known, row in _gpus()["gpus"].items():
         if wanted == known.lower():
@@ -135,7 +135,7 @@ class Calibrated:
 
     name: str
     passes: dict[Pass, float]
-    """Seconds an image."""
+    """Seconds per image."""
     starts: dict[str, float]
     """Seconds of the smallest job, by stage."""
     fitted_seconds: float
@@ -145,16 +145,16 @@ class Calibrated:
     described: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def seconds_an_image(self, key: Pass) -> float:
-        """As in Rates; what was not measured itself is scaled by FLOPs from what is most like it."""
+    def seconds_per_image(self, key: Pass) -> float:
+        """As in Rates; a pass that was not measured is scaled by FLOPs from the most similar one that was."""
         if key in self.passes:
             return self.passes[key]
 
-        def likeness(other: Pass) -> tuple[int, float]:
+        def similarity(other: Pass) -> tuple[int, float]:
             same = 8 * (other.kind == key.kind) + 4 * (other.precision == key.precision)
             return same + 2 * (other.architecture == key.architecture), -abs(other.side - key.side)
 
-        nearest = max(self.passes, key=likeness)
+        nearest = max(self.passes, key=similarity)
         note = "some networks, sizes or precisions were not measured themselves: scaled by FLOPs from what was"
         if note not in self.notes:
             self.notes.append(note)
@@ -165,13 +165,13 @@ class Calibrated:
         if stage in self.starts:
             return self.starts[stage]
         heavy = _is_heavy(stage)
-        like = [seconds for name, seconds in self.starts.items() if _is_heavy(name) == heavy]
-        return sum(like) / len(like) if like else (START_SECONDS if heavy else LIGHT_START_SECONDS)
+        similar = [seconds for name, seconds in self.starts.items() if _is_heavy(name) == heavy]
+        return sum(similar) / len(similar) if similar else (START_SECONDS if heavy else LIGHT_START_SECONDS)
 
 
 def save_calibration(calibrated: Calibrated, path: Path) -> None:
     """Write a calibration as JSON."""
-    passes = [key._asdict() | {"seconds_an_image": seconds} for key, seconds in calibrated.passes.items()]
+    passes = [key._asdict() | {"seconds_per_image": seconds} for key, seconds in calibrated.passes.items()]
     content = {
         "calibration": 1,
         "device": calibrated.device,
@@ -186,14 +186,14 @@ def save_calibration(calibrated: Calibrated, path: Path) -> None:
 
 
 def read_calibration(path: Path) -> Calibrated:
-    """A calibration that was saved; raises RateError for a file that is none."""
+    """Read a saved calibration. Raises RateError for a file that is not one."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         passes = {
-            Pass(row["architecture"], row["side"], row["precision"], row["kind"]): float(row["seconds_an_image"])
+            Pass(row["architecture"], row["side"], row["precision"], row["kind"]): float(row["seconds_per_image"])
             for row in content["passes"]
         }
-        found = Calibrated(
+        calibrated = Calibrated(
             content["name"], passes, content["starts"], content["fitted_seconds"], content["device"],
             {key: content[key] for key in ("host", "date", "torch", "side_by_side") if key in content},
         )  # fmt: skip
@@ -203,12 +203,12 @@ def read_calibration(path: Path) -> Calibrated:
         raise RateError(f"--calibration {path}: not a calibration ({error!r}); --calibrate makes one") from None
     if not passes or min(passes.values()) <= 0:
         raise RateError(f"--calibration {path}: holds no seconds per image above 0; --calibrate makes one anew")
-    return found
+    return calibrated
 
 
 def network_seconds(work: Work, rates: Rates) -> float:
-    """Seconds that all passes of some work take."""
-    return sum(images * rates.seconds_an_image(key) for key, images in work.images.items())
+    """Seconds of all passes of some work."""
+    return sum(images * rates.seconds_per_image(key) for key, images in work.images.items())
 
 
 def processor_seconds(work: Work, fitted_seconds: float = FITTED_SECONDS) -> float:

@@ -1,4 +1,4 @@
-"""A plan as people and programs read it: a table, or JSON."""
+"""A plan as a table for people, or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Column = tuple[str, Callable[[StagePlan], str]]
 
 
 def table(plan: Plan) -> str:
-    """The plan as a table: one line per stage, the total, and the notes that go with the numbers."""
+    """The plan as a table: one line per stage, the total, and the notes."""
     rows = [*plan.stages.values(), plan.total]
     columns = _columns(plan)
     cells = [[head for head, _ in columns], *([show(row) for _, show in columns] for row in rows)]

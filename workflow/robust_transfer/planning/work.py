@@ -1,12 +1,12 @@
-"""What an entry of the grid takes: images through networks, images decoded, probes fitted, features
-compared, bytes written.
+"""The work of an entry of the grid: images through networks, images decoded, probes fitted, neighbours searched for,
+bytes written.
 
 Work is counted in passes, each worth a forward pass: a forward pass is 1, a step of an attack 2 (forward, and backward
 to the image alone), a step of training 3 (forward, and backward to weights and activations). Heads on a frozen network
-take a forward pass, in train mode. What the heads themselves, optimisers and augmentation take is left out.
+take a forward pass, in train mode. The heads themselves, optimisers and augmentation are not counted.
 
-An attack is counted for every test image, although misclassified ones are spared it, and AutoAttack as if every image
-withstood: both are the most there can be.
+An attack is counted for every test image, although misclassified ones are not attacked, and AutoAttack as if every
+image were robust: both counts are upper bounds.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from robust_transfer.training.schedules import side_at
 
 Kind = Literal["forward", "attack", "train", "heads"]
 PASSES: dict[Kind, int] = {"forward": 1, "attack": 2, "train": 3, "heads": 1}
-"""Forward passes that one image's step is worth, by kind."""
+"""Cost of one image in one step, in forward passes, by kind."""
 AUTOATTACK: dict[Kind, int] = {"attack": 100 + 9 * 100 + 9 * 100, "forward": 9 * 100 + 5000}
-"""Steps of the standard version on an image that withstands: APGD, targeted APGD and FAB against nine classes each, of
-which FAB takes a forward pass besides; 5,000 queries of Square."""
+"""Steps of the standard version on an image that stays correct: APGD, targeted APGD and FAB against nine classes each,
+where a step of FAB adds a forward pass; 5,000 queries of Square."""
 ENTRY_BYTES = 12_000
 """Card, timing, settings and log of an entry."""
 ARROW_BYTES = 900
-"""What a small Arrow file has beside its numbers."""
+"""Overhead of a small Arrow file."""
 PREDICTION_BYTES = 5
 """A row of predictions, compressed."""
 
 
 class Pass(NamedTuple):
-    """Something that a network does with an image, and by which it is timed."""
+    """What a network does with an image: the unit in which work is counted and timed."""
 
     architecture: str
     side: int
@@ -54,7 +54,7 @@ class Pass(NamedTuple):
 
 @dataclass
 class Work:
-    """What an entry takes, or several do."""
+    """The work of one entry or of several."""
 
     images: Counter[Pass] = field(default_factory=Counter)
     """Images by what a network does with them; a step of an attack counts its images each time."""
@@ -92,7 +92,7 @@ class Work:
 
 
 class UnknownImagesError(ValueError):
-    """How much an entry takes depends on a dataset whose size nothing tells yet; the message names it."""
+    """The work of an entry depends on a dataset whose size is not known yet; the message names it."""
 
 
 Lookup = Callable[[PlannedEntry], ImageCounts | None]
@@ -100,19 +100,19 @@ Lookup = Callable[[PlannedEntry], ImageCounts | None]
 
 
 def work_of(entry: PlannedEntry, counts: Lookup) -> Work:
-    """What an entry takes. Raises UnknownImagesError."""
-    found = WORK[entry.stage](entry, counts)
-    found.written += ENTRY_BYTES
-    return found
+    """The work of an entry. Raises UnknownImagesError."""
+    work = WORK[entry.stage](entry, counts)
+    work.written += ENTRY_BYTES
+    return work
 
 
 def _images_of(entry: PlannedEntry, counts: Lookup) -> ImageCounts:
-    found = counts(entry)
-    if found is None:
+    images = counts(entry)
+    if images is None:
         raise UnknownImagesError(
             f"{entry.stage}/{entry.name}: how many images it has is not known until it is prepared"
         )
-    return found
+    return images
 
 
 def _decode(work: Work, counts: ImageCounts, images: int) -> None:
@@ -122,16 +122,16 @@ def _decode(work: Work, counts: ImageCounts, images: int) -> None:
 
 
 def _datasets(entry: PlannedEntry, counts: Lookup) -> Work:
-    found = _images_of(entry, counts)
-    work = Work(stored=found.total, written=found.total * (found.image_bytes + 12) + found.splits * ARROW_BYTES)
-    _decode(work, found, found.total)
+    dataset = _images_of(entry, counts)
+    work = Work(stored=dataset.total, written=dataset.total * (dataset.image_bytes + 12) + dataset.splits * ARROW_BYTES)
+    _decode(work, dataset, dataset.total)
     return work
 
 
 def _granularity(entry: PlannedEntry, counts: Lookup) -> Work:
-    found, before = _images_of(entry, counts), _images_of(entry.inputs["dataset"], counts)
-    work = Work(stored=found.total, written=found.total * (found.image_bytes + 12) + found.splits * ARROW_BYTES)
-    _decode(work, before, found.total)
+    dataset, before = _images_of(entry, counts), _images_of(entry.inputs["dataset"], counts)
+    work = Work(stored=dataset.total, written=dataset.total * (dataset.image_bytes + 12) + dataset.splits * ARROW_BYTES)
+    _decode(work, before, dataset.total)
     return work
 
 
@@ -142,24 +142,24 @@ def _importing(entry: PlannedEntry, counts: Lookup) -> Work:
 
 def _pretraining(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
-    found, recipe = _images_of(entry.inputs["source"], counts), settings.training
+    dataset, recipe = _images_of(entry.inputs["source"], counts), settings.training
     architecture, side = _network(entry)
-    work = Work(written=size_of(architecture, side).weights_bytes(found.classes))
+    work = Work(written=size_of(architecture, side).weights_bytes(dataset.classes))
     attack = settings.attack if settings.norm else None
-    _train(work, "train", architecture, side, recipe, found.train, attack)
-    _decode(work, found, found.train * (recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1))
+    _train(work, "train", architecture, side, recipe, dataset.train, attack)
+    _decode(work, dataset, dataset.train * (recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1))
 
     def add(kind: Kind, images: int) -> None:
         work.images[Pass(architecture, side, recipe.precision, kind)] += images
 
     check = settings.check
     checks = recipe.epochs // check.every + (recipe.epochs % check.every > 0)
-    looked_at = checks * max(1, min(check.images, found.train // 16))
-    add("forward", looked_at * (2 if attack else 1))
-    add("attack", looked_at * check.steps if attack else 0)
+    checked = checks * max(1, min(check.images, dataset.train // 16))
+    add("forward", checked * (2 if attack else 1))
+    add("attack", checked * check.steps if attack else 0)
     if recipe.average_decay:
         group = recipe.batchnorm_group or recipe.batch_size
-        estimated = min(found.train, group * math.ceil(recipe.average_images / group))
+        estimated = min(dataset.train, group * math.ceil(recipe.average_images / group))
         add("forward", estimated * (1 + (_forwards(attack) if attack else 0)))
         add("attack", estimated * (attack.steps * attack.restarts if attack else 0))
     work.images = +work.images
@@ -185,31 +185,31 @@ def _forwards(attack: Attack) -> int:
 
 def _evaluation(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
-    found, backbone = _images_of(entry.inputs["source"], counts), entry.inputs["backbone"]
+    dataset, backbone = _images_of(entry.inputs["source"], counts), entry.inputs["backbone"]
     architecture, side = _network(backbone)
     precision = _precision(backbone)
     radii, attack = len(settings.eps), settings.attack
     work = Work()
     forward, attacked = (Pass(architecture, side, precision, kind) for kind in ("forward", "attack"))
-    work.images[forward] += found.test * (1 + radii * (1 + _forwards(attack)))
-    work.images[attacked] += found.test * radii * attack.steps * attack.restarts
+    work.images[forward] += dataset.test * (1 + radii * (1 + _forwards(attack)))
+    work.images[attacked] += dataset.test * radii * attack.steps * attack.restarts
     if settings.autoattack:
-        images = min(settings.autoattack_images or found.test, found.test) * radii
-        work.images[forward] += images * AUTOATTACK["forward"]
-        work.images[attacked] += images * AUTOATTACK["attack"]
+        attacked_images = min(settings.autoattack_images or dataset.test, dataset.test) * radii
+        work.images[forward] += attacked_images * AUTOATTACK["forward"]
+        work.images[attacked] += attacked_images * AUTOATTACK["attack"]
     work.images = +work.images
-    _decode(work, found, found.test)
+    _decode(work, dataset, dataset.test)
     return work
 
 
 def _features(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
-    found = _images_of(entry.inputs["dataset"], counts)
+    dataset = _images_of(entry.inputs["dataset"], counts)
     architecture, side = _network(entry.inputs["backbone"])
     row = _dimension(entry) * (2 if settings.dtype == "float16" else 4) + 4  # features, and a label of int32
-    work = Work(written=found.total * row + found.splits * ARROW_BYTES)
-    work.images[Pass(architecture, side, settings.precision, "forward")] += found.total
-    _decode(work, found, found.total)
+    work = Work(written=dataset.total * row + dataset.splits * ARROW_BYTES)
+    work.images[Pass(architecture, side, settings.precision, "forward")] += dataset.total
+    _decode(work, dataset, dataset.total)
     return work
 
 
@@ -222,11 +222,11 @@ def _dimension(features: PlannedEntry) -> int:
 def _probing(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     features = entry.inputs["features"]
-    found = _images_of(features.inputs["dataset"], counts)
+    dataset = _images_of(features.inputs["dataset"], counts)
     fraction, few = settings.validation_fraction, settings.images_per_class
-    fitted, held = found.transfer("search", fraction, few)
-    everything, tested = found.transfer("final", fraction, few)
-    work, unit = Work(), _dimension(features) * found.classes
+    fitted, held = dataset.transfer("search", fraction, few)
+    everything, tested = dataset.transfer("final", fraction, few)
+    work, unit = Work(), _dimension(features) * dataset.classes
     for selection in settings.selections:
         searched, again = (fitted, everything) if selection == "validation" else (everything, 0)
         work.fitted += unit * (len(settings.strengths) * searched + again)
@@ -261,14 +261,14 @@ def _finetuning(entry: PlannedEntry, counts: Lookup) -> Work:
 
 def _transfer(entry: PlannedEntry, counts: Lookup, kind: Kind, runs: int) -> Work:
     settings: Any = entry.settings
-    found, recipe = _images_of(entry.inputs["dataset"], counts), settings.training
+    dataset, recipe = _images_of(entry.inputs["dataset"], counts), settings.training
     architecture, side = _network(entry.inputs["backbone"])
-    trained, measured = found.transfer(settings.purpose, settings.validation_fraction, settings.images_per_class)
+    trained, measured = dataset.transfer(settings.purpose, settings.validation_fraction, settings.images_per_class)
     work = Work(written=PREDICTION_BYTES * measured * runs)
     _train(work, kind, architecture, side, recipe, trained)
     work.images[Pass(architecture, side, recipe.precision, "forward")] += measured
     epochs = recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1
-    _decode(work, found, trained * epochs + measured)
+    _decode(work, dataset, trained * epochs + measured)
     return work
 
 
@@ -285,7 +285,7 @@ def _precision(backbone: PlannedEntry) -> str:
 
 
 def _selecting(entry: PlannedEntry, counts: Lookup) -> Work:
-    return Work()  # nothing but its start
+    return Work()  # only the start of its job
 
 
 WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
@@ -301,4 +301,4 @@ WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "finetuning": _finetuning,
     "selecting": _selecting,
 }
-"""What an entry of each stage takes. A test holds the stages to those of the registry."""
+"""The work of an entry, by stage. A test compares the stages with those of the registry."""

@@ -1,1 +1,1 @@
-"""What an interrupted job leaves behind, and how it goes on."""
+"""Saving the state of a job that is interrupted, and resuming from it."""

@@ -1,7 +1,7 @@
-"""When a training is to save and leave before it is done: on a signal, or ahead of a deadline.
+"""When a job is to save its state and exit before it is done: on a signal, or ahead of a deadline.
 
-SIGTERM (schedulers, `kill`), SIGUSR1 (`sbatch --signal`) and SIGINT (Ctrl-C) are heard while a training runs; the step
-under way ends first. The exit code is then EXIT_CODE, and the same command goes on where it stopped.
+SIGTERM (schedulers, `kill`), SIGUSR1 (`sbatch --signal`) and SIGINT (Ctrl-C) are handled while a job runs: it finishes
+the current step, saves, and exits with EXIT_CODE. The same command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -13,21 +13,26 @@ from types import FrameType
 from typing import Any
 
 EXIT_CODE = 75
-"""Of a command that saved its state and left: EX_TEMPFAIL of sysexits.h, try again."""
+"""Exit code of a command that saved its state and exited: EX_TEMPFAIL of sysexits.h, "try again"."""
 MARGIN = 120.0
-"""Seconds before a scheduler's time limit at which a training saves and leaves."""
+"""Seconds before a scheduler's time limit at which a job saves and exits: a slow step and a large state fit into it."""
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(Exception):  # noqa: N818, it is no error
-    """The training saved its state and left; the message says why and where it stopped."""
+    """The job saved its state and is to exit; the message says why, and where it stopped."""
 
 
 class Interruption:
-    """Hears signals inside a `with` block, and watches the clock. `reason` says why to stop, None to go on."""
+    """Handles signals inside a `with` block, and watches the clock; `reason` says why to stop."""
 
     def __init__(self, stop_before: float | None = None) -> None:
-        """`stop_before` is in seconds since 1970; None is the job's end, less MARGIN, where SLURM says it."""
+        """Create an interruption without a deadline, unless there is one.
+
+        Args:
+            stop_before: Deadline in seconds since 1970. None takes the end of the SLURM job, if this is one, less
+                MARGIN.
+        """
         end = os.environ.get("SLURM_JOB_END_TIME", "")
         self._stop_before = stop_before or (float(end) - MARGIN if end.isdigit() else None)
         self._signal: int | None = None
@@ -35,7 +40,7 @@ class Interruption:
 
     @property
     def reason(self) -> str | None:
-        """Why to stop, or None."""
+        """Why to stop, or None to go on."""
         if self._signal is not None:
             return f"{signal.Signals(self._signal).name} received"
         if self._stop_before is not None and time.time() >= self._stop_before:
@@ -43,12 +48,12 @@ class Interruption:
         return None
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self._signal = number

@@ -1,10 +1,10 @@
-"""Shards: rows of features that are done, kept in the entry while its job runs, so that it goes on where it was ended.
+"""Shards: rows of features that are done, kept in the entry while its job runs, so that a killed job resumes there.
 
-They lie in the entry's folder `.state`, outside the outputs that Snakemake deletes before a job: a file of bare numbers
-for each split, to which rows are added as they come, and `journal.json`, which says how many of them are good. What is
-added between two saves is a shard, and the journal has its checksum (CRC-32). A shard that was cut short or altered is
-computed again, with those after it. Features are cheap: rows that other code made, or of other inputs, are dropped.
-All of it goes when the entry's outputs are in place.
+They are stored in the entry's folder `.state`, outside the outputs that Snakemake deletes before a job: one file of
+raw numbers per split, to which rows are appended, and `journal.json`, which lists the valid ones. The rows between two
+saves are a shard, with a checksum (CRC-32) in the journal. A shard that is truncated or altered is computed again, with
+all after it. Features are cheap, so rows made by other code or from other inputs are dropped. The folder is removed
+once the entry's outputs are in place.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ log = logging.getLogger("robust_transfer")
 class Shards:
     """The rows of one entry's features that are done, split by split; a context manager.
 
-    `entry` must be locked by the caller (`Entry.writing`). `resumed` lists, for the card, how the job that computed
-    rows found on entering differed from this one.
+    The caller must hold the entry's lock (`Entry.writing`). `resumed` lists, for the card, how jobs that computed the
+    rows before differed from this one.
     """
 
     def __init__(
@@ -48,7 +48,16 @@ class Shards:
         interruption: Interruption,
         setting: Mapping[str, Any],
     ) -> None:
-        """`every` is in seconds; `setting` says on what this job runs: torch, device, threads."""
+        """Rows are read, and removed where they do not belong here, on entering the `with` block.
+
+        Args:
+            entry: Entry whose features are computed.
+            dtype: Name of their NumPy dtype.
+            dimension: Numbers per row.
+            every: Seconds between saves.
+            interruption: Says when to save and exit.
+            setting: What the job runs on (torch, device, threads), as JSON values.
+        """
         self._folder, self._dtype, self._dimension = entry.path / STATE, np.dtype(dtype), dimension
         self._every, self._interruption, self._setting = every, interruption, dict(setting)
         self._own = {
@@ -60,7 +69,7 @@ class Shards:
         self._journal: dict[str, list[list[int]]] = {}  # by split, rows and checksum of each shard
         self._next = time.monotonic() + every
         self._file: BinaryIO | None = None
-        self._split, self._rows, self._checksum = "", 0, 0  # of the shard under way
+        self._split, self._rows, self._checksum = "", 0, 0  # of the shard that is being added to
         self.resumed: list[dict[str, Any]] = []
 
     def __enter__(self) -> Shards:
@@ -71,20 +80,20 @@ class Shards:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind and not isinstance(error, Interrupted):
-            self.settle()
+            self.save_rest()
         if self._file:
             self._file.close()
         if kind and not self._saved:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def done(self, split: str) -> int:
-        """How many rows of a split there are."""
+        """Number of rows of a split that are done."""
         return sum(rows for rows, _ in self._journal.get(split, [])) + (self._rows if split == self._split else 0)
 
     def add(self, split: str, features: Features) -> None:
-        """Add the next rows of a split, [n, D], and save if that is due.
+        """Append the next rows of a split, [n, D], and save if a save is due.
 
-        Raises Interrupted, once it has saved, if the job was asked to leave; StoreError if the disk refuses the rows.
+        Raises Interrupted, after saving, if the job is to exit; StoreError if the rows cannot be written.
         """
         if split != self._split:
             self._open(split)
@@ -96,7 +105,7 @@ class Shards:
             self.save()
 
     def save(self) -> bool:
-        """Make sure of all rows so far; False, with an error in the log, if the disk does not take the journal."""
+        """Flush all rows so far to disk and list them in the journal; False, with an error logged, if that fails."""
         self._end_shard()
         described = {"own": self._own, "setting": self._setting, "resumed": self.resumed, "splits": self._journal}
         try:
@@ -110,13 +119,13 @@ class Shards:
             self._next = time.monotonic() + self._every
         return True
 
-    def settle(self) -> None:
-        """Save what has come since the last save; nothing if the job has been too short for one."""
+    def save_rest(self) -> None:
+        """Save the rows since the last save, if there has been one: a short job has nothing worth keeping."""
         if self._saved:
             self.save()
 
     def all(self, split: str, rows: int) -> Features:
-        """The rows of a split that is done, [rows, D], mapped from their file."""
+        """All rows of a finished split, [rows, D], memory-mapped."""
         return np.memmap(self._path(split), self._dtype, "r", shape=(rows, self._dimension))
 
     @property
@@ -134,7 +143,7 @@ class Shards:
         if self._file:
             self._file.close()
         self._split, self._file = split, open(self._path(split), "ab", buffering=0)  # noqa: SIM115
-        self._file.truncate(self._bytes(self.done(split)))  # of what was added after the last save
+        self._file.truncate(self._bytes(self.done(split)))  # rows appended after the last save are not in the journal
 
     def _append(self, features: Features) -> None:
         assert self._file
@@ -155,12 +164,12 @@ class Shards:
         self._rows, self._checksum = 0, 0
 
     def _restore(self) -> bool:
-        """Take over what a job before this one saved; False if there is nothing, or nothing that belongs here."""
+        """Take over what an earlier job saved; False if there is nothing, or nothing of this entry, code and inputs."""
         if not self._saved:
             return False
         try:
-            found = read_json(self._folder / JOURNAL)
-            own, setting, self.resumed, journal = (found[key] for key in ("own", "setting", "resumed", "splits"))
+            saved = read_json(self._folder / JOURNAL)
+            own, setting, self.resumed, journal = (saved[key] for key in ("own", "setting", "resumed", "splits"))
         except (StoreError, KeyError, TypeError, UnicodeDecodeError):
             log.warning("%s: not readable; its rows are computed again", self._folder / JOURNAL)
             return False
@@ -176,7 +185,7 @@ class Shards:
         return True
 
     def _intact(self, split: str, shards: list[list[int]]) -> list[list[int]]:
-        """The shards up to the first that is not what the journal says."""
+        """The shards before the first whose content differs from the journal."""
         path, end = self._path(split), 0
         content = np.memmap(path, np.uint8, "r") if path.exists() and path.stat().st_size else np.empty(0, np.uint8)
         for number, (rows, checksum) in enumerate(shards):

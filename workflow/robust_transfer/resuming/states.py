@@ -1,8 +1,9 @@
-"""States of a training under way: saved whole, checked when read, and bound to what they belong to.
+"""States of a running training: saved atomically, verified when read, and bound to their entry and code.
 
-They lie in the entry's folder `.state`, outside the outputs that Snakemake deletes before a job. A state is one
-safetensors file whose name ends in the SHA-256 of its content: written beside, flushed, then renamed. The last two are
-kept, so that a damaged one costs the time between two saves. They go when the entry's outputs are in place.
+They are stored in the entry's folder `.state`, outside the outputs that Snakemake deletes before a job. A state is one
+safetensors file whose name ends in the SHA-256 of its content: written under another name, flushed, then renamed. The
+last two are kept, so that a damaged one costs only the time between two saves. They are removed once the entry's
+outputs are in place.
 """
 
 from __future__ import annotations
@@ -31,28 +32,28 @@ from robust_transfer.store.fingerprint import changed_modules, module_fingerprin
 log = logging.getLogger("robust_transfer")
 
 KEPT = 2
-"""States that are kept."""
+"""Number of states that are kept: the newest, and one in case it is damaged."""
 SHARE = 0.05
-"""Most of the time that may go into saving: a save that takes long is followed by a longer pause."""
+"""Largest share of the time that may go into saving, as small as noise: after a slow save the next one waits."""
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{16})\.safetensors")
 _KEY = "state"
 
 
 @dataclass(frozen=True)
 class State:
-    """What a training needs to go on as if nothing had happened."""
+    """All that a training needs to continue with the same bits as if it had not stopped."""
 
     tensors: dict[str, Tensor]
-    """Weights, velocities, sums: by name, on the CPU."""
+    """Weights, velocities and running sums by name, on the CPU."""
     progress: dict[str, Any]
-    """Where the training stands, as JSON values."""
+    """Epoch, step and finished rows, as JSON values."""
 
 
 class States:
     """The states of one entry's training, and when to save them.
 
-    `entry` must be locked by the caller (`Entry.writing`). With `other_code` a state is taken that other code saved.
-    `resumed` lists, for the card, what a state that was taken differed in.
+    The caller must hold the entry's lock (`Entry.writing`). `resumed` lists, for the card, how the trainings that saved
+    the states it resumed from differed from this one.
     """
 
     def __init__(
@@ -65,7 +66,16 @@ class States:
         other_code: bool = False,
         team: ProcessGroup = ALONE,
     ) -> None:
-        """`every` is in seconds; `setting` says on what this training runs: device, threads, processes."""
+        """Nothing is read before `load`.
+
+        Args:
+            entry: Entry that is trained.
+            every: Seconds between saves; 0 saves after every step.
+            interruption: Says when to save and exit.
+            setting: What the training runs on (device, threads, processes), as JSON values.
+            other_code: Whether to resume from a state that other code saved, instead of raising StoreError.
+            team: Processes of this training; the main one saves.
+        """
         self._folder, self._entry, self._team = entry.path / STATE, entry, team
         self._every, self._interruption, self._other_code = every, interruption, other_code
         self._setting = {"torch": str(torch.__version__), **setting}
@@ -74,18 +84,18 @@ class States:
         self.resumed: list[dict[str, Any]] = []
 
     def load(self) -> State | None:
-        """The newest state that is whole, None if there is none.
+        """The newest intact state, or None.
 
-        Raises StoreError if it belongs to another entry, or to other code unless that was allowed.
+        Raises StoreError if it belongs to another entry, or was saved by other code and `other_code` is False.
         """
         if self._team.is_main and self._folder.is_dir():
-            for draft in self._folder.glob(".step-*"):  # of a save that was killed
+            for draft in self._folder.glob(".step-*"):  # left by a save that was killed
                 draft.unlink(missing_ok=True)
-        found = sorted(self._found(), reverse=True)
-        for number, (step, path) in enumerate(found):
+        saved = sorted(self._saved(), reverse=True)
+        for number, (step, path) in enumerate(saved):
             state = _read(path)
             if state is None:
-                rest = f"the one of step {found[number + 1][0]} is used" if number + 1 < len(found) else "starting over"
+                rest = f"the one of step {saved[number + 1][0]} is used" if number + 1 < len(saved) else "starting over"
                 log.warning("%s: cut short or altered; %s", path, rest)
                 continue
             self._check(path, state.progress)
@@ -94,9 +104,9 @@ class States:
         return None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], progress: Mapping[str, Any]) -> bool:
-        """Save the state after `step` steps; False, with an error in the log, if the disk does not take it.
+        """Save the state after `step` steps; False, with an error logged, if it cannot be written.
 
-        The states before it stay until it is safe.
+        Older states stay until it is on disk.
         """
         if not self._team.is_main:
             return True
@@ -115,20 +125,20 @@ class States:
             log.error("state not saved, training goes on, and the last good state stays: %s", error)
             self._next = time.monotonic() + self._every
             return False
-        for _, old in sorted(self._found())[:-KEPT]:
+        for _, old in sorted(self._saved())[:-KEPT]:
             old.unlink(missing_ok=True)
         now = time.monotonic()
         self._next = now + max(self._every, (now - start) / SHARE) if self._every else 0.0
         return True
 
     def wanted(self) -> str | None:
-        """`stop` if this training, in any process, is to save and leave; `save` if a save is due; else None."""
+        """`stop` if any process of this training is to exit, `save` if a save is due, else None."""
         due = self._team.is_main and time.monotonic() >= self._next
         asked = 2 if self._interruption.reason else int(due)
         return (None, "save", "stop")[self._team.largest(asked)]
 
     def leave(self, step: int, saved: bool) -> Interrupted:
-        """The exception with which a training leaves."""
+        """The exception to raise once a training that is to exit has tried to save, and whether it could."""
         why = self._interruption.reason or "another process was asked to stop"
         kept = f"saved at step {step}" if saved else "NOT saved, the last good state stays"
         return Interrupted(f"{why}: {kept}; run the same command to go on")
@@ -136,7 +146,8 @@ class States:
     def _own(self) -> dict[str, Any]:
         return {"entry": self._entry.name, "code": self._code, "setting": self._setting}
 
-    def _found(self) -> list[tuple[int, Path]]:
+    def _saved(self) -> list[tuple[int, Path]]:
+        """(step, path) of each state, intact or not."""
         if not self._folder.is_dir():
             return []
         matches = ((path, _NAME.fullmatch(path.name)) for path in self._folder.iterdir())
@@ -168,7 +179,7 @@ class States:
 
 @contextmanager
 def states_of(entry: Entry, *, device: str, threads: int, team: ProcessGroup = ALONE) -> Iterator[States]:
-    """The states of an entry's training as the job's settings (`running`) want them; signals are heard inside."""
+    """The states of an entry's training under the job's `running` settings; signals are handled inside."""
     how = running()
     setting = {"device": device_name(device), "threads": threads, "processes": team.size}
     with Interruption(how.deadline) as interruption:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from robust_transfer.configuration.datasets import DatasetSettings
 from robust_transfer.datasets.collection import Collection, LabelledImages, listed
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given, UnreadableImage, predicted_size, to_store
+from robust_transfer.datasets.images import ImageSource, UnreadableImage, predicted_size, to_store
 from robust_transfer.datasets.origins.opening import open_origin
 from robust_transfer.datasets.splits import balanced_subset
 from robust_transfer.datasets.storing import Item, Stream, in_order, raw_shape, store_splits
@@ -89,7 +89,7 @@ class _Preparation:
             raise DatasetError(f"{text}\nMend or remove them, or set unreadable: skip to leave such images out.")
         log.warning("%s", text)
 
-    def _item(self, given: tuple[tuple[str, Given], int]) -> Item | tuple[str, str]:
+    def _item(self, given: tuple[tuple[str, ImageSource], int]) -> Item | tuple[str, str]:
         (name, image), label = given
         try:
             stored, *size = to_store(

@@ -85,7 +85,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             with closing(found):
                 for features in found:
                     shards.add(name, features)
-        shards.settle()
+        shards.save_rest()
         counts = {name: len(split) for name, split in splits.items()}
         rate = (sum(counts.values()) - sum(before.values())) / (time.monotonic() - start)
         for name, split in splits.items():

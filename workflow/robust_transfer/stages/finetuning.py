@@ -11,32 +11,18 @@ rates are chosen on test images, there is one for each. All write `metrics.json`
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.machine.devices import prepare
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
-from robust_transfer.store.predictions import predictions_table, write_predictions
+from robust_transfer.store.predictions import PREDICTIONS, predictions_table, write_predictions
+from robust_transfer.store.runs import Run, best, runs_in
 from robust_transfer.training.progress import cost, write_epochs
 from robust_transfer.training.transfer import load_network, parts, predicted, train
 
 log = logging.getLogger("robust_transfer")
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The learning rate of a refit, and what its search run measured on validation images."""
-
-    learning_rate: float
-    rows: list[dict[str, Any]]
-    predictions: pa.Table
 
 
 def run(entry: Entry, *, threads: int, device: str) -> None:
@@ -46,7 +32,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     backbone, dataset = entry.input("backbone"), entry.input("dataset")
     with entry.writing() as draft:
         chosen = choose(entry, settings) if settings.purpose == "refit" else None
-        rate = chosen.learning_rate if chosen else settings.learning_rates[0]
+        rate = chosen.hyperparameters["learning_rate"] if chosen else settings.learning_rates[0]
         trained_on, measured_on = parts(dataset, settings)
         network, input_size = load_network(backbone, settings.normalisation)
         network.replace_head(len(measured_on.split.classes), seed=settings.seed)
@@ -66,8 +52,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         )
         log.info("%s accuracy %.1f %%", split, rows[0]["value"])
         tables = [predictions_table(split, measured_on.indices, measured_on.labels, found)]
-        draft.write_json("metrics.json", rows + (chosen.rows if chosen else []))
-        write_predictions(draft.file("predictions.parquet"), tables + ([chosen.predictions] if chosen else []))
+        draft.write_json("metrics.json", rows + (chosen.rows_chosen_on("validation") if chosen else []))
+        write_predictions(draft.file(PREDICTIONS), tables + ([chosen.predictions()] if chosen else []))
         write_epochs(draft.file("epochs.csv"), epochs)
         draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "learning_rate": rate}
         if resumed:
@@ -75,12 +61,12 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         draft.timing.update(cost(epochs, None), device=device, threads=threads)
 
 
-def choose(entry: Entry, settings: FinetuningSettings) -> Chosen:
+def choose(entry: Entry, settings: FinetuningSettings) -> Run:
     """The search run of `entry` with the highest validation accuracy; of equal ones, the smallest learning rate.
 
     Raises StoreError if the searches are not those of the settings' learning rates.
     """
-    found = []
+    runs: list[Run] = []
     for number, rate in enumerate(settings.learning_rates):
         search = entry.input(f"search{number}")
         searched = FinetuningSettings.model_validate(search.settings)
@@ -89,11 +75,9 @@ def choose(entry: Entry, settings: FinetuningSettings) -> Chosen:
                 f"{entry.path}: input search{number} is {search.path}, a {searched.purpose} at learning rates "
                 f"{searched.learning_rates} where a search at {rate} is expected; write the entries again"
             )
-        rows = json.loads(search.file("metrics.json").read_text())
-        value = next(row["value"] for row in rows if row["metric"] == settings.metric)
-        found.append((-value, rate, search, rows))
-    _, rate, search, rows = min(found, key=lambda item: item[:2])
-    values = ", ".join(f"{-item[0]:.1f} % at {item[1]:g}" for item in found)
+        runs += runs_in(search)
+    values = ", ".join(
+        f"{run.accuracy(settings.metric):.1f} % at {run.hyperparameters['learning_rate']:g}" for run in runs
+    )
     log.info("validation %s by learning rate: %s", settings.metric, values)
-    rows = [row | {"selection": "validation"} for row in rows]
-    return Chosen(rate, rows, pq.read_table(search.file("predictions.parquet")))
+    return best(runs, settings.metric)

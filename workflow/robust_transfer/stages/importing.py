@@ -3,7 +3,7 @@
     python -m robust_transfer importing store/importing/<entry>
 
 Reads a checkpoint below the folder of weights (`running.weights`; `--weights` by hand), or downloads it where that is
-allowed. Nothing in it is executed (`networks/pickles.py`). Writes `weights.safetensors`, the same file that
+allowed. Nothing in it is executed (`weights/pickles.py`). Writes `weights.safetensors`, the same file that
 pretraining writes; the card says where the weights are from, with the checkpoint's checksum, and what it held besides.
 The largest of the released networks, wide_resnet50_4 with its optimiser's state (1.8 GB), takes 22 s and 3.4 GB of
 memory on one core of an AMD EPYC.
@@ -52,7 +52,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         save_weights(draft.file(WEIGHTS), network, facts)
         draft.facts = facts | {
             "parameters": network.parameters_n,
-            "imported": {"kind": settings.weights.kind, "file": file.path, "from": file.offered} | imported.facts,
+            "imported": {"kind": settings.weights.kind, "file": file.path, "from": file.address} | imported.facts,
             "licence": file.licence,
         }
         if isinstance(settings.weights, ReleasedWeights):

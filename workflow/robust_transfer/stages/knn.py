@@ -19,7 +19,6 @@ from collections.abc import Iterator
 
 from robust_transfer.configuration.transfer import KnnSettings, Selection
 from robust_transfer.statistics.metrics import METRICS
-from robust_transfer.statistics.nearest_neighbours import Neighbours
 from robust_transfer.store.entry import Entry
 from robust_transfer.store.features import Labels
 from robust_transfer.training.fixed_features import (
@@ -87,6 +86,8 @@ def choose(train: Examples, held: Examples, n_classes: int, settings: KnnSetting
 
 def predictions(train: Examples, asked: Examples, ks: list[int], settings: KnnSettings) -> Iterator[Candidate]:
     """What each number of neighbours among `train` says of the images asked about."""
+    from robust_transfer.statistics.nearest_neighbours import Neighbours  # 3 s of CPU
+
     neighbours = Neighbours(train.features, train.labels, weights=settings.weights, temperature=settings.temperature)
     for k, found in neighbours.predictions(asked.features, ks):
         yield Candidate(k, found, {})

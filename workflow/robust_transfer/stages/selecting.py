@@ -14,44 +14,19 @@ Writes `metrics.json` and `predictions.parquet`, a part each selection, and `run
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from robust_transfer.configuration.transfer import SelectingSettings
 from robust_transfer.store.entry import Entry, StoreError
-from robust_transfer.store.predictions import PREDICTIONS, selected, write_predictions
+from robust_transfer.store.predictions import PREDICTIONS, write_predictions
+from robust_transfer.store.runs import Run, best, runs_in
 
 log = logging.getLogger("robust_transfer")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run: its hyperparameters, its rows of `metrics.json`, and where its predictions lie."""
-
-    hyperparameters: dict[str, Any]
-    rows: list[dict[str, Any]]
-    entry: Entry
-    number: int
-    """Among the runs of its entry."""
-
-    def accuracy(self, metric: str) -> float:
-        """Percent."""
-        return float(next(row["value"] for row in self.rows if row["metric"] == metric))
-
-    def predictions(self, selection: str) -> pa.Table:
-        """Its part of `predictions.parquet`, marked with where it was chosen."""
-        table = pq.read_table(self.entry.file(PREDICTIONS))
-        if "run" in table.column_names:
-            table = table.filter(pc.equal(table["run"], self.number)).drop_columns("run")
-        return selected(table, selection)
 
 
 def run(entry: Entry, *, threads: int, device: str) -> None:
@@ -64,7 +39,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         for selection in settings.selections:
             chosen = choose(searches, finals, selection, settings.metric, entry.path)
             for one in chosen:
-                rows += [_row(row, selection) for row in one.rows]
+                rows += one.rows_chosen_on(selection)
                 tables.append(one.predictions(selection))
             draft.facts[selection] = chosen[0].hyperparameters
             log.info(
@@ -79,45 +54,33 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
 
 
 def choose(searches: Sequence[Run], finals: Sequence[Run], selection: str, metric: str, where: Path) -> list[Run]:
-    """The final run that `selection` takes, and for `validation` the search run that decided; of equals, the smallest.
+    """The final run that `selection` takes, and for `validation` the search run that decided; of equal
+    ones, that of the smallest learning rate.
 
     Raises StoreError, which names `where`, if no final run has the hyperparameters of the best search run.
     """
     if selection == "test":
-        return [min(finals, key=lambda run: _order(run, metric))]
+        return [best(finals, metric)]
     if not searches:
         raise StoreError(f"{where}: nothing to choose on validation images from: no input search0; write it again")
-    best = min(searches, key=lambda run: _order(run, metric))
+    decisive = best(searches, metric)
     for final in finals:
-        if final.hyperparameters == best.hyperparameters:
-            return [final, best]
+        if final.hyperparameters == decisive.hyperparameters:
+            return [final, decisive]
     raise StoreError(
-        f"{where}: no final run has {best.hyperparameters}, the best on validation images; write the entries again"
+        f"{where}: no final run has {decisive.hyperparameters}, the best on validation images; write the entries again"
     )
-
-
-def _order(run: Run, metric: str) -> tuple[float, ...]:
-    """Sorts by falling accuracy, equals by growing learning rate, then weight decay."""
-    return -run.accuracy(metric), *(run.hyperparameters.get(name, 0.0) for name in ("learning_rate", "weight_decay"))
 
 
 def _runs(entry: Entry, purpose: str) -> list[Run]:
     """All runs of the inputs `<purpose>0`, `<purpose>1`, …, which must be that."""
-    found: list[Run] = []
+    runs: list[Run] = []
     for role in sorted((r for r in entry.inputs if r.startswith(purpose)), key=lambda r: int(r[len(purpose) :])):
         made = entry.input(role)
         if made.settings["purpose"] != purpose:
             raise StoreError(f"{entry.path}: input {role} is {made.path}, a {made.settings['purpose']} run")
-        by_number: dict[int, list[dict[str, Any]]] = {}
-        for row in json.loads(made.file("metrics.json").read_text()):
-            by_number.setdefault(row.get("run", 0), []).append(row)
-        found += [Run(rows[0]["hyperparameters"], rows, made, number) for number, rows in by_number.items()]
-    return found
-
-
-def _row(row: dict[str, Any], selection: str) -> dict[str, Any]:
-    """A run's row as the table wants it."""
-    return {name: value for name, value in row.items() if name != "run"} | {"selection": selection}
+        runs += runs_in(made)
+    return runs
 
 
 def _write_runs(path: Path, searches: Sequence[Run], finals: Sequence[Run]) -> None:

@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 METRICS = {"top1": "top-1", "mean_per_class": "mean per class"}
 """Accuracies by name, and how figures call them."""
 RESAMPLES = 1000
+"""Of a bootstrap over images: the standard error of an interval's end is then about 2 % of the interval's width."""
 COVERAGE = 95.0
 """Percent of resamples that an interval holds, cut off equally at both ends."""
 
@@ -57,8 +58,13 @@ def bootstrap(labels: Integers, predictions: Integers, n_classes: int) -> dict[s
     drawn = generator.multinomial(counts.sum(), counts.ravel() / counts.sum(), size=RESAMPLES)
     drawn = drawn.reshape(RESAMPLES, *counts.shape)
     resampled = {"top1": _share_right(drawn.sum(-1)), "mean_per_class": _mean_of_recalls(drawn)}
-    ends = ((100 - COVERAGE) / 2, (100 + COVERAGE) / 2)
-    return {metric: tuple(np.percentile(values, ends).tolist()) for metric, values in resampled.items()}
+    return {metric: percentile_interval(values) for metric, values in resampled.items()}
+
+
+def percentile_interval(resampled: Floats) -> tuple[float, float]:
+    """The ends of the interval that holds COVERAGE percent of a bootstrap's resampled values [R]."""
+    low, high = np.percentile(resampled, ((100 - COVERAGE) / 2, (100 + COVERAGE) / 2))
+    return float(low), float(high)
 
 
 def measurements(

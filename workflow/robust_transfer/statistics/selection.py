@@ -16,12 +16,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from robust_transfer.statistics.metrics import Floats, percentile_interval
 from robust_transfer.statistics.predictions import Predictions
 
-Floats = NDArray[np.float64]
-
-COVERAGE = 95.0
-"""Percent of resamples that an interval holds, cut off equally at both ends."""
 CHUNK = 4_000_000
 """Resampled images held in memory at a time: 32 MB of weights."""
 
@@ -92,8 +89,7 @@ class Bootstrap:
 
 def interval(accuracies: Floats) -> tuple[float, float, float]:
     """Value, and ends of the percentile interval, from [1 + resamples] numbers of which the first is the value."""
-    low, high = np.percentile(accuracies[1:], ((100 - COVERAGE) / 2, (100 + COVERAGE) / 2))
-    return float(accuracies[0]), float(low), float(high)
+    return float(accuracies[0]), *percentile_interval(accuracies[1:])
 
 
 def _accuracies(candidates: Sequence[Candidate], split: str, metric: str, resamples: int) -> Floats:

@@ -1,15 +1,14 @@
 """The store: entries, their cards, their locks, and how outputs appear in one piece.
 
 An entry is a folder `store/<stage>/<name>-<hash>/` with `entry.json` (the settings that define it and the entries it is
-made from), its outputs, `timing.json` (seconds, memory, device) and `card.json` (what it is: checksums, facts, code
-fingerprint, provenance; no times). The card is written last: an entry with a card is finished.
+made from), its outputs, `timing.json` (seconds, memory, device, commit) and `card.json` (what it is: checksums, facts,
+code fingerprint, versions; no times). The card is written last: an entry with a card is finished.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
+from robust_transfer.store.provenance import software, versions
 
 ENTRY, CARD, TIMING = "entry.json", "card.json", "timing.json"
 LOCK, DRAFT, STATE = ".lock", ".draft", ".state"
@@ -121,13 +121,14 @@ class Entry:
                     left.unlink(missing_ok=True)
             folder.mkdir()
             draft, start = Draft(folder), time.monotonic()
+            made_by = software()  # asked first: what is checked out may change while a long job runs
             try:
                 yield draft
-                self._publish(draft, time.monotonic() - start)
+                self._publish(draft, time.monotonic() - start, made_by)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _publish(self, draft: Draft, seconds: float) -> None:
+    def _publish(self, draft: Draft, seconds: float, made_by: dict[str, str]) -> None:
         files = sorted(path for path in draft.folder.iterdir())
         card = {
             "entry": f"{self.stage}/{self.name}",
@@ -135,12 +136,13 @@ class Entry:
             "facts": draft.facts,
             "code": fingerprint(self.stage),
             "modules": module_fingerprints(self.stage),
-            "provenance": provenance(),
+            "provenance": versions(),
         }
         planned = json.loads(os.environ.get(PLANNED, "{}")).get(self.stage, card["code"])
         if planned != card["code"]:  # the code was edited between planning and now
             card["planned"] = planned
-        timing = {"seconds": round(seconds, 3), "peak_memory_mb": _peak_memory_mb(), **draft.timing}
+        timing = {"seconds": round(seconds, 3), "peak_memory_mb": process_memory_mb(), **draft.timing}
+        timing["provenance"] = made_by
         (self.path / CARD).unlink(missing_ok=True)  # no card while files change: a card means finished
         for path in files:
             _flush(path)
@@ -226,20 +228,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def provenance() -> dict[str, str]:
-    """Versions of what made an entry; recorded, never a reason to make it again."""
-    found = {"python": platform.python_version()}
-    for package in ("torch", "torchvision", "numpy", "pyarrow", "pillow"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    lock = Path(__file__).parents[3] / "requirements.lock"
-    if lock.exists():
-        found["requirements.lock"] = sha256(lock)[:12]
-    return found
-
-
 def read_json(path: Path) -> Any:
     """A JSON file's content; raises StoreError if it is missing or damaged."""
     try:
@@ -258,8 +246,9 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _peak_memory_mb() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def process_memory_mb() -> float:
+    """Most memory of this process so far, in MiB; pages of mapped files that it has read are counted."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB, on macOS in bytes
     return round(peak / (1024 if platform.system() != "Darwin" else 1024**2), 1)
 
 

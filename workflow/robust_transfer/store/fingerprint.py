@@ -26,7 +26,7 @@ OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
-        *("store.entry", "store.fingerprint", "machine.launch"),
+        *("store.entry", "store.fingerprint", "store.provenance", "machine.launch"),
     )
 )
 """Modules, and packages with all their modules, at which fingerprints stop."""

@@ -258,7 +258,8 @@ def read_described(path: Path, kind: type[R], schema: pa.Schema, what: str) -> t
     Raises TableError, which calls the file `what`, if it is missing, is not parquet, or lacks columns of the schema.
     """
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:  # read_table would import pandas: 0.5 s of a figure's 3.4 s
+            table = file.read()
     except FileNotFoundError:
         raise TableError(f"{path}: no {what} there; `python -m robust_transfer results` makes it") from None
     except pa.ArrowInvalid as error:

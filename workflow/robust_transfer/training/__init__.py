@@ -1,1 +1,1 @@
-"""The training loop and what one step, one epoch and one transfer are made of."""
+"""The training loop, and the parts that it is made of."""

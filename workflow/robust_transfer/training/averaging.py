@@ -7,24 +7,25 @@ from torch import Tensor, nn
 
 
 class Average:
-    """Follows a network's parameters: average ← decay·average + (1 - decay)·parameter after every step.
+    """The moving average of a network's parameters: average ← decay·average + (1 - decay)·parameter after each step.
 
-    In the first steps the decay is smaller, (1 + step) / (10 + step), so that the start is forgotten.
+    In the first steps the decay is at most (1 + step) / (10 + step), so that the initial weights are soon forgotten
+    (the schedule of TensorFlow's ExponentialMovingAverage).
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._parameters: list[Tensor] = list(network.parameters())
         self._decay = decay
         self.values = [parameter.detach().clone() for parameter in self._parameters]
-        """The averages, one for each parameter: all there is of state."""
+        """The averages, one per parameter: the whole state."""
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters after step number `step`, counted from 0."""
+        """Update the averages by the parameters after step `step`, counted from 0."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.values, self._parameters, 1 - decay)
 
     @torch.no_grad()
     def install(self) -> None:
-        """Put the averages in the parameters' place. BatchNorm's statistics are then those of other weights."""
+        """Copy the averages into the network. Its BatchNorm statistics still belong to the weights before."""
         torch._foreach_copy_(self._parameters, self.values)

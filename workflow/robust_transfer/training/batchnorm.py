@@ -1,7 +1,7 @@
-"""BatchNorm over a batch that is seen in groups: by one process, by accumulation, by several processes.
+"""BatchNorm over a batch that is processed in groups, by one process (gradient accumulation) or by several.
 
-Each group is normalised by its own statistics. The running statistics move once a step, towards the mean of the groups'
-statistics, whichever process has seen which group; while a step lasts they stay, since the attack computes with them.
+Each group is normalised by its own statistics. The running statistics are updated once per step, towards the mean of
+all groups' statistics, whichever process had which group; within a step they do not change, since the attack uses them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _Norm = nn.modules.batchnorm._BatchNorm
 
 
 class RunningStatistics:
-    """The running statistics of a network's BatchNorm layers over one step at a time."""
+    """The running statistics of a network's BatchNorm layers, updated once per step."""
 
     def __init__(self, network: nn.Module) -> None:
         self._norms = [
@@ -29,8 +29,11 @@ class RunningStatistics:
 
     @contextmanager
     def of_step(self) -> Iterator[list[Tensor]]:
-        """A step of several groups. Gives the sums of the groups' statistics, to be filled by `of_group` and, by the
-        caller, added up over processes; then call `move`."""
+        """A step of several groups; yields the sums of their statistics.
+
+        Inside it call `of_group` after each group's forward pass, then add the sums up over processes. Afterwards call
+        `move` or `replace`.
+        """
         self._before = [buffer.clone() for buffer in self._running]
         self._counts = [
             None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in self._norms
@@ -38,7 +41,7 @@ class RunningStatistics:
         self._sums = [torch.zeros_like(buffer) for buffer in self._running]
         self._momenta = [norm.momentum for norm in self._norms]
         for norm in self._norms:
-            norm.momentum = 1.0  # a forward pass leaves the group's own statistics
+            norm.momentum = 1.0  # a forward pass then stores the group's own statistics
         try:
             yield self._sums
         finally:
@@ -47,14 +50,14 @@ class RunningStatistics:
 
     @torch.no_grad()
     def of_group(self) -> None:
-        """Take the statistics that a forward pass in train mode has left, and put those before the step back."""
+        """Add the statistics that a forward pass in train mode stored, and restore those from before the step."""
         if self._running:
             torch._foreach_add_(self._sums, self._running)
             torch._foreach_copy_(self._running, self._before)
 
     @torch.no_grad()
     def move(self, groups: int) -> None:
-        """Move once towards the mean of that many groups, whose sums are complete."""
+        """Update the running statistics towards the mean of that many groups, by the layers' momentum."""
         for i, norm in enumerate(self._norms):
             before = self._counts[i]
             if norm.num_batches_tracked is not None and before is not None:
@@ -67,6 +70,6 @@ class RunningStatistics:
 
     @torch.no_grad()
     def replace(self, groups: int) -> None:
-        """Become the mean of that many groups, whose sums are complete."""
+        """Replace the running statistics by the mean of that many groups."""
         for running, total in zip(self._running, self._sums, strict=True):
             running.copy_(total / groups)

@@ -1,4 +1,4 @@
-"""What a trained network says of images: predictions in batches, in eval mode."""
+"""Predictions of a trained network, in batches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from robust_transfer.loading.augmentation import as_images
 from robust_transfer.machine.devices import autocast
 
 BATCH = 256
-"""Images a forward pass."""
+"""Images per forward pass: large enough to fill a GPU, and their activations fit into its memory without gradients."""
 
 
 @torch.no_grad()
 def classify(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
-    """The most probable class, int64 [B], of images float [B, 3, S, S] in [0, 1], in the mode the network is in."""
+    """The most probable class, int64 [B], of images float [B, 3, S, S] in [0, 1], in the network's current mode."""
     with autocast(precision, images.device):
         logits: Tensor = network(images)
     return logits.float().argmax(1)
@@ -29,6 +29,6 @@ def predict(network: nn.Module, pixels: Tensor, precision: Precision) -> NDArray
     Puts the network in eval mode.
     """
     network.eval()
-    found = [classify(network, as_images(part), precision) for part in torch.split(pixels, BATCH)]
-    predictions: NDArray[np.int64] = torch.cat(found).cpu().numpy()
+    classes = [classify(network, as_images(batch), precision) for batch in torch.split(pixels, BATCH)]
+    predictions: NDArray[np.int64] = torch.cat(classes).cpu().numpy()
     return predictions

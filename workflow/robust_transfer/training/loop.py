@@ -1,8 +1,8 @@
-"""Training: one flat loop for pretraining and fine-tuning, on one process or several, that can stop and go on anywhere.
+"""The training loop of pretraining, fine-tuning and linear heads; it can stop after any step and resume there.
 
-Order, augmentation and perturbation are functions of seed, epoch and image (`randomness`), so that a state holds no
-generator: the step number says what comes next. A batch is seen in groups, over which BatchNorm takes its statistics;
-a process alone sees them one after the other, several processes share them, and gradients add up.
+Order, augmentation and perturbation are functions of seed, epoch and image (`randomness`), so that a state needs no
+random generator: the step number determines what comes next. A batch is processed in groups, over which BatchNorm takes
+its statistics; one process does them one after the other, several processes share them, and gradients are summed.
 """
 
 from __future__ import annotations
@@ -36,31 +36,41 @@ from robust_transfer.training.sgd import SGD
 log = logging.getLogger("robust_transfer")
 
 Perturb = Callable[[Tensor, Tensor, int, Tensor], Tensor]
-"""What is done to images float [B, 3, S, S] in [0, 1] with labels, epoch and numbers (int64 [B]) before the network
-learns from them; gives images of the same shape and range."""
+"""Perturbs a batch before the network learns from it: (images float [B, 3, S, S] in [0, 1], labels int64 [B], epoch,
+numbers of the images int64 [B]) to images of the same shape and range."""
 
 CHECK_BATCH = 64
+"""Images at a time in a check: an attack takes several times the memory of a forward pass."""
 
 
 class Adversary:
-    """Perturbs every batch by PGD against the network as it is at that step; a Perturb.
+    """Perturbs each batch by PGD against the network's current weights; a `Perturb`.
 
-    Of images smaller than `input_size` (progressive resizing) an L2 eps is scaled by side / input_size, which keeps the
-    budget a pixel.
+    For images smaller than `input_size` (progressive resizing) an L2 eps is scaled by side / input_size, which keeps
+    the budget per pixel.
     """
 
     def __init__(self, network: Network, threat: Threat, attack: Attack, seed: int, input_size: int) -> None:
+        """Create an adversary.
+
+        Args:
+            network: Network that is trained, and attacked.
+            threat: Norm and eps at `input_size`.
+            attack: Steps, step size and random starts of PGD.
+            seed: Seed of the random starts.
+            input_size: Side of the network's input, pixels.
+        """
         self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
         self._input_size = input_size
         self._folded: Folded | None = None
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
-        """As Perturb."""
+        """Perturb a batch; see `Perturb`."""
         return self.perturbed(images, labels, self.attack, Starts(self.seed, epoch, indices))
 
     def perturbed(self, images: Tensor, labels: Tensor, attack: Attack, starts: Starts) -> Tensor:
-        """Images (float [B, 3, S, S]) under another attack than training's."""
-        if self._folded is None:  # not before training has put the network in its place and memory format
+        """Images (float [B, 3, S, S]) perturbed by any attack within the same threat model."""
+        if self._folded is None:  # only now, since training moves the network and sets its memory format
             self._folded = Folded(self.network)
         self._folded.refresh()
         return pgd(self._folded, images, labels, self._at_side(images.shape[-1]), attack, starts)
@@ -86,13 +96,25 @@ def fit(
     states: States | None = None,
     team: ProcessGroup = ALONE,
 ) -> list[Epoch]:
-    """Train `network` in place by SGD; returns what each epoch came to.
+    """Train `network` in place by SGD; returns one row per epoch.
 
-    The network is on the loader's device. `learning_rate` and `optimiser` stand in for the recipe's. Parallel heads are
-    trained on the sum of their losses, which leaves each on its own; loss and accuracy are then those of the best.
-    `check` looks at accuracy after epochs, robust accuracy too if `perturb` is an Adversary. With `states` it goes on
-    from the last state, and raises Interrupted once it has saved one because it was asked to leave. Raises
-    TrainingError when the loss is not finite, or when more processes share a batch than it has groups.
+    Parallel heads are trained on the sum of their losses, so that none influences another; loss and accuracy are then
+    those of the best head. Raises TrainingError if the loss is not finite, or if there are more processes than groups
+    in a batch; Interrupted, after saving a state, if the job is to exit.
+
+    Args:
+        network: On the loader's device.
+        loader: Training images and labels.
+        recipe: Hyperparameters.
+        input_size: Side of the network's input, pixels.
+        seed: Seed of the order, of dropout and of the check.
+        learning_rate: Peak learning rate in place of the recipe's.
+        optimiser: Optimiser in place of the recipe's.
+        perturb: Perturbation of each batch, such as an Adversary.
+        check: When and on how many training images accuracy is measured in eval mode; robust accuracy too if `perturb`
+            is an Adversary.
+        states: Where to resume from and to save states.
+        team: Processes of this training.
     """
     device = loader.labels.device
     network.train().to(memory_format=torch.channels_last)
@@ -114,13 +136,13 @@ def fit(
             rate = learning_rate_at(recipe, training.peak, training.step, len(plan))
             training.learn(parts, images=sizes[number], groups=len(plan[number]), rate=rate)
             if progress.due(sizes[number]):
-                progress.speak(training.finite_loss(rate), training.hits())
+                progress.log(training.finite_loss(rate), training.correct())
             if states and (wanted := states.wanted()):
                 loss = training.finite_loss(rate)
                 kept = {"epoch": epoch, "skipped": number + 1, "step": training.step, **progress.as_json(loader.waited)}
                 saved = states.save(training.step, training.tensors(), kept)
                 if wanted == "stop":
-                    progress.speak(loss, training.hits())
+                    progress.log(loss, training.correct())
                     raise states.leave(training.step, saved)
         skipped = 0
         rate = learning_rate_at(recipe, training.peak, training.step - 1, len(plan))
@@ -131,7 +153,7 @@ def fit(
         due = checked and ((epoch + 1) % checked.every == 0 or epoch == recipe.epochs - 1)
         clean, robust = checked() if checked and due else (None, None)
         progress.end_epoch(
-            loss, training.hits(), side=side, rate=rate, waited=loader.waited,
+            loss, training.correct(), side=side, rate=rate, waited=loader.waited,
             memory=peak_memory_mb(device), clean=clean, robust=robust, loader_rate=loader.rate(),
         )  # fmt: skip
         training.start_epoch()
@@ -139,7 +161,7 @@ def fit(
 
 
 class Training:
-    """What changes with every step, and the step."""
+    """All that changes with every step, and the step itself."""
 
     def __init__(
         self,
@@ -165,12 +187,19 @@ class Training:
         self.start_epoch()
 
     def start_epoch(self) -> None:
-        """Begin the sums over an epoch anew; one for each head where there are several."""
+        """Reset the sums over an epoch, one per head where there are several."""
         self.loss = torch.zeros(self.heads, device=self.device, dtype=torch.float64)
         self.right = torch.zeros(self.heads, device=self.device, dtype=torch.float64)
 
     def learn(self, parts: Iterator[tuple[Tensor, Tensor]], *, images: int, groups: int, rate: float) -> None:
-        """One step on a batch of so many images in so many groups, of which this process has `parts`."""
+        """One optimiser step on a batch.
+
+        Args:
+            parts: Images and labels of this process's groups.
+            images: Number of images in the batch, over all processes.
+            groups: Number of groups in the batch, over all processes.
+            rate: Learning rate.
+        """
         self.optimiser.zero_grad()
         if groups == 1 and self.team.size == 1:
             loss, right = self._backward(parts, images)
@@ -212,11 +241,10 @@ class Training:
         return loss_sum, right
 
     def finite_loss(self, rate: float) -> float:
-        """The epoch's sum of losses so far; raises TrainingError if it is not finite.
+        """Sum of the epoch's losses so far, of the best head; raises TrainingError if it is not finite.
 
-        Of several heads it is the lowest.
+        It synchronises with the GPU, so it is called only to log or to save.
         """
-        # Waits for a GPU to catch up, so it is asked for when something is said or saved.
         loss = float(self.loss.nan_to_num(math.inf, math.inf, math.inf).min())
         if not math.isfinite(loss):
             raise TrainingError(
@@ -225,19 +253,19 @@ class Training:
             )
         return loss
 
-    def hits(self) -> float:
-        """How many of the epoch's images so far were classified right; of several heads, by the best."""
+    def correct(self) -> float:
+        """Number of the epoch's images so far that were classified correctly, by the best head."""
         return float(self.right.max())
 
     def tensors(self) -> dict[str, Tensor]:
-        """All there is of state, by name."""
-        found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        found |= {f"velocity.{i}": tensor for i, tensor in enumerate(self.optimiser.velocities)}
-        found |= {f"average.{i}": tensor for i, tensor in enumerate(self.average.values if self.average else [])}
-        return found | {"loss": self.loss, "right": self.right}
+        """All tensors that change with a step, by name."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"velocity.{i}": tensor for i, tensor in enumerate(self.optimiser.velocities)}
+        tensors |= {f"average.{i}": tensor for i, tensor in enumerate(self.average.values if self.average else [])}
+        return tensors | {"loss": self.loss, "right": self.right}
 
     def restore(self, state: State, progress: Progress) -> tuple[int, int]:
-        """Take over a state; returns the epoch it is in and the steps of it that are done."""
+        """Continue from a state; returns its epoch and the number of that epoch's steps that are done."""
         kept = state.progress
         with torch.no_grad():
             for name, tensor in self.tensors().items():
@@ -249,7 +277,7 @@ class Training:
 
 @dataclass
 class _Checked:
-    """Accuracy on some training images as they are, in eval mode; see Check."""
+    """Accuracy on some unaugmented training images, in eval mode; see `Check`."""
 
     network: Network
     loader: Loader
@@ -290,12 +318,12 @@ class _Checked:
 
 
 def checked_images(check: Check, n: int) -> int:
-    """How many of n training images a check looks at."""
+    """Number of images, of n for training, that a check measures on: at most a sixteenth, so that it stays cheap."""
     return max(1, min(check.images, n // 16))
 
 
 def has_random_layers(network: nn.Module) -> bool:
-    """Does the network draw random numbers in train mode, as dropout and stochastic depth do?"""
+    """Whether the network draws random numbers in train mode, as dropout and stochastic depth do."""
     drawing = (nn.modules.dropout._DropoutNd,)
     return any(
         (getattr(module, "p", 0) or getattr(module, "drop_prob", 0) or 0) > 0
@@ -313,7 +341,7 @@ def _parts(
     recipe: Recipe,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images, perturbed, and labels of each group, made when its turn comes: one group's activations at a time."""
+    """Yield perturbed images and labels of each group, one at a time, which limits the memory of activations."""
     for group in groups:
         images, indices = next(batches), group.to(device)
         targets = labels[indices]
@@ -332,10 +360,9 @@ def _estimate_statistics(
     perturb: Perturb | None,
     team: ProcessGroup,
 ) -> None:
-    """BatchNorm's running statistics anew, for averaged weights: the mean over groups of training images, perturbed.
+    """Compute BatchNorm's running statistics of averaged weights: the mean over groups of perturbed training images.
 
-    The images are those with which one more epoch would begin. The attack computes with the statistics of the weights
-    that were averaged.
+    The images are the first of the epoch that would come next. The attack uses the statistics from before averaging.
     """
     statistics, device, epoch = RunningStatistics(network), loader.labels.device, recipe.epochs
     plan = steps(randomness.order(seed, epoch, len(loader.labels)), recipe)

@@ -1,4 +1,4 @@
-"""What a training tells while it runs and afterwards: live lines, one row per epoch, what it cost."""
+"""What a training logs while it runs, and records of each epoch: loss, accuracies, time and memory."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 log = logging.getLogger("robust_transfer")
 
 LOG_EVERY = 10.0
-"""Seconds between the live lines within an epoch."""
+"""Seconds between log lines within an epoch: often enough to see progress, and no long log."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to. Accuracies are in percent."""
+    """Results and cost of one epoch. Accuracies are in percent."""
 
     epoch: int
     """From 1."""
     side: int
     """Of the images, in pixels."""
     loss: float
-    """Mean over the training batches, perturbed if they were."""
+    """Mean over the training batches, as perturbed in training."""
     train_accuracy: float
-    """On the training batches, perturbed if they were, in train mode."""
+    """On the training batches, as perturbed in training, in train mode."""
     clean_accuracy: float | None
     """On the check's images; None where there was no check."""
     robust_accuracy: float | None
@@ -38,22 +38,22 @@ class Epoch:
     """Seen in the epoch."""
     seconds: float
     waited: float
-    """Seconds of them spent waiting for images."""
+    """Seconds, of these, spent waiting for images."""
     peak_memory_mb: float
 
     @property
     def images_per_second(self) -> float:
-        """Images over seconds."""
+        """Throughput, waiting included."""
         return round(self.images / max(self.seconds, 1e-9), 1)
 
 
-# What `epochs.csv` has of it: the same settings give the same file, and so the same card. Its cost is in `timing.json`.
+# Columns of `epochs.csv`, which is reproducible and so in the card; the cost varies and is in `timing.json`.
 RESULT = ("epoch", "side", "loss", "train_accuracy", "clean_accuracy", "robust_accuracy", "learning_rate")
 COST = ("epoch", "seconds", "images_per_second", "peak_memory_mb")
 
 
 def write_epochs(path: Path, epochs: Sequence[Epoch]) -> None:
-    """Write what the epochs came to as CSV with the header RESULT; what was not checked is empty."""
+    """Write one row per epoch as CSV with the columns RESULT; accuracies that were not measured are empty."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(RESULT)
@@ -61,9 +61,9 @@ def write_epochs(path: Path, epochs: Sequence[Epoch]) -> None:
 
 
 def cost(epochs: Sequence[Epoch], loader_rate: float | None) -> dict[str, Any]:
-    """What `timing.json` says of a training: images, each counted every time it was seen, and by epoch what it took.
+    """Content of `timing.json`: throughput of the training, of its loader and of its network, and the cost by epoch.
 
-    `loader_rate` is how many images per second the loader can deliver, None where images are resident.
+    An image counts once per epoch. `loader_rate` is in images per second, None where images are resident.
     """
     images, seconds = sum(epoch.images for epoch in epochs), sum(epoch.seconds for epoch in epochs)
     working = seconds - sum(epoch.waited for epoch in epochs)
@@ -77,10 +77,10 @@ def cost(epochs: Sequence[Epoch], loader_rate: float | None) -> dict[str, Any]:
 
 
 class Progress:
-    """Counts images and time, keeps the rows, and speaks."""
+    """Counts images and seconds, writes log lines, and collects one row per epoch."""
 
-    def __init__(self, epochs: int, images_an_epoch: int, *, logs: bool = True) -> None:
-        self._epochs, self._images, self._logs = epochs, images_an_epoch, logs
+    def __init__(self, epochs: int, images_per_epoch: int, *, logs: bool = True) -> None:
+        self._epochs, self._images, self._logs = epochs, images_per_epoch, logs
         self.rows: list[Epoch] = []
         self._resumed = (0, 0.0, 0.0)  # images, seconds and waiting of an epoch begun by a process before this one
         self._seen, self._spent, self._waited = self._resumed
@@ -88,7 +88,7 @@ class Progress:
         self._begun = self._last_logged = time.monotonic()
 
     def as_json(self, waited: float) -> dict[str, Any]:
-        """What a state keeps: the rows, and what the epoch under way has seen and cost."""
+        """Content for a state: finished rows, and the counts of the current epoch."""
         return {
             "rows": [asdict(row) for row in self.rows],
             "seen": self._seen,
@@ -97,13 +97,13 @@ class Progress:
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Go on from what a state kept."""
+        """Continue from the content of a state."""
         self.rows = [Epoch(**row) for row in kept["rows"]]
         self._resumed = (kept["seen"], kept["seconds"], kept["waited"])
         self._done_before = len(self.rows) * self._images + kept["seen"]
 
     def start_epoch(self, epoch: int, waited: float) -> None:
-        """An epoch, counted from 0, begins, or goes on after an interruption; `waited` is what the loader says."""
+        """Begin an epoch, counted from 0, or continue it after an interruption; `waited` is the loader's."""
         self._epoch = epoch
         self._seen, self._spent, self._waited = self._resumed
         self._resumed = (0, 0.0, 0.0)
@@ -112,12 +112,12 @@ class Progress:
         self._start = self._last_logged = time.monotonic()
 
     def due(self, images: int) -> bool:
-        """Count a batch; is it time for a line?"""
+        """Count a batch of that many images; whether a log line is due."""
         self._seen += images
         return time.monotonic() - self._last_logged >= LOG_EVERY and self._seen < self._images
 
-    def speak(self, loss: float, right: float, extra: str = "") -> None:
-        """A line: loss and right are sums over the epoch so far."""
+    def log(self, loss: float, correct: float, extra: str = "") -> None:
+        """Log one line; `loss` and `correct` are sums over the epoch so far."""
         now = time.monotonic()
         self._last_logged = now
         if not self._logs:
@@ -127,14 +127,14 @@ class Progress:
         of_epoch = f" ({100 * self._seen // self._images} %)" if self._seen < self._images else ""
         log.info(
             "epoch %d/%d%s  loss %.3f  accuracy %.1f %%%s  %.0f images/s  %s left",
-            self._epoch + 1, self._epochs, of_epoch, loss / self._seen, 100 * right / self._seen, extra,
+            self._epoch + 1, self._epochs, of_epoch, loss / self._seen, 100 * correct / self._seen, extra,
             (self._seen - self._at_start) / max(now - self._start, 1e-9), _span(left),
         )  # fmt: skip
 
     def end_epoch(
         self,
         loss: float,
-        right: float,
+        correct: float,
         *,
         side: int,
         rate: float,
@@ -144,16 +144,28 @@ class Progress:
         robust: float | None,
         loader_rate: float | None = None,
     ) -> None:
-        """Close the epoch: loss and right are sums over it, the rest as in Epoch; `loader_rate` as in `cost`."""
+        """Log the epoch, and add its row.
+
+        Args:
+            loss: Sum over the epoch's images.
+            correct: Number of images that were classified correctly.
+            side: Side of the images, pixels.
+            rate: Learning rate of the last step.
+            waited: Seconds that the loader has been waited for, since it was opened.
+            memory: Peak memory, MiB.
+            clean: Accuracy of the check, percent; None without one.
+            robust: Robust accuracy of the check, percent; None without one.
+            loader_rate: As in `cost`.
+        """
         checked = "".join(
             f"  {name} {value:.1f} %" for name, value in (("clean", clean), ("robust", robust)) if value is not None
         )
-        self.speak(loss, right, checked)
+        self.log(loss, correct, checked)
         row = Epoch(
             epoch=self._epoch + 1,
             side=side,
             loss=round(loss / self._seen, 6),
-            train_accuracy=round(100 * right / self._seen, 4),
+            train_accuracy=round(100 * correct / self._seen, 4),
             clean_accuracy=clean,
             robust_accuracy=robust,
             learning_rate=rate,

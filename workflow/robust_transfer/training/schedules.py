@@ -1,4 +1,4 @@
-"""What happens when in a training: learning rate, image side, and which images make a step. Pure functions."""
+"""Schedules of a training, as pure functions: learning rate, image side, and which images make a step."""
 
 from __future__ import annotations
 
@@ -7,22 +7,29 @@ from typing import TYPE_CHECKING
 
 from robust_transfer.configuration.training import Recipe
 
-if TYPE_CHECKING:  # plans ask for sides, and need no torch
+if TYPE_CHECKING:  # planning calls `side_at` without torch
     from torch import Tensor
 
 SIDES = ((64, 32), (32, 16), (0, 4))
-"""Sides grow in steps of the second number where `input_size` is at least twice the first."""
+"""(least, multiple): where `input_size` is at least twice `least`, sides grow in steps of `multiple`."""
 
 
 class TrainingError(RuntimeError):
-    """Training cannot be done, or went wrong in a way that more epochs do not mend; the message says what to change."""
+    """Training is impossible, or failed in a way that more epochs do not fix; the message says what to change."""
 
 
-def learning_rate_at(recipe: Recipe, peak: float, step: int, steps_an_epoch: int) -> float:
-    """The learning rate of a step, counted from 0 over all epochs; see `Recipe.schedule`. Never 0."""
-    total = recipe.epochs * steps_an_epoch
+def learning_rate_at(recipe: Recipe, peak: float, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of one step, greater than 0; see `Recipe.schedule`.
+
+    Args:
+        recipe: Its epochs, schedule and the schedule's parameters count.
+        peak: Highest learning rate.
+        step: Step, counted from 0 over all epochs.
+        steps_per_epoch: Number of steps in an epoch.
+    """
+    total = recipe.epochs * steps_per_epoch
     if recipe.schedule == "step":
-        return peak / recipe.step_factor ** (step // steps_an_epoch // recipe.step_epochs)
+        return peak / recipe.step_factor ** (step // steps_per_epoch // recipe.step_epochs)
     if recipe.schedule == "cosine":
         return peak * (1 + math.cos(math.pi * step / total)) / 2
     warmup = recipe.warmup_fraction * total
@@ -31,9 +38,10 @@ def learning_rate_at(recipe: Recipe, peak: float, step: int, steps_an_epoch: int
 
 
 def side_at(recipe: Recipe, epoch: int, input_size: int) -> int:
-    """Side of an epoch's images in pixels: from `start_scale` of `input_size` up to it over `growing_fraction`.
+    """Side of an epoch's images, pixels: it grows from `start_scale · input_size` to `input_size`.
 
-    Sides are multiples of 32, of 16 below 128 pixels, of 4 below 64, as networks halve them several times.
+    That takes the share `growing_fraction` of the epochs. Sides are multiples of 32 for inputs of at least 128 pixels,
+    of 16 from 64 pixels, else of 4, since networks halve them several times.
     """
     growing = recipe.growing_fraction * recipe.epochs
     if recipe.start_scale == 1 or epoch >= growing:
@@ -44,10 +52,10 @@ def side_at(recipe: Recipe, epoch: int, input_size: int) -> int:
 
 
 def batch_sizes(n: int, batch_size: int, group: int | None) -> list[int]:
-    """Sizes of an epoch's batches of n images: full ones, then what is left.
+    """Sizes of the batches of an epoch of n images: full ones, then the rest.
 
-    BatchNorm needs two images: a single one at the end, of the epoch or of its last group, is left out, another in
-    every epoch. Raises TrainingError if nothing remains.
+    BatchNorm needs two images, so a last group of a single image is left out, which is a different image in every
+    epoch. Raises TrainingError if nothing remains.
     """
     full, rest = divmod(n, batch_size)
     if rest % (group or batch_size) == 1 and batch_size > 1:
@@ -59,7 +67,7 @@ def batch_sizes(n: int, batch_size: int, group: int | None) -> list[int]:
 
 
 def steps(order: Tensor, recipe: Recipe) -> list[tuple[Tensor, ...]]:
-    """An epoch's order of images (int64 [N]) as steps, each of them as the groups that BatchNorm sees one by one."""
+    """Divide an epoch's order of images (int64 [N]) into steps, and each step into its BatchNorm groups."""
     import torch
 
     sizes = batch_sizes(len(order), recipe.batch_size, recipe.batchnorm_group)

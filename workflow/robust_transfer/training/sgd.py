@@ -1,7 +1,7 @@
 """Stochastic gradient descent with momentum and weight decay, as torch.optim.SGD computes it.
 
-Making any optimiser of torch.optim imports torch's compiler: 3 to 6 s of CPU time, measured on an AMD EPYC with torch
-2.15, which is a third of a short fine-tuning job. These thirty lines do not.
+Creating an optimiser of torch.optim imports torch's compiler, which takes 3 to 6 s of CPU time (AMD EPYC, torch 2.15),
+a third of a short fine-tuning job. These thirty lines do not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class SGD:
-    """Updates parameters in place: v ← momentum·v + (gradient + weight_decay·w), w ← w - rate·v.
+    """SGD, which updates parameters in place: v ← momentum·v + (gradient + weight_decay·w), w ← w - rate·v.
 
     With `nesterov`, w ← w - rate·(gradient + weight_decay·w + momentum·v). v starts at 0, without dampening.
     """
@@ -24,16 +24,16 @@ class SGD:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._momentum, self._weight_decay, self._nesterov = momentum, weight_decay, nesterov
         self.velocities = [torch.zeros_like(parameter) for parameter in self._parameters] if momentum else []
-        """One for each parameter; with the parameters themselves, all there is of state."""
+        """One per parameter; the whole state besides the parameters themselves."""
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Drop all gradients."""
         for parameter in self._parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def gradients(self) -> list[Tensor]:
-        """The gradients, in the order of parameters; zeros, which then count, where there is none yet."""
+        """The gradients, in the order of parameters; missing ones are created as zeros."""
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -64,10 +64,10 @@ class SGD:
 
 
 class ParallelSGD(SGD):
-    """SGD for many models side by side: index h of every parameter's first dimension belongs to model h.
+    """SGD for many models in parallel: index h of every parameter's first dimension belongs to model h.
 
-    Each model has its own learning rate, as a share of what `step` gets, and its own weight decay. Nothing couples
-    them: a model ends where it would have ended alone.
+    Each model has its own learning rate, relative to that of `step`, and its own weight decay. Models do not influence
+    each other: each ends with the weights that it would have alone.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Training on a target, as heads and fine-tuning share it: which images, how they are normalised, what is predicted."""
+"""Training on a target, shared by linear heads and fine-tuning: images, normalisation, training and predictions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,14 @@ log = logging.getLogger("robust_transfer")
 
 
 def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) -> tuple[list[Subset], Subset]:
-    """What a run trains on, and what it measures on.
+    """The subsets that a run trains on, and the one that it measures on.
 
-    A search run measures on validation images: the dataset's official ones where it has some, else
-    `validation_fraction` of each class's training images, the same for every run of one seed. Other runs train on them
-    too, and measure on the test images. Where `images_per_class` limits the training images, validation images are
-    always among these: who has few images has no official validation set beside them.
+    A search run measures on validation images: the dataset's official ones if it has any, else `validation_fraction` of
+    each class's training images, the same for all runs with one seed. Other runs train on these too, and measure on the
+    test images. With `images_per_class` validation images are always taken from the limited training images, since
+    whoever has only a few images has no official validation set besides.
+
+    Raises StoreError if validation images are to be taken from classes of a single image.
     """
     training = _whole(dataset, "train")
     official = _whole(dataset, "validation") if "validation" in entry_splits(dataset) else None
@@ -53,7 +55,7 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
 
 
 def load_network(backbone: Entry, statistics: Statistics | None) -> tuple[Network, int]:
-    """A backbone and its input's side in pixels; images are normalised by `statistics`, if given, from now on."""
+    """A backbone in eval mode and its input size in pixels; `statistics`, if given, replace its normalisation."""
     network = load_backbone(backbone)
     if statistics:
         network.normalise = Normalise(statistics.mean, statistics.std)
@@ -72,8 +74,21 @@ def train(
     threads: int,
     device: str,
 ) -> tuple[list[Epoch], list[dict[str, Any]]]:
-    """Train `network` in place, going on from the entry's last state; what the epochs came to, and what a state that
-    was taken up differed in."""
+    """Train `network` in place, from the entry's last state if there is one.
+
+    Returns one row per epoch, and how trainings that it resumed from differed from this one (`States.resumed`).
+
+    Args:
+        entry: Entry that is made, whose lock the caller holds.
+        network: On the device.
+        trained_on: Training images.
+        settings: Recipe, preprocessing and seed.
+        input_size: Side of the network's input, pixels.
+        learning_rate: Peak learning rate.
+        optimiser: Optimiser in place of the recipe's.
+        threads: CPU threads, and by default workers.
+        device: `cpu` or `cuda`.
+    """
     with ExitStack() as stack:
         loader = stack.enter_context(
             closing(
@@ -113,11 +128,12 @@ def predicted(
     threads: int,
 ) -> NDArray[np.int64]:
     """The most probable class of each image, int64 [N]; of H parallel heads [N, H]. Puts the network in eval mode."""
-    split, indices, ratio, found = measured_on.split, measured_on.indices, settings.preprocessing.resize_ratio, []
+    split, indices, ratio = measured_on.split, measured_on.indices, settings.preprocessing.resize_ratio
+    predictions = []
     for _, squares in square_blocks(split, input_size, ratio, indices=indices, threads=threads):
         pixels = torch.from_numpy(squares).to(network.head.weight.device)
-        found.append(predict(network, pixels, settings.training.precision))
-    return np.concatenate(found)
+        predictions.append(predict(network, pixels, settings.training.precision))
+    return np.concatenate(predictions)
 
 
 def _whole(dataset: Entry, name: str) -> Subset:

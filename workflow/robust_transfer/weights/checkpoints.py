@@ -1,9 +1,9 @@
 """Networks from published checkpoints: those of the paper's authors, of torchvision and timm, and any state dict.
 
-What the authors released was trained by the robustness library: a dict {model, optimizer, schedule, epoch, …} whose
-`model` has every weight under `module.model.` (once more below `model.` where the architecture was not the library's
-own), the normalisation under `module.normalizer.`, and everything again under `module.attacker.`. Older files, and
-those of Geirhos et al. (2019) for Stylized-ImageNet, say `state_dict` instead.
+The released checkpoints were written by the robustness library: a dict {model, optimizer, schedule, epoch, …} whose
+`model` has the weights under `module.model.` (or `module.model.model.`, for architectures that are not the library's
+own), the normalisation under `module.normalizer.`, and a second copy of all under `module.attacker.`. Older files, and
+those of Geirhos et al. (2019) for Stylized-ImageNet, have `state_dict` in place of `model`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ PAPERS = (
     "resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4", "densenet161", "mnasnet1_0", "mobilenet_v2",
     "resnext50_32x4d", "shufflenet_v2_x1_0", "vgg16_bn",
 )  # fmt: skip
-"""Architectures of the released checkpoints; one of them is suggested where a file is of another than was said."""
+"""Architectures of the released checkpoints, of which an error suggests the one that fits a file."""
 
 _MEANS, _STDS = (("normalizer.new_mean", "normalise.mean"), ("normalizer.new_std", "normalise.std"))
-# Heads that torchvision trains beside the last one, and that our networks leave out.
+# Auxiliary heads of torchvision's training, which our networks are built without.
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-_COUNTER = "num_batches_tracked"  # BatchNorm's, since torch 0.4.1; only counts
-_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # up to torchvision 0.2.0
+_COUNTER = "num_batches_tracked"  # a buffer of BatchNorm since torch 0.4.1, of no effect here
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # names in DenseNets up to torchvision 0.2.0
 
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """A state dict without what training had wrapped around it."""
+    """A state dict by its network's own names, without the prefixes of the modules that wrapped it in training."""
 
     state: dict[str, Tensor]
     wrapper: str
-    """What every name began with: `module.model.`, …"""
+    """The prefix that was removed: `module.model.`, …"""
     mean: Tensor | None
     std: Tensor | None
 
@@ -56,7 +56,7 @@ class Imported:
     network: Network
     """On the CPU, in eval mode, in float32."""
     facts: dict[str, Any]
-    """JSON: what the file was and said of itself."""
+    """JSON values: the file's format, size, checksum, and the epoch and accuracies recorded in it."""
 
 
 def load_published(path: Path, architecture: str, classes: int | None, *, input_size: int) -> Imported:
@@ -96,9 +96,9 @@ def load_published(path: Path, architecture: str, classes: int | None, *, input_
 
 
 def find_state(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict in what a file holds, and where it was: `model`, `state_dict`, or `file` for the whole.
+    """The state dict in a file's content, and its key: `model`, `state_dict`, or `file` if it is all of the content.
 
-    Raises CheckpointError if there is none, or if something in it is no tensor; what stands elsewhere does not matter.
+    Raises CheckpointError if there is none, or if it holds anything but tensors; other keys are ignored.
     """
     content = checkpoint.content
     if isinstance(content, Placeholder):
@@ -106,11 +106,11 @@ def find_state(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, Tensor], s
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, where a dict of weights is needed")
     for key in STATE_KEYS:
-        found = content.get(key)
-        if isinstance(found, Placeholder):
-            raise CheckpointError(f"{path}: {key!r} {_object(found.name)}")
-        if isinstance(found, dict):
-            return _tensors(found, f"{path}: {key!r}"), key
+        state = content.get(key)
+        if isinstance(state, Placeholder):
+            raise CheckpointError(f"{path}: {key!r} {_object(state.name)}")
+        if isinstance(state, dict):
+            return _tensors(state, f"{path}: {key!r}"), key
     if not any(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(
             f"{path}: no weights in it: neither {' nor '.join(map(repr, STATE_KEYS))} nor tensors by name, but "
@@ -137,46 +137,50 @@ def _object(name: str) -> str:
 
 
 def unwrapped(state: Mapping[str, Tensor], path: Path) -> Unwrapped:
-    """A state dict by its network's own names: without `module.`, without `model.` once or twice, and without what an
-    `attacker.` repeats. Mean and std [3, 1, 1] are those of a `normalizer`, if there is one."""
-    found, wrapper = dict(state), ""
-    found, wrapper = _without("module.", found, wrapper, path)
-    found = {name: tensor for name, tensor in found.items() if not name.startswith("attacker.")}
-    means = [found.pop(name) for name in _MEANS if name in found]
-    stds = [found.pop(name) for name in _STDS if name in found]
+    """Remove the prefixes `module.` and `model.` (once or twice), and the second copy of the weights under `attacker.`.
+
+    Mean and std [3, 1, 1] are those of a `normalizer`, if there is one.
+    """
+    weights, wrapper = dict(state), ""
+    weights, wrapper = _without("module.", weights, wrapper, path)
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("attacker.")}
+    means = [weights.pop(name) for name in _MEANS if name in weights]
+    stds = [weights.pop(name) for name in _STDS if name in weights]
     for _ in range(2):
-        found, wrapper = _without("model.", found, wrapper, path)
-    return Unwrapped(found, wrapper, *(tensors[0] if tensors else None for tensors in (means, stds)))
+        weights, wrapper = _without("model.", weights, wrapper, path)
+    return Unwrapped(weights, wrapper, *(tensors[0] if tensors else None for tensors in (means, stds)))
 
 
 def _without(prefix: str, state: dict[str, Tensor], wrapper: str, path: Path) -> tuple[dict[str, Tensor], str]:
     if not any(name.startswith(prefix) for name in state):
         return state, wrapper
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if len(found) != len(state):
-        raise CheckpointError(f"{path}: has weights both as {prefix}<name> and as <name>; which are meant is unclear")
-    return found, wrapper + prefix
+    renamed = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    if len(renamed) != len(state):
+        raise CheckpointError(
+            f"{path}: has weights both as {prefix}<name> and as <name>; which of them to use is unclear"
+        )
+    return renamed, wrapper + prefix
 
 
 def _by_our_names(state: dict[str, Tensor], network: Network) -> dict[str, Tensor]:
-    """A state dict by the names of our Network: `head.…` for its last layer, `body.…` for the rest."""
+    """Rename the weights to those of our Network: `head.…` for the last layer, `body.…` for the others."""
     if small_resnet(network.architecture) or any(name.startswith("body.") for name in state):
         return state
     head = head_path(network) + "."
     left_out = _AUXILIARY.get(network.architecture, ())
-    found = {}
+    renamed = {}
     for name, tensor in state.items():
         if name.startswith(head):
-            found["head." + name.removeprefix(head)] = tensor
+            renamed["head." + name.removeprefix(head)] = tensor
         elif not name.startswith(left_out):
-            found["body." + _DOTTED.sub(r"\1\2.", name)] = tensor
-    return found
+            renamed["body." + _DOTTED.sub(r"\1\2.", name)] = tensor
+    return renamed
 
 
 def head_path(network: Network) -> str:
-    """Where the head of a network stands in its library's own: `fc`, `classifier.6`, `head.fc`, …; `head` in ours.
+    """The name of a network's last layer in its own library: `fc`, `classifier.6`, `head.fc`, …; `head` in ours.
 
-    Raises ValueError for a network of timm that has no head there, or two.
+    Raises ValueError for a network of timm that has no such layer, or two.
     """
     if small_resnet(network.architecture):
         return "head"
@@ -188,11 +192,11 @@ def head_path(network: Network) -> str:
             raise ValueError(f"{network.architecture}: timm has {head!r} as its last layer, where one is needed")
         return head
     paths: list[str] = [path for path, layer in network.body.named_modules() if isinstance(layer, nn.Identity)]
-    return paths[-1]  # what build left in its place
+    return paths[-1]  # which build put in its place
 
 
 def _fill(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
-    """Copy `weights` into the network; `state` has them by the names in the file, to see what they may be of."""
+    """Copy `weights` into the network; `state` has them by their names in the file, for a suggestion on errors."""
     expected = network.state_dict()
     given = weights.keys() | {n for n in expected if n.startswith("normalise.") or n.endswith(_COUNTER)}
     differing = [f"{name} is missing" for name in expected if name not in given]
@@ -205,16 +209,16 @@ def _fill(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor]
             differing.append(f"{name} is {theirs.dtype} where the network has {ours.dtype}".replace("torch.", ""))
     if differing:
         what = f"not the weights of {network.architecture} with {network.classes} classes"
-        raise CheckpointError(f"{path}: {what}: {_listed(differing)}{_mend(network, weights, state)}")
-    for name, tensor in expected.items():  # not by load_state_dict: mnasnets want a version that files do not carry
+        raise CheckpointError(f"{path}: {what}: {_listed(differing)}{_suggestion(network, weights, state)}")
+    for name, tensor in expected.items():  # load_state_dict of MNASNets requires a version that files do not have
         if name in weights:
             tensor.copy_(weights[name])
         elif name.endswith(_COUNTER):
             tensor.zero_()
 
 
-def _mend(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor]) -> str:
-    """What to write instead, where that is clear: another number of classes, another architecture."""
+def _suggestion(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor]) -> str:
+    """The end of an error's message: the number of classes or the architecture that fits the file, if any."""
     head = weights.get("head.weight")
     if head is not None and _body(weights) == _body(network.state_dict()):
         return f". The network in the file has {len(head)} classes, not {network.classes}"
@@ -227,7 +231,7 @@ def _mend(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor]
 
 
 def _body(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Shapes of everything but normalisation, counters and head, by which architectures differ."""
+    """Shapes of all weights but normalisation, counters and head, by which architectures are told apart."""
     return {
         name: tuple(tensor.shape)
         for name, tensor in state.items()
@@ -235,17 +239,17 @@ def _body(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _normalisation(found: Unwrapped, path: Path) -> tuple[Tensor, Tensor] | None:
+def _normalisation(plain: Unwrapped, path: Path) -> tuple[Tensor, Tensor] | None:
     """Mean and std as float32 [1, 3, 1, 1]; None where the file has none."""
-    if found.mean is None or found.std is None:
+    if plain.mean is None or plain.std is None:
         return None
-    for name, tensor in (("mean", found.mean), ("std", found.std)):
+    for name, tensor in (("mean", plain.mean), ("std", plain.std)):
         if tensor.numel() != 3 or not tensor.isfinite().all() or (name == "std" and not (tensor > 0).all()):
             raise CheckpointError(
                 f"{path}: its normalisation has a {name} of shape {list(tensor.shape)} that is not three finite "
                 f"{'positive ' * (name == 'std')}numbers"
             )
-    return found.mean.reshape(1, 3, 1, 1).float(), found.std.reshape(1, 3, 1, 1).float()
+    return plain.mean.reshape(1, 3, 1, 1).float(), plain.std.reshape(1, 3, 1, 1).float()
 
 
 def _facts(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Where published weights lie on this machine, and how they get there.
+"""Where the files of published weights are on this machine, and their downloads.
 
-Files lie below the folder `running.weights` under the names they were published with; torchvision's are also found
-where torch.hub keeps them. Nothing here reads what is in them.
+Files are below the folder `running.weights`, under the names they were published with; torchvision's are also looked
+for in the cache of torch.hub. Their content is not read here.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from robust_transfer.store.entry import sha256
 
 
 class WeightsError(ValueError):
-    """Weights that are not there, or cannot be had; the message says what to fetch and where to put it."""
+    """Weights are missing or cannot be downloaded; the message says what to download and where to put it."""
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file of weights: what it is called here, and where it is offered."""
+    """A file of weights: its path on this machine, and where it is published."""
 
     path: str
     """Below the folder of weights."""
@@ -42,24 +42,24 @@ class PublishedFile:
     sha256: str | None = None
     """The first digits of its SHA-256, which its owners wrote into its name."""
     repository: str | None = None
-    """On the Hugging Face Hub, where it lies under `file`."""
+    """On the Hugging Face Hub; `file` is its path there."""
     file: str | None = None
     licence: str | None = None
-    """None where the owners state none."""
+    """None where none is stated."""
 
     @property
     def home(self) -> str | None:
-        """Where it and others like it are offered."""
+        """The page or folder where it and others like it are published."""
         if self.repository:
             return f"https://huggingface.co/{self.repository}"
         return self.url.rpartition("/")[0] if self.url else None
 
     @property
-    def offered(self) -> str:
-        """Where to fetch it by hand."""
+    def address(self) -> str:
+        """The address to download it from by hand."""
         if self.repository:
             return f"https://huggingface.co/{self.repository}/resolve/main/{self.file}"
-        return self.url or "nowhere that is known"
+        return self.url or "an unknown address"
 
 
 def published_file(settings: ImportingSettings) -> PublishedFile:
@@ -81,7 +81,7 @@ def published_file(settings: ImportingSettings) -> PublishedFile:
 
 
 def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tuple[Path, PublishedFile]:
-    """The file on this machine, downloaded if it is not there and that is allowed; raises WeightsError otherwise."""
+    """The file on this machine, downloaded if it is missing and that is allowed; raises WeightsError otherwise."""
     file = published_file(settings)
     path = folder / file.path
     for there in (path, *([_hub() / path.name] if isinstance(settings.weights, TorchvisionWeights) else [])):
@@ -100,33 +100,33 @@ def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tu
 
 
 def is_present(settings: ImportingSettings, folder: Path) -> bool:
-    """Whether the file is there; torchvision's and timm's, which only they know, count as there."""
+    """Whether the file is there; torchvision's and timm's, whose names take an import to know, count as there."""
     if not isinstance(settings.weights, ReleasedWeights | StylizedWeights | FileWeights):
         return True
     return (folder / published_file(settings).path).is_file()
 
 
 def missing_weights(settings: ImportingSettings, folder: Path) -> str:
-    """What to fetch and where to put it."""
+    """The message for weights that are missing: what to download and where to put it."""
     file = published_file(settings)
     name = f"{settings.architecture}, {settings.norm} eps {settings.eps}" if settings.norm else settings.architecture
     text = f"{folder / file.path}: no such file, and it holds the weights of {name}; "
     if file.url or file.repository:
-        return text + f"fetch {file.offered} and put it there, or set running: {{downloads: true}}"
-    return text + "put it there, or mend weights and running.weights in the configuration"
+        return text + f"fetch {file.address} and put it there, or set running: {{downloads: true}}"
+    return text + "put it there, or correct weights and running.weights in the configuration"
 
 
 def _check(path: Path, file: PublishedFile) -> None:
-    """Raise WeightsError for a file that is not the one whose name it bears."""
-    if file.sha256 and not (found := sha256(path)).startswith(file.sha256):
+    """Raise WeightsError for a file whose checksum is not the one in its name."""
+    if file.sha256 and not (digits := sha256(path)).startswith(file.sha256):
         raise WeightsError(
-            f"{path}: its SHA-256 begins with {found[:8]} and not with {file.sha256}, as its name says; it was cut "
-            f"short or altered: remove it, and fetch {file.offered}"
+            f"{path}: its SHA-256 begins with {digits[:8]} and not with {file.sha256}, which its name contains; it "
+            f"was cut short or altered: remove it, and fetch {file.address}"
         )
 
 
 def _from_hugging_face(repository: str, file: str, path: Path) -> None:
-    """Its own library resumes and verifies."""
+    """Download with the Hub's own library, which knows its mirrors, terms of use and logins."""
     if importlib.util.find_spec("huggingface_hub") is None:
         raise WeightsError(
             f"{path}: not there, and downloading it from the Hugging Face Hub needs the library huggingface_hub: "
@@ -135,14 +135,14 @@ def _from_hugging_face(repository: str, file: str, path: Path) -> None:
     import huggingface_hub
 
     try:
-        found = Path(huggingface_hub.hf_hub_download(repository, file, local_dir=path.parent))
+        downloaded = Path(huggingface_hub.hf_hub_download(repository, file, local_dir=path.parent))
     except (OSError, ValueError, RuntimeError, huggingface_hub.errors.HfHubHTTPError) as error:
         raise WeightsError(
             f"{repository}: {file} could not be downloaded ({' '.join(str(error).split())}); put it at {path} by other "
             "means"
         ) from error
-    if found != path:
-        found.replace(path)
+    if downloaded != path:
+        downloaded.replace(path)
 
 
 def _torchvision(architecture: str, name: str) -> PublishedFile:
@@ -173,12 +173,12 @@ def _timm(architecture: str) -> PublishedFile:
 
 
 def _digits(name: str) -> str | None:
-    """What stands between the last `-` of a file's name and its suffix, if it can be a SHA-256's first digits."""
+    """The part of a file's name between the last `-` and the suffix, if it can be the first digits of a SHA-256."""
     digits = name.partition(".pth")[0].rpartition("-")[2]
     return digits if len(digits) >= 8 and set(digits) <= set("0123456789abcdef") else None
 
 
 def _hub() -> Path:
-    """Where torch.hub keeps what torchvision downloaded."""
+    """The folder in which torch.hub keeps torchvision's downloads."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "torch"
     return Path(os.environ.get("TORCH_HOME", cache)).expanduser() / "hub" / "checkpoints"

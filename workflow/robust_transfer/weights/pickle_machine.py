@@ -1,10 +1,10 @@
-"""The machine that carries out the opcodes of a checkpoint's pickles, and can do nothing else.
+"""A pickle machine that executes the opcodes of a checkpoint's pickles, and can do nothing else.
 
-A pickle is a program. Here `pickletools` reads its opcodes, and each does what it says to a stack of dicts, lists,
-tuples, numbers, strings and tensors. It imports nothing and calls nothing but the dozen functions of `pickle_values`:
-every other name becomes a Placeholder, and so does whatever is called, made or filled through it. pickle.Unpickler is
-not used, even with find_class overridden: it calls methods of what lies on its stack, and takes the memory that an
-opcode asks for (64 GiB for one memo index).
+A pickle is a program for a stack machine. Here `pickletools` decodes its opcodes, and each is executed on a stack of
+dicts, lists, tuples, numbers, strings and tensors. Nothing is imported, and nothing is called but the dozen functions
+of `pickle_values`: every other name becomes a Placeholder, and so does the result of calling it. pickle.Unpickler is
+not used, even with find_class overridden: it calls methods of the objects on its stack, and allocates the memory that
+an opcode requests (64 GiB for one memo index).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from robust_transfer.weights.pickle_values import (
 )
 
 PICKLE_BYTES = 64 * 2**20
-"""Longest pickle that is read, without the tensors' data; that of a DenseNet-161 with its optimiser has 0.3 MB."""
+"""The longest pickle that is read, without the tensors' data; that of a DenseNet-161 with its optimiser has 0.3 MB."""
 STEPS = 1_000_000
-"""Opcodes, and elements copied by them, carried out for one file; a DenseNet-161 with its optimiser takes 54,000.
-An opcode of a few bytes can make an object of a kilobyte, so that the length alone is no bound on memory."""
+"""The most opcodes, and elements copied by them, executed for one file; a DenseNet-161 with its optimiser takes 54,000.
+An opcode of a few bytes can create an object of a kilobyte, so that the length alone does not bound the memory."""
 
 _LITERALS = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
@@ -56,7 +56,7 @@ _FRESH: dict[str, Callable[[], Any]] = {
 
 
 class Machine:
-    """Carries out the opcodes of one file's pickles."""
+    """Executes the opcodes of one file's pickles."""
 
     def __init__(self, path: Path, storages: Storages) -> None:
         self.path = path
@@ -66,11 +66,11 @@ class Machine:
 
     @property
     def foreign(self) -> tuple[str, ...]:
-        """Names met that stand for something foreign, sorted."""
+        """Names of functions and classes that were met and not called, sorted."""
         return tuple(sorted(self._foreign))
 
     def load(self, file: IO[bytes], what: str) -> Any:
-        """The value of the pickle that begins where `file` stands, which is left at the pickle's end."""
+        """The value of the pickle at the file's current position, which is moved to the pickle's end."""
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -83,7 +83,7 @@ class Machine:
         return value
 
     def spend(self, steps: int) -> None:
-        """Count work done for the file; raises CheckpointError when it is more than any checkpoint asks for."""
+        """Count steps of work for the file; raises CheckpointError when they exceed STEPS."""
         self._left -= steps
         if self._left < 0:
             raise CheckpointError(f"{self.path}: its pickle takes over {STEPS} steps, which no checkpoint does")
@@ -91,7 +91,7 @@ class Machine:
     def _step(self, name: str, argument: Any) -> None:
         stack = self._stack
         if name in _LITERALS:
-            long = isinstance(argument, int) and argument.bit_length() > 128  # slow as a key, a million times over
+            long = isinstance(argument, int) and argument.bit_length() > 128  # slow to hash, a million times
             stack.append(Placeholder("a number of more than 128 bits") if long else argument)
         elif name in _FRESH:
             stack.append(_FRESH[name]())
@@ -116,38 +116,36 @@ class Machine:
             raise CheckpointError(f"{self.path}: opcode {name} is not known here")
 
     def _fill(self, name: str) -> bool:
-        """Carry out an opcode that makes or fills a container; False if it is none."""
+        """Execute an opcode that creates or fills a container; False if it is another."""
         stack = self._stack
         if name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             n = int(name[-1])
-            items = tuple(stack[-n:])
-            del stack[-n:]
-            stack.append(items)
+            stack[-n:] = [tuple(stack[-n:])]
         elif name in ("TUPLE", "LIST", "DICT", "FROZENSET"):
-            found = self._since_mark()
+            items = self._since_mark()
             makers: dict[str, Callable[[], Any]] = {
-                "TUPLE": lambda: tuple(found),
-                "LIST": lambda: found,
-                "DICT": lambda: put({}, found),
-                "FROZENSET": lambda: frozenset(map(as_key, found)),
+                "TUPLE": lambda: tuple(items),
+                "LIST": lambda: items,
+                "DICT": lambda: put({}, items),
+                "FROZENSET": lambda: frozenset(map(as_key, items)),
             }
             stack.append(makers[name]())
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
-            found = self._since_mark() if name != "APPEND" else [stack.pop()]
+            items = self._since_mark() if name != "APPEND" else [stack.pop()]
             if isinstance(stack[-1], set):
-                stack[-1].update(map(as_key, found))
+                stack[-1].update(map(as_key, items))
             elif not isinstance(stack[-1], Placeholder):
-                list.extend(stack[-1], found)
+                list.extend(stack[-1], items)
         elif name in ("SETITEM", "SETITEMS"):
-            found = self._since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            items = self._since_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
             if not isinstance(stack[-1], Placeholder):
-                put(stack[-1], found)
+                put(stack[-1], items)
         else:
             return False
         return True
 
     def _call(self, name: str, argument: Any) -> bool:
-        """Carry out an opcode that in a real unpickler imports or calls something; False if it is none."""
+        """Execute an opcode for which an unpickler imports or calls something; False if it is another."""
         stack = self._stack
         if name == "GLOBAL":
             stack.append(self._global(*argument.split(" ", 1)))
@@ -166,7 +164,7 @@ class Machine:
         elif name == "OBJ":
             called, *given = self._since_mark()
             stack.append(self._result(called, tuple(given)))
-        elif name == "BUILD":  # an OrderedDict's _metadata, the state of something foreign: let go either way
+        elif name == "BUILD":  # an OrderedDict's _metadata, or the state of a Placeholder: dropped
             state = stack.pop()
             if isinstance(stack[-1], Number) and state[1] == ">":
                 refuse_big_endian(self.path, False)
@@ -180,9 +178,9 @@ class Machine:
 
     def _since_mark(self) -> list[Any]:
         start = self._marks.pop()
-        found = self._stack[start:]
+        items = self._stack[start:]
         del self._stack[start:]
-        return found
+        return items
 
     def _global(self, module: Any, name: Any) -> Placeholder:
         full = f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "?"
@@ -221,13 +219,13 @@ class Machine:
 
 
 class _Bounded:
-    """As much of a file as a pickle may have."""
+    """A file of which no more can be read than a pickle may have."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:
         self._path, self._file, self._left = path, file, PICKLE_BYTES
 
     def read(self, n: int) -> bytes:
-        """The next n bytes; raises CheckpointError before it takes memory for more than a pickle may have."""
+        """The next n bytes; raises CheckpointError before memory is taken for more than a pickle may have."""
         self._spend(n)
         return self._file.read(n)
 
@@ -241,5 +239,5 @@ class _Bounded:
         self._left -= n
         if self._left < 0:
             raise CheckpointError(
-                f"{self._path}: its pickle claims more than {PICKLE_BYTES} bytes; it is damaged, or no checkpoint"
+                f"{self._path}: its pickle claims more than {PICKLE_BYTES} bytes; it is damaged, or not a checkpoint"
             )

@@ -1,7 +1,7 @@
-"""What the pickles of checkpoints are made of, and the only functions that they may call.
+"""The values in the pickles of checkpoints, and the only functions that these may call.
 
-The functions here stand in for those of the same name that torch.save writes into a file: they make dicts, sets,
-numbers and tensors, and check what they are given. Everything else that a pickle names is a Placeholder.
+The functions here replace those of the same name that torch.save writes into a file: they create dicts, sets, numbers
+and tensors, and check their arguments. Everything else that a pickle names is a Placeholder.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint that can be used; the message names it, what is wrong, and the fix."""
+    """A file is not a usable checkpoint; the message names it, what is wrong, and the fix."""
 
 
 @contextmanager
 def damage(path: Path, what: str) -> Iterator[None]:
-    """Whatever a malformed file makes of our own code becomes a CheckpointError."""
+    """Turn errors that a malformed file causes into a CheckpointError."""
     try:
         yield
     except CheckpointError:
@@ -54,7 +54,7 @@ def refuse_big_endian(path: Path, little: bool) -> None:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Placeholder:
-    """What stands where a pickle has something foreign: its name, and nothing that could act."""
+    """Takes the place of an object that a pickle names and that is not created: the name, without any behaviour."""
 
     name: str
 
@@ -131,7 +131,7 @@ ELEMENTS = {
 
 
 def as_key(value: Any) -> Any:
-    """A value as a key: what is not simple becomes inert, since the hash of nested tuples takes time without end."""
+    """A value as a key: any but simple ones becomes a Placeholder, since nested tuples can take for ever to hash."""
     simple = (str, bytes, int, float, type(None), Placeholder)
     if isinstance(value, simple):
         return value
@@ -141,34 +141,34 @@ def as_key(value: Any) -> Any:
 
 
 def put(into: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
-    """Fill a dict from keys and values in turn, as they lie on the stack; returns it."""
+    """Fill a dict from alternating keys and values, as they are on the stack; returns it."""
     for i in range(0, len(items), 2):
         dict.__setitem__(into, as_key(items[i]), items[i + 1])
     return into
 
 
-# The functions that pickles may call: these, in place of those of the same name
+# The functions that pickles may call, in place of those of the same name
 
 
 class Caller(Protocol):
-    """The machine that calls, as far as the functions here need it."""
+    """The pickle machine, as far as the functions here need it."""
 
     path: Path
     storages: Storages
 
     def spend(self, steps: int) -> None:
-        """Count work done for the file; raises CheckpointError when it is too much."""
+        """Count steps of work for the file; raises CheckpointError when they are too many."""
 
 
 def _mapping(machine: Caller, given: Any = None, *_: Any) -> Any:
     """collections.OrderedDict and its kin, as a dict."""
     if isinstance(given, dict):
         return given
-    found: dict[Any, Any] = {}
+    mapping: dict[Any, Any] = {}
     for name, value in given if isinstance(given, list | tuple) else ():
         machine.spend(1)
-        put(found, [name, value])
-    return found
+        put(mapping, [name, value])
+    return mapping
 
 
 def _set(machine: Caller, given: Any = ()) -> set[Any]:
@@ -210,7 +210,7 @@ def _tensor_v3(
 
 
 def _view(machine: Caller, storage: Any, dtype: Any, offset: Any, size: Any, stride: Any) -> Any:
-    """A tensor within its storage, after checking that it is: as_strided by itself would believe sizes and strides."""
+    """A tensor within its storage, after checking that it is: as_strided does not check its sizes and strides."""
     if not isinstance(storage, Storage):
         return Placeholder(f"a tensor of {storage.name}")
     if not (isinstance(size, tuple | list) and isinstance(stride, tuple | list) and len(size) == len(stride) <= 64):
@@ -275,4 +275,4 @@ CALLS: dict[str, Callable[..., Any]] = {
     "copyreg._reconstructor": _foreign_object,
     "copy_reg._reconstructor": _foreign_object,
 }
-"""All that is ever called for a file, by the names that files have for it."""
+"""Everything that is ever called for a file, by the names in files."""

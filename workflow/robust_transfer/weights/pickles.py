@@ -1,7 +1,10 @@
-"""Checkpoint files from elsewhere, read without running anything that is in them.
+"""Read checkpoint files of unknown origin without executing anything in them.
 
-A pickle is a program, and `torch.load` of an old checkpoint runs it. Here a machine of our own (`pickle_machine`)
-carries it out, that builds dicts, lists, tuples, numbers, strings and tensors, and calls nothing that a file names.
+A pickle is a program, and `torch.load` of an old checkpoint runs it. Here a pickle machine of our own
+(`pickle_machine`) executes its opcodes. It builds dicts, lists, tuples, numbers, strings and tensors, and calls nothing
+that a file names. `torch.load(weights_only=True)` will not do: it refuses a file that names any other function, as the
+learning-rate schedule does that the robustness library saves, requests the memory that a file claims, and a file of 500
+bytes can keep it busy for ever (a dict key of nested tuples: 7 s at 28 levels, twice that for each more; torch 2.15).
 
 Both formats of torch.save are read, the zip since torch 1.6 and the stream before, and safetensors.
 """
@@ -17,6 +20,7 @@ from typing import IO, Any, Literal
 
 from torch import Tensor
 
+from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
 from robust_transfer.weights.pickle_machine import PICKLE_BYTES, Machine
 from robust_transfer.weights.pickle_values import (
     CheckpointError,
@@ -31,32 +35,32 @@ from robust_transfer.weights.pickle_values import (
 __all__ = ["Checkpoint", "CheckpointError", "Placeholder", "read_checkpoint"]
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the stream format
-_CHUNK = 16 * 2**20
+_CHUNK = 16 * 2**20  # bytes read at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True)
 class Checkpoint:
-    """What a file holds."""
+    """The content of a file."""
 
     content: Any
     """Dicts, lists, tuples, sets, numbers, strings, bytes, tensors on the CPU, and Placeholders."""
     globals_met: tuple[str, ...]
-    """Names of the functions and classes that the file wanted called and that were not, sorted."""
+    """Names of the functions and classes that the file refers to and that were not called, sorted."""
     format: Literal["zip", "legacy", "safetensors"]
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file of torch.save (either format, any pickle module) or of safetensors; nothing in it is executed.
 
-    Tensors keep their dtype and share storage as they did; together they take no more memory than the file has bytes,
-    and what else is in it less than a gigabyte, whatever the file says. Raises CheckpointError for a file that is
-    something else, is cut short or altered, was written on a big-endian machine, or claims more than it has.
+    Tensors keep their dtype and share storage as they did. Together they take no more memory than the file has bytes,
+    and the rest of its content less than a gigabyte, whatever the file claims. Raises CheckpointError for a file that
+    is something else, is cut short or altered, was written on a big-endian machine, or claims more than it has.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give the path of a checkpoint file")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(512)
+        head = file.read(HEAD)
         file.seek(0)
         if _is_safetensors(head, size):
             return Checkpoint(_read_safetensors(path), (), "safetensors")
@@ -76,19 +80,16 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _refuse_others(path: Path, head: bytes) -> None:
-    text = head.lstrip().lower()
     if not head:
         raise CheckpointError(f"{path}: an empty file; the download failed: fetch it again")
-    if text.startswith((b"<!doctype html", b"<html")):
-        raise CheckpointError(f"{path}: is an HTML page, not a checkpoint; the download failed: fetch it again")
-    if text.startswith((b"<", b"{")):
-        kind = "XML" if text.startswith(b"<") else "JSON"
-        raise CheckpointError(f"{path}: is {kind}, not a checkpoint; a server's error, it may be: fetch it again")
-    if text.startswith(b"version https://git-lfs"):
+    page = disguise(head)
+    if page == "a Git LFS pointer":
         raise CheckpointError(
             f"{path}: a Git LFS pointer, which only names the file; run `git lfs pull` where it was cloned, or "
             "download the file itself"
         )
+    if page:
+        raise CheckpointError(f"{path}: is {page}, not a checkpoint; the download failed: fetch it again")
     if head[257:262] == b"ustar":
         raise CheckpointError(
             f"{path}: a tar archive. If it is torch's own format of before 2017, load it with torch and save it "
@@ -137,7 +138,7 @@ def _read_zip(path: Path, file: IO[bytes], machine: Machine, storages: Storages)
         if folder + "byteorder" in members:
             refuse_big_endian(path, archive.read(folder + "byteorder") != b"big")
         if members[pickles[0]].file_size > PICKLE_BYTES:
-            raise CheckpointError(f"{path}: its pickle has more than {PICKLE_BYTES} bytes; it is no checkpoint")
+            raise CheckpointError(f"{path}: its pickle has more than {PICKLE_BYTES} bytes; it is not a checkpoint")
 
         def fill(key: str, raw: Tensor) -> None:
             name = f"{folder}data/{key}"
@@ -185,7 +186,7 @@ def _is(number: int, value: Any) -> bool:
 
 
 def _read_into(path: Path, file: IO[bytes], key: str, raw: Tensor) -> None:
-    """Fill uint8 [n] from where the file stands, without a second copy of it."""
+    """Fill uint8 [n] from the file's current position, without a second copy of it."""
     array: Any = raw.numpy()
     target, done = memoryview(array), 0
     while done < len(target):

@@ -1,8 +1,8 @@
-"""What archives hold: their members one by one, and refusals of those that are not to be trusted.
+"""The members of archives one by one, and refusals of those that are not to be trusted.
 
-zip, tar, and tar compressed by gzip, bzip2 or xz, told apart by content. Names and kinds are judged here for both
-formats alike, since the standard library's filter (PEP 706) knows tar only, and what comes out is counted against a
-limit, whatever the archive says of its sizes.
+zip, tar, and tar compressed by gzip, bzip2 or xz, recognised by content. Names and kinds are checked here for both
+formats, since the standard library's filter (PEP 706) knows tar only, and the bytes read and written are counted
+against a limit, whatever sizes the archive states.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from typing import IO, Any, Literal, NamedTuple, cast
 
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import CHUNK
-from robust_transfer.datasets.fetching.remote_files import HEAD
 
-SWELLING, ALLOWANCE = 20, 10**9
-"""What an archive may swell to: so many times its size, and so many bytes more. Images hardly shrink when packed, and
-lists of labels to a tenth; the bytes are for small archives of text. Bombs are of a thousand times and more."""
+EXPANSION, ALLOWANCE = 20, 10**9
+"""An archive may expand to this many times its size, plus this many bytes. Compression hardly shrinks images, and lists
+of labels to a tenth; the bytes are for small archives of text. Decompression bombs expand a thousandfold and more."""
 MEMBERS = 5_000_000
-"""Most files and folders; the largest image collection unpacked here has 1.3 million."""
-DEPTH = 100  # folders in a name
-HEADER = 2**16  # bytes of a tar header's extension, which tarfile holds and parses; a name with its times takes 200
-STREAM = 2**16  # bytes that tarfile holds of a stream, and copies for every header
+"""Most files and folders; the largest image collection unpacked here, ImageNet, has 1.3 million."""
+DEPTH = 100  # folders in a name; image collections use five at most, and recursion over them must end
+HEADER = 2**16  # bytes of a tar header's extension, which tarfile reads into memory; a name with its times takes 200
+STREAM = 2**16  # bytes of a stream that tarfile buffers, and copies for every header
 COMPRESSED: tuple[tuple[bytes, str, Callable[..., Any]], ...] = (
     (b"\x1f\x8b", "gzip", gzip.open),
     (b"BZh", "bzip2", bz2.open),
     (b"\xfd7zXZ\x00", "xz", lzma.open),
 )
 ZIPPED = (b"PK\x03\x04", b"PK\x05\x06")
+MAGIC = 6  # bytes that tell the formats apart: as many as xz begins with
 OURS = re.compile(r"\..*\.(unpacking|moving|unpacked|part|verified|lock)", re.DOTALL)
 EXTENSIONS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -48,7 +48,7 @@ DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, OSError, ValueError, RecursionError),
 )
-"""What the standard library raises on damaged archives; what goes wrong in writing is a DatasetError by then."""
+"""What the standard library raises on damaged archives; errors in writing are DatasetErrors by then."""
 
 
 class Member(NamedTuple):
@@ -63,27 +63,27 @@ class Member(NamedTuple):
 
 
 class Limit:
-    """Counts the bytes that come out of one archive, read and written, and refuses more than it may hold."""
+    """Counts the bytes read from and written out of one archive, and refuses more than it may hold."""
 
     def __init__(self, archive: Path, most: int):
         self.archive, self.most = archive, most
         self.read = self.written = self.members = 0
 
     def count(self, *, read: int = 0, written: int = 0, members: int = 0) -> None:
-        """Count more of them; raises DatasetError where that is too many."""
+        """Add to the counts; raises DatasetError where they exceed the limit."""
         self.read, self.written, self.members = self.read + read, self.written + written, self.members + members
         if max(self.read, self.written) > self.most:
             raise DatasetError(
-                f"{self.archive}: {self.archive.stat().st_size:,} bytes that unpack to more than {self.most:,}, as no "
-                "archive of images does; if this one is genuine, unpack it by hand"
+                f"{self.archive}: {self.archive.stat().st_size:,} bytes that unpack to more than {self.most:,}, which "
+                "no archive of images does; if this one is genuine, unpack it by hand"
             )
         if self.members > MEMBERS:
             raise DatasetError(f"{self.archive}: more than {MEMBERS:,} files; if it is genuine, unpack it by hand")
 
 
 def limit_of(archive: Path, most: int | None) -> Limit:
-    """The limit of an archive: so many bytes, or by default what its size allows."""
-    return Limit(archive, SWELLING * archive.stat().st_size + ALLOWANCE if most is None else most)
+    """The limit of an archive: `most` bytes, or by default what its size allows."""
+    return Limit(archive, EXPANSION * archive.stat().st_size + ALLOWANCE if most is None else most)
 
 
 class _Metered:
@@ -115,7 +115,7 @@ def reading(archive: Path) -> Iterator[None]:
 def members_of(archive: Path, limit: Limit) -> Iterator[Member]:
     """The members of an archive, in order; each must be read, if at all, before the next is asked for."""
     with open(archive, "rb") as file:
-        head = file.read(HEAD)
+        head = file.read(MAGIC)
         file.seek(0)
         if head.startswith(ZIPPED):
             yield from _zip_members(file, archive)
@@ -143,12 +143,12 @@ def tar_members(source: Any, archive: Path, otherwise: str, *, seekable: bool) -
         raise DatasetError(f"{archive}: {otherwise} ({error}); fetch it again") from error
     with tar:
         position = -1
-        while (found := tar.next()) is not None:
-            if found.offset <= position or found.size < 0:  # else a forged size could send the reader round in circles
-                raise refusal(archive, found.name, "has a size that leads backwards")
-            position = found.offset
-            yield _tar_member(tar, found, archive)
-            tar.members.clear()  # or a million of them would be held
+        while (info := tar.next()) is not None:
+            if info.offset <= position or info.size < 0:  # else a forged size could make the reader loop
+                raise refusal(archive, info.name, "has a size that leads backwards")
+            position = info.offset
+            yield _tar_member(tar, info, archive)
+            tar.members.clear()  # or all of them, perhaps a million, would stay in memory
     if header.last == "damaged" or (header.last == "nothing" and seekable):
         raise tarfile.ReadError("no end mark")
 
@@ -158,9 +158,9 @@ def _open_tar(source: Any, mode: Literal["r:", "r|"], header: Any) -> Any:
 
 
 def _header_class(archive: Path) -> Any:
-    """A TarInfo for one archive that refuses huge headers, and remembers what the last one was.
+    """A TarInfo for one archive that refuses huge headers, and records what the last one was.
 
-    tarfile takes a damaged header for the end, and that for a whole archive.
+    tarfile takes a damaged header for the end of the archive, and does not report that it was cut short.
     """
 
     class Header(tarfile.TarInfo):
@@ -180,18 +180,18 @@ def _header_class(archive: Path) -> Any:
     return Header
 
 
-def _tar_member(tar: Any, found: tarfile.TarInfo, archive: Path) -> Member:
+def _tar_member(tar: Any, info: tarfile.TarInfo, archive: Path) -> Member:
     def content() -> IO[bytes]:
-        return cast(IO[bytes], tar.extractfile(found))
+        return cast(IO[bytes], tar.extractfile(info))
 
-    if found.isreg():
-        return Member(found.name, "file", content)
-    if found.isdir():
-        return Member(found.name, "folder", content)
-    if found.issym() or found.islnk():
-        return Member(found.name, "symlink" if found.issym() else "hardlink", content, found.linkname)
+    if info.isreg():
+        return Member(info.name, "file", content)
+    if info.isdir():
+        return Member(info.name, "folder", content)
+    if info.issym() or info.islnk():
+        return Member(info.name, "symlink" if info.issym() else "hardlink", content, info.linkname)
     kinds = {tarfile.CHRTYPE: "a device", tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a named pipe"}
-    raise refusal(archive, found.name, f"is {kinds.get(found.type, f'of a kind unknown here, {found.type!r}')}")
+    raise refusal(archive, info.name, f"is {kinds.get(info.type, f'of a kind unknown here, {info.type!r}')}")
 
 
 def _zip_members(file: IO[bytes], archive: Path) -> Iterator[Member]:
@@ -230,8 +230,8 @@ def parts_of(name: str, archive: Path) -> tuple[str, ...]:
 
 
 def refusal(archive: Path, name: str, why: str) -> DatasetError:
-    """What to raise for a member that is not to be trusted; `why` follows its name."""
+    """What to raise for a member that is not to be trusted; `why` is the predicate of a sentence about it."""
     return DatasetError(
-        f"{archive}: its member {name!r} {why}, as none does in an archive of images, so it is not unpacked; fetch it "
-        "again from its publisher, or look into it and unpack it by hand"
+        f"{archive}: its member {name!r} {why}, which no archive of images needs, so it is not unpacked; download it "
+        "again from its publisher, or inspect it and unpack it by hand"
     )

@@ -1,14 +1,12 @@
 """Write an archive's members below a new folder.
 
-What is written are folders, regular files with ordinary permissions, and last of all links to what lies in the archive,
-so that no file is written through a link. `__MACOSX` and what lies in it is left out.
+Folders, regular files with ordinary permissions, and last of all links to members of the archive, so that no file is
+written through a link. `__MACOSX` and its content are left out.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -17,10 +15,9 @@ from typing import IO
 
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.archive_members import Limit, Member, parts_of, refusal
-from robust_transfer.datasets.fetching.disk import CHUNK, PROGRESS_SECONDS, not_written
-from robust_transfer.datasets.fetching.remote_files import HEAD
+from robust_transfer.datasets.fetching.disk import CHUNK, Progress, not_written
 
-log = logging.getLogger("robust_transfer")
+LONGEST_TARGET = 4096  # bytes of a link's target, PATH_MAX of Linux; one byte more is refused when it is made
 
 
 class Writer:
@@ -28,11 +25,11 @@ class Writer:
 
     def __init__(self, archive: Path, root: Path, limit: Limit, folder: Path | None, keep: Sequence[str]):
         self.archive, self.root, self.limit, self.keep = archive, root, limit, keep
-        self.folder = folder  # where the content is to lie, to see early what is in the way
+        self.folder = folder  # for the content, to see early whether a name is taken
         self.files = 0
         self._links: list[tuple[Member, tuple[str, ...], str]] = []
         self._folders: set[tuple[str, ...]] = {()}
-        self._progress = UnpackingProgress(archive.name)
+        self._progress = Progress(archive.name)
         root.mkdir()
 
     def add(self, member: Member) -> None:
@@ -52,7 +49,7 @@ class Writer:
         if member.kind == "file":
             self._write(member, self.root.joinpath(*parts))
             self.files += 1
-            self._progress.tell(f"{self.files} files", self.limit.written)
+            self._progress.report(self.limit.written, f"{self.files} files unpacked, ")
         else:
             self._links.append((member, parts, self._target(member)))
 
@@ -72,7 +69,7 @@ class Writer:
                 raise refusal(self.archive, member.name, "is a link to nothing in the archive")
         if not self.files:
             raise DatasetError(
-                f"{self.archive}: no file in it matches {', '.join(self.keep)}; fetch it again, or mend keep"
+                f"{self.archive}: no file in it matches {', '.join(self.keep)}; fetch it again, or correct keep"
             )
 
     def _make_folder(self, parts: tuple[str, ...], member: Member) -> None:
@@ -100,7 +97,7 @@ class Writer:
         target = member.target
         if target is None:
             with member.content() as source:
-                target = os.fsdecode(source.read(HEAD * 4 + 1))
+                target = os.fsdecode(source.read(LONGEST_TARGET + 1))
         above = len(parts_of(member.name, self.archive)) - 1 if member.kind == "symlink" else 0
         rest = target
         while above and rest.startswith("../"):
@@ -127,7 +124,7 @@ class Writer:
 
     @contextmanager
     def _writing(self, member: Member, path: Path, size: int = 0) -> Iterator[Path]:
-        """Turn what goes wrong in writing into a DatasetError that names the member."""
+        """Turn an error in writing into a DatasetError that names the member."""
         try:
             yield path
         except (FileExistsError, NotADirectoryError):
@@ -143,24 +140,9 @@ def _created(path: Path) -> IO[bytes]:
 
 
 def check_free(archive: Path, folder: Path, name: str) -> None:
-    """Raise DatasetError where something of that name lies in the folder already."""
+    """Raise DatasetError where that name is taken in the folder."""
     if os.path.lexists(folder / name):
         raise DatasetError(
             f"{archive}: holds {name!r}, and {folder / name} is there already; move it away, or unpack this archive "
             "into a folder of its own"
         )
-
-
-class UnpackingProgress:
-    """A line in the log every few seconds."""
-
-    def __init__(self, name: str):
-        self.name, self.start = name, time.monotonic()
-        self.last_logged = self.start
-
-    def tell(self, done: str, written: int) -> None:
-        """Say how far it is, in files or classes and in bytes, if it is time."""
-        now = time.monotonic()
-        if now - self.last_logged >= PROGRESS_SECONDS:
-            self.last_logged, rate = now, written / 1e6 / max(now - self.start, 1e-9)
-            log.info("%s: %s unpacked, %.0f MB at %.1f MB/s", self.name, done, written / 1e6, rate)

@@ -1,4 +1,4 @@
-"""The disk beneath downloads and archives: folders, locks, and what to say where it refuses."""
+"""The disk as downloads and archives use it: folders, locks, progress, and the errors where it refuses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,22 +21,45 @@ from robust_transfer.store.entry import StoreError, read_json, refused
 CHUNK = 2**20
 """Bytes that are read, hashed and written at a time."""
 PROGRESS_SECONDS = 10.0
-"""Between two lines that say how far a download or an archive is."""
+"""Between two lines of progress: few enough for a log of hours, often enough to see that it is alive."""
 
 log = logging.getLogger("robust_transfer")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; raises DatasetError where that is not allowed."""
+    """Create a folder and those above it; raises DatasetError where that is not allowed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatasetError(f"{folder}: this folder cannot be made ({error.strerror}); choose another") from error
+        raise DatasetError(f"{folder}: this folder cannot be created ({error.strerror}); choose another") from error
 
 
 def not_written(path: Path, size: int, error: OSError) -> DatasetError:
-    """What to raise where the disk did not take so many bytes."""
+    """What to raise where the disk refused so many bytes."""
     return DatasetError(f"{refused(path, size, error)}; make room there or choose another folder, and run it again")
+
+
+class Progress:
+    """Logs a line every few seconds: bytes done of a total (where it is known), speed, and the time left."""
+
+    def __init__(self, name: str, size: int = 0, total: int | None = None):
+        self._name, self._first, self._total = name, size, total
+        self._start = self._last_logged = time.monotonic()
+
+    def report(self, size: int, what: str = "") -> None:
+        """Log how far it is, if it is time: `size` bytes, after what else there is to say."""
+        now = time.monotonic()
+        if now - self._last_logged < PROGRESS_SECONDS:
+            return
+        self._last_logged, rate = now, (size - self._first) / max(now - self._start, 1e-9)
+        of = f" of {megabytes(self._total)}" if self._total else ""
+        left = f", {(self._total - size) / max(rate, 1.0):.0f} s left" if self._total else ""
+        log.info("%s: %s%s%s, %.1f MB/s%s", self._name, what, megabytes(size), of, rate / 1e6, left)
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes for a message."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 _threads: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # the kernel's locks are of processes
@@ -43,9 +67,9 @@ _threads: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # the
 
 @contextmanager
 def exclusively(lock: Path, what: str) -> Iterator[None]:
-    """Hold a lock file while the block runs; waits while another process or thread holds it, and says for whom.
+    """Hold a lock file while the block runs; waits while another process or thread holds it, and logs which.
 
-    The kernel frees the lock of a process that dies. Raises DatasetError where the file cannot be made or locked.
+    The kernel frees the lock of a process that dies. Raises DatasetError where the file cannot be created or locked.
     """
     with _threads[lock.absolute()]:
         while True:
@@ -64,7 +88,7 @@ def exclusively(lock: Path, what: str) -> Iterator[None]:
 
 
 def opened(path: Path) -> IO[bytes]:
-    """A file to read and to append to; raises DatasetError where it cannot be made."""
+    """A file to read and to append to; raises DatasetError where it cannot be created."""
     try:
         return open(path, "a+b")
     except OSError as error:
@@ -79,7 +103,7 @@ def _acquire(file: IO[bytes], lock: Path, what: str) -> None:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             file.seek(0)
-            log.info("%s: waiting for %s, which is at it", what, file.read().decode() or "another process")
+            log.info("%s: waiting for %s, which is doing it", what, file.read().decode() or "another process")
             fcntl.lockf(file, fcntl.LOCK_EX)
     except OSError as error:
         raise DatasetError(
@@ -97,7 +121,7 @@ def _is_still(path: Path, descriptor: int) -> bool:
 def read_object(path: Path) -> dict[str, Any]:
     """A small JSON object; empty where it is missing or damaged."""
     try:
-        found = read_json(path)
+        content = read_json(path)
     except (StoreError, OSError, UnicodeDecodeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -1,11 +1,17 @@
-"""Fetch a published file whole and as expected, or not at all.
+"""Download a published file completely and verified, or not at all.
 
-A file comes into `.<name>.part`, with what the server said of it in `.<name>.part.json`; a later attempt, also of
-another process, goes on from there where the server allows it and still has the same file. Size and checksums are
-verified before the file gets its name, and `.<name>.verified` remembers that they were. What looks like a web page, an
-error message or a Git LFS pointer is refused even where no checksum is known.
+Why not a library: archives here are of gigabytes, on hosts that drop connections. pooch 1.9 deletes what it has when an
+attempt or the process ends, checks neither the free space nor what kind of file comes, and two processes fetch the
+same file twice; huggingface_hub 2.4 resumes within one process, downloads anew in the next, and only warns of a full
+disk. Neither remembers which file a partial download is of, so neither can tell that the file has changed since.
 
-Proxies are those of the environment (https_proxy, no_proxy). Checksums cost about a second a gigabyte.
+Here a file is downloaded to `.<name>.part`, beside `.<name>.part.json` with what the server said of it. A later
+attempt, in this process or another, resumes there where the server allows it and still has the same file. Size and
+checksums are verified before the file gets its name, and `.<name>.verified` records that they were. What looks like a
+web page, an error message or a Git LFS pointer is refused even where no checksum is known.
+
+Proxies are those of the environment (https_proxy, no_proxy). Per gigabyte, SHA-256 takes 2.5 s and MD5 5 s (one
+busy core of an AMD EPYC).
 """
 
 from __future__ import annotations
@@ -26,28 +32,33 @@ from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.fetching.disk import CHUNK, PROGRESS_SECONDS, exclusively, make_folder
+from robust_transfer.datasets.fetching.disk import CHUNK, Progress, exclusively, make_folder, megabytes
 from robust_transfer.datasets.fetching.partial_files import PartialFile
-from robust_transfer.datasets.fetching.remote_files import HEAD, PAGES, RemoteFile, disguise, remember, verify
+from robust_transfer.datasets.fetching.remote_files import RemoteFile, examine, remember, verify
+from robust_transfer.datasets.fetching.web_pages import HEAD, MAY_HOLD, disguise
 
 __all__ = ["RemoteFile", "fetch"]
 
 PAUSES = (2.0, 10.0, 30.0, 60.0)
-"""Seconds before each new attempt; counted anew whenever more of the file has come than ever before."""
-TIMEOUT = 60.0  # seconds without a byte
-LONGEST_PAUSE = 600.0  # seconds; what a server asks for with Retry-After is followed up to this
-PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Status codes that may be gone a little later."""
+"""Seconds before each new attempt, counted anew whenever the partial file has grown: together long enough for a router
+to restart, short enough that a job does not wait for a server that is down for the day."""
+TIMEOUT = 60.0
+"""Seconds without a byte after which a connection counts as lost; twice what pooch allows, for hosts that are busy."""
+LONGEST_PAUSE = 600.0
+"""Seconds; a server that asks for a longer pause with Retry-After is asked again after this one."""
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+"""Status codes of errors that may be gone a little later."""
 
 log = logging.getLogger("robust_transfer")
 
 
 def fetch(file: RemoteFile, folder: Path, *, timeout: float = TIMEOUT, pauses: Sequence[float] = PAUSES) -> Path:
-    """Return the file's path in `folder`, after fetching it if it is not there; makes the folder.
+    """Return the file's path in `folder`, after downloading it if it is not there; creates the folder.
 
-    A file that is there is checked (once, while its size and time stay) and never replaced. Interrupted downloads and
-    passing errors of the server are tried again after `pauses` seconds; `timeout` is in seconds without a byte. A
-    second process that wants the same file waits for the first. Raises DatasetError, and then there is no file.
+    A file that is there is verified (once, while its size and time stay the same) and never replaced. Lost connections
+    and temporary errors of the server are followed by a new attempt after each of `pauses` (seconds); `timeout` is in
+    seconds without a byte. A second process that wants the same file waits for the first. Raises DatasetError, and
+    then there is no file.
     """
     target = folder / file.name
     if not target.exists():  # a finished file needs no lock, so the folder may be read-only
@@ -60,7 +71,7 @@ def fetch(file: RemoteFile, folder: Path, *, timeout: float = TIMEOUT, pauses: S
 
 
 class _AttemptError(Exception):
-    """An attempt ended early, and another may do better."""
+    """An attempt failed, and another may succeed."""
 
     def __init__(self, reason: str, pause: float = 0.0):
         super().__init__(reason)
@@ -68,65 +79,62 @@ class _AttemptError(Exception):
 
 
 class _Download:
-    """One file on its way to its place."""
+    """The download of one file."""
 
     def __init__(self, file: RemoteFile, target: Path, timeout: float):
         self.file, self.target, self.timeout = file, target, timeout
-        self.reached = False  # has the server answered, this time?
-        self.by_hand = f"fetch it by hand, in a browser, and put it at {target}"
+        self.reached = False  # whether the server has answered in this process
+        self.by_hand = f"download it in a browser and put it at {target}"
 
     def run(self, pauses: Sequence[float]) -> None:
-        """Fetch, verify, publish. A download that was pieced together and is wrong is fetched once more, in one go."""
+        """Download, verify, give the file its name. A file assembled from several answers that is wrong is downloaded
+        once more from its beginning."""
+        start = time.monotonic()
         with closing(PartialFile(self.file, self.target)) as part:
-            start = time.monotonic()
-            self._complete(part, pauses)
-            if part.resumed and self._wrong(part):
-                log.warning("%s: what was pieced together is not the file (%s)", self.file.url, self._wrong(part))
-                part.begin({})
+            if not (self.file.checksums and part.size == self.file.bytes and not examine(self.file, part.path)[0]):
                 self._complete(part, pauses)
-            if wrong := self._wrong(part):
+            difference, checksums = examine(self.file, part.path, "sha256")
+            if difference and part.resumed:
+                log.warning("%s: assembled from several answers, and %s", self.file.url, difference)
+                part.restart({})
+                self._complete(part, pauses)
+                difference, checksums = examine(self.file, part.path, "sha256")
+            if difference:
                 part.remove()
                 raise DatasetError(
-                    f"{self.file.url}: came as {wrong}, and was removed; try again, and if it comes so again, "
-                    f"the file behind this address has changed: correct what is expected, or put the right file at "
-                    f"{self.target}"
+                    f"{self.file.url}: what was downloaded {difference}, and was removed; try again, and if that "
+                    "happens again, the file at this address has changed: correct what is expected, or put the right "
+                    f"file at {self.target}"
                 )
             part.publish(self.target)
-            remember(self.target, part.checksums())
-        log.info("%s: %s in %.0f s", self.target, _size(part.size), time.monotonic() - start)
+            size = self.target.stat().st_size
+        remember(self.target, checksums)
+        log.info("%s: %s in %.0f s", self.target, megabytes(size), time.monotonic() - start)
         if not self.file.checksums:
-            log.info("%s: no checksum is known of it; its sha256 is %s", self.target, part.checksums()["sha256"])
-
-    def _wrong(self, part: PartialFile) -> str:
-        """How what has come is not the file; empty where it is."""
-        if not part.size and self.file.bytes != 0:
-            return "nothing at all"
-        return disguise(part.head(), self.file.name) or self.file.differences(part.size, part.checksums())
+            log.info("%s: no checksum is known of it; its sha256 is %s", self.target, checksums["sha256"])
 
     def _complete(self, part: PartialFile, pauses: Sequence[float]) -> None:
-        """Attempt until all has come; raises DatasetError when it is no use."""
-        best, waits = part.size, iter(pauses)
-        if self.file.checksums and part.size == self.file.bytes and not self._wrong(part):
-            return  # stopped between the last byte and the new name
+        """Attempt until the server has sent everything; raises DatasetError where another attempt is of no use."""
+        largest, waits = part.size, iter(pauses)
         while True:
             try:
                 self._attempt(part)
                 return
             except _AttemptError as error:
-                if part.size > best:
-                    best, waits = part.size, iter(pauses)
+                if part.size > largest:
+                    largest, waits = part.size, iter(pauses)
                 pause = next(waits, None)
                 if pause is None:
                     raise DatasetError(
-                        f"{self.file.url}: given up ({error}) with {part.size:,} bytes fetched, which are kept; "
-                        f"run it again later to go on, or {self.by_hand}"
+                        f"{self.file.url}: given up ({error}) with {part.size:,} bytes downloaded, which are kept; "
+                        f"run it again later to resume, or {self.by_hand}"
                     ) from error
                 pause = max(pause, min(error.pause, LONGEST_PAUSE))
                 log.warning("%s: %s; trying again in %.0f s", self.file.url, error, pause)
                 time.sleep(pause)
 
     def _attempt(self, part: PartialFile) -> None:
-        """Ask for what is missing and append it."""
+        """Request what is missing and append it."""
         headers = {"User-Agent": "robust-transfer", "Accept-Encoding": "identity", **part.range()}
         try:
             response = build_opener().open(Request(self.file.url, headers=headers), timeout=self.timeout)
@@ -139,29 +147,29 @@ class _Download:
         with response:
             self.reached = True
             total = self._begin(response, part)
-            chunks = self._chunks(response)
+            chunks = _chunks(response)
             first = next(chunks, b"")
             if part.size == 0 and (page := disguise(first, self.file.name)):
                 raise self._page(page, part)
             self._check_size(total, part)
-            progress = _Progress(self.file.name, part.size, total)
+            progress = Progress(self.file.name, part.size, total)
             for chunk in chain([first], chunks):
                 part.append(chunk)
-                progress.tell(part.size)
+                progress.report(part.size)
                 if part.size > (self.file.bytes or part.size):
-                    break  # longer than it may be; told when verified
+                    break  # longer than expected, which the examination reports
         if total is not None and part.size < total:
             raise _AttemptError(f"the connection was lost after {part.size:,} of {total:,} bytes")
 
     def _begin(self, response: Any, part: PartialFile) -> int | None:
-        """Make the part ready for the body of an answer; how many bytes the file has in all, if the server says so."""
+        """Prepare the partial file for the body of a response; the size of the whole file, if the server gives it."""
         headers = response.headers
-        if headers.get_content_type() == "text/html" and not self.file.name.lower().endswith(PAGES["an HTML page"]):
+        if headers.get_content_type() == "text/html" and not self.file.name.lower().endswith(MAY_HOLD["an HTML page"]):
             raise self._page("an HTML page", part)
         if urlsplit(self.file.url).scheme == "https" != urlsplit(response.url).scheme and not self.file.checksums:
             raise DatasetError(
-                f"{self.file.url}: leads to {response.url}, which anyone between can change, and no checksum is known; "
-                f"give its checksum, or {self.by_hand}"
+                f"{self.file.url}: redirects to {response.url}, without encryption, where anyone on the way can change "
+                f"the file, and no checksum is known; give its checksum, or {self.by_hand}"
             )
         length = headers.get("Content-Length", "")
         server: dict[str, Any] = {
@@ -170,35 +178,36 @@ class _Download:
             "last_modified": headers.get("Last-Modified"),
             "bytes": int(length) if length.isdecimal() else None,
         }
-        if getattr(response, "status", None) != 206:  # all of it, whatever was asked for; `file` has no status
-            part.begin(server)
-            return int(length) if length.isdecimal() else None
+        if getattr(response, "status", None) != 206:  # the whole file, whatever was requested; file: has no status
+            part.restart(server)
+            total: int | None = server["bytes"]
+            return total
         place = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
         server["bytes"] = int(place[2]) if place and place[2] != "*" else None
         changed = [key for key, value in server.items() if value and part.server.get(key) and value != part.server[key]]
         if not place or int(place[1]) != part.size or changed:
-            part.begin({})
-            raise _AttemptError("the rest that came is not of the file begun, so it is fetched anew")
+            part.restart({})
+            raise _AttemptError("the server sent a part of another file, so the download starts over")
         part.resumed = True
-        total: int | None = server["bytes"] or part.server.get("bytes")
+        total = server["bytes"] or part.server.get("bytes")
         return total
 
     def _refused(self, error: HTTPError, part: PartialFile) -> None:
-        """Deal with a status that is an error; returns where it means that all has come."""
+        """Handle an error status; returns where it says that the partial file is complete."""
         status = f"the server answers {error.code} {error.reason}"
         if error.code == 416 and part.size:
             if error.headers.get("Content-Range", "").strip() == f"bytes */{part.size}":
                 part.resumed = True
                 return
-            part.begin({})
-            raise _AttemptError("more has come than the server has, so it is fetched anew")
-        if error.code in PASSING:
+            part.restart({})
+            raise _AttemptError("the partial file is longer than the server's, so the download starts over")
+        if error.code in TEMPORARY:
             pause = error.headers.get("Retry-After", "")
             raise _AttemptError(status, float(pause) if pause.isdecimal() else 0.0)
         raise DatasetError(f"{self.file.url}: {status}; correct the address, or {self.by_hand}")
 
     def _unanswered(self, error: Exception) -> Exception:
-        """What to raise where no answer came: an end, where nothing has come since the start and nothing would."""
+        """What to raise where no response came: a DatasetError if the server has never answered and will not."""
         reason = error.reason if isinstance(error, URLError) else error
         lost = isinstance(reason, ConnectionError) and not isinstance(reason, ConnectionRefusedError)
         if isinstance(reason, ssl.SSLCertVerificationError):
@@ -210,26 +219,8 @@ class _Download:
             )
         return _AttemptError(f"could not be reached ({reason or type(reason).__name__})")
 
-    def _chunks(self, response: Any) -> Iterator[bytes]:
-        """The body as it comes; the first chunk is long enough to tell what it is, unless it is all."""
-        held = b""
-        while True:
-            try:
-                chunk = response.read1(CHUNK)
-            except (OSError, HTTPException) as error:
-                if held:
-                    yield held
-                raise _AttemptError(f"the connection was lost ({error or type(error).__name__})") from error
-            if not chunk:
-                break
-            held += chunk
-            if len(held) >= HEAD:
-                yield held
-                held = b""
-        yield held
-
     def _check_size(self, total: int | None, part: PartialFile) -> None:
-        """Raise DatasetError before the body is fetched, where it cannot be the file, or cannot be held."""
+        """Raise DatasetError before the body is downloaded, where it is not the expected file or does not fit."""
         if total is None:
             return
         if self.file.bytes not in (None, total):
@@ -241,7 +232,7 @@ class _Download:
         free = shutil.disk_usage(self.target.parent).free
         if total - part.size > free:
             raise DatasetError(
-                f"{self.target}: {total - part.size:,} bytes are to come and {free:,} bytes are free; make room there "
+                f"{self.target}: {total - part.size:,} bytes are missing and {free:,} bytes are free; make room there "
                 "or choose another folder"
             )
 
@@ -249,28 +240,17 @@ class _Download:
         if not part.size:
             part.remove()
         return DatasetError(
-            f"{self.file.url}: the server sends {page} instead of {self.file.name}: to confirm, to log in or to say "
-            f"that it is gone; {self.by_hand}"
+            f"{self.file.url}: the server sends {page} instead of {self.file.name}, to ask for a confirmation or a "
+            f"login or to say that the file is gone; {self.by_hand}"
         )
 
 
-class _Progress:
-    """A line in the log every few seconds."""
-
-    def __init__(self, name: str, size: int, total: int | None):
-        self.name, self.total = name, total
-        self.start, self.first = time.monotonic(), size
-        self.last_logged = self.start
-
-    def tell(self, size: int) -> None:
-        now = time.monotonic()
-        if now - self.last_logged < PROGRESS_SECONDS:
-            return
-        self.last_logged, rate = now, (size - self.first) / max(now - self.start, 1e-9)
-        done = f"{_size(size)} of {_size(self.total)}" if self.total else _size(size)
-        left = f", {(self.total - size) / max(rate, 1.0):.0f} s left" if self.total else ""
-        log.info("%s: %s, %.1f MB/s%s", self.name, done, rate / 1e6, left)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+def _chunks(response: Any) -> Iterator[bytes]:
+    """The body of a response; the first chunk is long enough for `disguise`, unless it is all."""
+    try:
+        chunk = response.read(HEAD)
+        while chunk:
+            yield chunk
+            chunk = response.read1(CHUNK)
+    except (OSError, HTTPException) as error:
+        raise _AttemptError(f"the connection was lost ({error or type(error).__name__})") from error

@@ -1,7 +1,8 @@
-"""What is known of a published file, and whether what came, or lies here, is that file.
+"""What is known of a published file, and whether a file on the disk is that one.
 
-Size and checksums say so where they are known; a web page, an error message or a Git LFS pointer is told by its first
-bytes. A file that was verified is not hashed again while its size and time stay: `.<name>.verified` has what was found.
+Size and checksums decide where they are known; a web page, an error message or a Git LFS pointer is recognised by its
+first bytes. A file that was verified is not hashed again while its size and time stay the same: `.<name>.verified`
+holds its checksums.
 """
 
 from __future__ import annotations
@@ -15,11 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import read_object
+from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
 from robust_transfer.store.entry import StoreError, write_json
-
-HEAD = 1024  # bytes that tell a page from an archive
-PAGES = {"an HTML page": (".html", ".htm", ".xhtml"), "an XML message": (".xml", ".svg", ".html", ".xhtml")}
-"""What a server sends instead of a file, and the suffixes of names that may hold it."""
 
 log = logging.getLogger("robust_transfer")
 
@@ -31,7 +29,7 @@ class RemoteFile:
     url: str
     """https, http or file."""
     name: str = ""
-    """What to call it here; by default the last part of the url's path."""
+    """Of the file on this machine; by default the last part of the url's path."""
     md5: str | None = None
     sha256: str | None = None
     sha256_prefix: str | None = None
@@ -53,60 +51,57 @@ class RemoteFile:
 
     @property
     def checksums(self) -> dict[str, str]:
-        """What is known of its checksums, by kind, in small letters; they begin so."""
+        """The known checksums, or their first digits, by kind, in lower case."""
         known = {"md5": self.md5, "sha256": self.sha256 or self.sha256_prefix}
         return {kind: value.lower() for kind, value in known.items() if value is not None}
 
-    def differences(self, size: int, found: dict[str, str]) -> str:
-        """How a file of so many bytes and these checksums is not this one; empty where it is."""
-        wrong = [] if self.bytes in (None, size) else [f"{size:,} bytes instead of {self.bytes:,}"]
-        for kind, expected in self.checksums.items():
-            if not found[kind].startswith(expected):
-                wrong.append(f"{kind} {found[kind]} instead of {expected}")
-        return ", ".join(wrong)
 
+def examine(file: RemoteFile, path: Path, *kinds: str) -> tuple[str, dict[str, str]]:
+    """How the file at a path is not the expected one ("is an HTML page", …; empty where it is), and its checksums.
 
-def disguise(head: bytes, name: str = "") -> str | None:
-    """What a file is that came instead of the one of that name, judging by its first bytes; None if it looks right."""
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer"
-    found = None
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script", b"<!--")):
-        found = "an HTML page"
-    elif text.startswith((b"<?xml", b"<error")):
-        found = "an HTML page" if b"<html" in text else "an XML message"
-    return None if found is None or name.lower().endswith(PAGES[found]) else found
+    Checksums are hexadecimal digits by kind: those that are expected, and also these `kinds`. Raises OSError.
+    """
+    checksums = _remembered(path)
+    with open(path, "rb") as opened:
+        page = disguise(opened.read(HEAD), file.name)
+        for kind in {*kinds, *file.checksums} - checksums.keys():
+            opened.seek(0)
+            checksums[kind] = hashlib.file_digest(opened, kind).hexdigest()
+    size = path.stat().st_size
+    if page or not (size or file.bytes == 0):
+        return f"is {page or 'empty'}", checksums
+    wrong = [] if file.bytes in (None, size) else [f"{size:,} bytes instead of {file.bytes:,}"]
+    for kind, expected in file.checksums.items():
+        if not checksums[kind].startswith(expected):
+            wrong.append(f"{kind} {checksums[kind]} instead of {expected}")
+    return f"has {', '.join(wrong)}" if wrong else "", checksums
 
 
 def verify(file: RemoteFile, target: Path) -> None:
-    """Raise DatasetError if the file at its place is not the one expected."""
+    """Raise DatasetError if the file at its place is not the expected one."""
     try:
-        status = target.stat()
-        with open(target, "rb") as opened:
-            page = disguise(opened.read(HEAD), file.name)
-            found = _remembered(target)
-            for kind in file.checksums.keys() - found.keys():
-                opened.seek(0)
-                found[kind] = hashlib.file_digest(opened, kind).hexdigest()
+        difference, checksums = examine(file, target)
     except OSError as error:
-        raise DatasetError(f"{target}: cannot be read ({error.strerror}); move it away to have it fetched") from error
-    wrong = f"it is {page}" if page else file.differences(status.st_size, found)
-    if wrong:
-        raise DatasetError(f"{target}: not the file at {file.url}: {wrong}; move it away to have that fetched")
+        raise DatasetError(
+            f"{target}: cannot be read ({error.strerror}); move it away to have it downloaded"
+        ) from error
+    if difference:
+        raise DatasetError(
+            f"{target}: not the file at {file.url}: it {difference}; move it away to have that downloaded"
+        )
     if file.checksums:
-        remember(target, found)
+        remember(target, checksums)
 
 
 def _remembered(target: Path) -> dict[str, str]:
-    """The checksums that were found, if the file's size and time are still the same."""
+    """The checksums recorded of a file, if its size and time are still the same."""
     stamp, status = read_object(_stamp(target)), target.stat()
     same = stamp.get("bytes") == status.st_size and stamp.get("mtime_ns") == status.st_mtime_ns
     return dict(stamp["checksums"]) if same else {}
 
 
 def remember(target: Path, checksums: dict[str, str]) -> None:
-    """Note the checksums that were found of a file, with its size and time."""
+    """Record the checksums of a file, with its size and time."""
     status = target.stat()
     stamp = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "checksums": checksums}
     try:

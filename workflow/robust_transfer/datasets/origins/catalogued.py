@@ -1,7 +1,7 @@
-"""The origin `catalogue`: a dataset of the catalogue, from whichever of its sources lies in its folder.
+"""The origin `catalogue`: a dataset of the catalogue, from whichever of its sources is in its folder.
 
-`finding` says which source lies there. The numbers of its classes and images are held against the catalogue before any
-image is read. Where downloads are allowed and nothing is there, sources are tried in turn.
+`finding` determines which source that is. The numbers of classes and images are compared with the catalogue before any
+image is read. Where downloads are allowed and no source is there, they are tried in turn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from robust_transfer.datasets.collection import Collection, LabelledImages, list
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.archives import unpack
 from robust_transfer.datasets.fetching.downloads import RemoteFile, fetch
-from robust_transfer.datasets.finding import HUGGING_FACE, files_found, missing, place, present_source, shards, wanted
+from robust_transfer.datasets.finding import (
+    HUGGING_FACE,
+    files_found,
+    layout_folder,
+    missing,
+    present_source,
+    shards,
+    wanted,
+)
 
 log = logging.getLogger("robust_transfer")
 
@@ -35,7 +43,8 @@ log = logging.getLogger("robust_transfer")
 def open_catalogued(origin: CatalogueOrigin, folder: Path, *, downloads: bool) -> Collection:
     """Open the files in `folder`, after downloading them where that is allowed and they are not there.
 
-    Raises DatasetError if there are none or can be had none, or if they are not what the catalogue says: see `Counts`.
+    Raises DatasetError if there are none and none can be downloaded, or if they are not those that the catalogue
+    describes: see `Counts`.
     """
     known = catalogued(origin.dataset)
     division = known.splits[origin.split]
@@ -73,12 +82,12 @@ def open_catalogued(origin: CatalogueOrigin, folder: Path, *, downloads: bool) -
 def check_counts(
     collection: Collection, classes: int, counts: Counts, *, where: str, partial: bool, certain: bool
 ) -> None:
-    """Hold classes and images of each split against the catalogue; raises DatasetError.
+    """Compare classes and images of each split with the catalogue; raises DatasetError.
 
-    `partial` copies may have fewer of either, and none more. Where the counts are not `certain`, another number of
+    `partial` copies may have fewer of either, but not more. Where the counts are not `certain`, another number of
     images is a warning. Class folders may hold training and validation images together, as the paper used them.
     """
-    fix = "fetch what is missing, or set origin.partial: true to accept a cut-down copy"
+    fix = "download what is missing, or set origin.partial: true to accept an incomplete copy"
     other = "these are other images than the catalogue's: open them by kind: folder, or fetch the original"
     expected: dict[str, int] = {split: n for split in SPLITS if (n := getattr(counts, split)) is not None}
     there = {split: len(images.labels) for split, images in collection.splits.items()}
@@ -106,7 +115,7 @@ def _opened(source: Source, folder: Path, *, incomplete: bool) -> Collection:
     if isinstance(source, LayoutSource):
         from robust_transfer.datasets.origins.layouts import LAYOUTS
 
-        base = place(source, folder)
+        base = layout_folder(source, folder)
         if base is None:
             raise DatasetError(f"{folder}: what was unpacked is not {wanted(source)}; fetch the archives again")
         return LAYOUTS[source.layout](base, incomplete=incomplete, **source.options)
@@ -122,7 +131,7 @@ def _opened(source: Source, folder: Path, *, incomplete: bool) -> Collection:
 
 
 def _downloaded(origin: CatalogueOrigin, folder: Path) -> Source | None:
-    """The first source that can be fetched, None if none is offered; raises DatasetError with why each failed."""
+    """The first source that can be downloaded, None if none is offered; raises DatasetError with why each failed."""
     failures = []
     for source in catalogued(origin.dataset).splits[origin.split].sources:
         try:
@@ -139,7 +148,7 @@ def _downloaded(origin: CatalogueOrigin, folder: Path) -> Source | None:
             continue
         if files_found(source, folder):
             return source
-        failures.append(f"{source.described}: what came is not {wanted(source)}")
+        failures.append(f"{source.described}: what was downloaded is not {wanted(source)}")
     if failures:
         raise DatasetError(missing(origin, folder, failures))
     return None
@@ -152,7 +161,7 @@ def _fetch(source: LayoutSource, folder: Path) -> None:
 
 
 def _unpack(source: LayoutSource, folder: Path) -> None:
-    """Unpack a layout's archives where they lie; they stay, and may be deleted by hand."""
+    """Unpack a layout's archives in their folder; they are kept, and may be deleted by hand."""
     for file in source.files:
         if file.unpack:
             unpack(folder / file.on_disk, folder)
@@ -161,7 +170,7 @@ def _unpack(source: LayoutSource, folder: Path) -> None:
 
 
 def _fetch_repository(source: HuggingFaceSource, folder: Path) -> None:
-    """Fetch a repository's parquet files with its own library, which resumes and verifies them."""
+    """Download a repository's parquet files with its own library, which knows revisions, terms of use and logins."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
@@ -181,7 +190,7 @@ def _fetch_repository(source: HuggingFaceSource, folder: Path) -> None:
 
 
 def _by_wnid(collection: Collection, folder: Path) -> Collection:
-    """ImageNet's classes by WordNet id. Folders have them as names; parquet files number them in the same order."""
+    """ImageNet's classes by WordNet id: the names of class folders; parquet files number them in the same order."""
     known = imagenet_classes()
     if len(collection.classes) == len(known) and not set(collection.classes) & set(known):
         return Collection(known, collection.splits, {}, None, collection.ignored_files)
@@ -194,7 +203,7 @@ def _by_wnid(collection: Collection, folder: Path) -> Collection:
 
 
 def _without_untrained(collection: Collection) -> Collection:
-    """Leave out the classes that a cut-down copy has no training images of."""
+    """Leave out the classes of which an incomplete copy has no training images."""
     trained = np.unique(collection.splits["train"].labels)
     if not 0 < len(trained) < len(collection.classes):
         return collection

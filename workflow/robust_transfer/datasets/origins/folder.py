@@ -17,7 +17,7 @@ from robust_transfer.configuration.datasets import FolderOrigin
 from robust_transfer.datasets.arrow import SPLITS
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given
+from robust_transfer.datasets.images import ImageSource
 from robust_transfer.datasets.splits import TEST, validation_mask
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".jp2")
@@ -33,23 +33,23 @@ def open_folder(origin: FolderOrigin) -> Collection:
     if not root.is_dir():
         raise DatasetError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {EXPECTED}")
     folders = _split_folders(root)
-    found = {split: _Tree(folder) for split, folder in folders.items()}
-    classes = tuple(found["train"].classes)
+    trees = {split: _Tree(folder) for split, folder in folders.items()}
+    classes = tuple(trees["train"].classes)
     if not classes:
         raise DatasetError(f"{folders['train']}: no class folders; {EXPECTED}")
-    for split, tree in found.items():
-        strange = [name for name in tree.classes if name not in found["train"].classes]
+    for split, tree in trees.items():
+        strange = [name for name in tree.classes if name not in trees["train"].classes]
         if strange:
             raise DatasetError(f"{folders[split]}: classes that {folders['train']} lacks: {listed(strange)}")
         if not tree.files:
             raise DatasetError(f"{folders[split]}: no images in class folders; {EXPECTED}")
     described = {"kind": "folder", "path": origin.path}
     splits: dict[str, LabelledImages] = {
-        split: found[split].labelled(classes, root) for split in SPLITS if split in found
+        split: trees[split].labelled(classes, root) for split in SPLITS if split in trees
     }
     if "test" not in splits:
         splits = _carve(splits["train"], origin)
-    ignored = sum(tree.ignored for tree in found.values())
+    ignored = sum(tree.ignored for tree in trees.values())
     return Collection(classes, splits, described, licence_of(read_info(root)), ignored)
 
 
@@ -106,7 +106,7 @@ class _Tree:
                 self.ignored += 1
             elif entry.is_dir():
                 real = os.path.realpath(entry.path)
-                if real not in above:  # a link to a folder that it lies in would never end
+                if real not in above:  # a link to a folder above it would never end
                     yield from self._images(entry.path, above | {real})
             elif entry.name.lower().endswith(SUFFIXES):
                 yield entry.path
@@ -116,7 +116,7 @@ class _Tree:
     def labelled(self, classes: tuple[str, ...], root: Path) -> LabelledImages:
         number = {name: label for label, name in enumerate(classes)}
 
-        def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+        def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
             for i in indices:
                 path = Path(self.files[i][1])
                 yield str(path.relative_to(root)), path
@@ -125,9 +125,9 @@ class _Tree:
 
 
 def entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What lies in a folder, in the order in which Python sorts names."""
-    with os.scandir(folder) as found:
-        return sorted(found, key=lambda entry: entry.name)
+    """The entries of a folder, in the order in which Python sorts names."""
+    with os.scandir(folder) as unsorted:
+        return sorted(unsorted, key=lambda entry: entry.name)
 
 
 def _folders(path: Path) -> Iterator[os.DirEntry[str]]:

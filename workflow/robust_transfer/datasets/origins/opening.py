@@ -1,6 +1,6 @@
-"""Where images come from: every origin becomes a Collection, labels known and images not read yet.
+"""Open origins: every one becomes a Collection, whose labels are known and whose images are not read yet.
 
-What holds for all of them is checked here: the classes of train and test agree, every class has training images.
+The checks that all origins share are here: every split has images, every class has training images.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from robust_transfer.configuration.datasets import CatalogueOrigin, FolderOrigin
 from robust_transfer.configuration.running import running
 from robust_transfer.datasets.collection import Collection, LabelledImages, listed
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given
+from robust_transfer.datasets.images import ImageSource
 
 
 def open_origin(origin: Origin) -> Collection:
-    """List what an origin holds; raises DatasetError if it is not there, or not what the configuration says."""
+    """List the images of an origin; raises DatasetError if it is missing or not as the configuration describes it."""
     if isinstance(origin, ShapesOrigin):
         collection = _generated(origin)
     elif isinstance(origin, FolderOrigin):
@@ -55,8 +55,8 @@ def _generated(origin: ShapesOrigin) -> Collection:
     return Collection(tuple(classes), splits, described, "generated: no rights are claimed on the images")
 
 
-def _drawn(split: str, images: NDArray[np.uint8]) -> Callable[[NDArray[np.int64]], Iterator[tuple[str, Given]]]:
-    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+def _drawn(split: str, images: NDArray[np.uint8]) -> Callable[[NDArray[np.int64]], Iterator[tuple[str, ImageSource]]]:
+    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
         for i in indices:
             yield f"{split} {i}", Image.fromarray(images[i])
 
@@ -68,7 +68,7 @@ def _check(collection: Collection) -> None:
     for split, images in collection.splits.items():
         if not len(images.labels):
             raise DatasetError(f"{where}: no {split} images")
-    found = np.bincount(collection.splits["train"].labels, minlength=len(collection.classes))
-    empty = [collection.classes[i] for i in np.flatnonzero(found == 0)]
+    counts = np.bincount(collection.splits["train"].labels, minlength=len(collection.classes))
+    empty = [collection.classes[i] for i in np.flatnonzero(counts == 0)]
     if empty:
         raise DatasetError(f"{where}: no training images of {listed(empty)}; add some, or remove the class")

@@ -1,6 +1,6 @@
 """The origin `parquet`: `train.parquet` and `test.parquet`, perhaps `validation.parquet`, one image per row.
 
-A split may also lie in shards, `train-00000-of-00004.parquet`, as the Hugging Face Hub keeps them. Images are encoded
+A split may also be in shards, `train-00000-of-00004.parquet`, as the Hugging Face Hub keeps them. Images are encoded
 files: bytes, or a struct with a field `bytes`. Labels are integers or class names. Class names come from `classes` in
 an `info.json` beside the files, else from the Hugging Face description in the schema, else they are the labels.
 """
@@ -22,9 +22,9 @@ from robust_transfer.configuration.datasets import ParquetOrigin
 from robust_transfer.datasets.arrow import SPLITS, Labels
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given, UnreadableImage
+from robust_transfer.datasets.images import ImageSource, UnreadableImage
 
-ROWS = 64  # rows read at a time, so that a file with one large row group needs little memory
+ROWS = 64  # read at a time, so that a file with one large row group needs little memory
 
 Values = NDArray[Any]
 """Labels as a file has them: int64, or str objects."""
@@ -34,9 +34,9 @@ Values = NDArray[Any]
 class _Classes:
     names: tuple[str, ...]
     label: dict[int | str, int]
-    """By what stands in the files."""
+    """By the labels in the files."""
     known: str
-    """Which labels there are, for messages."""
+    """The end of a message on a label that is not among them."""
 
 
 def open_parquet(origin: ParquetOrigin) -> Collection:
@@ -53,7 +53,7 @@ def read_parquet(files: dict[str, list[Path]], origin: ParquetOrigin, info: dict
     classes = _classes(named, "info.json" if info.get("classes") else "the schema of train", values["train"])
     splits = {}
     for split, paths in files.items():
-        labels = [_labels(path, found, classes) for path, found in zip(paths, values[split], strict=True)]
+        labels = [_labels(path, of_file, classes) for path, of_file in zip(paths, values[split], strict=True)]
         splits[split] = LabelledImages(np.concatenate(labels), _Reader(paths, origin.image_column))
     licence = licence_of(info) or licence_of(described)
     return Collection(classes.names, splits, {"kind": "parquet", "path": origin.path}, licence)
@@ -66,7 +66,7 @@ class _Reader:
     paths: list[Path]
     column: str
 
-    def __call__(self, indices: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+    def __call__(self, indices: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
         first = 0
         for path in self.paths:
             with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
@@ -75,7 +75,7 @@ class _Reader:
                 yield from self._chosen(path, file, chosen)
                 first += rows
 
-    def _chosen(self, path: Path, file: pq.ParquetFile, chosen: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+    def _chosen(self, path: Path, file: pq.ParquetFile, chosen: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
         start = 0
         for group in range(file.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
@@ -88,7 +88,7 @@ class _Reader:
             start = end
 
 
-def _named(path: Path, row: int, value: Any) -> tuple[str, Given]:
+def _named(path: Path, row: int, value: Any) -> tuple[str, ImageSource]:
     name = f"{path.name} row {row}"
     if isinstance(value, dict):
         name += f" ({value['path']})" if value.get("path") else ""
@@ -148,10 +148,12 @@ def _values(path: Path, origin: ParquetOrigin) -> Values:
 
 
 def _classes(named: list[str] | None, by: str, train: list[Values]) -> _Classes:
-    found: list[int | str] = sorted({value for values in train for value in values.tolist()}, key=_order)
+    distinct: list[int | str] = sorted({value for values in train for value in values.tolist()}, key=_order)
     if not named:
-        return _Classes(tuple(map(str, found)), {value: i for i, value in enumerate(found)}, "not a label of train")
-    if all(isinstance(value, int) for value in found):
+        return _Classes(
+            tuple(map(str, distinct)), {value: i for i, value in enumerate(distinct)}, "not a label of train"
+        )
+    if all(isinstance(value, int) for value in distinct):
         known = f"but {by} names {len(named)} classes, 0 to {len(named) - 1}"
         return _Classes(tuple(named), {i: i for i in range(len(named))}, known)
     twice = sorted({name for name in named if named.count(name) > 1})

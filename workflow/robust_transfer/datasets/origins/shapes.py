@@ -1,11 +1,12 @@
-"""A constructed world of shapes and textures, in which robustness matters by design: offline, at any size and seed.
+"""Synthetic images of shapes and textures, in which robustness matters by design: offline, at any size and seed.
 
-An image is a smooth random outline on a ground, both shaded, under a faint colour grating. The outline (the *shape*
-cue) is large and can be recognised under perturbation; the grating (the *texture* cue) has .3 to .5 cycles a pixel and
-so small a norm that a perturbation can hide it. In the source, `objects`, a class has an outline and, unless it is one
-of the `plain` classes, a grating of its own orientation and frequency, so that wherever there is a grating it tells the
-class. Its amplitude rises from class to class: a network of some eps finds some textures usable and others not. In
-every other task the grating is drawn anew for each image and says nothing, except in `textures`, where it is the label.
+An image is a smooth random outline on a background, both shaded, under a faint colour grating. The outline (the *shape*
+cue) is large and can be recognised under perturbation; the grating (the *texture* cue) has 0.3 to 0.5 cycles per pixel
+and so small a norm that a perturbation can hide it. In the source, `objects`, a class has an outline and, unless it is
+one of the `plain` classes, a grating of its own orientation and frequency, so that wherever there is a grating it
+identifies the class. Its amplitude rises from class to class: a network of some eps finds some textures usable and
+others not. In every other task the grating is drawn for each image and says nothing of its class, except in `textures`,
+where it is the label.
 
 All of an image but its class is a function of (seed, task, split, index): position, size, rotation, colours, shading,
 phase. Classes never depend on the seed.
@@ -46,7 +47,7 @@ RADIUS, SHIFT, ROTATION = (0.5, 0.7), 0.2, 0.2
 CONTRAST_MAX, CHROMA, SHADING = 0.7, 0.12, 0.12
 """Largest grey difference of shape and ground; how far channels stray from grey; largest slope, centre to edge."""
 FREQUENCIES = (0.3, 0.5)
-"""Of the gratings, in cycles a pixel."""
+"""Of the gratings, in cycles per pixel; 0.5 is the highest that pixels can show."""
 AMPLITUDE_SPREAD = 0.3
 """An image's grating has its class's amplitude times 1 ± this."""
 
@@ -168,7 +169,7 @@ def _one_shape(side: int, outlines: Outlines, numbers: _Numbers) -> Floats:
 
 
 def _several_shapes(side: int, counts: NDArray[np.int64], numbers: _Numbers) -> Floats:
-    """As `_one_shape`, for so many small ellipses of one size, each in its own cell of a 3×3 grid."""
+    """As `_one_shape`, for `counts` (int64 [n]) small ellipses of one size, each in its own cell of a 3×3 grid."""
     cover = np.zeros((len(counts), side, side), np.float32)
     radius = numbers.between(0.17, 0.29)
     cells = numbers.several(9).argsort(axis=1)

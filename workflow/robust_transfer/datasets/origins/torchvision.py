@@ -1,7 +1,7 @@
 """The origin `torchvision`: a class of `torchvision.datasets`, by name, as that library downloads and parses it.
 
-torchvision hands out decoded images. Where it knows which file each comes from, that file is stored instead, once the
-first one has been seen to decode to the same pixels; otherwise pixels are stored, losslessly.
+torchvision returns decoded images. Where it keeps the paths of their files, the files are stored instead, provided that
+the first of them decodes to the same pixels; otherwise pixels are stored, losslessly.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from robust_transfer.configuration.datasets import TorchvisionOrigin
 from robust_transfer.datasets.arrow import Labels, decode
 from robust_transfer.datasets.collection import Collection, LabelledImages
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given, UnreadableImage
+from robust_transfer.datasets.images import ImageSource, UnreadableImage
 
-# Where torchvision's classes keep labels and files; some of the names are private, so what they hold is checked.
+# Attributes in which torchvision's classes keep labels and files. Some are private, so their values are checked.
 LABELS = ("targets", "labels", "_labels", "y")
 PAIRS = ("samples", "_samples")
 FILES = ("_image_files", "_images")
 
 
 def open_torchvision(origin: TorchvisionOrigin) -> Collection:
-    """Open the dataset's splits; raises DatasetError if there is no such class, or its files cannot be had."""
+    """Open the dataset's splits; raises DatasetError if there is no such class, or its files are missing."""
     maker = _class(origin.dataset)
     if origin.train == origin.test:
         raise DatasetError(
             f"torchvision {origin.dataset}: origin.train and origin.test both select {origin.train}; "
-            "training and test images must be others"
+            "training and test images must differ"
         )
     selections = {"train": origin.train, "validation": origin.validation, "test": origin.test}
     opened = {
@@ -93,19 +93,19 @@ def _open(maker: Any, split: str, selected: dict[str, Any], origin: TorchvisionO
 
 
 def _labels(dataset: Any) -> Labels:
-    """int64 [N]: from where the class keeps them if that agrees with what it hands out, else by reading every image."""
+    """int64 [N]: from an attribute if that agrees with the labels of three items, else by reading every image."""
     count = len(dataset)
     if not count:
         return np.empty(0, np.int64)
     known = [getattr(dataset, name, None) for name in LABELS]
     known += [[pair[1] for pair in getattr(dataset, name, None) or ()] for name in PAIRS]
-    ends = {i: _label(dataset[i][1]) for i in (0, count // 2, count - 1)}
+    sampled = {i: _label(dataset[i][1]) for i in (0, count // 2, count - 1)}
     for values in known:
         if values is None or len(values) != count:
             continue
-        found = np.array([_label(value) for value in values], np.int64)
-        if all(found[i] == label for i, label in ends.items()):
-            return found
+        labels = np.array([_label(value) for value in values], np.int64)
+        if all(labels[i] == label for i, label in sampled.items()):
+            return labels
     return np.array([_label(dataset[i][1]) for i in range(count)], np.int64)
 
 
@@ -126,10 +126,10 @@ def _class_names(dataset: Any, labels: Labels) -> tuple[str, ...]:
     return tuple(", ".join(name) if isinstance(name, tuple | list) else str(name) for name in names)
 
 
-def _reader(split: str, dataset: Any) -> Callable[[NDArray[np.int64]], Iterator[tuple[str, Given]]]:
+def _reader(split: str, dataset: Any) -> Callable[[NDArray[np.int64]], Iterator[tuple[str, ImageSource]]]:
     files = _files(dataset)
 
-    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
         for i in map(int, indices):
             yield (str(files[i]), files[i]) if files else (f"{split} {i}", _pixels(dataset, i))
 
@@ -137,7 +137,7 @@ def _reader(split: str, dataset: Any) -> Callable[[NDArray[np.int64]], Iterator[
 
 
 def _files(dataset: Any) -> list[Path] | None:
-    """The file behind each image, if the class keeps them and the first decodes to the image that it hands out."""
+    """The file of each image, if the class keeps their paths and the first decodes to the image that it returns."""
     count = len(dataset)
     known = [[pair[0] for pair in getattr(dataset, name, None) or ()] for name in PAIRS]
     known += [list(getattr(dataset, name, None) or ()) for name in FILES]

@@ -1,6 +1,6 @@
 """Files of datasets as their owners lay them out: each layout is a function from a folder to a Collection.
 
-The catalogue names these functions and their options. `lists` is what they share; images are not read here, and no
+The catalogue names these functions and their options. `lists` has what they share; images are not read here, and no
 module of this package imports torch.
 """
 

@@ -1,4 +1,4 @@
-"""Datasets whose splits and labels stand in files beside the images: text lists, JSON or MATLAB files."""
+"""Datasets whose splits and labels are in files beside the images: text lists, JSON or MATLAB files."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def _food_list(meta: Path, split: str) -> list[str]:
     if plain.exists() or not structured.exists():
         return lines(plain)
     try:
-        found: Any = json.loads(text(structured))
-        return [str(path) for paths in found.values() for path in paths]
+        by_class: Any = json.loads(text(structured))
+        return [str(path) for paths in by_class.values() for path in paths]
     except (ValueError, AttributeError, TypeError) as error:
         raise DatasetError(f"{structured}: not lists of images by class ({error}); unpack its archive again") from None
 

@@ -1,4 +1,4 @@
-"""Caltech-101 and Caltech-256: class folders, of whose files the first so many, by name, are trained on.
+"""Caltech-101 and Caltech-256: class folders, of which the first files by name are for training, the others for test.
 
 The paper's released code sorts file names as Python sorts strings. Only files directly in a class folder with an
 image's suffix count: Caltech-256 holds a folder `056.dog/greg` and a file `198.spider/RENAME2` besides.

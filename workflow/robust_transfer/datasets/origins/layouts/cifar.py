@@ -19,7 +19,7 @@ from PIL import Image
 
 from robust_transfer.datasets.collection import Collection, LabelledImages
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given
+from robust_transfer.datasets.images import ImageSource
 
 SIDE = 32
 LIMIT_BYTES = 2**29
@@ -33,7 +33,7 @@ def cifar(
 
     Raises DatasetError if a file is not such a batch. Batches are held in memory: 184 MB of pixels.
     """
-    del incomplete  # a batch is there or not: `found_by` has asked
+    del incomplete  # a batch is there or not, which `found_by` has established
     classes = _load(base / meta).get(names)
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise DatasetError(f"{base / meta}: no list of class names under {names!r}; unpack the archive again")
@@ -56,7 +56,7 @@ class _Batch:
 def _images(batches: list[_Batch]) -> LabelledImages:
     starts = np.cumsum([0, *(len(batch.labels) for batch in batches)])
 
-    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
         for i in indices:
             which = int(np.searchsorted(starts, i, side="right")) - 1
             batch, row = batches[which], int(i - starts[which])
@@ -67,8 +67,8 @@ def _images(batches: list[_Batch]) -> LabelledImages:
 
 
 def _batch(path: Path, key: str, classes: int) -> _Batch:
-    found = _load(path)
-    pixels, labels, files = found.get("data"), found.get(key), found.get("filenames")
+    content = _load(path)
+    pixels, labels, files = content.get("data"), content.get(key), content.get("filenames")
     if not isinstance(pixels, _Array) or not isinstance(labels, list):
         raise DatasetError(f"{path}: no array data and list {key}; unpack the archive again")
     values = pixels.values(path)
@@ -83,7 +83,7 @@ def _batch(path: Path, key: str, classes: int) -> _Batch:
 
 
 class _Array:
-    """Stands for a NumPy array in a pickle, and takes its state without looking at it."""
+    """Takes the place of a NumPy array in a pickle, and keeps its state unexamined."""
 
     state: Any = None
 
@@ -103,7 +103,7 @@ class _Array:
 
 
 class _Kind:
-    """Stands for a NumPy dtype in a pickle."""
+    """Takes the place of a NumPy dtype in a pickle."""
 
     def __init__(self, name: Any = None, *_: Any):
         self.name = name
@@ -145,13 +145,15 @@ def _load(path: Path) -> dict[str, Any]:
         if path.stat().st_size > LIMIT_BYTES:
             raise DatasetError(f"{path}: larger than any file of this dataset; unpack the archive again")
         with open(path, "rb") as file:
-            found = _Reader(file, encoding="latin-1").load()
+            content = _Reader(file, encoding="latin-1").load()
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); unpack the archive again") from None
     except (DatasetError, MemoryError):
         raise
     except Exception as error:  # a broken pickle may raise anything
         raise DatasetError(f"{path}: not a batch of this dataset ({error}); fetch the archive again") from error
-    if not isinstance(found, dict):
-        raise DatasetError(f"{path}: holds a {type(found).__name__}, where a batch is a dict; unpack the archive again")
-    return {key.decode("latin-1") if isinstance(key, bytes) else str(key): value for key, value in found.items()}
+    if not isinstance(content, dict):
+        raise DatasetError(
+            f"{path}: holds a {type(content).__name__}, where a batch is a dict; unpack the archive again"
+        )
+    return {key.decode("latin-1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}

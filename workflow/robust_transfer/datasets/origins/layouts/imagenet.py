@@ -1,7 +1,7 @@
 """ILSVRC 2012 from its official archives, unpacked once into `train/<wnid>/` and `val/<wnid>/` beside them.
 
-Whatever interrupts that, the next run goes on where it ended: class folders of train and the folder `val` appear by
-rename when they are whole.
+An interrupted run is continued by the next one: class folders of train and the folder `val` appear by rename when they
+are complete.
 """
 
 from __future__ import annotations

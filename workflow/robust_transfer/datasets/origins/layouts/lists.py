@@ -1,4 +1,4 @@
-"""What layouts share: lists of files with labels, checked against what lies there, and the files such lists come in."""
+"""What layouts share: lists of files with labels, compared with the files that are there, and readers of such lists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from robust_transfer.datasets.collection import Collection, LabelledImages, listed
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import Given
+from robust_transfer.datasets.images import ImageSource
 
 log = logging.getLogger("robust_transfer")
 
@@ -27,13 +27,13 @@ def collected(
     """The files of each split as a Collection, without reading any.
 
     Files that are not there are an error that names the first of them, or, where `incomplete`, left out with a
-    warning. Raises DatasetError for that, for labels without a class, and for an image that stands in two splits.
+    warning. Raises DatasetError for that, for labels without a class, and for an image that is listed in two splits.
     """
     names = tuple(classes)
     _apart(base, splits)
     present = _Present(base)
-    found = {split: _of_files(base, split, files, names, present, incomplete) for split, files in splits.items()}
-    return Collection(names, found, {}, None, ignored)
+    labelled = {split: _of_files(base, split, files, names, present, incomplete) for split, files in splits.items()}
+    return Collection(names, labelled, {}, None, ignored)
 
 
 def _of_files(
@@ -49,11 +49,13 @@ def _of_files(
         absent = [path for path, _ in files if path not in present]
         text = f"{base}: {len(absent)} of {len(files)} {split} images are not there: {listed(absent, 3)}"
         if not incomplete:
-            raise DatasetError(f"{text}; unpack the archives again, or accept a cut-down copy by origin.partial: true")
+            raise DatasetError(
+                f"{text}; unpack the archives again, or accept an incomplete copy by origin.partial: true"
+            )
         log.warning("%s; they are left out", text)
     paths = [path for path, _ in there]
 
-    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, Given]]:
+    def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
         for i in indices:
             yield paths[i], base / paths[i]
 
@@ -61,8 +63,7 @@ def _of_files(
 
 
 class _Present:
-    """Which files lie below a folder: one listing per folder, since asking for each file takes minutes on network
-    disks."""
+    """Which files are below a folder: one listing per folder, since a call per file takes minutes on network disks."""
 
     def __init__(self, base: Path):
         self._base = base
@@ -72,7 +73,9 @@ class _Present:
         folder, _, name = path.rpartition("/")
         if folder not in self._folders:
             if ".." in PurePosixPath(path).parts or path.startswith("/"):
-                raise DatasetError(f"{self._base}: its lists name {path}, which lies outside; fetch them again")
+                raise DatasetError(
+                    f"{self._base}: its lists name {path}, which is outside that folder; fetch them again"
+                )
             try:
                 with os.scandir(self._base / folder) as entries:
                     self._folders[folder] = {entry.name for entry in entries}
@@ -110,17 +113,17 @@ def text(path: Path) -> str:
 
 
 def fields(path: Path, count: int) -> list[list[str]]:
-    """The first `count` fields of each line, the last of them with all that follows where there are only so many.
+    """The first `count` fields of each line; the last of them includes the rest of the line.
 
     Raises DatasetError, naming the line, where one has fewer.
     """
-    found = []
+    rows = []
     for number, line in enumerate(lines(path), start=1):
         parts = line.split(None, count - 1)
         if len(parts) < count:
             raise DatasetError(f"{path}: line {number} is {line[:80]!r}, where {count} fields are expected")
-        found.append(parts)
-    return found
+        rows.append(parts)
+    return rows
 
 
 def matlab(path: Path, *names: str) -> list[Any]:
@@ -128,15 +131,15 @@ def matlab(path: Path, *names: str) -> list[Any]:
     from scipy.io import loadmat
 
     try:
-        found = loadmat(path, squeeze_me=True)
+        variables = loadmat(path, squeeze_me=True)
     except MemoryError:
         raise
-    except Exception as error:  # SciPy's reader raises whatever a broken file makes it stumble over
+    except Exception as error:  # SciPy's reader raises errors of many kinds on broken files
         raise DatasetError(f"{path}: not readable as a MATLAB file ({error}); fetch it again") from error
-    absent = [name for name in names if name not in found]
+    absent = [name for name in names if name not in variables]
     if absent:
         raise DatasetError(f"{path}: has no {listed(absent)}; it is not the dataset's own file, fetch it again")
-    return [found[name] for name in names]
+    return [variables[name] for name in names]
 
 
 def records(path: Path, name: str, *columns: str) -> list[tuple[Any, ...]]:

@@ -1,0 +1,174 @@
+"""The report's methods section: every sentence is of the experiment that it describes."""
+
+import html
+import re
+from typing import Any
+
+import pytest
+from docutils.core import publish_parts
+from robust_transfer.configuration.load import load
+from robust_transfer.dag.methods import methods
+from support.paths import ROOT
+
+
+def described(*names: str, without: tuple[str, ...] = (), **options: Any) -> str:
+    """The text for experiments that come with the software (none: the default), as a reader sees it, in one line."""
+    text = methods(load([ROOT / "experiments" / f"{name}.yaml" for name in names], options), without)
+    body = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
+    assert "system-message" not in body, body
+    found = " ".join(html.unescape(re.sub(r"<[^>]+>", "", body)).split())
+    for wrong in ("None", "{", " .", " ,", "..", ",,", " ;", "()"):
+        assert wrong not in found, found
+    return found
+
+
+SMALL: dict[str, Any] = {"widths": [], "fixed_eps": None}
+
+
+def test_the_default_experiment_says_that_it_trains() -> None:
+    text = described()
+    assert "resnet8_w16, resnet8_w8, resnet8_w12 and resnet14_w8 are trained on Objects at 32 × 32 pixels" in text
+    assert "for 5 epochs in batches of 32. " in text
+    assert "0.03, 0.1, 0.5 and 1 in the L2 norm. A network of ε 0 is a standard one" in text
+    assert "A robust network sees, at every step of its training, images that projected gradient descent of 2" in text
+    assert "test images: clean, and attacked by projected gradient descent of 10 steps. While a network" in text
+    assert "with each of the learning rates 1, 0.1 and 0.01. BatchNorm's statistics drift" in text
+    assert "5, 10 or 25 training images of each class" in text
+    assert "imported" not in text.lower()
+    assert "unless a column says otherwise" not in text
+    assert "Left out" not in text
+
+
+def test_real_images_and_protocols_over_them_are_described_as_they_are() -> None:
+    tiny = described("tiny-imagenet")
+    assert "by the paper's protocol" not in tiny
+    assert "on Tiny-ImageNet at 32 × 32 pixels, for 8 epochs in batches of 64." in tiny
+    gap = described("tiny-imagenet", "protocol-gap")
+    assert "resnet8_w16 is trained on Tiny-ImageNet" in gap
+    assert "0.1, 0.25 and 0.5 in the L2 norm" in gap
+    assert "if any, unless a column says otherwise." in gap
+    assert "Full-network" not in gap
+    assert "Every choice is also made on test images, as the paper did; figures show what validation" in gap
+
+
+def test_neighbours_are_described_with_what_is_chosen_for_them() -> None:
+    def parts(*protocols: str) -> list[dict[str, Any]]:
+        return [{"architectures": ["resnet8_w8"], "eps": [0], "modes": ["fixed-feature"], "protocols": protocols}]
+
+    both = described(grid=parts("frozen", "knn"), figures=SMALL)
+    assert "its nearest training images vote for, by the cosine of activations before the head." in both
+    assert "choose the strength of the regression and the number of neighbours, and in" in both
+    alone = described(grid=parts("knn"), features={"layer": "layer3"}, figures=SMALL)
+    assert "by the cosine of activations in layer layer3." in alone
+    assert "logistic regression" not in alone
+    assert "choose the number of neighbours, and in" in alone
+
+
+def test_the_papers_networks_are_imported_and_evaluated_on_clean_images() -> None:
+    text = described("paper")
+    says = "imported from published weights (released: the networks that the paper's authors trained and released)."
+    assert f"shufflenet_v2_x1_0 and vgg16_bn are {says}" in text
+    assert "Imported networks see images of 224 × 224 pixels." in text
+    assert "3 and 5 in the L2 norm, and 0.5/255, 1/255, 2/255, 4/255 and 8/255 in the L∞ norm." in text
+    assert "A robust network was trained on images perturbed within that ball, by those who published it." in text
+    assert "is its accuracy on the source's test images: it is evaluated on clean images alone." in text
+    assert "some are evaluated on the source alone" in text
+    assert "multinomial logistic regression" not in text  # no part of it measures by the frozen protocol
+    assert "As in the paper, the learning rate, and" in text
+    for word in ("epochs", "batches", "attacked", "While a network trains", "training images is measured"):
+        assert word not in text, word
+
+
+def test_from_scratch_the_same_networks_are_trained() -> None:
+    text = described("paper-from-scratch")
+    assert "vgg16_bn are trained on ImageNet at 224 × 224 pixels, for 90 epochs in batches of 512." in text
+    assert "imported" not in text.lower()
+    assert "While a network trains" in text
+
+
+def test_what_was_left_out_is_named_and_is_no_target() -> None:
+    text = described("paper", without=("birdsnap", "sun397"))
+    assert "Left out, since their images were not there: Birdsnap, SUN397. Transfer." in text
+    assert "Food and Pets. Not every" in text
+    assert text.count("Birdsnap") == text.count("SUN397") == 1
+    no_source = described("paper", without=("imagenet",))
+    assert "not there: the source, ImageNet, so that no accuracy on it was measured." in no_source
+    assert "evaluated on" not in no_source
+    both = described("paper", without=("birdsnap", "imagenet"))
+    assert "not there: Birdsnap; and the source, ImageNet, so that" in both
+
+
+def test_trained_and_imported_backbones_stand_side_by_side() -> None:
+    weights = {
+        "tv": {"kind": "torchvision", "weights": "IMAGENET1K_V2"},
+        "sin": {"kind": "stylized-imagenet", "trained_on": "sin-and-in"},
+        "ours": {"kind": "files", "path": "nets/{architecture}.pt"},
+        "hub": {"kind": "timm"},
+    }
+    grid = [
+        {"architectures": ["resnet18"], "eps": [0, 3], "backbones": "trained"},
+        {"architectures": ["resnet50", "vgg16_bn"], "eps": [0], "backbones": "tv"},
+        {"architectures": ["resnet50"], "eps": [0], "backbones": "sin"},
+        {"architectures": ["timm_resnet26"], "eps": [0], "backbones": "hub"},
+    ]
+    text = described("paper", weights=weights, grid=grid, figures=SMALL)
+    assert "resnet18 is trained on ImageNet at 224 × 224 pixels" in text
+    assert (
+        "resnet50 and vgg16_bn are imported from published weights (tv: torchvision's own, IMAGENET1K_V2); resnet50 is "
+        "imported from published weights (sin: those that Geirhos et al. (2019) trained on Stylized-ImageNet and "
+        "ImageNet); timm_resnet26 is imported from published weights (hub: timm's own). Imported networks"
+    ) in text
+    assert "descent of 3 steps has perturbed within that ball. What" in text  # none of the imported ones is robust
+    assert "While a network trains" in text
+    grid[1:] = [{"architectures": ["resnet50"], "eps": [0, 1], "backbones": "ours"}]
+    weights["ours"]["path"] = "nets/robust.pt"
+    text = described("paper", weights=weights, grid=grid, figures=SMALL)
+    assert "imported from published weights (ours: checkpoints from nets/robust.pt)." in text
+    assert "within that ball; imported ones were trained on perturbed images by those who published them." in text
+
+
+def test_networks_that_are_only_evaluated_need_no_account_of_transfer() -> None:
+    grid = [{"architectures": ["resnet18"], "eps": [0], "modes": []}]
+    text = described("paper", grid=grid, figures=SMALL)
+    assert "Nothing is transferred: networks are evaluated on the source alone." in text
+    assert "All are standard networks (ε 0)." in text
+    for word in ("Choice.", "targets are", "Fixed-feature", "chooses anew", "robust network"):
+        assert word not in text, word
+
+
+def test_settings_of_transfer_are_those_of_the_experiment() -> None:
+    grid = [{"architectures": ["resnet18"], "eps": [0, 3], "protocols": ["paper"], "modes": ["fixed-feature"]}]
+    heads = {"learning_rates": [0.05], "batchnorm": "frozen", "normalisation": "source"}
+    text = described("paper", grid=grid, linear_heads=heads, figures=SMALL, targets=["pets"], evaluation={"eps": [1]})
+    assert "The target is Pets." in text
+    assert "with a learning rate of 0.05. BatchNorm's statistics stay those of pretraining" in text
+    assert "images are normalised as in pretraining." in text
+    assert "clean, and attacked by projected gradient descent of 20 steps." in text
+    layered = described(features={"layer": "layer3"})
+    assert "activations in layer layer3." in layered
+
+
+def test_an_attack_of_one_step_and_autoattack_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    text = described(pretraining={"attack": {"steps": 1}}, evaluation={"autoattack": True})
+    assert "projected gradient descent of 1 step has perturbed" in text
+    assert "attacked by projected gradient descent of 10 steps and by AutoAttack. While" in text
+
+
+def test_one_epoch_is_called_so() -> None:
+    assert "for 1 epoch in batches of 32." in described(pretraining={"training": {"epochs": 1}})
+
+
+def test_with_both_selections_the_first_is_the_one_that_is_shown() -> None:
+    text = described(selection=["test", "validation"])
+    assert "Choice. With selection on validation, nothing is chosen on test images." in text
+    assert "Every choice is also made on validation images; figures show what test images choose" in text
+    assert "every resample chooses anew, on resampled test images." in text
+
+
+def test_title_notice_and_labels_are_plain_text() -> None:
+    datasets = {"coarse": {"label": "Coarse_ *shapes*"}, "fine": {"label": "`fine`|_"}}
+    text = described(title="", notice="A *caution*,\nin two lines_", datasets=datasets)
+    assert text.startswith("shapes Read this first A *caution*, in two lines_ Do networks")
+    assert "The targets are Coarse_ *shapes*, `fine`|_, Counting and Textures." in text
+    assert "Read this first" not in described(notice="")

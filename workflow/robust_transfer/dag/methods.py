@@ -1,0 +1,336 @@
+"""The methods section of an experiment's report, written from its configuration in reStructuredText.
+
+Every sentence is of this experiment: what it does not train, measure or choose is not mentioned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import assert_never
+
+from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.experiment import TRAINED, Experiment, GridPart
+from robust_transfer.configuration.transfer import Finetuning, LinearHeads
+from robust_transfer.configuration.weights import (
+    FileWeights,
+    ReleasedWeights,
+    StylizedWeights,
+    TimmWeights,
+    TorchvisionWeights,
+    Weights,
+)
+
+QUESTION = (
+    "Do networks that were trained to withstand small perturbations of their input transfer better to other tasks than "
+    "networks trained in the standard way, although they are worse at their own?"
+)
+NORMS = {"l2": "L2", "linf": "L∞"}
+STYLIZED = {
+    "sin": "Stylized-ImageNet",
+    "sin-and-in": "Stylized-ImageNet and ImageNet",
+    "sin-and-in-then-in": "Stylized-ImageNet and ImageNet, then ImageNet alone",
+}
+
+
+def methods(experiment: Experiment, dropped: Collection[str] = ()) -> str:
+    """Title, notice, and how backbones, transfer, choices and intervals of an experiment came about.
+
+    `dropped` names the datasets that are left out, since their images are missing.
+    """
+    title = _escaped(experiment.title or experiment.experiment)
+    notice = _escaped(" ".join(experiment.notice.split()))
+    paragraphs = [
+        f"{title}\n{'=' * len(title)}",
+        f".. admonition:: Read this first\n\n   {notice}" if notice else "",
+        QUESTION,
+        "**Backbones.** "
+        + " ".join([*_backbones(experiment), *_robustness(experiment), *_source(experiment, dropped)]),
+        _left_out(experiment, dropped),
+        "**Transfer.** " + " ".join(_transfer(experiment, dropped)),
+        " ".join(_choice(experiment)),
+        " ".join(_uncertainty(experiment)),
+    ]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
+
+
+def made_by(software: Mapping[str, str]) -> str:
+    """Which version of this software, and which commit where it is known, writes the report.
+
+    `software` is as `store.provenance.software` gives it. It is no part of `methods`, which says what was done: a new
+    commit makes no report out of date.
+    """
+    commit = f", commit ``{software['commit']}``" if software.get("commit") else ""
+    return (
+        f"**Software.** This report was written by robust-transfer {software['version']}{commit}. What made each "
+        "number stands in ``timings.parquet``, column ``details``."
+    )
+
+
+def _backbones(experiment: Experiment) -> list[str]:
+    """Which networks are trained, and which are imported from where."""
+    sentences, size = [], f"{experiment.input_size} × {experiment.input_size} pixels"
+    training = experiment.pretraining.training
+    networks: dict[str, list[str]] = {}
+    for part in experiment.grid:
+        networks.setdefault(_recipe(experiment, part), []).extend(part.architectures)
+    if trained := networks.pop(TRAINED, []):
+        sentences.append(
+            f"{_listed(trained)} {_are(trained)} trained on {_label(experiment, experiment.source)} at {size}, "
+            f"for {_counted(training.epochs, 'epoch')} in batches of {training.batch_size}."
+        )
+    if networks:
+        imported = [
+            f"{_listed(names)} {_are(names)} imported from published weights "
+            f"({recipe}: {_origin(experiment.weights[recipe])})"
+            for recipe, names in networks.items()
+        ]
+        sentences += ["; ".join(imported) + ".", f"Imported networks see images of {size}."]
+    return sentences
+
+
+def _origin(weights: Weights) -> str:
+    """Whose the weights are."""
+    match weights:
+        case ReleasedWeights():
+            return "the networks that the paper's authors trained and released"
+        case TorchvisionWeights():
+            return f"torchvision's own, {weights.weights}"
+        case TimmWeights():
+            return "timm's own"
+        case StylizedWeights():
+            return f"those that Geirhos et al. (2019) trained on {STYLIZED[weights.trained_on]}"
+        case FileWeights():
+            return f"checkpoints from ``{weights.path}``"
+        case _:
+            assert_never(weights)
+
+
+def _robustness(experiment: Experiment) -> list[str]:
+    """What ε is, which there are, and how robust networks came to withstand it."""
+    robust = [part for part in experiment.grid if any(eps != "0" for eps in part.eps)]
+    if not robust:
+        return ["All are standard networks (ε 0)."]
+    radii = []
+    for norm, name in NORMS.items():
+        eps = {one for part in robust if part.norm == norm for one in part.eps if one != "0"}
+        if eps:
+            radii.append(f"{_listed(sorted(eps, key=eps_value))} in the {name} norm")
+    sentences = [
+        "A network's ε is the radius of the ball of perturbations that it was trained to withstand, in units of pixels "
+        f"between 0 and 1: {', and '.join(radii)}."
+    ]
+    if any("0" in part.eps for part in experiment.grid):
+        sentences.append("A network of ε 0 is a standard one, any other a robust one.")
+    of_network: dict[str, set[str]] = {}
+    for part in experiment.grid:
+        for architecture in part.architectures:
+            of_network.setdefault(architecture, set()).update(part.eps)
+    if len({frozenset(eps) for eps in of_network.values()}) > 1:
+        sentences.append("Not every network is there at every ε.")
+    trained = [_recipe(experiment, part) == TRAINED for part in robust]
+    if any(trained):
+        sentences.append(
+            "A robust network sees, at every step of its training, images that "
+            f"{_gradient_descent(experiment.pretraining.attack.steps)} has perturbed within that ball"
+            + ("." if all(trained) else "; imported ones were trained on perturbed images by those who published them.")
+        )
+    else:
+        sentences.append(
+            "A robust network was trained on images perturbed within that ball, by those who published it."
+        )
+    return sentences
+
+
+def _source(experiment: Experiment, dropped: Collection[str]) -> list[str]:
+    """How backbones are measured on the source."""
+    sentences, evaluation = [], experiment.evaluation
+    if experiment.source not in dropped:
+        robust = any(eps != "0" for part in experiment.grid for eps in part.eps)
+        if evaluation.eps or (robust and evaluation.own_eps):
+            how = f"clean, and attacked by {_gradient_descent(evaluation.attack.steps)}"
+            how += " and by AutoAttack" if evaluation.autoattack else ""
+        else:
+            how = "it is evaluated on clean images alone"
+        sentences.append(
+            f"What a network is worth on the source, {_label(experiment, experiment.source)}, is its accuracy on the "
+            f"source's test images: {how}."
+        )
+    if any(_recipe(experiment, part) == TRAINED for part in experiment.grid):
+        sentences.append("While a network trains, its accuracy on a small sample of training images is measured too.")
+    return sentences
+
+
+def _left_out(experiment: Experiment, dropped: Collection[str]) -> str:
+    """Datasets whose images are missing; empty where none are."""
+    absent = [", ".join(_label(experiment, name) for name in experiment.targets if name in dropped)]
+    if experiment.source in dropped:
+        source = _label(experiment, experiment.source)
+        absent.append(f"the source, {source}, so that no accuracy on it was measured")
+    what = "; and ".join(filter(None, absent))
+    return f"**Left out**, since their images were not there: {what}." if what else ""
+
+
+def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
+    """What backbones are transferred to, and how it is measured."""
+    transfers = [part for part in experiment.grid if part.modes]
+    if not transfers:
+        return ["Nothing is transferred: networks are evaluated on the source alone."]
+    targets = [_label(experiment, name) for name in experiment.targets if name not in dropped]
+    sentences = [f"The {'target is' if len(targets) == 1 else 'targets are'} {_listed(targets)}."]
+    scopes = {
+        (frozenset(part.modes), experiment.targets if part.targets is None else part.targets)
+        for part in experiment.grid
+    }
+    if len(scopes) > 1:
+        alone = len(transfers) < len(experiment.grid) and experiment.source not in dropped
+        sentences.append(
+            "Not every network is transferred to every target in every way"
+            + ("; some are evaluated on the source alone." if alone else ".")
+        )
+    where = f"in layer {experiment.features.layer}" if experiment.features.layer else "before the head"
+    if "frozen" in _protocols(experiment):
+        sentences.append(
+            "*Fixed-feature*: the network is frozen in evaluation mode, and multinomial logistic regression is fitted "
+            f"on its activations {where}."
+        )
+    if "knn" in _protocols(experiment):
+        sentences.append(
+            "*Fixed-feature, by the knn protocol*: the network is frozen in evaluation mode, and an image is given the "
+            f"class that its nearest training images vote for, by the cosine of activations {where}."
+        )
+    if "paper" in _protocols(experiment):
+        sentences += _linear_heads(experiment)
+    if "full-network" in _modes(experiment):
+        finetuning = experiment.finetuning
+        own = ", on images normalised by the statistics stated for it, if any"
+        sentences.append(
+            "*Full-network*: the head is replaced and every parameter is trained on the target, with "
+            f"{_rates(finetuning)}{own if finetuning.normalisation == 'target' else ''}."
+        )
+    if views := [str(view) for part in transfers for view in part.views if view != "native"]:
+        sentences.append(
+            f"To take detail away, targets are also downscaled to {_listed(views)} pixels on their short side and "
+            "enlarged again."
+        )
+    if images := {number for part in transfers for number in part.images_per_class if number != "all"}:
+        numbers = _listed([str(number) for number in sorted(images)], " or ")
+        sentences.append(
+            f"To see what few images teach, some transfers have only {numbers} training images of each class."
+        )
+    return sentences
+
+
+def _linear_heads(experiment: Experiment) -> list[str]:
+    """Fixed-feature transfer by the paper's protocol."""
+    heads = experiment.linear_heads
+    statistics = "stay those of pretraining" if heads.batchnorm == "frozen" else "drift to the target's"
+    by = "as in pretraining" if heads.normalisation == "source" else "by the statistics stated for the target, if any"
+    deviating = any(
+        variant.batchnorm or variant.normalisation
+        for part in experiment.grid
+        if part.modes
+        for variant in part.variants
+    )
+    return [
+        "*Fixed-feature, by the paper's protocol*: all weights but the head's are frozen, and the head is trained by "
+        f"stochastic gradient descent on augmented images, with {_rates(heads)}.",
+        f"BatchNorm's statistics {statistics}, and images are normalised {by}"
+        + (", unless a column says otherwise." if deviating else "."),
+    ]
+
+
+def _choice(experiment: Experiment) -> list[str]:
+    """Which images hyperparameters, ε and networks are chosen on; empty where nothing is transferred."""
+    if not _modes(experiment):
+        return []
+    selection, chosen = experiment.selection, []
+    if "frozen" in _protocols(experiment):
+        chosen.append("the strength of the regression")
+    if "knn" in _protocols(experiment):
+        chosen.append("the number of neighbours")
+    if "paper" in _protocols(experiment) or "full-network" in _modes(experiment):
+        chosen.append("the learning rate")
+    if "validation" in selection:
+        sentences = [
+            f"**Choice.** {'With selection on validation, nothing' if 'test' in selection else 'Nothing'} is chosen on "
+            "test images.",
+            f"Validation images (a dataset's own, or part of its training images) choose {_listed(chosen)}, and in "
+            '"best robust" numbers ε and the network too; after that, training and validation images are fitted '
+            "together, and the test images are looked at once.",
+        ]
+    else:
+        sentences = [
+            f'**Choice.** As in the paper, {_listed(chosen)}, and in "best robust" numbers ε and the network too, are '
+            "chosen on the test images that they are reported on, which flatters them."
+        ]
+    sentences.append("Figures also show one ε that was fixed beforehand.")
+    if len(selection) > 1:
+        also = "test images, as the paper did" if selection[0] == "validation" else "validation images"
+        sentences.append(
+            f"Every choice is also made on {also}; figures show what {selection[0]} images choose, and the table of "
+            "protocols compares the two."
+        )
+    return sentences
+
+
+def _uncertainty(experiment: Experiment) -> list[str]:
+    intervals = "**Uncertainty.** Intervals are 95 % bootstrap intervals over test images"
+    seeds = (
+        "Intervals over images say nothing about other seeds of training; from three seeds up the tables hold "
+        "intervals over seeds."
+    )
+    if not _modes(experiment):
+        return [f"{intervals}.", seeds]
+    return [
+        f"{intervals}; where something was chosen, every resample chooses anew, on resampled {experiment.selection[0]} "
+        "images.",
+        "Robust and standard networks are compared on the same resampled images.",
+        seeds,
+    ]
+
+
+def _recipe(experiment: Experiment, part: GridPart) -> str:
+    """`trained`, or the name of the weights that a part's backbones are imported from."""
+    return part.backbones or experiment.backbones
+
+
+def _modes(experiment: Experiment) -> set[str]:
+    return {mode for part in experiment.grid for mode in part.modes}
+
+
+def _protocols(experiment: Experiment) -> set[str]:
+    """Protocols by which fixed-feature transfer is measured."""
+    return {name for part in experiment.grid if "fixed-feature" in part.modes for name in part.protocols}
+
+
+def _label(experiment: Experiment, name: str) -> str:
+    return _escaped(experiment.datasets[name].label or name)
+
+
+def _rates(settings: LinearHeads | Finetuning) -> str:
+    rates = [f"{rate:g}" for rate in settings.learning_rates]
+    return f"{'each of the learning rates' if len(rates) > 1 else 'a learning rate of'} {_listed(rates)}"
+
+
+def _gradient_descent(steps: int) -> str:
+    return f"projected gradient descent of {_counted(steps, 'step')}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _are(names: Iterable[str]) -> str:
+    return "is" if len({*names}) == 1 else "are"
+
+
+def _listed(names: Iterable[str], conjunction: str = " and ") -> str:
+    """Each name once, in this order: `a, b and c`."""
+    *names, last = dict.fromkeys(names)
+    return f"{', '.join(names)}{conjunction}{last}" if names else last
+
+
+def _escaped(text: str) -> str:
+    """Plain text in which reStructuredText finds no markup."""
+    return re.sub(r"[\\*`|]|_(?!\w)", r"\\\g<0>", text)

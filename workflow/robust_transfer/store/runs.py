@@ -1,0 +1,66 @@
+"""Finished transfer runs as their entries recorded them, and which of several is the best.
+
+A run is one choice of hyperparameters, trained and measured. An entry of finetuning holds one, an entry of linear_heads
+one for each point of its grid, told apart by `run`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from robust_transfer.store.entry import Entry
+from robust_transfer.store.predictions import PREDICTIONS, selected
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its hyperparameters, its rows of `metrics.json`, and where its predictions lie."""
+
+    hyperparameters: dict[str, Any]
+    rows: list[dict[str, Any]]
+    entry: Entry
+    number: int
+    """Among the runs of its entry."""
+
+    def accuracy(self, metric: str) -> float:
+        """In percent; `metric` is `top1` or `mean_per_class`."""
+        return float(next(row["value"] for row in self.rows if row["metric"] == metric))
+
+    def rows_chosen_on(self, selection: str) -> list[dict[str, Any]]:
+        """Its rows as the run that was chosen on that split's images."""
+        return [
+            {name: value for name, value in row.items() if name != "run"} | {"selection": selection}
+            for row in self.rows
+        ]
+
+    def predictions(self, selection: str | None = None) -> pa.Table:
+        """Its rows of `predictions.parquet`, marked with where the run was chosen, if that is given."""
+        table = pq.read_table(self.entry.file(PREDICTIONS))
+        if "run" in table.column_names:
+            table = table.filter(pc.equal(table["run"], self.number)).drop_columns("run")
+        return table if selection is None else selected(table, selection)
+
+
+def runs_in(entry: Entry) -> list[Run]:
+    """The runs that a finished entry holds, by number; raises StoreError where its files were altered."""
+    by_number: dict[int, list[dict[str, Any]]] = {}
+    for row in json.loads(entry.file("metrics.json").read_text()):
+        by_number.setdefault(row.get("run", 0), []).append(row)
+    return [Run(rows[0]["hyperparameters"], rows, entry, number) for number, rows in by_number.items()]
+
+
+def best(runs: Iterable[Run], metric: str) -> Run:
+    """The run of highest accuracy; of equal ones that of the smallest learning rate, then of the least weight decay."""
+
+    def order(run: Run) -> tuple[float, ...]:
+        settings = run.hyperparameters
+        return -run.accuracy(metric), settings.get("learning_rate", 0.0), settings.get("weight_decay", 0.0)
+
+    return min(runs, key=order)
