@@ -83,7 +83,7 @@ MISTAKES = [
     ({"datasets": {"my set": {"origin": {"kind": "folder", "path": "x"}}}}, ["my set", "pattern"]),
     ({"probing": {"strengths": [0.1, 0]}}, ["probing.strengths[1] = 0", "greater than 0"]),
     ({"probing": {"strengths": [0.1, 0.1]}}, ["probing", "strengths names a value twice"]),
-    ({"probing": {"solver": "liblinear"}}, ["probing.solver = liblinear", "'lbfgs' or 'scikit-learn'"]),
+    ({"probing": {"solver": "liblinear"}}, ["probing.solver = liblinear", "write lbfgs or scikit-learn"]),
     ({"knn": {"neighbours": [0]}}, ["knn.neighbours[0] = 0", "greater than 0"]),
     ({"knn": {"neighbours": [5, 5]}}, ["knn", "neighbours names a number twice"]),
     ({"knn": {"weights": "uniform", "temperature": 0.1}}, ["knn", "temperature is not read with weights: uniform"]),
