@@ -5,6 +5,7 @@ CPU seconds that an import costs on a quiet machine: torch 3, torchvision 8, sci
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import dedent
@@ -56,7 +57,7 @@ def command(line: str, not_imported: set[str]) -> Row:
     return Row(f"command {line}", code, not_imported)
 
 
-def features_to_probe(root: Path) -> Path:
+def features_for(stage: str, root: Path) -> Path:
     random, classes = np.random.default_rng(0), 4
     features = new_entry(root, "features", {})
     counts = {"train": 100, "test": 50}
@@ -65,7 +66,7 @@ def features_to_probe(root: Path) -> Path:
             values = random.normal(size=(n, 16)).astype(np.float16)
             write_features(draft.file(f"{split}.arrow"), values, np.arange(n) % classes)
         draft.facts = {"classes": [str(number) for number in range(classes)], "counts": counts, "origin": {}}
-    return new_entry(root, "probing", {}, features=features).path
+    return new_entry(root, stage, {}, features=features).path
 
 
 def backbone_to_train(root: Path) -> Path:
@@ -161,7 +162,8 @@ ROWS = (
     Row("look for weights", LOOK_FOR_WEIGHTS, ARRAYS, prints="[False, True]"),
     Row("look for datasets", LOOK_FOR_DATASETS, ARRAYS, prints="None True"),
     Row("load images", LOAD_IMAGES, BESIDE_TORCH, prints="4\n4", makes=images_to_load),
-    Row("fit probes", run_stage("probing"), SLOW, makes=features_to_probe),
+    Row("fit probes", run_stage("probing"), SLOW, makes=partial(features_for, "probing")),
+    Row("search for neighbours", run_stage("knn"), TORCH, makes=partial(features_for, "knn")),
     Row("train a backbone", run_stage("pretraining"), BESIDE_TORCH, makes=backbone_to_train),
 )
 

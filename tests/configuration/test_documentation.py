@@ -35,7 +35,7 @@ EVERYTHING = {
         "released": {"kind": "released"},
     },
     "grid": [
-        {"architectures": ["resnet8_w4"], "eps": [0, 0.5], "protocols": ["frozen", "paper"], "variants": [{}]},
+        {"architectures": ["resnet8_w4"], "eps": [0, 0.5], "protocols": ["frozen", "paper", "knn"], "variants": [{}]},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "mine", "modes": []},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "theirs", "modes": []},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "stylized", "modes": []},

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from robust_transfer.configuration.load import ConfigurationError, merge, validate
+from robust_transfer.configuration.transfer import PROTOCOLS
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.dag.wiring import Wiring
@@ -47,6 +48,7 @@ GOLDEN = {
     "evaluation/objects_resnet8_w8_l2_eps0.25_seed0": "6455723430",
     "features/objects_resnet8_w8_l2_eps0.25_seed0_on_fine": "9bbd6ecd45",
     "probing/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_seed0": "a064d1be86",
+    "knn/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_seed0": "afac8f023b",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_seed0": "226cdf93e1",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.001_seed0": "973ad486b7",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_refit_seed0": "2113fe1740",
@@ -153,6 +155,29 @@ def test_few_images_are_entries_of_their_own_on_shared_features() -> None:
     assert {key.images_per_class for key in transfers} == {5, 10, None}
 
 
+def test_knn_is_measured_beside_the_probe_on_the_same_features() -> None:
+    part = {**SMALL["grid"][0], "modes": ["fixed-feature"], "images_per_class": [5, "all"]}  # type: ignore[index]
+    frozen, both = planned(grid=[part]), planned(grid=[{**part, "protocols": ["frozen", "knn"]}])
+    assert hashes(frozen) < hashes(both)
+    assert {planned.stage for i, planned in both.entries.items() if i not in frozen.entries} == {"knn"}
+    keys = [measured.key for measured in both.measurements.values() if measured.key.mode != "source"]
+    by_protocol = {
+        protocol: [replace(key, protocol=None) for key in keys if key.protocol == protocol] for protocol in PROTOCOLS
+    }
+    assert by_protocol["knn"] == by_protocol["frozen"]
+    assert len(by_protocol["knn"]) == 2 * 2 * 2  # backbones × targets × numbers of images
+    assert not by_protocol["paper"]
+    settings = next(iter(both.stage("knn").values())).settings
+    assert (settings.images_per_class, settings.selections) == (5, ("validation",))  # type: ignore[attr-defined]
+
+
+def test_settings_of_neighbours_reach_their_own_stage_alone() -> None:
+    part = {**SMALL["grid"][0], "protocols": ["frozen", "knn"]}  # type: ignore[index]
+    before, after = planned(grid=[part]), planned(grid=[part], knn={"weights": "uniform", "neighbours": [1, 3]})
+    assert {entry.partition("/")[0] for entry in hashes(after) - hashes(before)} == {"knn"}
+    assert hashes(planned(grid=[part], knn={"temperature": 0.07})) == hashes(before)
+
+
 def test_parts_that_share_entries_do_them_once() -> None:
     part = SMALL["grid"][0]  # type: ignore[index]
     assert hashes(planned(grid=[part, part])) == hashes(planned())
@@ -192,6 +217,7 @@ def test_a_setting_at_its_default_changes_no_hash() -> None:
     stated = planned(
         pretraining={"training": {"momentum": 0.9, "label_smoothing": 0.0}, "attack": {"use_best": True}},
         features={"dtype": "float16"},
+        probing={"solver": "lbfgs"},
         datasets={"fine": {"exif_rotation": True, "train_limit": None}},
     )
     assert hashes(stated) == hashes(planned())
@@ -210,6 +236,7 @@ def changed_stages(**over: object) -> set[str]:
 def test_a_change_reaches_what_hangs_on_it_and_nothing_else() -> None:
     everything_trained = {"pretraining", "evaluation", "features", "probing", "finetuning"}
     assert changed_stages(probing={"standardise": False}) == {"probing"}
+    assert changed_stages(probing={"solver": "scikit-learn"}) == {"probing"}
     assert changed_stages(features={"dtype": "float32"}) == {"features", "probing"}
     assert changed_stages(finetuning={"training": {"epochs": 3}}) == {"finetuning"}
     assert changed_stages(evaluation={"attack": {"steps": 50}}) == {"evaluation"}
@@ -295,4 +322,5 @@ def test_golden_hashes(entry: str) -> None:
 
 
 def planned_golden() -> Grid:
-    return planned(grid=[{**SMALL["grid"][0], "views": ["native", 12]}])  # type: ignore[index]
+    part = {**SMALL["grid"][0], "views": ["native", 12]}  # type: ignore[index]
+    return planned(grid=[part, {**part, "modes": ["fixed-feature"], "protocols": ["knn"]}])

@@ -51,6 +51,19 @@ def test_real_images_and_protocols_over_them_are_described_as_they_are() -> None
     assert "Every choice is also made on test images, as the paper did; figures show what validation" in gap
 
 
+def test_neighbours_are_described_with_what_is_chosen_for_them() -> None:
+    def parts(*protocols: str) -> list[dict[str, Any]]:
+        return [{"architectures": ["resnet8_w8"], "eps": [0], "modes": ["fixed-feature"], "protocols": protocols}]
+
+    both = described(grid=parts("frozen", "knn"), figures=SMALL)
+    assert "its nearest training images vote for, by the cosine of activations before the head." in both
+    assert "choose the strength of the regression and the number of neighbours, and in" in both
+    alone = described(grid=parts("knn"), features={"layer": "layer3"}, figures=SMALL)
+    assert "by the cosine of activations in layer layer3." in alone
+    assert "logistic regression" not in alone
+    assert "choose the number of neighbours, and in" in alone
+
+
 def test_the_papers_networks_are_imported_and_evaluated_on_clean_images() -> None:
     text = described("paper")
     says = "imported from published weights (released: the networks that the paper's authors trained and released)."

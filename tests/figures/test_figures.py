@@ -170,6 +170,7 @@ def few_images(results: pd.DataFrame, sizes=(5, 10, 25), **of: Any) -> pd.DataFr
 How = tuple[str, dict[str, str]]
 FROZEN: How = ("frozen", {})
 RELEASED: How = ("paper", {})
+KNN: How = ("knn", {})
 DEVIATING = [("paper", {"batchnorm": "frozen"}), ("paper", {"normalisation": "source"})]
 BOTH = ("paper", {"batchnorm": "frozen", "normalisation": "source"})
 WORTH = {"frozen": 3, "drift": -2, "target": -1, "test": 0.5}
@@ -621,6 +622,30 @@ def test_a_gap_that_favours_robust_networks_is_seen_as_their_difference():
     }
     assert f"| {name} | −6.0 [−6.0, −6.0] (3) | −2.0 [−2.0, −2.0] (3) | +4.0 [+4.0, +4.0] (3) |" in drawing.markdown()
     assert "chosen on test" not in drawing.markdown()
+
+
+def test_neighbours_have_a_column_and_a_gap_of_their_own() -> None:
+    drawing = drawn("protocol_gap", by(2, [KNN, BOTH, RELEASED, FROZEN], selections=("validation",)))
+    header = [cell.strip() for cell in drawing.markdown().splitlines()[0].strip("|").split("|")]
+    assert header[2:] == ["frozen", "paper, as released", "paper, both", "nearest neighbours"]
+    found = gaps(drawing)
+    assert {name: worth for (name, kind), worth in found.items() if kind == "standard"} == {
+        "knn less frozen protocol": (-3, -3, -3, 2),
+        "paper as released less frozen protocol": (-6, -6, -6, 2),
+        "paper with both deviations less frozen protocol": (-3, -3, -3, 2),
+    }
+    alone = drawn("protocol_gap", by(2, [KNN, FROZEN], selections=("validation",)))
+    assert "Paper, as released" not in alone.markdown()
+
+
+@pytest.mark.parametrize(
+    ("measured_by", "shown"), [([KNN, RELEASED, FROZEN], "frozen"), ([KNN, RELEASED], "paper"), ([KNN], "knn")]
+)
+def test_figures_show_neighbours_only_where_nothing_else_is(measured_by: list[How], shown: str) -> None:
+    protocol = Cells(by(1, measured_by)).shown("fixed-feature")
+    assert protocol is not None
+    assert protocol.name == shown
+    assert protocol_label(protocol) == f"Fixed-feature ({shown} protocol)"
 
 
 def test_every_accuracy_of_the_gap_stands_in_its_protocol_and_selection(many_protocols):

@@ -129,6 +129,19 @@ class TestWorkOfAnEntry:
         assert kinds(searched) == {"heads": 6 * (100 - held), "forward": held}
         assert kinds(final) == {"heads": 6 * 100, "forward": 40}
 
+    def test_neighbours_are_searched_for_as_often_as_there_are_selections(self, tmp_path: Path) -> None:
+        part = {"architectures": ["resnet8_w8"], "eps": [0], "modes": ["fixed-feature"], "protocols": ["knn"]}
+        found = [
+            work_of(entry_of(tiny(tmp_path, grid=[part], selection=selections), "knn"), counting(tmp_path))
+            for selections in (["validation"], ["test"], ["validation", "test"])
+        ]
+        classes = image_counts(entry_of(tiny(tmp_path), "datasets", "coarse"), tmp_path)
+        assert classes is not None
+        held, dimension = set_aside(100, classes.classes, 0.2), 32
+        choosing, testing = held * (100 - held) * dimension, 40 * 100 * dimension
+        assert [work.compared for work in found] == [choosing + testing, testing, choosing + 2 * testing]
+        assert rates.processor_seconds(found[0]) == pytest.approx(rates.COMPARED_SECONDS * found[0].compared)
+
     def test_finetuning_trains_every_epoch(self, tmp_path: Path) -> None:
         assert kinds(self.work(tmp_path, "finetuning", "eps0_", "refit")) == {"train": 5 * 100, "forward": 40}
 

@@ -10,23 +10,14 @@ import pytest
 from robust_transfer.configuration.transfer import ProbingSettings
 from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.stages import probing
-from robust_transfer.stages.probing import training_parts
 from robust_transfer.statistics.lbfgs import TOLERANCE
 from robust_transfer.statistics.logistic_regression import Regression
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import open_entry, write_json
 from robust_transfer.store.features import open_features, write_features
+from robust_transfer.training.fixed_features import training_parts
 from sklearn.linear_model import LogisticRegression
-
-
-def problem(n, dimension, classes, *, separation, seed=0):
-    """Features like a network's: correlated, non-negative, of unequal variance; labels in equal numbers."""
-    random = np.random.default_rng(seed)
-    labels = np.arange(n) % classes
-    mixing = random.normal(size=(dimension, dimension)) * np.exp(-np.arange(dimension) / (dimension / 5))[:, None]
-    centres = random.normal(size=(classes, dimension)) * separation / np.sqrt(8)
-    features = np.maximum((centres[labels] + random.normal(size=(n, dimension))) @ mixing + 0.5, 0)
-    return features.astype(np.float32), labels
+from support.stored_features import problem, stored_features
 
 
 def standardised(features):
@@ -146,24 +137,6 @@ class TestSolver:
         features[7, 2] = np.nan
         with pytest.raises(ValueError, match="feature 2 is not finite"):
             Regression(features, labels, standardise=True)
-
-
-def stored_features(root, counts, *, dimension=16, classes=4, separation=40.0, shuffled=False, name="stored"):
-    """A features entry with splits of so many images, float16."""
-    path = root / "store" / "features" / f"{name}-abcdef"
-    path.mkdir(parents=True)
-    write_json(path / "entry.json", {"stage": "features", "settings": {}, "inputs": {}})
-    features, labels = problem(sum(counts.values()), dimension, classes, separation=separation)
-    if shuffled:
-        labels = np.random.default_rng(1).permutation(labels)
-    entry, start = open_entry(path), 0
-    with entry.writing() as draft:
-        for split, n in counts.items():
-            rows = slice(start, start + n)
-            write_features(draft.file(f"{split}.arrow"), features[rows].astype(np.float16), labels[rows])
-            start += n
-        draft.facts = {"classes": [str(c) for c in range(classes)], "counts": counts, "origin": {}}
-    return entry
 
 
 def probe_entry(features, **settings):
@@ -326,3 +299,37 @@ class TestStage:
         probing.run(entry, threads=1, device="cpu")
         assert entry.card()["files"] == files
         assert sorted(files) == ["metrics.json", "predictions.parquet", "strengths.csv"]
+
+
+class TestScikitLearn:
+    """The stage with `solver: scikit-learn`; `tests/statistics/test_scikit_learn.py` holds the two solvers together."""
+
+    def test_it_chooses_and_measures_what_ours_does(self, tmp_path):
+        stored = stored_features(tmp_path, {"train": 300, "test": 200}, separation=1.5)
+        strengths = [1.0, 0.1, 1e-2, 1e-3]
+        ours, rows, said = probe(stored, strengths=strengths)
+        theirs, their_rows, they_said = probe(stored, strengths=strengths, solver="scikit-learn")
+        assert their_rows == rows
+        assert theirs.facts() == ours.facts()
+        for split, table in said.items():
+            assert (table["prediction"].to_numpy() == they_said[split]["prediction"].to_numpy()).all()
+        grids = [list(csv.reader(entry.file("strengths.csv").open())) for entry in (ours, theirs)]
+        assert [row[:4] for row in grids[0]] == [row[:4] for row in grids[1]]  # selection, λ and both accuracies
+        assert grids[0] != grids[1]  # evaluations and gaps differ: it was another solver
+
+    def test_both_selections_and_few_images_are_honoured(self, tmp_path):
+        stored = stored_features(tmp_path, {"train": 300, "test": 200}, separation=1.5)
+        settings = {"images_per_class": 10, "selections": ["validation", "test"], "seed": 3, "strengths": [0.1, 0.01]}
+        ours, theirs = (
+            json.loads(probe(stored, **settings, **solver)[0].file("metrics.json").read_text())
+            for solver in ({}, {"solver": "scikit-learn"})
+        )
+        assert len(theirs) == 6
+        assert theirs == ours
+
+    def test_fits_that_have_not_converged_are_said(self, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr("robust_transfer.statistics.scikit_learn.ScikitLearn.iterations", 1)
+        stored = stored_features(tmp_path, {"train": 300, "test": 100}, separation=0.5)
+        probe(stored, strengths=[1e-3, 1e-5], solver="scikit-learn")
+        assert "2 of the fits stopped before they had converged, at λ from 1e-05 up" in caplog.messages
+        assert any(said.startswith("the fit to all training images stopped before") for said in caplog.messages)

@@ -50,7 +50,11 @@ MODULES = {
     """,
     "probing": """
         datasets.splits stages.probing statistics.lbfgs statistics.logistic_regression statistics.metrics
-        statistics.predictions store.features store.predictions
+        statistics.predictions statistics.scikit_learn store.features store.predictions training.fixed_features
+    """,
+    "knn": """
+        datasets.splits stages.knn statistics.metrics statistics.nearest_neighbours statistics.predictions
+        store.features store.predictions training.fixed_features
     """,
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader

@@ -46,7 +46,7 @@ grid:
     eps: [0]
     targets: [fine]
     modes: [fixed-feature]
-    protocols: [paper]
+    protocols: [knn, paper]
   - architectures: [resnet8_w4]
     eps: [0]
     backbones: mine
@@ -215,6 +215,7 @@ def test_another_eps_makes_only_what_hangs_on_it(finished: Checkout) -> None:
         "evaluation": 1,
         "features": 3,
         "probing": 3,
+        "knn": 2,
         "linear_heads": 4,  # of the two robust backbones on one target: a search and a final run
         "selecting": 2,
         "finetuning": 2,

@@ -102,6 +102,13 @@ ALL_STAGES = {
             "cheap",
         ),
         Stage(
+            "knn",
+            "classify by the nearest training images in feature space, the knn protocol",
+            "Reads features; chooses the number of neighbours on validation images, searches all training images,\n"
+            "tests once; writes metrics.json, predictions.parquet and neighbours.csv.",
+            "cheap",
+        ),
+        Stage(
             "linear_heads",
             "train linear heads on a frozen network by the paper's protocol, the whole grid at once",
             "Reads a backbone and a dataset. A search run measures validation accuracy; a final run trains on all\n"

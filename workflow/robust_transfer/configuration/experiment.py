@@ -16,6 +16,7 @@ from robust_transfer.configuration.transfer import (
     BatchNorm,
     Features,
     Finetuning,
+    Knn,
     LinearHeads,
     Mode,
     Normalisation,
@@ -149,6 +150,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How features are extracted."""
     probing: Probing = Probing()
     """The frozen protocol of fixed-feature transfer."""
+    knn: Knn = Knn()
+    """The knn protocol of fixed-feature transfer."""
     linear_heads: LinearHeads = LinearHeads()
     """The paper protocol of fixed-feature transfer."""
     finetuning: Finetuning = Finetuning()

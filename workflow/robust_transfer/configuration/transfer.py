@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -11,7 +11,9 @@ from robust_transfer.configuration.datasets import Metric, Preprocessing, Statis
 from robust_transfer.configuration.training import Recipe
 
 Mode = Literal["fixed-feature", "full-network"]
-ProtocolName = Literal["frozen", "paper"]
+ProtocolName = Literal["frozen", "paper", "knn"]
+PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
+"""How fixed-feature transfer can be measured; where several were, figures show the first of them."""
 Selection = Literal["validation", "test"]
 BatchNorm = Literal["drift", "frozen"]
 Normalisation = Literal["target", "source"]
@@ -38,6 +40,9 @@ class Probing(Model):
 
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS
     """The λ among which validation accuracy chooses."""
+    solver: Literal["lbfgs", "scikit-learn"] = "lbfgs"
+    """What fits: our own `lbfgs`, all strengths along one path; or `scikit-learn`, to check ours by: its \
+LogisticRegression at C = 1/(λ n) for n images (2/(λ n) for two classes). It takes ten to a hundred times as long."""
     standardise: bool = True
     """Scale every feature to mean 0 and variance 1 over the images that are fitted on."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -47,6 +52,33 @@ class Probing(Model):
     def _no_strength_twice(self) -> Probing:
         if len(set(self.strengths)) != len(self.strengths):
             raise ValueError("strengths names a value twice")
+        return self
+
+
+class Knn(Model):
+    """Knn protocol: the classes of the nearest training images by the cosine of stored features, nothing trained.
+
+    The vote of Wu et al. (2018, "Unsupervised feature learning via non-parametric instance discrimination", k = 200)
+    and of DINO (Caron et al. 2021, k of 10, 20, 100, 200): each neighbour counts exp(cosine / 0.07).
+    """
+
+    neighbours: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 10, 20, 50, 100, 200)
+    """The numbers of neighbours, k, among which validation accuracy chooses. Those above the number of training \
+images are left out."""
+    weights: Literal["exponential", "uniform", "distance"] = "exponential"
+    """What a neighbour's vote counts: `exponential`: exp(cosine / temperature); `uniform`: 1; `distance`: the inverse \
+of the distance between features scaled to length 1."""
+    temperature: PositiveFloat = 0.07
+    """Of `exponential` votes."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
+
+    @model_validator(mode="after")
+    def _grid(self) -> Knn:
+        if len(set(self.neighbours)) != len(self.neighbours):
+            raise ValueError("neighbours names a number twice")
+        if self.weights != "exponential" and self.temperature != Knn.model_fields["temperature"].default:
+            raise ValueError(f"temperature is not read with weights: {self.weights}; leave it out")
         return self
 
 
@@ -129,6 +161,18 @@ class ProbingSettings(Probing):
     """Training images of each class, validation images among them. None: all."""
     selections: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
     """Where the strength is chosen; a result each."""
+
+
+class KnnSettings(Knn):
+    """Settings of an entry under `store/knn/`. Input: `features`."""
+
+    metric: Metric = "top1"
+    seed: NonNegativeInt = 0
+    """Seed of the validation split, and of which images count where `images_per_class` limits them."""
+    images_per_class: PositiveInt | None = None
+    """Training images of each class, validation images among them. None: all."""
+    selections: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
+    """Where the number of neighbours is chosen; a result each."""
 
 
 class LinearHeadsSettings(Model):

@@ -22,6 +22,7 @@ from robust_transfer.configuration.training import EvaluationSettings, Norm, Pre
 from robust_transfer.configuration.transfer import (
     FeaturesSettings,
     FinetuningSettings,
+    KnnSettings,
     LinearHeadsSettings,
     ProbingSettings,
     SelectingSettings,
@@ -209,9 +210,10 @@ def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         )
         where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
         downscaled = {} if view == "native" else {"downscaled": view}
-        if "fixed-feature" in part.modes and "frozen" in part.protocols:
-            how = replace(where, mode="fixed-feature", protocol="frozen", variant=canonical(downscaled))
-            grid._measure(to.probe(), backbone, how)
+        for protocol, measured_by in (("frozen", to.probe), ("knn", to.knn)):
+            if "fixed-feature" in part.modes and protocol in part.protocols:
+                how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(downscaled))
+                grid._measure(measured_by(), backbone, how)
         for variant in part.variants:
             if "fixed-feature" in part.modes and "paper" in part.protocols:
                 entry, deviations = to.linear_heads(variant)
@@ -239,20 +241,30 @@ class _Transfer:
         few = f"_{self.images_per_class}perclass" if self.images_per_class else ""
         return f"{self.backbone.name}_on_{self.dataset.name}{few}"
 
-    def probe(self) -> PlannedEntry:
-        """By the frozen protocol."""
+    def _features(self) -> PlannedEntry:
         experiment, inputs = self.grid.experiment, {"backbone": self.backbone, "dataset": self.dataset}
         settings = FeaturesSettings(**dict(experiment.features), preprocessing=experiment.preprocessing)
-        name = f"{self.backbone.name}_on_{self.dataset.name}"
-        features = self.grid._add("features", name, settings, inputs)
-        probing = ProbingSettings(
-            **dict(experiment.probing),
-            metric=experiment.datasets[self.target].metric,
-            seed=self.seed,
-            images_per_class=self.images_per_class,
-            selections=experiment.selection,
-        )
-        return self.grid._add("probing", f"{self._name}_seed{self.seed}", probing, {"features": features})
+        return self.grid._add("features", f"{self.backbone.name}_on_{self.dataset.name}", settings, inputs)
+
+    def _on_features(self) -> dict[str, Any]:
+        """Settings that the protocols on stored features share."""
+        experiment = self.grid.experiment
+        return {
+            "metric": experiment.datasets[self.target].metric,
+            "seed": self.seed,
+            "images_per_class": self.images_per_class,
+            "selections": experiment.selection,
+        }
+
+    def probe(self) -> PlannedEntry:
+        """By the frozen protocol."""
+        settings = ProbingSettings(**dict(self.grid.experiment.probing), **self._on_features())
+        return self.grid._add("probing", f"{self._name}_seed{self.seed}", settings, {"features": self._features()})
+
+    def knn(self) -> PlannedEntry:
+        """By the knn protocol."""
+        settings = KnnSettings(**dict(self.grid.experiment.knn), **self._on_features())
+        return self.grid._add("knn", f"{self._name}_seed{self.seed}", settings, {"features": self._features()})
 
     def linear_heads(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]]:
         """By the paper's protocol, fixed-feature; with how it deviates from what the paper's code did."""

@@ -188,11 +188,16 @@ def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
             "Not every network is transferred to every target in every way"
             + ("; some are evaluated on the source alone." if alone else ".")
         )
+    where = f"in layer {experiment.features.layer}" if experiment.features.layer else "before the head"
     if "frozen" in _protocols(experiment):
-        layer = experiment.features.layer
         sentences.append(
             "*Fixed-feature*: the network is frozen in evaluation mode, and multinomial logistic regression is fitted "
-            f"on its activations {f'in layer {layer}' if layer else 'before the head'}."
+            f"on its activations {where}."
+        )
+    if "knn" in _protocols(experiment):
+        sentences.append(
+            "*Fixed-feature, by the knn protocol*: the network is frozen in evaluation mode, and an image is given the "
+            f"class that its nearest training images vote for, by the cosine of activations {where}."
         )
     if "paper" in _protocols(experiment):
         sentences += _linear_heads(experiment)
@@ -242,6 +247,8 @@ def _choice(experiment: Experiment) -> list[str]:
     selection, chosen = experiment.selection, []
     if "frozen" in _protocols(experiment):
         chosen.append("the strength of the regression")
+    if "knn" in _protocols(experiment):
+        chosen.append("the number of neighbours")
     if "paper" in _protocols(experiment) or "full-network" in _modes(experiment):
         chosen.append("the learning rate")
     if "validation" in selection:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import BEST_ROBUST, canonical
 from robust_transfer.tables.results import DIFFERENCE
@@ -22,7 +23,9 @@ from robust_transfer.tables.results import DIFFERENCE
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
 NORM_LABELS = {"l2": "L2", "linf": "L∞"}
-FROZEN = "frozen"
+FROZEN: ProtocolName = "frozen"
+PAPER: ProtocolName = "paper"
+KNN: ProtocolName = "knn"
 NOT_MEASURED = "not measured"
 NATIVE = 0
 """Stands in the column `downscaled` for images as they are."""
@@ -230,6 +233,11 @@ class Cells:
         return list(self._cells.get(key, []))
 
 
+def preference(protocol: Protocol) -> int:
+    """A protocol's place among all that there are: the frozen one is first."""
+    return [*PROTOCOLS, protocol.name].index(protocol.name)
+
+
 def protocol_details(protocol: Protocol) -> str:
     """A protocol's name, and what deviates from it: `paper protocol, batchnorm: frozen`."""
     details = [f"{protocol.name} protocol"] if protocol.name else []
@@ -244,11 +252,12 @@ def protocol_label(protocol: Protocol) -> str:
 
 
 def shown_protocol(protocols: Sequence[Protocol], about: ExperimentInfo) -> Protocol | None:
-    """The protocol that figures show: the experiment's, else the frozen one, and without deviations if any is.
+    """The protocol that figures show: the experiment's, else the frozen one, else the paper's, and without deviations
+    if any is.
 
     None if there are none.
     """
-    order = {one: (one.name != about.protocol, one.name != FROZEN, one.deviations != "{}") for one in protocols}
+    order = {one: (one.name != about.protocol, preference(one), one.deviations != "{}") for one in protocols}
     return min(order, key=order.__getitem__, default=None)
 
 

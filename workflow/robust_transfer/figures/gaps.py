@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import FROZEN, Cells, Estimate, Panel, Protocol
+from robust_transfer.figures.cells import FROZEN, KNN, PAPER, Cells, Estimate, Panel, Protocol, preference
 from robust_transfer.tables.experiment_info import Target
 from robust_transfer.tables.key import canonical
 
@@ -88,10 +88,10 @@ def keys_of(lines: Sequence[Line], chosen: Sequence[str]) -> list[Key]:
     """Protocols and selections of these lines: the frozen protocol first, then by how much deviates."""
     keys = {key for line in lines for key in line.rows}
 
-    def order(key: Key) -> tuple[bool, int, str, int]:
+    def order(key: Key) -> tuple[int, int, str, int]:
         protocol, selection = key
         deviations = protocol.deviations
-        return protocol.name != FROZEN, len(json.loads(deviations)), deviations, chosen.index(selection)
+        return preference(protocol), len(json.loads(deviations)), deviations, chosen.index(selection)
 
     return sorted(keys, key=order)
 
@@ -120,8 +120,10 @@ def gaps_between(mode: str, keys: Sequence[Key], shown: str) -> list[Gap]:
 
     frozen = [one for one in protocols if one.name == FROZEN and one.deviations == "{}"]
     for deviations, said in (({}, "as released"), (NO_DRIFT | NO_TARGET, "with both deviations")):
-        papers = [one for one in protocols if one.name != FROZEN and json.loads(one.deviations) == deviations]
+        papers = [one for one in protocols if one.name == PAPER and json.loads(one.deviations) == deviations]
         gaps.append(Gap(f"paper {said} less frozen protocol", [between(*one) for one in product(papers, frozen)]))
+    neighbours = [one for one in protocols if one.name == KNN]
+    gaps.append(Gap("knn less frozen protocol", [between(*one) for one in product(neighbours, frozen)]))
     for deviation, said in (
         (NO_DRIFT, "BatchNorm drifting less frozen"),
         (NO_TARGET, "target less source normalisation"),

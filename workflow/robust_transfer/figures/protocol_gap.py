@@ -9,11 +9,11 @@ import pandas as pd
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
-    FROZEN,
     FULL_NETWORK,
     MODE_LABELS,
     NORM_LABELS,
     NOT_MEASURED,
+    PAPER,
     Cells,
     Estimate,
     Panel,
@@ -49,6 +49,7 @@ HEADINGS = {
     (FIXED_FEATURE, "paper", canonical(NO_DRIFT)): "paper,\nBatchNorm frozen",
     (FIXED_FEATURE, "paper", canonical(NO_TARGET)): "paper, source\nnormalisation",
     (FIXED_FEATURE, "paper", canonical(NO_DRIFT | NO_TARGET)): "paper,\nboth",
+    (FIXED_FEATURE, "knn", "{}"): "nearest\nneighbours",
     (FULL_NETWORK, "paper", "{}"): "target\nnormalisation",
     (FULL_NETWORK, "paper", canonical(NO_TARGET)): "source\nnormalisation",
 }
@@ -165,9 +166,10 @@ def _notes(mode: str, keys: Sequence[Key]) -> list[str]:
     protocols = protocols_of(keys)
     if mode == FULL_NETWORK:
         return ["Full-network: the released code normalises by the target's statistics."] if len(protocols) > 1 else []
-    if all(protocol.name == FROZEN for protocol in protocols):
+    papers = [protocol for protocol in protocols if protocol.name == PAPER]
+    if not papers:
         return []
-    others = "; the columns beside it change the one, the other, or both" if len(protocols) > 2 else ""
+    others = "; the columns beside it change the one, the other, or both" if len(papers) > 1 else ""
     return [
         "Paper, as released: BatchNorm's statistics drift to the target, and images are normalised by the target's "
         f"statistics{others}."

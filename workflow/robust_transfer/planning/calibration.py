@@ -258,6 +258,7 @@ def fitted_seconds(images: int = 1000, dimension: int = 64, classes: int = CLASS
 def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
     """Seconds of the smallest job of every stage, from start to end; the minimum over a stage's jobs."""
     from robust_transfer.configuration.load import validate
+    from robust_transfer.configuration.transfer import PROTOCOLS
     from robust_transfer.dag import experiment_file
     from robust_transfer.dag.grid import plan
     from robust_transfer.registry import STAGES
@@ -271,7 +272,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
             "store": str(store),
             "results": str(results),
             "grid": [
-                part | {"modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "views": [8]},
+                part | {"modes": ["fixed-feature"], "protocols": list(PROTOCOLS), "views": [8]},
                 part | {"modes": ["full-network"]},
             ],
             "figures": {"draw": ["fixed_feature"], "widths": []},

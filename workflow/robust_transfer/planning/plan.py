@@ -170,6 +170,7 @@ def _gather(into: Work, more: Work) -> None:
     into.decoded_bytes += more.decoded_bytes
     into.stored += more.stored
     into.fitted += more.fitted
+    into.compared += more.compared
     into.written += more.written
 
 

@@ -24,6 +24,8 @@ DECODED_SECONDS = 8e-8
 """To decode a byte of an encoded image: 9 ms for a photograph of 110 kB. Small files take up to twice that."""
 FITTED_SECONDS = 0.05 / (45 * 1500 * 64 * 10)
 """For a probe's strength × image × feature × class."""
+COMPARED_SECONDS = 1e-10
+"""For a feature of an image beside the same of another, in a search for neighbours."""
 START_SECONDS = 2.4
 """To start a job that imports torch."""
 LIGHT_START_SECONDS = 0.7
@@ -35,8 +37,8 @@ ENGINE_SECONDS = 0.2
 
 
 def _is_heavy(stage: str) -> bool:
-    """It imports torch, or matplotlib."""
-    return ALL_STAGES[stage].uses_gpu or stage == "figures"
+    """It imports torch, matplotlib or scikit-learn."""
+    return ALL_STAGES[stage].uses_gpu or stage in ("figures", "knn")
 
 
 class RateError(ValueError):
@@ -210,5 +212,6 @@ def network_seconds(work: Work, rates: Rates) -> float:
 
 
 def processor_seconds(work: Work, fitted_seconds: float = FITTED_SECONDS) -> float:
-    """Seconds of one core for what needs no GPU: decoding, storing, fitting probes."""
-    return work.stored * STORED_SECONDS + work.decoded_bytes * DECODED_SECONDS + work.fitted * fitted_seconds
+    """Seconds of one core for what needs no GPU: decoding, storing, fitting probes, comparing features."""
+    seconds = work.stored * STORED_SECONDS + work.decoded_bytes * DECODED_SECONDS + work.fitted * fitted_seconds
+    return seconds + work.compared * COMPARED_SECONDS

@@ -1,4 +1,5 @@
-"""The work of an entry of the grid: images through networks, images decoded, probes fitted, bytes written.
+"""The work of an entry of the grid: images through networks, images decoded, probes fitted, neighbours searched for,
+bytes written.
 
 Work is counted in passes, each worth a forward pass: a forward pass is 1, a step of an attack 2 (forward, and backward
 to the image alone), a step of training 3 (forward, and backward to weights and activations). Heads on a frozen network
@@ -64,6 +65,8 @@ class Work:
     """Images that are prepared, downscaled or drawn, and written."""
     fitted: float = 0.0
     """Probes: strengths × images × features × classes."""
+    compared: float = 0.0
+    """Searches for neighbours: images asked about × images searched × features."""
     written: float = 0.0
     """Bytes of the store."""
 
@@ -74,6 +77,7 @@ class Work:
             self.decoded_bytes + other.decoded_bytes,
             self.stored + other.stored,
             self.fitted + other.fitted,
+            self.compared + other.compared,
             self.written + other.written,
         )
 
@@ -230,6 +234,21 @@ def _probing(entry: PlannedEntry, counts: Lookup) -> Work:
     return work
 
 
+def _knn(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    features = entry.inputs["features"]
+    found = _images_of(features.inputs["dataset"], counts)
+    fraction, few = settings.validation_fraction, settings.images_per_class
+    searched, held = found.transfer("search", fraction, few)
+    everything, tested = found.transfer("final", fraction, few)
+    work, dimension = Work(), _dimension(features)
+    for selection in settings.selections:
+        choosing = held if selection == "validation" else 0
+        work.compared += dimension * (choosing * searched + tested * everything)
+        work.written += PREDICTION_BYTES * (choosing + tested)
+    return work
+
+
 def _linear_heads(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     runs = len(settings.learning_rates) * len(settings.weight_decays) * len(settings.head_seeds)
@@ -277,6 +296,7 @@ WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "evaluation": _evaluation,
     "features": _features,
     "probing": _probing,
+    "knn": _knn,
     "linear_heads": _linear_heads,
     "finetuning": _finetuning,
     "selecting": _selecting,

@@ -1,8 +1,8 @@
 """Multinomial logistic regression with an L2 penalty along a path of strengths, in numpy or, on a GPU, in torch.
 
 The objective is mean cross-entropy + λ/2·‖W‖²; biases carry no penalty. scikit-learn's `LogisticRegression` on n images
-has the same optimum at C = 1/(λ n), or at 2/(λ n) for two classes, for which it fits one row of weights instead of two.
-It is minimised by L-BFGS in float32, made fast by three things:
+has the same optimum at C = 1/(λ n), or at 2/(λ n) for two classes, for which it fits one row of weights instead of two
+(`scikit_learn` asks it). It is minimised by L-BFGS in float32, made fast by three things:
 
 - Features are rotated into the eigenvectors of their covariance (of their Gram matrix where there are more features
   than images), which leaves the penalty as it is. There the Hessian of class k is close to the diagonal
@@ -68,11 +68,11 @@ class Fit:
     gap: float
     """Estimated distance of the objective from its optimum, relative to it."""
     evaluations: int
-    """How often objective and gradient were computed."""
+    """How often objective and gradient were computed; of scikit-learn's, iterations."""
     weights: Array = field(repr=False)
-    """float32 [K, D], of scaled features, for the K classes that have images."""
+    """float32 [K, D], of scaled features, for the K classes that have images; of scikit-learn's, float64."""
     biases: Array = field(repr=False)
-    """float32 [K]."""
+    """[K], as the weights."""
     classes: NDArray[np.int64] = field(repr=False)
     """[K]: the labels they stand for, ascending."""
     scaling: Scaling = field(repr=False)
@@ -103,7 +103,7 @@ class Regression:
             raise ValueError(f"all {len(labels)} images to fit on have label {classes[0]}: a probe separates classes")
         self.classes, self._n, self._device = classes.astype(np.int64), len(labels), device
         self._xp = xp = _namespace(device)
-        self.scaling = _fit_scaling(features, standardise, device)
+        self.scaling = fit_scaling(features, standardise, device)
         coordinates, self._basis, self._spread = _rotate(xp, self.scaling(features))
         self._penalised = xp.ones_like(self._spread)
         self._penalised[-1] = 0  # the bias
@@ -161,7 +161,11 @@ class Regression:
         return Point(total / self._n, gradient, (curvature + LEAST_CURVATURE)[:, None] * self._spread)
 
 
-def _fit_scaling(features: NDArray[Any], standardise: bool, device: str) -> Scaling:
+def fit_scaling(features: NDArray[Any], standardise: bool, device: str) -> Scaling:
+    """What centres features [N, D] and, with `standardise`, scales each to variance 1.
+
+    Raises ValueError for features that are not finite.
+    """
     mean = features.mean(0, dtype=np.float64)
     if not np.isfinite(mean).all():
         raise ValueError(f"feature {int(np.argmin(np.isfinite(mean)))} is not finite in every image to fit on")
