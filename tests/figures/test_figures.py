@@ -16,7 +16,7 @@ from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis
-from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.cells import Cells, protocol_label
 from robust_transfer.figures.fixed_robustness import linear_fit
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
