@@ -1,12 +1,13 @@
 # Classify by the nearest training images in feature space: the knn protocol.
 rule knn:
     input:
-        WIRING.cards("knn"),
+        features=WIRING.input("knn", "features"),
     output:
         card=STORE / "knn" / "{entry}" / "card.json",
         timing=STORE / "knn" / "{entry}" / "timing.json",
         metrics=STORE / "knn" / "{entry}" / "metrics.json",
         predictions=STORE / "knn" / "{entry}" / "predictions.parquet",
+        neighbours=STORE / "knn" / "{entry}" / "neighbours.csv",
     log:
         STORE / "knn" / "{entry}" / "knn.log",
     conda:
