@@ -20,7 +20,6 @@ from robust_transfer.tables.training import FLAG_COLUMNS, read_flags, read_train
 from support.fake_entries import Fake, trained
 from support.paths import WORKFLOW
 
-# As it stands in docs/results.md.
 SNIPPET = """
 from robust_transfer import read_results
 
@@ -58,7 +57,7 @@ def test_a_users_own_plot_is_five_lines(fake, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(fake.root.parents[1])
     names: dict[str, Any] = {}
-    exec(SNIPPET, names)  # the text of the documentation, run as it stands
+    exec(SNIPPET, names)
     lines = {line.get_label(): line.get_ydata().tolist() for line in names["ax"].lines}
     assert lines == {"fine": [30, 70, 50], "coarse": [40, 80, 60]}
     assert [*names["cells"]["eps"].cat.remove_unused_categories().cat.categories] == ["0", "0.5", "10"]

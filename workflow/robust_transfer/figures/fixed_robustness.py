@@ -65,10 +65,10 @@ def linear_fit(cells: Cells, panel: Panel, eps: str) -> LinearFit:
     counts = len(networks), networks["arch"].nunique()
     if len(networks) < ENOUGH or (networks[["source", "transfer"]].nunique() == 1).any():
         return LinearFit(*counts, None, None)
-    from scipy.stats import linregress  # 2 s of CPU, for tables that have networks enough
-
-    line = linregress(networks["source"], networks["transfer"])
-    return LinearFit(*counts, float(line.rvalue) ** 2, float(line.slope))
+    # Not scipy.stats.linregress: importing it takes 2.2 s of CPU, and this table 0.9 s.
+    correlation = networks["source"].corr(networks["transfer"])
+    slope = correlation * networks["transfer"].std() / networks["source"].std()
+    return LinearFit(*counts, float(correlation) ** 2, float(slope))
 
 
 def _cell(fit: LinearFit) -> Cell:

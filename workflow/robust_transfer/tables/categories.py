@@ -1,4 +1,4 @@
-"""The order of an experiment's datasets, networks and ways of measuring, as categoricals of its tables."""
+"""The order of an experiment's datasets, networks, modes and protocols, as categoricals of its tables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.transfer import PROTOCOLS
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 
 NORMS = ("none", "l2", "linf")
 MODES = ("source", "fixed-feature", "full-network")
-PROTOCOLS = ("frozen", "paper")
 
 
 def in_order(table: pd.DataFrame, info: ExperimentInfo) -> pd.DataFrame:

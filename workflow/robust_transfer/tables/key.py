@@ -44,7 +44,7 @@ class MeasurementKey:
     mode: str
     """`source`, `fixed-feature` or `full-network`."""
     protocol: str | None
-    """`frozen` or `paper`; None where nothing is transferred."""
+    """`frozen`, `paper` or `knn`; None where nothing is transferred."""
     variant: str
     """Deviations from the protocol, as canonical JSON."""
     images_per_class: int | None

@@ -89,7 +89,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     backbone_seed     seed of pretraining; null: a mean over seeds, or a chosen network
     transfer_seed     seed of transfer; null: a mean over seeds, a chosen network, or nothing was transferred
     mode              `source` (accuracy on the source itself), `fixed-feature` or `full-network`
-    protocol          `frozen` or `paper`; null where nothing was transferred
+    protocol          `frozen`, `paper` or `knn`; null where nothing was transferred
     variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels
     images_per_class  training images of each class of the target; null: all of them
     attack            JSON of norm, eps, steps and restarts, and of `kind` where it is not PGD; null: clean images
