@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,12 @@ import pytest
 import yaml
 from robust_transfer.configuration.load import ConfigurationError, merge, validate
 from robust_transfer.configuration.transfer import PROTOCOLS
+from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.store.entry import PLANNED, open_entry
+from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
+from robust_transfer.tables.results import KEY
 from support.paths import ROOT
 
 SMALL = {
@@ -125,12 +129,10 @@ def test_variants_are_named_by_what_deviates_from_the_paper() -> None:
     variants = [{}, {"batchnorm": "frozen"}, {"normalisation": "source"}, {"batchnorm": "drift"}]
     part = {**SMALL["grid"][0], "protocols": ["paper"], "variants": variants}  # type: ignore[index]
     keys = [measured.key for measured in planned(grid=[part]).measurements.values()]
-    fixed = [key["variant"] for key in keys if key["mode"] == "fixed-feature"]
-    assert Counter(map(str, fixed)) == {
-        "{}": 4, "{'batchnorm': 'frozen'}": 4, "{'normalisation': 'source'}": 4,
-    }  # fmt: skip
-    full = [key["variant"] for key in keys if key["mode"] == "full-network"]
-    assert Counter(map(str, full)) == {"{'normalisation': 'source'}": 4}
+    fixed = [key.variant for key in keys if key.mode == "fixed-feature"]
+    assert Counter(fixed) == {"{}": 4, '{"batchnorm":"frozen"}': 4, '{"normalisation":"source"}': 4}
+    full = [key.variant for key in keys if key.mode == "full-network"]
+    assert Counter(full) == {'{"normalisation":"source"}': 4}
 
 
 def test_target_normalisation_is_the_datasets() -> None:
@@ -149,8 +151,8 @@ def test_few_images_are_entries_of_their_own_on_shared_features() -> None:
     assert hashes(before) <= hashes(grid)
     assert counts(grid)["features"] == counts(before)["features"]
     assert counts(grid)["probing"] == 3 * counts(before)["probing"]
-    transfers = [measured.key for measured in grid.measurements.values() if measured.key["mode"] != "source"]
-    assert {key["images_per_class"] for key in transfers} == {5, 10, None}
+    transfers = [measured.key for measured in grid.measurements.values() if measured.key.mode != "source"]
+    assert {key.images_per_class for key in transfers} == {5, 10, None}
 
 
 def test_knn_is_measured_beside_the_probe_on_the_same_features() -> None:
@@ -158,9 +160,9 @@ def test_knn_is_measured_beside_the_probe_on_the_same_features() -> None:
     frozen, both = planned(grid=[part]), planned(grid=[{**part, "protocols": ["frozen", "knn"]}])
     assert hashes(frozen) < hashes(both)
     assert {planned.stage for i, planned in both.entries.items() if i not in frozen.entries} == {"knn"}
-    keys = [measured.key for measured in both.measurements.values() if measured.key["mode"] != "source"]
+    keys = [measured.key for measured in both.measurements.values() if measured.key.mode != "source"]
     by_protocol = {
-        protocol: [{**key, "protocol": None} for key in keys if key["protocol"] == protocol] for protocol in PROTOCOLS
+        protocol: [replace(key, protocol=None) for key in keys if key.protocol == protocol] for protocol in PROTOCOLS
     }
     assert by_protocol["knn"] == by_protocol["frozen"]
     assert len(by_protocol["knn"]) == 2 * 2 * 2  # backbones × targets × numbers of images
@@ -257,8 +259,21 @@ def test_one_more_learning_rate_keeps_the_searches_made() -> None:
 
 def test_table_keys_differ() -> None:
     grid = planned(grid=[{**SMALL["grid"][0], "views": ["native", 8, 12], "seeds": [0, 1], "transfer_seeds": [0, 1]}])  # type: ignore[index]
-    keys = [str(sorted(measured.key.items(), key=str)) for measured in grid.measurements.values()]
+    keys = [measured.key for measured in grid.measurements.values()]
     assert len(set(keys)) == len(keys) > 50
+
+
+def test_the_experiment_file_lists_keys_as_the_results_table_has_them() -> None:
+    more = {"protocols": ["frozen", "paper"], "views": ["native", 12], "images_per_class": [5, "all"]}
+    grid = planned(grid=[{**SMALL["grid"][0], **more}])  # type: ignore[index]
+    listed = json.loads(json.dumps(describe(grid)["entries"]))
+    assert [Measurement.from_json(one) for one in listed] == [*grid.measurements.values()]
+    full = {"normalisation": "source"}
+    expected = [{}, {"downscaled": 12}, full, {"downscaled": 12, **full}]
+    assert {canonical(one["variant"]) for one in listed} == {*map(canonical, expected)}
+    names = [field.name for field in fields(MeasurementKey)]
+    assert list(KEY) == ["experiment", *names, "attack", "split", "selection", "metric"]
+    assert {*names} < {*listed[0]}
 
 
 def test_the_default_experiment_keeps_to_its_budget() -> None:

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 import pytest
 from matplotlib.container import BarContainer
 from matplotlib.text import Text
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis
-from robust_transfer.figures.cells import Cells, way_label
+from robust_transfer.figures.cells import Cells, protocol_label
 from robust_transfer.figures.fixed_robustness import linear_fit
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
 from robust_transfer.store import fingerprint
-from robust_transfer.tables.published import published_rows
-from robust_transfer.tables.results import ExperimentInfo, Results, Row, TableError, Target, canonical, read
-from robust_transfer.tables.training import EpochRow, TrainingTable
+from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.experiment_info import ExperimentInfo, Target
+from robust_transfer.tables.key import canonical
+from robust_transfer.tables.published_results import published_rows
+from robust_transfer.tables.results import as_results, read_results
+from robust_transfer.tables.training import as_training
 from support.fake_entries import Fake
 
 PAPER_EPS = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
@@ -31,49 +35,66 @@ SMALL_EPS = ("0", "0.1", "0.25", "0.5", "1")
 SMALL_ARCHS = ("resnet8_w8", "resnet8_w16", "resnet8_w24")
 
 
-def row(target: str, arch: str, eps: str, value: float, **of) -> Row:
+Record = dict[str, Any]
+
+
+def row(target: str, arch: str, eps: str, value: float, **of: Any) -> Record:
     """A row of a made-up table."""
     robust = eps not in ("0",)
-    plain = Row(
-        experiment="made-up",
-        source="imagenet",
-        target=target,
-        arch=arch,
-        recipe="paper",
-        norm="l2" if robust else "none",
-        eps=eps,
-        eps_value=None if eps == "best-robust" else float(eps.removesuffix("/255")),
-        backbone_seed=0,
-        transfer_seed=0,
-        mode="fixed-feature",
-        protocol="frozen",
-        variant="{}",
-        images_per_class=None,
-        attack=None,
-        split="test",
-        selection="validation",
-        metric="top1",
-        value=value,
-        ci_low=value - 1.5,
-        ci_high=value + 1.5,
-        ci_kind="images",
-        n=1000,
-        hyperparameters=canonical({"arch": arch, "eps": eps}),
-        backbone="pretraining/x",
-        entry="probing/x",
-        code="abc",
-    )
-    return replace(plain, **of)
+    plain = {
+        "experiment": "made-up",
+        "source": "imagenet",
+        "target": target,
+        "arch": arch,
+        "recipe": "paper",
+        "norm": "l2" if robust else "none",
+        "eps": eps,
+        "eps_value": None if eps == "best-robust" else float(eps.removesuffix("/255")),
+        "backbone_seed": 0,
+        "transfer_seed": 0,
+        "mode": "fixed-feature",
+        "protocol": "frozen",
+        "variant": "{}",
+        "images_per_class": None,
+        "attack": None,
+        "split": "test",
+        "selection": "validation",
+        "metric": "top1",
+        "value": value,
+        "ci_low": value - 1.5,
+        "ci_high": value + 1.5,
+        "ci_kind": "images",
+        "n": 1000,
+        "hyperparameters": canonical({"arch": arch, "eps": eps}),
+        "backbone": "pretraining/x",
+        "entry": "probing/x",
+        "code": "abc",
+    }
+    return {**plain, **of}
 
 
-def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), downscaled=32) -> Results:
+def more(results: pd.DataFrame, *others: pd.DataFrame) -> pd.DataFrame:
+    """The rows of several tables of one experiment."""
+    return pd.concat([results, *others])
+
+
+def about(results: pd.DataFrame, **of: Any) -> pd.DataFrame:
+    """The same rows of an experiment that is described otherwise."""
+    return as_results(results, replace(ExperimentInfo.of(results), **of))
+
+
+def is_downscaled(results: pd.DataFrame) -> pd.Series:
+    return results["variant"].str.contains("downscaled")
+
+
+def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), downscaled=32) -> pd.DataFrame:
     """A made-up table with every cell, its chosen rows among them."""
     names = [f"Target {i + 1}" for i in range(targets)]
     rows = []
     for a, arch in enumerate(archs):
         for e, one in enumerate(eps):
-            source = row("imagenet", arch, one, 70 + 2 * a - e * e / 3, mode="source", protocol=None, selection=None)
-            rows.append(replace(source, transfer_seed=None))
+            of = {"mode": "source", "protocol": None, "selection": None, "transfer_seed": None}
+            rows.append(row("imagenet", arch, one, 70 + 2 * a - e * e / 3, **of))
     for mode in modes:
         for view in (None, downscaled):
             variant = canonical({"downscaled": view} if view else {})
@@ -95,11 +116,11 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
                     )
                     says = canonical({"arch": best[0], "eps": best[1]})
                     chosen = row(target, arch, "best-robust", robust[best], hyperparameters=says, **seedless)
-                    rows += [chosen, replace(chosen, metric="top1_difference", value=chosen.value - standard)]
+                    rows += [chosen, {**chosen, "metric": "top1_difference", "value": chosen["value"] - standard}]
                     if arch == "best":
                         rows.append(row(target, arch, "0", standard, **seedless))
                         rows.append(row(target, arch, eps[2], 61.0, **seedless))
-    about = ExperimentInfo(
+    info = ExperimentInfo(
         experiment="made-up",
         source="imagenet",
         source_label="ImageNet",
@@ -108,57 +129,57 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
         widths=tuple(archs),
         fixed_eps={"l2": eps[2]},
     )
-    return Results(about, tuple(rows))
+    return as_results(rows, info)
 
 
-def course(arch: str, eps: str, epochs: int, every: int = 1, **of) -> list[EpochRow]:
+def course(arch: str, eps: str, epochs: int, every: int = 1, **of: Any) -> list[Record]:
     """The epochs of a backbone in a made-up training table, checked every so many of them."""
     rows = []
     for epoch in range(1, epochs + 1):
         checked, done = epoch % every == 0 or epoch == epochs, epoch / epochs
-        plain = EpochRow(
-            entry=f"pretraining/{arch}_{eps}_{of.get('norm')}_{of.get('seed', 0)}",
-            source="imagenet",
-            arch=arch,
-            recipe="paper",
-            norm="none" if eps == "0" else "l2",
-            eps=eps,
-            seed=0,
-            epoch=epoch,
-            side=32,
-            loss=4 - 2 * done,
-            train_accuracy=5 + 40 * done + len(eps),
-            clean_accuracy=10 + 50 * done + len(eps) if checked else None,
-            robust_accuracy=5 + 30 * done + len(eps) if checked and eps != "0" else None,
-            learning_rate=0.1 / epoch,
-            images_per_second=None,
-            seconds=None,
-            peak_memory_mb=None,
-        )
-        rows.append(replace(plain, **of))
+        plain = {
+            "entry": f"pretraining/{arch}_{eps}_{of.get('norm')}_{of.get('seed', 0)}",
+            "source": "imagenet",
+            "arch": arch,
+            "recipe": "paper",
+            "norm": "none" if eps == "0" else "l2",
+            "eps": eps,
+            "seed": 0,
+            "epoch": epoch,
+            "side": 32,
+            "loss": 4 - 2 * done,
+            "train_accuracy": 5 + 40 * done + len(eps),
+            "clean_accuracy": 10 + 50 * done + len(eps) if checked else None,
+            "robust_accuracy": 5 + 30 * done + len(eps) if checked and eps != "0" else None,
+            "learning_rate": 0.1 / epoch,
+            "images_per_second": None,
+            "seconds": None,
+            "peak_memory_mb": None,
+        }
+        rows.append({**plain, **of})
     return rows
 
 
-def few_images(results: Results, sizes=(5, 10, 25), **of) -> Results:
+def few_images(results: pd.DataFrame, sizes=(5, 10, 25), **of: Any) -> pd.DataFrame:
     """The table, and its cells of native images as they are with fewer images."""
-    cells = [one for one in results.rows if one.mode != "source" and one.entry and not one.downscaled]
-    fewer = [replace(one, images_per_class=size, value=one.value * size / 30, **of) for one in cells for size in sizes]
-    return replace(results, rows=(*results.rows, *fewer))
+    cells = results[(results["mode"] != "source") & ~is_downscaled(results)]
+    fewer = [cells.assign(images_per_class=size, value=cells["value"] * size / 30, **of) for size in sizes]
+    return more(results, *fewer)
 
 
-Way = tuple[str, dict[str, str]]
-FROZEN: Way = ("frozen", {})
-RELEASED: Way = ("paper", {})
-KNN: Way = ("knn", {})
+How = tuple[str, dict[str, str]]
+FROZEN: How = ("frozen", {})
+RELEASED: How = ("paper", {})
+KNN: How = ("knn", {})
 DEVIATING = [("paper", {"batchnorm": "frozen"}), ("paper", {"normalisation": "source"})]
 BOTH = ("paper", {"batchnorm": "frozen", "normalisation": "source"})
 WORTH = {"frozen": 3, "drift": -2, "target": -1, "test": 0.5}
-"""Points that a way of measuring is worth: protocol, BatchNorm that drifts, the target's statistics, selection."""
+"""Points that a protocol is worth: frozen, BatchNorm that drifts, the target's statistics, selection on test."""
 
 
-def measured(target: str, eps: str, way, selection: str, value: float, **of) -> Row:
+def measured(target: str, eps: str, how, selection: str, value: float, **of: Any) -> Record:
     """A fixed-feature number whose value says how it was measured."""
-    protocol, variant = way
+    protocol, variant = how
     value += WORTH["frozen"] if protocol == "frozen" else 0
     value += WORTH["drift"] if protocol == "paper" and "batchnorm" not in variant else 0
     value += WORTH["target"] if protocol == "paper" and "normalisation" not in variant else 0
@@ -167,30 +188,30 @@ def measured(target: str, eps: str, way, selection: str, value: float, **of) -> 
     return row(target, "resnet50", eps, value, **of)
 
 
-def ways(targets: int, ways, selections=("validation", "test"), eps=("0", "3"), **of) -> Results:
-    """A made-up table of backbones measured in these ways under these selections."""
+def by(targets: int, protocols, selections=("validation", "test"), eps=("0", "3"), **of: Any) -> pd.DataFrame:
+    """A made-up table of backbones measured by these protocols under these selections."""
     names = [f"Target {i + 1}" for i in range(targets)]
     rows = [
-        measured(target, one, way, selection, 50 + 3 * t + (5 + t) * (one != "0"), **of)
+        measured(target, one, how, selection, 50 + 3 * t + (5 + t) * (one != "0"), **of)
         for t, target in enumerate(names)
         for one in eps
-        for way in ways
+        for how in protocols
         for selection in selections
     ]
-    about = ExperimentInfo(
+    info = ExperimentInfo(
         "made-up", targets=tuple(Target(name, name, "top1") for name in names), architectures=("resnet50",)
     )
-    return Results(about, tuple(rows))
+    return as_results(rows, info)
 
 
-def curves(archs, eps, epochs: int, *more: list[EpochRow], **of) -> TrainingTable:
+def curves(archs, eps, epochs: int, *more: list[Record], **of: Any) -> pd.DataFrame:
     """A made-up training table of every network at every eps, and more."""
     rows = [row for arch in archs for one in eps for row in course(arch, one, epochs, **of)]
-    about = ExperimentInfo("made-up", architectures=tuple(archs), widths=tuple(archs))
-    return TrainingTable(about, (*rows, *(row for rows in more for row in rows)))
+    info = ExperimentInfo("made-up", architectures=tuple(archs), widths=tuple(archs))
+    return as_training([*rows, *(row for rows in more for row in rows)], info)
 
 
-def drawn(name: str, results: Results | TrainingTable, *, laid_out: bool = False) -> Any:
+def drawn(name: str, results: pd.DataFrame, *, laid_out: bool = False) -> Any:
     with matplotlib.rc_context(style.RC):
         drawing = getattr(importlib.import_module(f"robust_transfer.figures.{FIGURES[name].module}"), name)(results)
         if laid_out:
@@ -211,12 +232,12 @@ def visible_texts(figure) -> list[Text]:
 
 
 @pytest.fixture(scope="module")
-def paper_sized() -> Results:
+def paper_sized() -> pd.DataFrame:
     return table(12, PAPER_ARCHS, PAPER_EPS)
 
 
 @pytest.fixture(scope="module")
-def paper_curves() -> TrainingTable:
+def paper_curves() -> pd.DataFrame:
     """67 backbones of twelve networks, the first of them with a second seed."""
     more = [course(f"densenet{i}", one, 90, 5) for i in range(161, 169) for one in ("0", "1", "3")]
     seeds = [course("resnet18", one, 90, 5, seed=1) for one in ("0", "1", "3")]
@@ -224,26 +245,25 @@ def paper_curves() -> TrainingTable:
 
 
 @pytest.fixture(scope="module")
-def small_curves() -> TrainingTable:
+def small_curves() -> pd.DataFrame:
     return curves(SMALL_ARCHS, SMALL_EPS, 5)
 
 
 @pytest.fixture(scope="module")
-def small() -> Results:
+def small() -> pd.DataFrame:
     return table(4, SMALL_ARCHS, SMALL_EPS, downscaled=12)
 
 
 @pytest.fixture(scope="module")
-def small_few(small) -> Results:
+def small_few(small) -> pd.DataFrame:
     return few_images(small)
 
 
 @pytest.fixture(scope="module")
-def many_ways() -> Results:
-    """Six targets, two backbones, five ways and two selections; full-network in four columns."""
-    fixed = ways(6, [FROZEN, RELEASED, *DEVIATING, BOTH])
-    full = ways(6, [RELEASED, DEVIATING[1]], mode="full-network")
-    return replace(fixed, rows=fixed.rows + full.rows)
+def many_protocols() -> pd.DataFrame:
+    """Six targets, two backbones, five protocols and two selections; full-network in four columns."""
+    fixed = by(6, [FROZEN, RELEASED, *DEVIATING, BOTH])
+    return more(fixed, by(6, [RELEASED, DEVIATING[1]], mode="full-network"))
 
 
 # full_network is drawn as fixed_feature is; what differs between the others at either size is tried at one of them.
@@ -279,7 +299,7 @@ def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
 
 def test_bars_are_as_high_as_the_csv_says(small):
     drawing = drawn("fixed_feature", small)
-    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+    for panel, ax in zip(ExperimentInfo.of(small).targets, drawing.figure.axes, strict=True):
         tops = sorted(bar.get_y() + bar.get_height() for c in ax.containers if isinstance(c, BarContainer) for bar in c)
         of_panel = [n for n in drawing.numbers if n["target"] == panel.name]
         assert tops == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] != "fixed eps"))
@@ -290,7 +310,7 @@ def test_bars_are_as_high_as_the_csv_says(small):
 
 def test_points_of_source_accuracy_are_those_of_the_csv(small):
     drawing = drawn("source_accuracy", small)
-    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+    for panel, ax in zip(ExperimentInfo.of(small).targets, drawing.figure.axes, strict=True):
         points = sorted(
             (round(float(x), 6), float(y))
             for c in ax.collections
@@ -314,7 +334,7 @@ def test_points_of_source_accuracy_are_those_of_the_csv(small):
 @pytest.mark.parametrize(("name", "lines"), [("width", len(SMALL_EPS)), ("granularity", 2 * 2 * len(SMALL_ARCHS))])
 def test_curves_are_those_of_the_csv(name, lines, small):
     drawing = drawn(name, small)
-    for panel, ax in zip(small.about.targets, drawing.figure.axes, strict=True):
+    for panel, ax in zip(ExperimentInfo.of(small).targets, drawing.figure.axes, strict=True):
         curves = [line for line in ax.lines if line.get_marker() in style.MARKERS and line.get_markersize() < 6]
         assert len(curves) == lines
         values = sorted(float(y) for line in curves for y in line.get_ydata())
@@ -331,18 +351,16 @@ def test_headline_holds_every_number_of_its_csv(small):
 
 def test_headline_bolds_the_better_and_marks_what_is_decided():
     results = table(2, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",))
-    values = {"best-robust": 80.0, "0": 70.0}
-    rows = []
-    for one in results.rows:
-        ahead = one.target == "Target 1"
-        if one.arch == "best" and one.metric == "top1_difference":
-            one = replace(
-                one, value=10.0 if ahead else -10.0, ci_low=8.0 if ahead else -21.0, ci_high=12.0 if ahead else 1.0
-            )
-        elif one.arch == "best" and one.eps in values:
-            one = replace(one, value=values[one.eps] if ahead else 150 - values[one.eps])
-        rows.append(one)
-    text = drawn("headline", replace(results, rows=tuple(rows))).markdown()
+    first, best = results["target"] == "Target 1", results["arch"] == "best"
+    is_difference = results["metric"] == "top1_difference"
+    columns = ["value", "ci_low", "ci_high"]
+    results.loc[best & is_difference & first, columns] = 10.0, 8.0, 12.0
+    results.loc[best & is_difference & ~first, columns] = -10.0, -21.0, 1.0
+    for eps, value in {"best-robust": 80.0, "0": 70.0}.items():
+        accuracy = best & ~is_difference & (results["eps"] == eps)
+        results.loc[accuracy & first, "value"] = value
+        results.loc[accuracy & ~first, "value"] = 150 - value
+    text = drawn("headline", results).markdown()
     first, second = (next(line for line in text.splitlines() if line.startswith(f"| Target {i}")) for i in (1, 2))
     cells, others = ([cell.strip() for cell in line.strip("|").split("|")] for line in (first, second))
     assert cells[1].startswith("70.0")
@@ -362,8 +380,7 @@ def test_fixed_robustness_fits_a_line_or_says_what_it_lacks():
         if i < 3:
             rows.append(row("imagenet", arch, "3", 40 + i, mode="source", selection=None))
             rows.append(row("t", arch, "3", 60 + i * i))
-    about = ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=archs)
-    results = Results(about, tuple(rows))
+    results = as_results(rows, ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=archs))
     cells = Cells(results)
     (panel,) = cells.panels("fixed-feature")
     full = linear_fit(cells, panel, "1")
@@ -380,23 +397,22 @@ def test_seeds_count_as_networks_and_pair_with_their_own_source_accuracy():
         rows.append(row("imagenet", "a", "1", 50 + seed, mode="source", selection=None, backbone_seed=seed))
         rows.append(row("t", "a", "1", 60 + 3 * seed, backbone_seed=seed))
     rows.append(row("t", "a", "1", 64.5, backbone_seed=None, transfer_seed=None))
-    cells = Cells(Results(ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=("a",)), tuple(rows)))
+    cells = Cells(as_results(rows, ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=("a",))))
     (panel,) = cells.panels("fixed-feature")
     found = linear_fit(cells, panel, "1")
     assert (found.networks, found.architectures, found.slope) == (4, 1, pytest.approx(3))
 
 
-def only_robust(results: Results) -> Results:
-    keep = [one for one in results.rows if one.norm != "none" and not one.metric.endswith("_difference")]
-    return replace(results, rows=tuple(keep))
+def only_robust(results: pd.DataFrame) -> pd.DataFrame:
+    return results[(results["norm"] != "none") & ~results["metric"].str.endswith("_difference")]
 
 
-def one_cell(results: Results) -> Results:
-    return replace(results, rows=tuple(one for one in results.rows if one.target == "Target 2" and one.eps == "0.25"))
+def one_cell(results: pd.DataFrame) -> pd.DataFrame:
+    return results[(results["target"] == "Target 2") & (results["eps"] == "0.25")]
 
 
 ODD = {
-    "empty": lambda: replace(table(2, SMALL_ARCHS, SMALL_EPS), rows=()),
+    "empty": lambda: table(2, SMALL_ARCHS, SMALL_EPS).head(0),
     "one of everything": lambda: table(1, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",)),
     "full-network only": lambda: table(2, SMALL_ARCHS, SMALL_EPS, modes=("full-network",)),
     "no standard networks": lambda: only_robust(table(2, SMALL_ARCHS, SMALL_EPS)),
@@ -418,8 +434,8 @@ def test_odd_tables_still_draw(name, shape):
 
 def test_what_was_not_measured_is_named_in_its_place():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
-    keep = [one for one in results.rows if one.target == "Target 1" or one.arch != "resnet8_w24"]
-    drawing = drawn("fixed_feature", replace(results, rows=tuple(keep)))
+    keep = (results["target"] == "Target 1") | (results["arch"] != "resnet8_w24")
+    drawing = drawn("fixed_feature", results[keep])
     words = [[text.get_text() for text in ax.texts].count("not measured") for ax in drawing.figure.axes]
     assert words == [0, 2]
     assert not drawing.figure.legends[-1].get_texts()[0].get_text().startswith("not measured")
@@ -429,8 +445,8 @@ def test_what_was_not_measured_is_named_in_its_place():
 
 def test_networks_measured_nowhere_are_named_above_the_panels():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
-    keep = [one for one in results.rows if one.arch != "resnet8_w24" or one.mode != "full-network"]
-    drawing = drawn("full_network", replace(results, rows=tuple(keep)))
+    keep = (results["arch"] != "resnet8_w24") | (results["mode"] != "full-network")
+    drawing = drawn("full_network", results[keep])
     assert drawing.figure.legends[-1].get_texts()[0].get_text() == "not measured: ResNet-8 w24"
     assert len(drawing.figure.axes[0].get_xticks()) == 2
     assert {one["arch"] for one in drawing.numbers if one["value"] is None} == {"resnet8_w24"}
@@ -438,26 +454,23 @@ def test_networks_measured_nowhere_are_named_above_the_panels():
 
 def test_a_panel_without_downscaled_images_says_so():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
-    keep = [one for one in results.rows if one.target == "Target 1" or not one.downscaled]
-    axes = drawn("granularity", replace(results, rows=tuple(keep))).figure.axes
+    keep = (results["target"] == "Target 1") | ~is_downscaled(results)
+    axes = drawn("granularity", results[keep]).figure.axes
     assert [[text.get_text() for text in ax.texts] for ax in axes] == [[], ["32 px: not measured"]]
 
 
 def test_several_norms_have_panels_that_say_so():
     results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
-    other = [
-        replace(one, norm="linf", eps=f"{4 * float(one.eps):g}/255")
-        for one in results.rows
-        if one.norm == "l2" and one.eps_value
-    ]
-    norms = drawn("granularity", replace(results, rows=(*results.rows, *other)))
+    l2 = results[(results["norm"] == "l2") & results["eps_value"].notna()]
+    other = l2.assign(norm="linf", eps=[f"{4 * float(eps):g}/255" for eps in l2["eps"]])
+    norms = drawn("granularity", more(results, other))
     assert [ax.get_title() for ax in norms.figure.axes] == ["Target 1, L2", "Target 1, L∞"]
 
 
-def measured_otherwise(results: Results, **of) -> list[Row]:
-    """The table's fixed-feature numbers by the paper's protocol, a point lower, or as said."""
-    fixed = [one for one in results.rows if one.mode == "fixed-feature"]
-    return [replace(one, **{"protocol": "paper", "value": one.value - 1, **of}) for one in fixed]
+def by_the_paper(results: pd.DataFrame) -> pd.DataFrame:
+    """The table's fixed-feature numbers by the paper's protocol, a point lower."""
+    fixed = results[results["mode"] == "fixed-feature"]
+    return fixed.assign(protocol="paper", value=fixed["value"] - 1)
 
 
 def remarks(drawing: Any) -> list[str]:
@@ -465,28 +478,26 @@ def remarks(drawing: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["fixed_feature", "source_accuracy", "width", "granularity"])
-def test_of_several_ways_figures_show_the_one_asked_for_and_say_which(name):
+def test_of_several_protocols_figures_show_the_one_asked_for_and_say_which(name):
     results = table(2, SMALL_ARCHS, SMALL_EPS)
-    deviating = [
-        replace(one, variant=canonical({**json.loads(one.variant), "batchnorm": "frozen"}))
-        for one in measured_otherwise(results)
-    ]
-    several = replace(results, rows=(*deviating, *measured_otherwise(results), *results.rows))
+    paper = by_the_paper(results)
+    variants = [canonical({**json.loads(variant), "batchnorm": "frozen"}) for variant in paper["variant"]]
+    deviating = paper.assign(variant=variants)
+    several = more(deviating, paper, results)
     frozen = drawn(name, several)
     assert "measured by the frozen protocol" in remarks(frozen)
     assert frozen.numbers == drawn(name, results).numbers
-    asked = replace(several, about=replace(several.about, protocol="paper"))
-    paper = drawn(name, asked)
-    assert "measured by the paper protocol" in remarks(paper)
-    assert {one["deviations"] for one in paper.numbers} == {"{}"}
-    only = replace(asked, rows=tuple(one for one in asked.rows if one not in set(measured_otherwise(results))))
+    asked = drawn(name, about(several, protocol="paper"))
+    assert "measured by the paper protocol" in remarks(asked)
+    assert {one["deviations"] for one in asked.numbers} == {"{}"}
+    only = about(more(deviating, results), protocol="paper")
     assert "measured by the paper protocol, batchnorm: frozen" in remarks(drawn(name, only))
     assert not any("measured by" in one for one in remarks(drawn(name, results)))
 
 
-def test_tables_show_the_same_way_and_name_the_others():
+def test_tables_show_the_same_protocol_and_name_the_others():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
-    several = replace(results, rows=(*results.rows, *measured_otherwise(results)))
+    several = more(results, by_the_paper(results))
     text = drawn("headline", several).markdown()
     assert text.count("**Fixed-feature") == 1
     assert "Fixed-feature was measured in other ways too: paper protocol. The figure protocol_gap" in text
@@ -495,28 +506,25 @@ def test_tables_show_the_same_way_and_name_the_others():
     assert drawn("fixed_robustness", several).markdown() == drawn("fixed_robustness", results).markdown()
 
 
-def test_detail_is_shown_the_way_it_was_measured():
+def test_detail_is_shown_by_the_protocol_it_was_measured_by():
     results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
-    native = [one for one in results.rows if not one.downscaled]
-    drawing = drawn("granularity", replace(results, rows=(*native, *measured_otherwise(results))))
+    drawing = drawn("granularity", more(results[~is_downscaled(results)], by_the_paper(results)))
     assert {one["protocol"] for one in drawing.numbers} == {"paper"}
     assert "measured by the paper protocol" in remarks(drawing)
 
 
 def test_numbers_chosen_on_test_stay_out_where_validation_chose():
     results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
-    cheating = [replace(one, selection="test", value=99.0) for one in results.rows if one.mode != "source"]
-    assert not any(
-        n["value"] == 99 for n in drawn("headline", replace(results, rows=(*results.rows, *cheating))).numbers
-    )
-    alone = drawn("headline", replace(results, rows=tuple(cheating)))
+    cheating = results[results["mode"] != "source"].assign(selection="test", value=99.0)
+    assert not any(n["value"] == 99 for n in drawn("headline", more(results, cheating)).numbers)
+    alone = drawn("headline", cheating)
     assert "chosen on test" in alone.markdown()
 
 
 def test_the_first_selection_of_the_experiment_is_shown_and_test_images_are_named():
     results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
-    on_test = [replace(one, selection="test", value=99.0) for one in results.rows if one.mode != "source"]
-    both = replace(results, rows=(*results.rows, *on_test), about=replace(results.about, selection="test"))
+    on_test = results[results["mode"] != "source"].assign(selection="test", value=99.0)
+    both = about(more(results, on_test), selection="test")
     for name in ("fixed_feature", "source_accuracy", "width", "granularity"):
         drawing = drawn(name, both)
         assert {one["value"] for one in drawing.numbers} == {99}, name
@@ -541,13 +549,15 @@ def test_bars_start_at_0_unless_they_would_look_alike(small):
     assert alike.get_ylim()[0] > 0
     assert len([line for line in alike.lines if line.get_transform() == alike.transAxes]) == 2  # the break
     apart = table(1, ("resnet18",), ("0", "1", "3"))
-    halved = [replace(one, value=one.value / 4, ci_low=5.0) if one.eps == "0" else one for one in apart.rows]
-    assert drawn("fixed_feature", replace(apart, rows=tuple(halved))).figure.axes[0].get_ylim()[0] == 0
+    standard = apart["eps"] == "0"
+    apart.loc[standard, "value"] /= 4
+    apart.loc[standard, "ci_low"] = 5.0
+    assert drawn("fixed_feature", apart).figure.axes[0].get_ylim()[0] == 0
 
 
 def test_points_of_few_images_are_those_of_the_csv(small_few):
     drawing = drawn("few_images", small_few)
-    for panel, ax in zip(small_few.about.targets, drawing.figure.axes, strict=True):
+    for panel, ax in zip(ExperimentInfo.of(small_few).targets, drawing.figure.axes, strict=True):
         curves = [line for line in ax.lines if line.get_marker() in style.MARKERS]
         values = sorted(float(y) for line in curves for y in line.get_ydata())
         assert values == pytest.approx(sorted(n["value"] for n in drawing.numbers if n["target"] == panel.name))
@@ -560,13 +570,8 @@ def test_points_of_few_images_are_those_of_the_csv(small_few):
 def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
     fewer = few_images(results)
-    cut = [
-        one
-        for one in fewer.rows
-        if not one.images_per_class
-        or (one.mode == "full-network" and one.arch == "resnet8_w16" and one.target == "Target 1")
-    ]
-    drawing = drawn("few_images", replace(fewer, rows=tuple(cut)))
+    one = (fewer["mode"] == "full-network") & (fewer["arch"] == "resnet8_w16") & (fewer["target"] == "Target 1")
+    drawing = drawn("few_images", fewer[fewer["images_per_class"].isna() | one])
     assert {one["mode"] for one in drawing.numbers} == {"full-network"}
     assert {(one["target"], one["arch"]) for one in drawing.numbers} == {("Target 1", "resnet8_w16")}
     assert [ax.get_title() for ax in drawing.figure.axes] == ["Target 1"]
@@ -586,8 +591,8 @@ def gaps(drawing: Any, mode="fixed-feature") -> dict[tuple[str, str], tuple[floa
     }
 
 
-def test_gaps_are_those_of_numbers_that_differ_in_nothing_else(many_ways):
-    found = gaps(drawn("protocol_gap", many_ways))
+def test_gaps_are_those_of_numbers_that_differ_in_nothing_else(many_protocols):
+    found = gaps(drawn("protocol_gap", many_protocols))
     expected = {
         "chosen on test less on validation, frozen protocol": 0.5,
         "chosen on test less on validation, paper protocol": 0.5,
@@ -601,16 +606,14 @@ def test_gaps_are_those_of_numbers_that_differ_in_nothing_else(many_ways):
             assert found.pop((name, kind)) == (worth, worth, worth, 6)
         assert found.pop((name, "robust less standard")) == (0, 0, 0, 6)
     assert not found
-    full = gaps(drawn("protocol_gap", many_ways), "full-network")
+    full = gaps(drawn("protocol_gap", many_protocols), "full-network")
     assert {name for name, _ in full} == {"chosen on test less on validation", "target less source normalisation"}
 
 
 def test_a_gap_that_favours_robust_networks_is_seen_as_their_difference():
-    results = ways(3, [FROZEN, RELEASED], selections=("validation",))
-    rows = [
-        replace(one, value=one.value + 4) if one.eps == "3" and one.protocol == "paper" else one for one in results.rows
-    ]
-    drawing = drawn("protocol_gap", replace(results, rows=tuple(rows)))
+    results = by(3, [FROZEN, RELEASED], selections=("validation",))
+    results.loc[(results["eps"] == "3") & (results["protocol"] == "paper"), "value"] += 4
+    drawing = drawn("protocol_gap", results)
     name = "paper as released less frozen protocol"
     assert gaps(drawing) == {
         (name, "standard"): (-6, -6, -6, 3),
@@ -622,7 +625,7 @@ def test_a_gap_that_favours_robust_networks_is_seen_as_their_difference():
 
 
 def test_neighbours_have_a_column_and_a_gap_of_their_own() -> None:
-    drawing = drawn("protocol_gap", ways(2, [KNN, BOTH, RELEASED, FROZEN], selections=("validation",)))
+    drawing = drawn("protocol_gap", by(2, [KNN, BOTH, RELEASED, FROZEN], selections=("validation",)))
     header = [cell.strip() for cell in drawing.markdown().splitlines()[0].strip("|").split("|")]
     assert header[2:] == ["frozen", "paper, as released", "paper, both", "nearest neighbours"]
     found = gaps(drawing)
@@ -631,22 +634,22 @@ def test_neighbours_have_a_column_and_a_gap_of_their_own() -> None:
         "paper as released less frozen protocol": (-6, -6, -6, 2),
         "paper with both deviations less frozen protocol": (-3, -3, -3, 2),
     }
-    alone = drawn("protocol_gap", ways(2, [KNN, FROZEN], selections=("validation",)))
+    alone = drawn("protocol_gap", by(2, [KNN, FROZEN], selections=("validation",)))
     assert "Paper, as released" not in alone.markdown()
 
 
 @pytest.mark.parametrize(
     ("measured_by", "shown"), [([KNN, RELEASED, FROZEN], "frozen"), ([KNN, RELEASED], "paper"), ([KNN], "knn")]
 )
-def test_figures_show_neighbours_only_where_nothing_else_is(measured_by: list[Way], shown: str) -> None:
-    way = Cells(ways(1, measured_by)).shown("fixed-feature")
-    assert way is not None
-    assert way.protocol == shown
-    assert way_label(way) == f"Fixed-feature ({shown} protocol)"
+def test_figures_show_neighbours_only_where_nothing_else_is(measured_by: list[How], shown: str) -> None:
+    protocol = Cells(by(1, measured_by)).shown("fixed-feature")
+    assert protocol is not None
+    assert protocol.name == shown
+    assert protocol_label(protocol) == f"Fixed-feature ({shown} protocol)"
 
 
-def test_every_accuracy_of_the_gap_stands_in_its_way_and_selection(many_ways):
-    drawing = drawn("protocol_gap", many_ways)
+def test_every_accuracy_of_the_gap_stands_in_its_protocol_and_selection(many_protocols):
+    drawing = drawn("protocol_gap", many_protocols)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in drawing.markdown().splitlines()]
     fixed = lines[: lines.index([""])]
     assert fixed[0][:5] == ["Fixed-feature", "", "chosen on", "frozen", "paper, as released"]
@@ -655,12 +658,12 @@ def test_every_accuracy_of_the_gap_stands_in_its_way_and_selection(many_ways):
     assert [cell.split(" [")[0] for cell in fixed[3][3:]] == ["53.5", "47.5", "49.5", "48.5", "50.5"]
     assert fixed[4][:3] == ["", "robust, ε 3", "validation"]
     assert "| Target 1 | standard | 47.0 [45.5, 48.5] | 47.5 [46.0, 49.0] | 48.0" in drawing.markdown()  # full-network
-    assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == len(many_ways.rows)
+    assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == len(many_protocols)
 
 
-def test_only_backbones_measured_in_several_ways_have_lines_but_all_selections_count():
-    several, single = ways(2, [FROZEN, RELEASED]), ways(2, [FROZEN], eps=("0.5", "1"))
-    drawing = drawn("protocol_gap", replace(several, rows=several.rows + single.rows))
+def test_only_backbones_measured_by_several_protocols_have_lines_but_all_selections_count():
+    several, single = by(2, [FROZEN, RELEASED]), by(2, [FROZEN], eps=("0.5", "1"))
+    drawing = drawn("protocol_gap", more(several, single))
     assert "ε 3" in drawing.markdown()
     assert "ε 0.5" not in drawing.markdown()
     assert gaps(drawing)["chosen on test less on validation, frozen protocol", "robust"][-1] == 6
@@ -668,37 +671,37 @@ def test_only_backbones_measured_in_several_ways_have_lines_but_all_selections_c
     assert "| Target 1 | robust, ε 0.5 |" in alone.markdown()
     assert "Paper, as released" not in alone.markdown()
     assert gaps(alone) == {("chosen on test less on validation", "robust"): (0.5, 0.5, 0.5, 4)}
-    once = drawn("protocol_gap", ways(2, [FROZEN], selections=("validation",)))
+    once = drawn("protocol_gap", by(2, [FROZEN], selections=("validation",)))
     assert not once.numbers
     assert "not measured" in once.markdown()
 
 
-def test_ways_are_compared_on_the_seed_that_all_of_them_have():
-    way, paper = ways(1, [FROZEN], ("validation",)), ways(1, [RELEASED], ("validation",))
-    more = [replace(one, transfer_seed=seed, value=one.value + 10) for one in way.rows for seed in (1, 2)]
-    means = [replace(one, transfer_seed=seed, value=one.value + 7, entry=None) for one in way.rows for seed in (None,)]
-    uneven = replace(way, rows=(*means, *more, *way.rows, *paper.rows))
-    drawing = drawn("protocol_gap", uneven)
+def test_protocols_are_compared_on_the_seed_that_all_of_them_have():
+    frozen, paper = by(1, [FROZEN], ("validation",)), by(1, [RELEASED], ("validation",))
+    seeds = [frozen.assign(transfer_seed=seed, value=frozen["value"] + 10) for seed in (1, 2)]
+    means = frozen.assign(transfer_seed=None, value=frozen["value"] + 7, entry=None)
+    drawing = drawn("protocol_gap", more(means, *seeds, frozen, paper))
     assert gaps(drawing)["paper as released less frozen protocol", "standard"] == (-6, -6, -6, 1)
     assert "on 2 of 2 lines the first seed that all ways share stands alone" in drawing.markdown()
-    even = [replace(one, protocol="paper") for one in (*means, *more, *way.rows)]
-    drawing = drawn("protocol_gap", replace(way, rows=(*means, *more, *way.rows, *even)))
-    assert {one["value"] for one in drawing.numbers if one["series"] == "accuracy"} == {means[0].value, means[1].value}
+    even = [one.assign(protocol="paper") for one in (means, *seeds, frozen)]
+    drawing = drawn("protocol_gap", more(means, *seeds, frozen, *even))
+    assert {one["value"] for one in drawing.numbers if one["series"] == "accuracy"} == {*means["value"]}
     assert "stands alone" not in drawing.markdown()
 
 
 def test_more_lines_than_a_page_holds_are_counted():
-    drawing = drawn("protocol_gap", ways(30, [FROZEN, RELEASED]))
+    drawing = drawn("protocol_gap", by(30, [FROZEN, RELEASED]))
     assert "Fixed-feature: 12 more backbones in protocol_gap.csv." in drawing.markdown()
     assert "| Target 24 |" in drawing.markdown()
     assert "| Target 25 |" not in drawing.markdown()
     assert len([one for one in drawing.numbers if one["series"] == "accuracy"]) == 240
 
 
-def without_checks(table: TrainingTable, arch: str) -> TrainingTable:
+def without_checks(table: pd.DataFrame, arch: str) -> pd.DataFrame:
     """The table as it is where a network's entries were made before anything was checked."""
-    gone: dict[str, Any] = {"side": None, "clean_accuracy": None, "robust_accuracy": None}
-    return replace(table, rows=tuple(replace(one, **gone) if one.arch == arch else one for one in table.rows))
+    old = table.copy()
+    old.loc[old["arch"] == arch, ["side", "clean_accuracy", "robust_accuracy"]] = None
+    return old
 
 
 def test_training_curves_are_those_of_the_csv(small_curves):
@@ -825,7 +828,7 @@ def test_files_are_written_and_the_same_bytes_twice(name, collected, tmp_path):
 
 
 def test_seeds_are_dots_beside_the_bar_of_their_mean(collected):
-    drawing = drawn("fixed_feature", read(collected))
+    drawing = drawn("fixed_feature", read_results(collected))
     first = [one for one in drawing.numbers if one["target"] == "coarse"]
     assert first[0]["value"] == pytest.approx(30.5)
     dots = [line for line in drawing.figure.axes[0].lines if line.get_marker() == "."]
@@ -844,8 +847,9 @@ def test_every_module_here_is_in_the_fingerprint_of_some_figure():
 
 
 def test_metadata_of_the_table_reaches_the_figure(collected):
-    assert json.loads(canonical(read(collected).about.fixed_eps)) == {"l2": "0.25"}
-    assert [target.label for target in read(collected).about.targets] == ["Coarse", "Fine"]
+    info = ExperimentInfo.of(read_results(collected))
+    assert info.fixed_eps == {"l2": "0.25"}
+    assert [target.label for target in info.targets] == ["Coarse", "Fine"]
 
 
 def test_an_older_table_shows_what_was_chosen_on_validation(tmp_path):
@@ -869,11 +873,12 @@ class TestPublished:
         targets = tuple(
             Target(name, name, "mean_per_class" if name in ("aircraft", "flowers") else "top1") for name in self.TARGETS
         )
-        about = ExperimentInfo(
+        info = ExperimentInfo(
             "published", source="imagenet", source_label="ImageNet", targets=targets, selection="test",
             protocol="paper", architectures=("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4"),
         )  # fmt: skip
-        return Results(about, tuple(row for row in published_rows() if row.source == "imagenet"))
+        rows = published_rows()
+        return as_results(rows[rows["source"] == "imagenet"], info)
 
     @pytest.mark.parametrize("name", ["fixed_feature", "full_network", "source_accuracy", "width", "granularity"])
     def test_they_are_drawn(self, published, name):

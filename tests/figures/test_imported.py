@@ -6,41 +6,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.imported import imported
 from robust_transfer.figures.tables import Tables
 from robust_transfer.stages.figures import draw
-from robust_transfer.tables.published import RELEASED, published_rows
-from robust_transfer.tables.results import ExperimentInfo, Results, Row, write
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.published import RELEASED
+from robust_transfer.tables.published_results import published_rows
+from robust_transfer.tables.results import as_results, write_results
+from support import tables
 
+Record = dict[str, Any]
 RELEASED_ROWS = tuple(
-    row for row in published_rows() if row.mode == "source" and row.recipe == RELEASED and row.target == "imagenet"
+    vars(row) for row in tables.rows(published_rows(), mode="source", recipe=RELEASED, target="imagenet")
 )
-ARCHITECTURES = tuple(dict.fromkeys(row.arch for row in RELEASED_ROWS))
+ARCHITECTURES = tuple(dict.fromkeys(row["arch"] for row in RELEASED_ROWS))
 
 
-def measured(row: Row, off: float = 0.0, n: int = 50000, **of: Any) -> Row:
+def measured(row: Record, off: float = 0.0, n: int = 50000, **of: Any) -> Record:
     """What we might have measured for a network: so many points off the published number."""
-    value = row.value + off
+    value = row["value"] + off
     half = 196 * (value / 100 * (1 - value / 100) / n) ** 0.5
-    name = f"imagenet_{row.arch}_{row.norm}_{row.eps.replace('/', 'of')}"
-    plain = replace(row, experiment="paper", value=value, ci_low=value - half, ci_high=value + half, ci_kind="images")
-    plain = replace(plain, n=n, backbone_seed=0, backbone=f"importing/{name}", entry=f"evaluation/{name}")
-    return replace(plain, **of)
+    name = f"imagenet_{row['arch']}_{row['norm']}_{row['eps'].replace('/', 'of')}"
+    ours = {"experiment": "paper", "value": value, "ci_low": value - half, "ci_high": value + half, "ci_kind": "images"}
+    ours |= {"n": n, "backbone_seed": 0, "backbone": f"importing/{name}", "entry": f"evaluation/{name}"}
+    return {**row, **ours, **of}
 
 
-def network(arch: str, eps: str, norm: str = "l2") -> Row:
+def network(arch: str, eps: str, norm: str = "l2") -> Record:
     """The published number of one network."""
-    return next(row for row in RELEASED_ROWS if (row.arch, row.eps) == (arch, eps) and (eps == "0" or row.norm == norm))
+    of = [row for row in RELEASED_ROWS if (row["arch"], row["eps"]) == (arch, eps)]
+    return next(row for row in of if eps == "0" or row["norm"] == norm)
 
 
-def table(rows: Any, **of: Any) -> Results:
+def table(rows: Any, **of: Any) -> pd.DataFrame:
     about = ExperimentInfo(
         "paper", source="imagenet", source_label="ImageNet", architectures=ARCHITECTURES, released=(RELEASED,)
     )
-    return Results(replace(about, **of), tuple(rows))
+    return as_results(rows, replace(about, **of))
 
 
 def drawn(rows: Any, **of: Any) -> Tables:
@@ -54,17 +60,21 @@ def lines(drawing: Tables) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def all_of_them() -> list[Row]:
+def all_of_them() -> list[Record]:
     """The 67, a fifth of a point apart from what was published, upward and downward in turn."""
     return [measured(row, 0.2 * (-1) ** i) for i, row in enumerate(RELEASED_ROWS)]
 
 
-def test_every_released_network_stands_beside_its_published_number(all_of_them: list[Row]) -> None:
+def test_every_released_network_stands_beside_its_published_number(all_of_them: list[Record]) -> None:
     drawing = drawn(all_of_them)
     assert len(drawing.numbers) == 67
     cells = [tuple(line[i : i + 3]) for line in lines(drawing) for i in range(1, len(line), 3)]
     expected = {
-        (f"{ours.value:.2f} [{ours.ci_low:.2f}, {ours.ci_high:.2f}]", f"{row.value:.2f}", "−0.20" if i % 2 else "+0.20")
+        (
+            f"{ours['value']:.2f} [{ours['ci_low']:.2f}, {ours['ci_high']:.2f}]",
+            f"{row['value']:.2f}",
+            "−0.20" if i % 2 else "+0.20",
+        )
         for i, (ours, row) in enumerate(zip(all_of_them, RELEASED_ROWS, strict=True))
     }
     assert set(cells) == expected
@@ -72,7 +82,7 @@ def test_every_released_network_stands_beside_its_published_number(all_of_them: 
     assert "67 networks: Δ is 0.00 on average, from −0.20 to +0.20; none marked." in drawing.markdown()
 
 
-def test_networks_stand_side_by_side_those_of_most_eps_first_and_linf_below(all_of_them: list[Row]) -> None:
+def test_networks_stand_side_by_side_those_of_most_eps_first_and_linf_below(all_of_them: list[Record]) -> None:
     headings = [line for line in drawn(all_of_them).markdown().splitlines() if line.startswith("| ε")]
     networks = [re.findall(r"\| ([\w-]+) ours", heading) for heading in headings]
     assert networks == [
@@ -110,13 +120,13 @@ def test_what_is_apart_by_more_than_half_a_point_and_noise_is_marked(off: float,
 def test_only_clean_test_accuracy_of_imported_backbones_on_the_source_counts() -> None:
     one = measured(network("resnet18", "3"))
     decoys = [
-        replace(one, backbone="pretraining/imagenet_resnet18_l2_eps3_seed0", recipe="paper"),
-        replace(one, backbone=None, backbone_seed=None),
-        replace(one, attack='{"eps":"3"}'),
-        replace(one, metric="mean_per_class"),
-        replace(one, split="validation"),
-        replace(one, target="stylized_imagenet"),
-        replace(one, mode="fixed-feature", target="pets"),
+        one | {"backbone": "pretraining/imagenet_resnet18_l2_eps3_seed0", "recipe": "paper"},
+        one | {"backbone": None, "backbone_seed": None},
+        one | {"attack": '{"eps":"3"}'},
+        one | {"metric": "mean_per_class"},
+        one | {"split": "validation"},
+        one | {"target": "stylized_imagenet"},
+        one | {"mode": "fixed-feature", "target": "pets"},
         measured(network("resnet18", "3"), arch="resnet34"),  # nothing was published for it
     ]
     assert len(drawn([*decoys, one]).numbers) == 1
@@ -133,19 +143,19 @@ def test_numbers_of_the_csv_are_ours_the_published_one_and_their_difference() ->
 
 def test_other_weights_of_the_same_architectures_are_not_held_against_the_released_ones() -> None:
     ours = measured(network("resnet50", "0"))
-    torchvision = replace(ours, recipe="torchvision", value=80.8, backbone="importing/imagenet_resnet50_torchvision")
+    torchvision = ours | {"recipe": "torchvision", "value": 80.8, "backbone": "importing/imagenet_resnet50_torchvision"}
     drawing = drawn([torchvision, ours])
     assert [one["recipe"] for one in drawing.numbers] == ["released"]
     assert "Not compared, since other networks than these were published: torchvision." in drawing.markdown()
-    renamed = drawn([replace(ours, recipe="authors")], released=("authors",))
+    renamed = drawn([ours | {"recipe": "authors"}], released=("authors",))
     assert len(renamed.numbers) == 1
     assert "Not compared" not in renamed.markdown()
-    assert not drawn([replace(ours, recipe="authors")], released=()).numbers
+    assert not drawn([ours | {"recipe": "authors"}], released=()).numbers
 
 
 def test_several_seeds_and_recipes_of_one_network_are_told_apart() -> None:
     ours = measured(network("resnet50", "0"), recipe="mine")
-    drawing = drawn([ours, replace(ours, backbone_seed=1), replace(ours, recipe="theirs")], released=("mine", "theirs"))
+    drawing = drawn([ours, ours | {"backbone_seed": 1}, ours | {"recipe": "theirs"}], released=("mine", "theirs"))
     heading = drawing.markdown().splitlines()[0]
     assert re.findall(r"ResNet-50[^|]*", heading) == [
         f"ResNet-50, {name} ours " for name in ("mine, seed 0", "mine, seed 1", "theirs, seed 0")
@@ -164,7 +174,7 @@ def test_several_seeds_and_recipes_of_one_network_are_told_apart() -> None:
         ),
     ],
 )
-def test_where_nothing_can_be_compared_the_figure_says_why(rows: list[Row], of: dict[str, Any], says: str) -> None:
+def test_where_nothing_can_be_compared_the_figure_says_why(rows: list[Record], of: dict[str, Any], says: str) -> None:
     drawing = drawn(rows, **of)
     assert drawing.notes == [says]
     assert drawing.tables == []
@@ -172,11 +182,11 @@ def test_where_nothing_can_be_compared_the_figure_says_why(rows: list[Row], of: 
     assert drawing.numbers == []
 
 
-def test_files_are_written_and_the_same_bytes_twice(all_of_them: list[Row], tmp_path: Path) -> None:
+def test_files_are_written_and_the_same_bytes_twice(all_of_them: list[Record], tmp_path: Path) -> None:
     described = {"experiment": "paper", "source": {"name": "imagenet", "label": "ImageNet"}, "targets": []}
-    write(
+    write_results(
         tmp_path / "results.parquet",
-        all_of_them[:9],
+        table(all_of_them[:9]),
         described | {"architectures": ARCHITECTURES, "released": [RELEASED]},
     )
     for again in ("first", "second"):
@@ -197,7 +207,9 @@ def test_it_is_drawn_where_a_configuration_asks_for_it() -> None:
 
 def test_source_accuracy_is_what_was_measured_on_the_source() -> None:
     on_source = measured(network("resnet18", "3"))
-    elsewhere = replace(on_source, target="stylized_imagenet", value=9.0)
+    elsewhere = on_source | {"target": "stylized_imagenet", "value": 9.0}
     for rows in ([elsewhere, on_source], [on_source, elsewhere]):
-        assert Cells(table(rows)).source("resnet18", "l2", "3") == on_source
+        found = Cells(table(rows)).source("resnet18", "l2", "3")
+        assert found is not None
+        assert (found.value, found.ci_low, found.n) == (on_source["value"], on_source["ci_low"], 50000)
     assert Cells(table([elsewhere])).source("resnet18", "l2", "3") is None

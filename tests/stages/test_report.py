@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from docutils.core import publish_parts
 from jinja2 import Environment
@@ -13,7 +14,7 @@ from robust_transfer.dag.methods import made_by
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.report import COLUMNS, summary
-from robust_transfer.tables.training import FlagRow, write_flags
+from robust_transfer.tables.training import FLAG_COLUMNS, write_flags
 from support.fake_entries import Fake
 from support.paths import ROOT
 
@@ -92,12 +93,12 @@ def test_summary_shows_one_way_of_measuring_and_names_the_others(tmp_path):
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= COLUMNS
 
 
-def flagged(root: Path, flags: list[FlagRow]) -> list[str]:
+def flagged(root: Path, flags: list[tuple[str, str, str, str]]) -> list[str]:
     """The lines of a summary that tell of flags."""
     fake = Fake(root)
     fake.transfer(50, 50, target="coarse")
     results = fake.collect()
-    write_flags(root / "flags.csv", flags)
+    write_flags(root / "flags.csv", pd.DataFrame(flags, columns=FLAG_COLUMNS))
     text = summary(results, root / "flags.csv")
     return next((part.splitlines() for part in text.split("\n\n") if part.startswith("What looks wrong")), [])
 
@@ -107,9 +108,9 @@ def test_summary_lists_flags_by_backbone_without_the_mend(tmp_path):
     heading, *lines = flagged(
         tmp_path,
         [
-            FlagRow(f"pretraining/{name}-0123456789", "pretraining", "collapsed-robustness", "fell to 2.0 %; mend it"),
-            FlagRow("pretraining/other-0123456789", "pretraining", "loader-bound", "800 of 1000 images/s; wait"),
-            FlagRow(f"evaluation/{name}-9876543210", "evaluation", "at-chance", "accuracy is 10.0 %; train longer"),
+            (f"pretraining/{name}-0123456789", "pretraining", "collapsed-robustness", "fell to 2.0 %; mend it"),
+            ("pretraining/other-0123456789", "pretraining", "loader-bound", "800 of 1000 images/s; wait"),
+            (f"evaluation/{name}-9876543210", "evaluation", "at-chance", "accuracy is 10.0 %; train longer"),
         ],
     )
     assert heading == f"What looks wrong, 3 flags; what to do: {tmp_path / 'flags.csv'}"
@@ -124,13 +125,13 @@ def test_summary_lists_flags_by_backbone_without_the_mend(tmp_path):
 
 def test_summary_lists_at_most_ten_lines_of_flags_and_counts_the_others(tmp_path):
     entries = [f"pretraining/objects_resnet8_w16_l2_eps{i}_seed0-0123456789" for i in range(67)]
-    _, *lines = flagged(tmp_path, [FlagRow(entry, "pretraining", "loader-bound", "wait " * 30) for entry in entries])
+    _, *lines = flagged(tmp_path, [(entry, "pretraining", "loader-bound", "wait " * 30) for entry in entries])
     assert len(lines) == 11
     assert lines[-1] == "  and 62 more in flags.csv"
     assert max(map(len, lines)) == COLUMNS
     assert lines[1].endswith("…")
-    odd = [FlagRow(entries[0], "pretraining", "loader-bound", "wait")] + [
-        FlagRow(entry, "pretraining", "loader-bound", "wait") for entry in entries[:5]
+    odd = [(entries[0], "pretraining", "loader-bound", "wait")] + [
+        (entry, "pretraining", "loader-bound", "wait") for entry in entries[:5]
     ]
     _, *lines = flagged(tmp_path / "odd", odd)
     assert lines[-1] == "  and 1 more in flags.csv"

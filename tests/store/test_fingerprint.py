@@ -29,8 +29,8 @@ MODULES = {
     "importing": """
         architectures datasets.errors datasets.fetching.disk datasets.fetching.downloads datasets.fetching.partial_files
         datasets.fetching.remote_files datasets.fetching.web_pages networks.backbones networks.build
-        networks.small_resnet stages.importing tables.published tables.results weights.checkpoints weights.files
-        weights.pickle_machine weights.pickle_values weights.pickles
+        networks.small_resnet stages.importing tables.published weights.checkpoints weights.files weights.pickle_machine
+        weights.pickle_values weights.pickles
     """,
     "pretraining": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
@@ -76,15 +76,17 @@ MODULES = {
     """,
     "results": """
         stages.results statistics.metrics statistics.predictions statistics.selection store.features store.predictions
-        tables.results tables.sanity tables.seeds tables.training tables.training_records
+        tables.categories tables.errors tables.experiment_info tables.key tables.parquet tables.results tables.sanity
+        tables.seeds tables.training tables.training_records
     """,
     "report": """
         figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.markdown
-        figures.style figures.tables stages.report statistics.metrics tables.results tables.training
+        figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
+        tables.experiment_info tables.key tables.parquet tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures tables.results
-        tables.training
+        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures tables.categories
+        tables.errors tables.experiment_info tables.key tables.parquet tables.results tables.training
     """,
 }
 

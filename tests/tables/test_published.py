@@ -1,39 +1,29 @@
 """The paper's published numbers: all there, once each, in the schema of our table, and saying what the paper says."""
 
 import csv
+import functools
 import json
 import math
 from collections import Counter
-from dataclasses import fields
 
-import pyarrow as pa
 import pytest
 from robust_transfer.architectures import check_architecture
 from robust_transfer.configuration.eps import canonical_eps, eps_value
 from robust_transfer.figures.cells import Cells
-from robust_transfer.tables.published import (
+from robust_transfer.tables.experiment_info import ExperimentInfo, Target
+from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, canonical
+from robust_transfer.tables.published import FOLDER, RELEASED, PublishedError, published_accuracy
+from robust_transfer.tables.published_results import (
     EDITIONS,
     FILES,
-    FOLDER,
     MARKS,
-    RELEASED,
     UNRELEASED,
-    PublishedError,
-    published_accuracy,
     published_rows,
     read_published,
 )
-from robust_transfer.tables.results import (
-    BEST_ARCH,
-    BEST_ROBUST,
-    SCHEMA,
-    ExperimentInfo,
-    Results,
-    Row,
-    Target,
-    canonical,
-    check_keys,
-)
+from robust_transfer.tables.results import RESULTS, as_results, check_keys
+from support import tables
+from support.tables import Row
 
 PAPER_EPS = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
 RESNETS = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4")
@@ -61,16 +51,20 @@ def lines(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@functools.cache
+def of_edition(edition: str | None) -> list[Row]:
+    return tables.rows(published_rows(edition=edition))
+
+
 def rows(edition: str | None = None, **where: object) -> list[Row]:
     """Rows of an edition whose columns are so."""
-    found = published_rows(edition=edition)
-    return [row for row in found if all(getattr(row, name) == value for name, value in where.items())]
+    return [row for row in of_edition(edition) if all(getattr(row, name) == value for name, value in where.items())]
 
 
 def value(edition: str | None, mode: str, target: str, arch: str, eps: str, **where: object) -> float:
     """The one number there."""
     (row,) = rows(edition, mode=mode, target=target, arch=arch, eps=eps, **where)
-    return row.value
+    return float(row.value)
 
 
 def by_eps(mode: str, target: str, arch: str, variant: str = "{}") -> dict[str, float]:
@@ -157,14 +151,13 @@ def test_the_other_files_are_complete():
 def test_columns_are_those_of_our_table():
     for name in FILES:
         header, *rest = (FOLDER / name).read_bytes().decode().split("\n")
-        assert header.split(",") == [*(column.name for column in fields(Row)), *MARKS], name
+        assert header.split(",") == [*RESULTS.columns, *MARKS], name
         assert rest[-1] == "", name
         assert "\r" not in header + "".join(rest), name
 
 
 def test_rows_fit_the_schema_and_are_spelled_as_ours():
-    for number in read_published():
-        row = number.row
+    for row in tables.rows(read_published()):
         assert row.experiment == "published"
         assert row.split == "test"
         assert 0 < row.value < 100
@@ -184,12 +177,11 @@ def test_rows_fit_the_schema_and_are_spelled_as_ours():
             assert row.eps == canonical_eps(row.eps)
             assert row.eps_value == eps_value(row.eps)
             assert row.norm == ("none" if row.eps == "0" else "linf" if "/" in row.eps else "l2")
-        assert number.provenance.partition(": ")[0] == number.edition.partition(",")[0]
-    table = pa.Table.from_pylist([vars(row) for row in published_rows()], schema=SCHEMA)
-    counts = {name: table[name].null_count for name in SCHEMA.names}
+        assert row.provenance.partition(": ")[0] == row.edition.partition(",")[0]
+    table = published_rows()
     for column in ("backbone_seed", "transfer_seed", "images_per_class", "attack", "backbone", "entry", "code"):
-        assert counts[column] == len(table), column
-    assert counts["n"] == counts["value"] == 0
+        assert table[column].isna().all(), column
+    assert table[["n", "value"]].notna().all(axis=None)
 
 
 def test_an_edition_has_one_number_a_cell_and_figures_one_to_draw():
@@ -197,12 +189,11 @@ def test_an_edition_has_one_number_a_cell_and_figures_one_to_draw():
         assert rows(edition), edition
         check_keys(published_rows(edition=edition))
     assert sum(len(rows(edition)) for edition in EDITIONS) == len(read_published())
-    places = Counter(
-        (row.target, row.mode, row.protocol, row.variant, row.norm, row.arch, row.eps) for row in published_rows()
-    )
+    places = Counter((row.target, row.mode, row.protocol, row.variant, row.norm, row.arch, row.eps) for row in rows())
     assert set(places.values()) == {1}
-    assert not any(number.default for number in read_published() if number.row.recipe == UNRELEASED)
-    assert not any(number.default for number in read_published() if number.edition == SINGLE)
+    numbers = read_published()
+    assert not numbers.loc[numbers["recipe"] == UNRELEASED, "default"].any()
+    assert not numbers.loc[numbers["edition"] == SINGLE, "default"].any()
     with pytest.raises(ValueError, match=r"edition = 'relaese'.*'release'"):
         published_rows(edition="relaese")
 
@@ -375,18 +366,19 @@ def test_accuracy_of_released_networks():
 def test_figures_find_the_published_numbers():
     targets = tuple(Target(name, name, metric) for name, metric in METRICS.items())
     about = ExperimentInfo("published", source="imagenet", targets=targets, architectures=RESNETS, selection="test")
-    cells = Cells(Results(about, tuple(published_rows())))
+    cells = Cells(as_results(published_rows(), about))
     assert cells.norms() == ["l2", "linf"]
     (panel,) = (one for one in cells.panels(FIXED) if (one.target.name, one.norm) == ("cifar10", "l2"))
-    against = cells.against(panel, BEST_ARCH)
-    assert against.standard
-    assert against.robust
-    assert (against.standard.value, against.robust.value, against.ahead) == (81.31, 95.53, "robust")
+    comparison = cells.comparison(panel, BEST_ARCH)
+    assert comparison.standard
+    assert comparison.robust
+    assert (comparison.standard.value, comparison.robust.value, comparison.ahead) == (81.31, 95.53, "robust")
+    assert math.isnan(comparison.robust.ci_low)
     found = [cells.cell(panel, "resnet50", "3", downscaled=32), cells.cell(panel, "resnet50", "0")]
     assert [row and row.value for row in found] == [94.81, 79.61]
     found = [cells.source("resnet50", "l2", eps) for eps in ("3", "0")]
     assert [row and row.value for row in found] == [62.83, 75.80]
-    assert cells.views(panel.way) == [None, 32]
+    assert cells.views(panel.protocol) == [None, 32]
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -21,6 +21,7 @@ from robust_transfer.configuration.transfer import Finetuning, FinetuningSetting
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.grid import Grid, plan
+from robust_transfer.tables.key import MeasurementKey
 from support.catalogue_files import make
 from support.paths import ROOT
 
@@ -54,21 +55,23 @@ def test_every_experiment_plans_something(path: Path) -> None:
     assert len(plan(experiment(path.stem)).entries) > 100
 
 
-def measured(grid: Grid, **like: object) -> list[dict[str, Any]]:
+def measured(grid: Grid, **like: object) -> list[MeasurementKey]:
     return [
-        one.key for one in grid.measurements.values() if all(one.key[name] == value for name, value in like.items())
+        one.key
+        for one in grid.measurements.values()
+        if all(getattr(one.key, name) == value for name, value in like.items())
     ]
 
 
 def test_the_l2_grid_is_the_papers(paper: Grid) -> None:
     """12 targets × 40 backbones × 2 modes × 2 learning rates = 1,920 runs, in 480 jobs and 960."""
-    native = [key for key in measured(paper, variant={}) if key["arch"] in L2 and key["norm"] != "linf"]
-    cells = Counter((key["mode"], key["target"]) for key in native)
+    native = [key for key in measured(paper, variant="{}") if key.arch in L2 and key.norm != "linf"]
+    cells = Counter((key.mode, key.target) for key in native)
     assert len(paper.experiment.targets) == 12
     for target in paper.experiment.targets:
         assert cells["fixed-feature", target] == cells["full-network", target] == 40
-    assert {key["eps"] for key in native} == {*RADII}
-    backbones = {key["backbone"] for key in native}
+    assert {key.eps for key in native} == {*RADII}
+    backbones = {one.backbone for one in paper.measurements.values() if one.key in {*native}}
     assert len(backbones) == 40
     jobs: Counter[str] = Counter()
     runs = 0
@@ -85,19 +88,19 @@ def test_the_l2_grid_is_the_papers(paper: Grid) -> None:
 
 
 def test_the_rest_of_the_grid_is_the_papers(paper: Grid) -> None:
-    counts = Counter((key["mode"], key["norm"]) for key in measured(paper, variant={}) if key["arch"] not in L2)
+    counts = Counter((key.mode, key.norm) for key in measured(paper, variant="{}") if key.arch not in L2)
     assert counts == {
         ("source", "none"): 6,
         ("source", "l2"): 6,
         ("full-network", "none"): 42,
         ("full-network", "l2"): 42,
     }
-    linf = Counter((key["mode"], key["arch"]) for key in measured(paper, norm="linf"))
+    linf = Counter((key.mode, key.arch) for key in measured(paper, norm="linf"))
     assert linf == {
         **{(mode, arch): 10 for mode in ("fixed-feature", "full-network") for arch in ("resnet18", "resnet50")},
         **{("source", arch): 5 for arch in ("resnet18", "resnet50", "wide_resnet50_2")},
     }
-    downscaled = Counter(key["mode"] for key in measured(paper, variant={"downscaled": 32}))
+    downscaled = Counter(key.mode for key in measured(paper, variant='{"downscaled":32}'))
     assert downscaled == {"fixed-feature": 12 * 26, "full-network": 12 * 26}
 
 
@@ -129,8 +132,8 @@ def test_from_scratch_differs_in_the_backbones_alone(paper: Grid) -> None:
     scratch = plan(experiment("paper-from-scratch"))
     assert len(scratch.stage("pretraining")) == 67
     assert not scratch.stage("importing")
-    assert [key | {"backbone": "", "recipe": ""} for key in measured(scratch)] == [
-        key | {"backbone": "", "recipe": ""} for key in measured(paper)
+    assert [replace(key, recipe="") for key in measured(scratch)] == [
+        replace(key, recipe="") for key in measured(paper)
     ]
 
 
@@ -254,7 +257,7 @@ class TestMissing:
         running = {"data": str(tmp_path)}
         grid = planned(load([DEFAULT], tiny(missing="drop", store=str(tmp_path), running=running)))
         assert grid.dropped == ("dtd",)
-        assert {key["target"] for key in measured(grid)} == {"objects", "coarse"}
+        assert {key.target for key in measured(grid)} == {"objects", "coarse"}
         assert all("dtd" not in entry for entry in grid.entries)
 
     def test_a_source_that_only_evaluates_is_dropped_too(self, tmp_path: Path) -> None:
@@ -341,7 +344,7 @@ def test_where_images_and_weights_lie_is_in_no_hash() -> None:
 
 def test_a_backbone_evaluated_alone_has_no_transfer() -> None:
     grid = plan(load([DEFAULT], weights({"kind": "released"}, modes=[])))
-    assert {one.key["mode"] for one in grid.measurements.values()} == {"source"}
+    assert {one.key.mode for one in grid.measurements.values()} == {"source"}
 
 
 class TestDryRun:

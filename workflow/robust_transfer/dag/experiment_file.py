@@ -37,10 +37,7 @@ def describe(grid: Grid) -> dict[str, Any]:
         "selection": experiment.selection[0],
         "protocol": experiment.figures.protocol,
         "draw": list(experiment.figures.draw),
-        "entries": [
-            {"entry": measured.entry.id, "stage": measured.entry.stage, "images_per_class": None, **measured.key}
-            for measured in grid.measurements.values()
-        ],
+        "entries": [measurement.as_json() for measurement in grid.measurements.values()],
         "costs": list(grid.entries),
     }
 

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from robust_transfer.configuration.base import Model, identity, kept
@@ -28,6 +28,7 @@ from robust_transfer.configuration.transfer import (
     SelectingSettings,
 )
 from robust_transfer.configuration.weights import ImportingSettings, Weights
+from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +76,6 @@ class PlannedEntry:
         }
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """An entry that measures something, with the key its rows have in the results table."""
-
-    entry: PlannedEntry
-    key: dict[str, Any]
-
-
 @dataclass
 class Grid:
     """All entries of an experiment, each once, and what is measured."""
@@ -105,8 +98,8 @@ class Grid:
         entry = PlannedEntry(stage, name, settings, inputs or {})
         return self.entries.setdefault(entry.id, entry)
 
-    def _measure(self, entry: PlannedEntry, **key: Any) -> None:
-        self.measurements.setdefault(entry.id, Measurement(entry, key))
+    def _measure(self, entry: PlannedEntry, backbone: PlannedEntry, key: MeasurementKey) -> None:
+        self.measurements.setdefault(entry.id, Measurement(entry.id, entry.stage, backbone.id, key))
 
 
 def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
@@ -133,7 +126,8 @@ def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
     return grid._add("granularity", f"{name}_{view}px", GranularitySettings(size=int(view)), {"dataset": native})
 
 
-def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, dict[str, Any]]]:
+def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, MeasurementKey]]:
+    """The backbones of a part, each with the key of its accuracy on the source."""
     experiment = grid.experiment
     weights = experiment.weights_of(part)
     for architecture, eps, seed in itertools.product(part.architectures, part.eps, part.seeds):
@@ -145,18 +139,21 @@ def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, dict[
         else:
             recipe = part.backbones or experiment.backbones
             backbone = _imported(grid, f"{name}_{recipe}", weights, architecture, norm, eps, seed)
-        yield (
-            backbone,
-            {
-                "backbone": backbone.id,
-                "source": experiment.source,
-                "arch": architecture,
-                "recipe": recipe,
-                "norm": norm or "none",
-                "eps": eps,
-                "backbone_seed": seed,
-            },
+        key = MeasurementKey(
+            source=experiment.source,
+            target=experiment.source,
+            arch=architecture,
+            recipe=recipe,
+            norm=norm or "none",
+            eps=eps,
+            backbone_seed=seed,
+            transfer_seed=None,
+            mode="source",
+            protocol=None,
+            variant=canonical({}),
+            images_per_class=None,
         )
+        yield backbone, key
 
 
 def _trained(grid: Grid, name: str, architecture: str, norm: Norm | None, eps: str, seed: int) -> PlannedEntry:
@@ -191,9 +188,9 @@ def _imported(
     return grid._add("importing", name, settings)
 
 
-def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: dict[str, Any]) -> None:
+def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: MeasurementKey) -> None:
     evaluation = grid.experiment.evaluation
-    radii = {*([key["eps"]] if evaluation.own_eps else []), *evaluation.eps} - {"0"}
+    radii = {*([key.eps] if evaluation.own_eps else []), *evaluation.eps} - {"0"}
     settings = EvaluationSettings(
         norm=part.norm if radii else "l2",  # none is used: parts of other norms share the entry
         eps=tuple(sorted(radii, key=eps_value)),
@@ -202,31 +199,30 @@ def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: dict[str,
         **({"autoattack_images": evaluation.autoattack_images} if evaluation.autoattack else {}),
         preprocessing=grid.experiment.preprocessing,
     )
-    inputs = {"backbone": backbone, "source": _dataset(grid, key["source"])}
-    entry = grid._add("evaluation", backbone.name, settings, inputs)
-    grid._measure(entry, **key, target=key["source"], mode="source", protocol=None, variant={}, transfer_seed=None)
+    inputs = {"backbone": backbone, "source": _dataset(grid, key.source)}
+    grid._measure(grid._add("evaluation", backbone.name, settings, inputs), backbone, key)
 
 
-def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: dict[str, Any], target: str) -> None:
+def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: MeasurementKey, target: str) -> None:
     for view, images, seed in itertools.product(part.views, part.images_per_class, part.transfer_seeds):
         to = _Transfer(
             grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)
         )
-        where = {"target": target, "transfer_seed": seed, "images_per_class": to.images_per_class}
+        where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
         downscaled = {} if view == "native" else {"downscaled": view}
         for protocol, measured_by in (("frozen", to.probe), ("knn", to.knn)):
             if "fixed-feature" in part.modes and protocol in part.protocols:
-                of: dict[str, Any] = {"mode": "fixed-feature", "protocol": protocol, "variant": downscaled}
-                grid._measure(measured_by(), **key, **where, **of)
+                how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(downscaled))
+                grid._measure(measured_by(), backbone, how)
         for variant in part.variants:
             if "fixed-feature" in part.modes and "paper" in part.protocols:
                 entry, deviations = to.linear_heads(variant)
-                of = {"mode": "fixed-feature", "protocol": "paper", "variant": downscaled | deviations}
-                grid._measure(entry, **key, **where, **of)
+                how = replace(where, mode="fixed-feature", protocol="paper", variant=canonical(downscaled | deviations))
+                grid._measure(entry, backbone, how)
             if "full-network" in part.modes:
                 entry, deviations = to.full_network(variant)
-                of = {"mode": "full-network", "protocol": "paper", "variant": downscaled | deviations}
-                grid._measure(entry, **key, **where, **of)
+                how = replace(where, mode="full-network", protocol="paper", variant=canonical(downscaled | deviations))
+                grid._measure(entry, backbone, how)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,14 @@ from math import log10
 from typing import TYPE_CHECKING
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import NORM_LABELS
+from robust_transfer.figures.cells import NORM_LABELS, Estimate
 from robust_transfer.figures.style import INK, SMALL, Look, architecture_label
-from robust_transfer.tables.results import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def accuracy_limits(ax: Axes, rows: Sequence[Row], *, bars: bool = False) -> None:
+def accuracy_limits(ax: Axes, rows: Sequence[Estimate], *, bars: bool = False) -> None:
     """Limits of a y axis of accuracies in percent: what is drawn and a margin, within 0 to 100.
 
     Bars start at 0 unless they would all look the same height; an axis that does not start at 0 bears a break.

@@ -15,12 +15,14 @@ from robust_transfer.figures.cells import (
     NOT_MEASURED,
     Cells,
     Comparison,
+    Estimate,
     Panel,
 )
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.tables.results import BEST_ROBUST, Results, Row
+from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 WIDTH = 0.3
@@ -28,12 +30,12 @@ PLACES = {"standard": -0.31, "robust": 0.0, "fixed": 0.3}
 """Where in an architecture's slot, which is 1 wide, each of the three lies."""
 
 
-def fixed_feature(results: Results) -> Drawing:
+def fixed_feature(results: pd.DataFrame) -> Drawing:
     """Figure 2."""
     return _draw(Cells(results), FIXED_FEATURE)
 
 
-def full_network(results: Results) -> Drawing:
+def full_network(results: pd.DataFrame) -> Drawing:
     """Figure 3."""
     return _draw(Cells(results), FULL_NETWORK)
 
@@ -44,11 +46,13 @@ def _draw(cells: Cells, mode: str) -> Drawing:
         return Drawing(style.nothing(f"{MODE_LABELS[mode]} transfer: {NOT_MEASURED}"), [])
     figure, axes = style.panels([panel.label for panel in panels], row_height=1.35, extra_height=0.3)
     numbers: list[Number] = []
-    every = {panel: {arch: cells.against(panel, arch) for arch in cells.about.ordered} for panel in panels}
-    archs = [arch for arch in cells.about.ordered if any(_rows(against[arch]) for against in every.values())]
+    every = {panel: {arch: cells.comparison(panel, arch) for arch in cells.about.ordered} for panel in panels}
+    archs = [arch for arch in cells.about.ordered if any(_rows(comparison[arch]) for comparison in every.values())]
     for panel, ax in zip(panels, axes, strict=True):
         _panel(ax, cells, panel, [(arch, every[panel][arch]) for arch in archs])
-        numbers += [one for arch, against in every[panel].items() for one in _numbers(cells, panel, arch, against)]
+        numbers += [
+            one for arch, comparison in every[panel].items() for one in _numbers(cells, panel, arch, comparison)
+        ]
         architecture_ticks(ax, archs, labelled=style.in_last_row(axes, ax))
     left_out = [style.architecture_label(arch) for arch in cells.about.ordered if arch not in archs]
     remarks = cells.remarks(cells.shown(mode)) + [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
@@ -57,40 +61,40 @@ def _draw(cells: Cells, mode: str) -> Drawing:
     return Drawing(figure, numbers)
 
 
-def _rows(against: Comparison) -> list[Row]:
-    return [row for row in (against.standard, against.robust, against.fixed) if row]
+def _rows(comparison: Comparison) -> list[Estimate]:
+    return [row for row in (comparison.standard, comparison.robust, comparison.fixed) if row]
 
 
 def _panel(ax: Axes, cells: Cells, panel: Panel, slots: Sequence[tuple[str, Comparison]]) -> None:
-    drawn = [row for _, against in slots for row in _rows(against)]
+    drawn = [row for _, comparison in slots for row in _rows(comparison)]
     if not drawn:
         style.say(ax, NOT_MEASURED)
         return
     accuracy_limits(ax, drawn, bars=True)
-    for slot, (arch, against) in enumerate(slots):
+    for slot, (arch, comparison) in enumerate(slots):
         standard, robust, fixed = (slot + PLACES[name] for name in ("standard", "robust", "fixed"))
-        _bar(ax, standard, against.standard, style.STANDARD)
-        _bar(ax, robust, against.robust, style.ROBUST, _chosen_eps(against))
-        _marker(ax, fixed, against.fixed)
+        _bar(ax, standard, comparison.standard, style.STANDARD)
+        _bar(ax, robust, comparison.robust, style.ROBUST, _chosen_eps(comparison))
+        _marker(ax, fixed, comparison.fixed)
         _seeds(ax, standard, cells.seeds(panel, arch, "0"))
-        _seeds(ax, robust, cells.seeds(panel, arch, _chosen_eps(against)))
+        _seeds(ax, robust, cells.seeds(panel, arch, _chosen_eps(comparison)))
         _seeds(ax, fixed, cells.seeds(panel, arch, cells.about.fixed_eps.get(panel.norm, "")))
 
 
-def _numbers(cells: Cells, panel: Panel, arch: str, against: Comparison) -> list[Number]:
+def _numbers(cells: Cells, panel: Panel, arch: str, comparison: Comparison) -> list[Number]:
     fixed_eps = cells.about.fixed_eps.get(panel.norm, "")
     return [
-        number(panel, "standard", arch, "0", against.standard, chosen_eps=None),
-        number(panel, "best robust", arch, BEST_ROBUST, against.robust, chosen_eps=_chosen_eps(against)),
-        number(panel, "fixed eps", arch, fixed_eps, against.fixed, chosen_eps=None),
+        number(panel, "standard", arch, "0", comparison.standard, chosen_eps=None),
+        number(panel, "best robust", arch, BEST_ROBUST, comparison.robust, chosen_eps=_chosen_eps(comparison)),
+        number(panel, "fixed eps", arch, fixed_eps, comparison.fixed, chosen_eps=None),
     ]
 
 
-def _chosen_eps(against: Comparison) -> str:
-    return str(against.robust.chosen["eps"]) if against.robust else ""
+def _chosen_eps(comparison: Comparison) -> str:
+    return str(comparison.robust.chosen["eps"]) if comparison.robust else ""
 
 
-def _bar(ax: Axes, x: float, row: Row | None, colour: str, note: str = "") -> None:
+def _bar(ax: Axes, x: float, row: Estimate | None, colour: str, note: str = "") -> None:
     """A bar with its interval and a note at its foot; where nothing was measured, words in the bar's place."""
     foot = ax.get_ylim()[0]
     words: style.Look = {"transform": ax.get_xaxis_transform(), "rotation": 90, "ha": "center", "va": "bottom"}
@@ -102,7 +106,7 @@ def _bar(ax: Axes, x: float, row: Row | None, colour: str, note: str = "") -> No
     ax.text(x, 0.04, note, fontsize=5, color="white", clip_on=True, **words)
 
 
-def _marker(ax: Axes, x: float, row: Row | None) -> None:
+def _marker(ax: Axes, x: float, row: Estimate | None) -> None:
     if row is not None:
         look: style.Look = {
             "color": style.FIXED,
@@ -113,7 +117,7 @@ def _marker(ax: Axes, x: float, row: Row | None) -> None:
         ax.errorbar(x, row.value, style.whiskers([row]), fmt="D", ms=3.2, ecolor=style.INK, **look)
 
 
-def _seeds(ax: Axes, x: float, seeds: Sequence[Row]) -> None:
+def _seeds(ax: Axes, x: float, seeds: Sequence[Estimate]) -> None:
     """Small dots for single seeds, where there are several."""
     if len(seeds) > 1:
         ax.plot([x + 0.07] * len(seeds), [row.value for row in seeds], ".", color=style.INK, ms=1.8, mew=0, zorder=4)

@@ -1,19 +1,24 @@
 """Cells: what figures ask of the results table.
 
-A cell is one target, measured one way, by one architecture at one eps. A way is a transfer mode with its protocol and
-that protocol's deviations. Where an experiment has several norms, each gets panels of its own; where it has several
-ways, figures show one and say which, and `protocol_gap` compares them.
+A cell is one target, measured by one protocol, by one architecture at one eps. A protocol here is a transfer mode with
+the protocol's name and what deviates from it. Where an experiment has several norms, each gets panels of its own; where
+it has several protocols, figures show one and say which, and `protocol_gap` compares them.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
-from robust_transfer.tables.results import BEST_ROBUST, DIFFERENCE, ExperimentInfo, Results, Row, Target, canonical
+from robust_transfer.tables.experiment_info import ExperimentInfo, Target
+from robust_transfer.tables.key import BEST_ROBUST, canonical
+from robust_transfer.tables.results import DIFFERENCE
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
@@ -22,37 +27,68 @@ FROZEN: ProtocolName = "frozen"
 PAPER: ProtocolName = "paper"
 KNN: ProtocolName = "knn"
 NOT_MEASURED = "not measured"
+NATIVE = 0
+"""Stands in the column `downscaled` for images as they are."""
+
+NETWORK = ("arch", "norm", "eps")
+PROTOCOL = ("mode", "protocol", "deviations")
+PANEL = ("target", *PROTOCOL, "norm")
+CELL = (*NETWORK, "target", *PROTOCOL, "downscaled", "metric")
+"""Columns that name a network, a protocol, a panel and a cell; `deviations` and `downscaled` are made of `variant`."""
 
 
 @dataclass(frozen=True)
-class Way:
+class Protocol:
     """How a transfer was measured."""
 
     mode: str
-    protocol: str | None
+    name: str | None
     deviations: str
     """JSON of what deviates from the protocol, the view of the images left out."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One target in one way under one norm: a panel of a figure, a line of a table."""
+    """One target by one protocol under one norm: a panel of a figure, a line of a table."""
 
     target: Target
-    way: Way
+    protocol: Protocol
     norm: str
     label: str
     """The target, and what tells this panel from others of the same target."""
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A measured accuracy in percent, or a difference in percentage points, with its 95 % interval.
+
+    The fields are columns of the results table.
+    """
+
+    value: float
+    ci_low: float
+    ci_high: float
+    ci_kind: str
+    n: int
+    backbone_seed: int | None
+    transfer_seed: int | None
+    hyperparameters: str
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The hyperparameters as a dict: where the network was chosen `eps`, `arch` and what else the choice says."""
+        found: dict[str, Any] = json.loads(self.hyperparameters)
+        return found
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Standard, best robust and robust at the eps fixed beforehand, side by side; None where not measured."""
 
-    standard: Row | None
-    robust: Row | None
-    fixed: Row | None
-    difference: Row | None
+    standard: Estimate | None
+    robust: Estimate | None
+    fixed: Estimate | None
+    difference: Estimate | None
     """Best robust less standard, paired."""
 
     @property
@@ -72,103 +108,101 @@ class Comparison:
 class Cells:
     """The test accuracies of a results table, by cell."""
 
-    def __init__(self, results: Results, *, images_per_class: int | None = None, selection: str | None = None) -> None:
-        """Index the numbers of transfer from so many training images of each class; None: all.
+    def __init__(
+        self, results: pd.DataFrame, *, images_per_class: int | None = None, selection: str | None = None
+    ) -> None:
+        """Keep the numbers of transfer from so many training images of each class; None: all.
 
         Of several selections only one is kept: the given one, else the one that figures of the experiment show, else
-        the one there is.
+        the one there is. Raises TableError if `results` have lost the experiment's description.
         """
-        self.about = results.about
+        self.about = ExperimentInfo.of(results)
         self.selection = selection or shown_selection(results)
-        self._rows: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-        self._source: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-        self._ways: dict[Way, None] = {}
-        self._eps: dict[str, dict[str, float]] = defaultdict(dict)
-        for row in results.rows:
-            if row.split != "test":
-                continue
-            if row.mode == "source":
-                # Published networks were also measured, untransferred, on images they were not trained on.
-                if row.attack is None and row.metric == "top1" and row.target == row.source:
-                    self._source[row.arch, row.norm, row.eps].append(row)
-            elif row.selection == self.selection and row.images_per_class == images_per_class:
-                way = _way(row)
-                self._ways[way] = None
-                self._rows[row.target, way, row.norm, row.arch, row.eps, row.downscaled, row.metric].append(row)
-                if row.eps_value is not None:
-                    self._eps[row.norm][row.eps] = row.eps_value
+        test = results[results["split"] == "test"]
+        test.attrs = {}  # pandas copies them deeply in every operation
+        size = test["images_per_class"]
+        of_size = size.isna() if images_per_class is None else size == images_per_class
+        # Published networks were also measured, untransferred, on images they were not trained on.
+        clean = test["attack"].isna() & (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
+        source = test["mode"] == "source"
+        transfer = _with_views(test[~source & (test["selection"] == self.selection) & of_size])
+        self._measured = transfer[[*PANEL, "downscaled"]].drop_duplicates()
+        self._radii = transfer[["norm", "eps", "eps_value"]].dropna().drop_duplicates()
+        self._cells = _estimates_by(transfer, CELL)
+        self._source = _estimates_by(test[source & clean], NETWORK)
 
-    def ways(self, mode: str) -> list[Way]:
-        """The ways this mode was measured, in the table's order."""
-        return [way for way in self._ways if way.mode == mode]
+    def protocols(self, mode: str) -> list[Protocol]:
+        """The protocols this mode was measured by, in the table's order."""
+        rows = self._measured.loc[self._measured["mode"] == mode, ["protocol", "deviations"]].drop_duplicates()
+        return [
+            Protocol(mode, name or None, deviations) for name, deviations in rows.itertuples(index=False, name=None)
+        ]
 
-    def shown(self, mode: str) -> Way | None:
-        """The way of this mode that figures show; None if it was not measured."""
-        return shown_way(self.ways(mode), self.about)
+    def shown(self, mode: str) -> Protocol | None:
+        """The protocol of this mode that figures show; None if it was not measured."""
+        return shown_protocol(self.protocols(mode), self.about)
 
-    def remarks(self, way: Way | None) -> list[str]:
-        """What a figure of this way has to say: which one it is of several, and that it was chosen on test images."""
-        several = way is not None and len(self.ways(way.mode)) > 1
-        said = [f"measured by the {way_details(way)}"] if way and several else []
+    def remarks(self, protocol: Protocol | None) -> list[str]:
+        """What a figure by this protocol has to say: which it is of several, and that it was chosen on test images."""
+        several = protocol is not None and len(self.protocols(protocol.mode)) > 1
+        said = [f"measured by the {protocol_details(protocol)}"] if protocol and several else []
         return said + (["hyperparameters chosen on test images"] if self.selection == "test" else [])
 
     def others(self, mode: str) -> str:
-        """A sentence that names the ways of this mode that figures leave out; empty if there are none."""
-        named = [way_details(way) for way in self.ways(mode) if way != self.shown(mode)]
+        """A sentence that names the protocols of this mode that figures leave out; empty if there are none."""
+        named = [protocol_details(one) for one in self.protocols(mode) if one != self.shown(mode)]
         return f"{MODE_LABELS[mode]} was measured in other ways too: {'; '.join(named)}." if named else ""
 
     def norms(self) -> list[str]:
         """The norms of robust networks."""
-        return [norm for norm in self._eps if norm != "none"]
+        return [norm for norm in self._radii["norm"].unique() if norm != "none"]
 
     def eps(self, *norms: str) -> list[str]:
         """Every eps measured under these norms (default: all), growing; 0 first, if it was measured."""
-        found = {eps: value for norm in ("none", *(norms or self.norms())) for eps, value in self._eps[norm].items()}
-        return sorted(found, key=found.__getitem__)
+        under = self._radii[self._radii["norm"].isin(["none", *(norms or self.norms())])]
+        return list(under.sort_values("eps_value", kind="stable")["eps"].unique())
 
-    def panels(self, mode: str, way: Way | None = None) -> list[Panel]:
-        """Targets in order, for every norm, measured the way that figures show, or that one; none if it was not.
+    def panels(self, mode: str, protocol: Protocol | None = None) -> list[Panel]:
+        """Targets in order, for every norm, by this protocol or the one that figures show; none if not measured.
 
         A norm that some targets lack has panels for the others alone.
         """
-        way, norms = way or self.shown(mode), self.norms() or ["l2"]
-        if way is None:
+        protocol, norms = protocol or self.shown(mode), self.norms() or ["l2"]
+        if protocol is None:
             return []
         found = []
-        measured = {(key[0], key[2]) for key in self._rows if key[1] == way}
+        rows = self._by(protocol)
         for target in self.about.targets:
-            there = [norm for norm in norms if (target.name, norm) in measured]
-            for norm in there or norms[:1]:
+            measured = set(rows.loc[rows["target"] == target.name, "norm"])
+            for norm in [norm for norm in norms if norm in measured] or norms[:1]:
                 mark = f", {NORM_LABELS.get(norm, norm)}" if len(norms) > 1 else ""
-                found.append(Panel(target, way, norm, target.label + mark))
+                found.append(Panel(target, protocol, norm, target.label + mark))
         return found
 
     def cell(
         self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None, difference: bool = False
-    ) -> Row | None:
+    ) -> Estimate | None:
         """The cell's number by the target's metric, a mean over seeds where there are several; None: not measured."""
-        rows = self._of(panel, arch, eps, downscaled, panel.target.metric + (DIFFERENCE if difference else ""))
-        return max(rows, key=_summary_first, default=None)
+        metric = panel.target.metric + (DIFFERENCE if difference else "")
+        return next(iter(self._cell(panel, arch, eps, downscaled, metric)), None)
 
-    def seeds(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> list[Row]:
+    def seeds(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> list[Estimate]:
         """The cell's numbers for single seeds of pretraining (means over seeds of transfer), by seed."""
-        rows = self._of(panel, arch, eps, downscaled, panel.target.metric)
-        by_seed: dict[int, Row] = {}
-        for row in sorted(rows, key=_summary_first):
-            if row.backbone_seed is not None:
-                by_seed[row.backbone_seed] = row
+        by_seed: dict[int, Estimate] = {}
+        for one in self._cell(panel, arch, eps, downscaled, panel.target.metric):
+            if one.backbone_seed is not None:
+                by_seed.setdefault(one.backbone_seed, one)
         return [by_seed[seed] for seed in sorted(by_seed)]
 
-    def runs(self, panel: Panel, arch: str, eps: str) -> dict[tuple[int, int], Row]:
+    def runs(self, panel: Panel, arch: str, eps: str) -> dict[tuple[int, int], Estimate]:
         """The cell's numbers for single runs, by seeds of pretraining and of transfer."""
-        rows = self._of(panel, arch, eps, None, panel.target.metric)
         return {
-            (row.backbone_seed, row.transfer_seed): row
-            for row in rows
-            if row.backbone_seed is not None and row.transfer_seed is not None
+            (one.backbone_seed, one.transfer_seed): one
+            for one in self._cell(panel, arch, eps, None, panel.target.metric)
+            if one.backbone_seed is not None and one.transfer_seed is not None
         }
 
-    def against(self, panel: Panel, arch: str) -> Comparison:
+    def comparison(self, panel: Panel, arch: str) -> Comparison:
         """Standard against robust for one architecture, or for `best` with the architecture chosen too."""
         fixed_eps = self.about.fixed_eps.get(panel.norm)
         return Comparison(
@@ -178,72 +212,100 @@ class Cells:
             difference=self.cell(panel, arch, BEST_ROBUST, difference=True),
         )
 
-    def source(self, arch: str, norm: str, eps: str, seed: int | None = None) -> Row | None:
+    def source(self, arch: str, norm: str, eps: str, seed: int | None = None) -> Estimate | None:
         """Clean top-1 accuracy on the source: of one seed, or the mean over seeds where there are several."""
-        rows = self._source.get((arch, "none" if eps == "0" else norm, eps), [])
-        if seed is not None:
-            rows = [row for row in rows if row.backbone_seed == seed]
-        return max(rows, key=_summary_first, default=None)
+        found = self._source.get(_network(arch, norm, eps), [])
+        return next((one for one in found if seed in (None, one.backbone_seed)), None)
 
-    def views(self, way: Way) -> list[int | None]:
+    def views(self, protocol: Protocol) -> list[int | None]:
         """Sizes that targets were downscaled to, growing, after None for native images."""
-        sizes = {row.downscaled for key, rows in self._rows.items() if key[1] == way for row in rows}
-        return [None, *sorted(size for size in sizes if size is not None)]
+        return [None, *sorted(int(size) for size in self._by(protocol)["downscaled"].unique() if size != NATIVE)]
 
-    def _of(self, panel: Panel, arch: str, eps: str, downscaled: int | None, metric: str) -> list[Row]:
-        norm = "none" if eps == "0" else panel.norm
-        return self._rows.get((panel.target.name, panel.way, norm, arch, eps, downscaled, metric), [])
+    def _by(self, protocol: Protocol) -> pd.DataFrame:
+        """What was measured by a protocol: targets, norms and views."""
+        of = self._measured[list(PROTOCOL)]
+        return self._measured[(of == [protocol.mode, protocol.name or "", protocol.deviations]).all(axis=1)]
+
+    def _cell(self, panel: Panel, arch: str, eps: str, downscaled: int | None, metric: str) -> list[Estimate]:
+        """The numbers of a cell, means over more seeds first: single runs, means over seeds, or what was chosen."""
+        how = (panel.protocol.mode, panel.protocol.name or "", panel.protocol.deviations)
+        key = (*_network(arch, panel.norm, eps), panel.target.name, *how, downscaled or NATIVE, metric)
+        return list(self._cells.get(key, []))
 
 
-def preference(way: Way) -> int:
-    """The place of a way's protocol among all: the frozen one is first."""
-    return [*PROTOCOLS, way.protocol].index(way.protocol)
+def preference(protocol: Protocol) -> int:
+    """A protocol's place among all that there are: the frozen one is first."""
+    return [*PROTOCOLS, protocol.name].index(protocol.name)
 
 
-def way_details(way: Way) -> str:
-    """A way's protocol, and what deviates from it: `paper protocol, batchnorm: frozen`."""
-    details = [f"{way.protocol} protocol"] if way.protocol else []
-    details += [f"{name.replace('_', ' ')}: {value}" for name, value in json.loads(way.deviations).items()]
+def protocol_details(protocol: Protocol) -> str:
+    """A protocol's name, and what deviates from it: `paper protocol, batchnorm: frozen`."""
+    details = [f"{protocol.name} protocol"] if protocol.name else []
+    details += [f"{name.replace('_', ' ')}: {value}" for name, value in json.loads(protocol.deviations).items()]
     return ", ".join(details)
 
 
-def way_label(way: Way) -> str:
-    """A way in words: mode, protocol, and what deviates from the protocol."""
-    details = way_details(way)
-    return MODE_LABELS.get(way.mode, way.mode) + (f" ({details})" if details else "")
+def protocol_label(protocol: Protocol) -> str:
+    """A protocol in words: mode, name, and what deviates from it."""
+    details = protocol_details(protocol)
+    return MODE_LABELS.get(protocol.mode, protocol.mode) + (f" ({details})" if details else "")
 
 
-def shown_way(ways: Sequence[Way], about: ExperimentInfo) -> Way | None:
-    """The way that figures show: by the experiment's protocol, else the frozen one, else the paper's, and without
-    deviations if any is.
+def shown_protocol(protocols: Sequence[Protocol], about: ExperimentInfo) -> Protocol | None:
+    """The protocol that figures show: the experiment's, else the frozen one, else the paper's, and without deviations
+    if any is.
 
-    None if there are no ways.
+    None if there are none.
     """
-    order = {way: (way.protocol != about.protocol, preference(way), way.deviations != "{}") for way in ways}
+    order = {one: (one.name != about.protocol, preference(one), one.deviations != "{}") for one in protocols}
     return min(order, key=order.__getitem__, default=None)
 
 
-def shown_selection(results: Results) -> str:
+def shown_selection(results: pd.DataFrame) -> str:
     """The selection that figures show: the experiment's where the table has numbers of it, else the one there is."""
-    return next(iter(selections(results)), results.about.selection)
+    return next(iter(selections(results)), ExperimentInfo.of(results).selection)
 
 
-def selections(results: Results) -> list[str]:
+def selections(results: pd.DataFrame) -> list[str]:
     """Where what the table holds was chosen, the selection that figures show first."""
-    found = {row.selection for row in results.rows if row.mode != "source" and row.selection}
-    return sorted(found, key=lambda one: (one != results.about.selection, one != "validation"))
+    about = ExperimentInfo.of(results)
+    found = results.loc[results["mode"] != "source", "selection"].dropna().unique()
+    return sorted(map(str, found), key=lambda one: (one != about.selection, one != "validation"))
 
 
 def shown_mode(cells: Cells) -> str:
     """The mode that a figure of one mode shows: fixed-feature as in the paper, or full-network if that is all."""
-    return FIXED_FEATURE if cells.ways(FIXED_FEATURE) or not cells.ways(FULL_NETWORK) else FULL_NETWORK
+    return FIXED_FEATURE if cells.protocols(FIXED_FEATURE) or not cells.protocols(FULL_NETWORK) else FULL_NETWORK
 
 
-def _way(row: Row) -> Way:
-    deviations = {name: value for name, value in json.loads(row.variant).items() if name != "downscaled"}
-    return Way(row.mode, row.protocol, canonical(deviations))
+def _network(arch: str, norm: str, eps: str) -> tuple[str, str, str]:
+    """The values of the columns `NETWORK`; standard networks count under every norm."""
+    return arch, "none" if eps == "0" else norm, eps
 
 
-def _summary_first(row: Row) -> tuple[bool, bool]:
-    """Sorts a mean over more seeds above one over fewer, and above a single seed."""
-    return row.backbone_seed is None, row.transfer_seed is None
+def _with_views(rows: pd.DataFrame) -> pd.DataFrame:
+    """With what the variants say: `downscaled`, the size in pixels or `NATIVE`, and the other `deviations`."""
+    parsed = {text: json.loads(text) for text in rows["variant"].unique()}
+    sizes = {text: int(variant.pop("downscaled", NATIVE)) for text, variant in parsed.items()}
+    deviations = {text: canonical(variant) for text, variant in parsed.items()}
+    return rows.assign(
+        protocol=rows["protocol"].astype("string").fillna(""),
+        downscaled=rows["variant"].map(sizes).astype("int64"),
+        deviations=rows["variant"].map(deviations).astype("string"),
+    )
+
+
+def _estimates_by(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series[Any]:
+    """The numbers of rows as lists of estimates, indexed by columns; means over more seeds first, then table order."""
+    single = [rows["transfer_seed"].notna(), rows["backbone_seed"].notna()]
+    rows = rows.iloc[np.lexsort(single)]  # by backbone seed first, as the last key is the primary one
+    fields = [_plain(rows[name]) for name in Estimate.__dataclass_fields__]
+    estimates = [Estimate(*one) for one in zip(*fields, strict=True)]
+    keys = [rows[column].astype("object") for column in columns]
+    return pd.Series(estimates, index=rows.index, dtype="object").groupby(keys, sort=False).agg(list)
+
+
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    """Plain Python values; what is null is None, but for floats, whose NaN stays."""
+    values = column if column.dtype == "float64" else column.astype("object").where(column.notna(), None)
+    return list(values.tolist())

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_transfer.figures import style
-from robust_transfer.figures.cells import Panel
-from robust_transfer.tables.results import Row
+from robust_transfer.figures.cells import Estimate, Panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,13 +28,13 @@ class Drawing:
         style.save(self.figure, stem)
 
 
-def number(panel: Panel, series: str, arch: str, eps: str, row: Row | None, **more: object) -> Number:
+def number(panel: Panel, series: str, arch: str, eps: str, row: Estimate | None, **more: object) -> Number:
     """A line of the CSV: which mark it is, and its value and interval in percent; None where not measured."""
     return {
         "target": panel.target.name,
-        "mode": panel.way.mode,
-        "protocol": panel.way.protocol,
-        "deviations": panel.way.deviations,
+        "mode": panel.protocol.mode,
+        "protocol": panel.protocol.name,
+        "deviations": panel.protocol.deviations,
         "norm": panel.norm,
         "metric": panel.target.metric,
         "series": series,

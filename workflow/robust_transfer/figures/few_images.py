@@ -16,14 +16,15 @@ from robust_transfer.figures.cells import (
     MODE_LABELS,
     NOT_MEASURED,
     Cells,
+    Estimate,
     Panel,
-    Way,
-    shown_way,
+    Protocol,
+    shown_protocol,
 )
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.tables.results import Results, Row
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 ASIDE, SPREAD = 0.012, 0.1
@@ -31,7 +32,7 @@ ASIDE, SPREAD = 0.012, 0.1
 
 Sizes = dict[int | None, Cells]
 """The numbers of each count of training images of a class, growing; None: all of them."""
-Lines = dict[tuple[str, str], list[tuple[int | None, Row]]]
+Lines = dict[tuple[str, str], list[tuple[int | None, Estimate]]]
 """Architecture and eps: (images of each class, accuracy), growing."""
 
 
@@ -68,27 +69,27 @@ class ImagesAxis:
             ax.plot([between - gap, between + gap], [0, 0], zorder=9, **look)
 
 
-def few_images(results: Results) -> Drawing:
+def few_images(results: pd.DataFrame) -> Drawing:
     """Draw every eps that was transferred from few images, in the fixed-feature mode where there is one."""
     sizes = _sizes(results)
     few = [cells for size, cells in sizes.items() if size]
-    way = _shown_way(few)
-    if way is None:
+    protocol = _shown_protocol(few)
+    if protocol is None:
         return Drawing(style.nothing(f"Transfer from few images: {NOT_MEASURED}"), [])
-    panels = max(few, key=lambda cells: len(cells.norms())).panels(way.mode, way)
+    panels = max(few, key=lambda cells: len(cells.norms())).panels(protocol.mode, protocol)
     every = {panel: _lines(sizes, panel) for panel in panels}
     lines = {panel: of_panel for panel, of_panel in every.items() if of_panel}
-    archs = [arch for arch in results.about.ordered if any(key[0] == arch for line in lines.values() for key in line)]
+    archs = [arch for arch in few[0].about.ordered if any(key[0] == arch for line in lines.values() for key in line)]
     eps = sorted({key[1] for line in lines.values() for key in line}, key=eps_value)
     colours = style.eps_colours(eps)
-    axis = ImagesAxis(tuple(size for size, cells in sizes.items() if way in cells.ways(way.mode)))
+    axis = ImagesAxis(tuple(size for size, cells in sizes.items() if protocol in cells.protocols(protocol.mode)))
     figure, axes = style.panels([panel.label for panel in lines], row_height=1.4, extra_height=0.45)
     for panel, ax in zip(lines, axes, strict=True):
         _panel(ax, axis, lines[panel], colours, archs)
         axis.apply(ax, labels=style.in_last_row(axes, ax))
     figure.supxlabel("Training images of each class", fontsize=7)
-    figure.supylabel(f"{MODE_LABELS[way.mode]} accuracy (%)", fontsize=7)
-    remarks = dict.fromkeys(remark for cells in sizes.values() for remark in cells.remarks(way))
+    figure.supylabel(f"{MODE_LABELS[protocol.mode]} accuracy (%)", fontsize=7)
+    remarks = dict.fromkeys(remark for cells in sizes.values() for remark in cells.remarks(protocol))
     if left_out := [panel.label for panel in panels if panel not in lines]:
         remarks[f"{NOT_MEASURED}: {', '.join(left_out)}"] = None
     markers = style.architecture_handles(archs) if len(archs) > 1 else []
@@ -96,19 +97,20 @@ def few_images(results: Results) -> Drawing:
     return Drawing(figure, _numbers(lines))
 
 
-def _sizes(results: Results) -> Sizes:
+def _sizes(results: pd.DataFrame) -> Sizes:
     """The counts of training images of each class in the table, growing, and their numbers; all images last."""
-    found = {row.images_per_class for row in results.rows if row.mode != "source"}
-    growing: list[int | None] = [*sorted(size for size in found if size), *[None][: None in found]]
+    sizes = results.loc[results["mode"] != "source", "images_per_class"]
+    few = [int(size) for size in sorted(sizes.dropna().unique())]
+    growing: list[int | None] = [*few, None] if sizes.isna().any() else [*few]
     return {size: Cells(results, images_per_class=size) for size in growing}
 
 
-def _shown_way(few: Sequence[Cells]) -> Way | None:
-    """The way to show of those in which few images were measured; None if they never were."""
+def _shown_protocol(few: Sequence[Cells]) -> Protocol | None:
+    """The protocol to show of those by which few images were measured; None if they never were."""
     for mode in (FIXED_FEATURE, FULL_NETWORK):
-        ways = dict.fromkeys(way for cells in few for way in cells.ways(mode))
-        if ways:
-            return shown_way(list(ways), few[0].about)
+        protocols = dict.fromkeys(protocol for cells in few for protocol in cells.protocols(mode))
+        if protocols:
+            return shown_protocol(list(protocols), few[0].about)
     return None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+import pandas as pd
 
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
@@ -12,11 +12,10 @@ from robust_transfer.figures.cells import (
     NOT_MEASURED,
     Cells,
     Panel,
-    way_label,
+    protocol_label,
 )
 from robust_transfer.figures.drawing import Number
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
-from robust_transfer.tables.results import Results
 
 CAPTION = "Share of the variance of transfer accuracy that source accuracy explains"
 ENOUGH = 4
@@ -35,7 +34,7 @@ class LinearFit:
     """Points of transfer accuracy per point of source accuracy."""
 
 
-def fixed_robustness(results: Results) -> Tables:
+def fixed_robustness(results: pd.DataFrame) -> Tables:
     """Tabulate R² for every target and eps; a network is one backbone, so seeds of an architecture are several."""
     cells = Cells(results)
     rows, numbers = list[TableRow](), list[Number]()
@@ -44,7 +43,7 @@ def fixed_robustness(results: Results) -> Tables:
         for panel in cells.panels(mode):
             fits = {eps: linear_fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
             of_panel = [_cell(fits[eps]) if eps in fits else Cell() for eps in every_eps]
-            rows.append(TableRow((way_label(panel.way), panel.label), of_panel))
+            rows.append(TableRow((protocol_label(panel.protocol), panel.label), of_panel))
             numbers += [_number(panel, eps, fit) for eps, fit in fits.items()]
     if not rows:
         return Tables([], [f"Transfer: {NOT_MEASURED}"], [])
@@ -54,18 +53,22 @@ def fixed_robustness(results: Results) -> Tables:
 
 def linear_fit(cells: Cells, panel: Panel, eps: str) -> LinearFit:
     """Least squares over the networks of this eps for which both accuracies were measured."""
-    x, y, archs = [], [], set()
-    for arch in cells.about.architectures:
-        for row in cells.seeds(panel, arch, eps):
-            source = cells.source(arch, panel.norm, eps, row.backbone_seed)
-            if source:
-                x.append(source.value)
-                y.append(row.value)
-                archs.add(arch)
-    if len(x) < ENOUGH or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return LinearFit(len(x), len(archs), None, None)
-    correlation = float(np.corrcoef(x, y)[0, 1])
-    return LinearFit(len(x), len(archs), correlation**2, correlation * float(np.std(y) / np.std(x)))
+    networks = pd.DataFrame(
+        [
+            (arch, source.value, one.value)
+            for arch in cells.about.architectures
+            for one in cells.seeds(panel, arch, eps)
+            if (source := cells.source(arch, panel.norm, eps, one.backbone_seed))
+        ],
+        columns=["arch", "source", "transfer"],
+    )
+    counts = len(networks), networks["arch"].nunique()
+    if len(networks) < ENOUGH or (networks[["source", "transfer"]].nunique() == 1).any():
+        return LinearFit(*counts, None, None)
+    from scipy.stats import linregress  # 2 s of CPU, for tables that have networks enough
+
+    line = linregress(networks["source"], networks["transfer"])
+    return LinearFit(*counts, float(line.rvalue) ** 2, float(line.slope))
 
 
 def _cell(fit: LinearFit) -> Cell:
@@ -82,9 +85,9 @@ def _cell(fit: LinearFit) -> Cell:
 def _number(panel: Panel, eps: str, fit: LinearFit) -> Number:
     return {
         "target": panel.target.name,
-        "mode": panel.way.mode,
-        "protocol": panel.way.protocol,
-        "deviations": panel.way.deviations,
+        "mode": panel.protocol.mode,
+        "protocol": panel.protocol.name,
+        "deviations": panel.protocol.deviations,
         "norm": panel.norm,
         "metric": panel.target.metric,
         "eps": eps,

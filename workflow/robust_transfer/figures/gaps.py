@@ -1,7 +1,7 @@
-"""Gaps: how much the way of measuring changes a transfer accuracy, on backbones that were measured in several ways.
+"""Gaps: how much the protocol changes a transfer accuracy, on backbones that were measured by several.
 
-Ways are compared on the runs that all of them have: where seeds of pretraining or transfer differ between them, on the
-first seed that they share. Images are native, and all training images are used.
+Protocols are compared on the runs that all of them have: where seeds of pretraining or transfer differ between them, on
+the first seed that they share. Images are native, and all training images are used.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from itertools import product
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import FROZEN, KNN, PAPER, Cells, Panel, Way, preference
-from robust_transfer.tables.results import Row, Target, canonical
+from robust_transfer.figures.cells import FROZEN, KNN, PAPER, Cells, Estimate, Panel, Protocol, preference
+from robust_transfer.tables.experiment_info import Target
+from robust_transfer.tables.key import canonical
 
 NO_DRIFT, NO_TARGET = {"batchnorm": "frozen"}, {"normalisation": "source"}
 """Deviations from the released code, which lets BatchNorm drift and normalises by the target's statistics."""
 
-Key = tuple[Way, str]
-"""A way and a selection."""
+Key = tuple[Protocol, str]
+"""A protocol and a selection."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ class Line:
     norm: str
     arch: str
     eps: str
-    rows: dict[Key, Row]
+    rows: dict[Key, Estimate]
     """At least two, of the same seeds."""
     alone: bool
-    """The rows are of the first shared seed alone, since some ways were measured under more seeds."""
+    """The rows are of the first shared seed alone, since some protocols were measured under more seeds."""
 
     @property
-    def ways(self) -> set[Way]:
-        """The ways in which it was measured."""
-        return {way for way, _ in self.rows}
+    def protocols(self) -> set[Protocol]:
+        """The protocols by which it was measured."""
+        return {protocol for protocol, _ in self.rows}
 
 
 @dataclass(frozen=True)
 class Gap:
-    """A difference between two ways: pairs of numbers that differ in nothing else."""
+    """A difference between two protocols or selections: pairs of numbers that differ in nothing else."""
 
     name: str
     pairs: list[tuple[Key, Key]]
@@ -55,8 +56,8 @@ class Gap:
 
 
 def compared(chosen: dict[str, Cells], mode: str) -> Iterator[Line]:
-    """Every backbone on every target that has comparable numbers of two ways or selections."""
-    ways = list(dict.fromkeys(way for cells in chosen.values() for way in cells.ways(mode)))
+    """Every backbone on every target that has comparable numbers of two protocols or selections."""
+    protocols = list(dict.fromkeys(protocol for cells in chosen.values() for protocol in cells.protocols(mode)))
     first = max(chosen.values(), key=lambda cells: len(cells.norms()), default=None)
     if first is None:
         return
@@ -66,8 +67,8 @@ def compared(chosen: dict[str, Cells], mode: str) -> Iterator[Line]:
             if eps == "0" and norm != norms[0]:
                 continue
             measured = {
-                (way, selection): (cells, Panel(target, way, norm, target.label))
-                for way in ways
+                (protocol, selection): (cells, Panel(target, protocol, norm, target.label))
+                for protocol in protocols
                 for selection, cells in chosen.items()
             }
             runs = {key: cells.runs(panel, arch, eps) for key, (cells, panel) in measured.items()}
@@ -84,19 +85,20 @@ def compared(chosen: dict[str, Cells], mode: str) -> Iterator[Line]:
 
 
 def keys_of(lines: Sequence[Line], chosen: Sequence[str]) -> list[Key]:
-    """Ways and selections of these lines: by protocol, the frozen one first, then by how much deviates."""
+    """Protocols and selections of these lines: the frozen protocol first, then by how much deviates."""
     keys = {key for line in lines for key in line.rows}
 
     def order(key: Key) -> tuple[int, int, str, int]:
-        way, selection = key
-        return preference(way), len(json.loads(way.deviations)), way.deviations, chosen.index(selection)
+        protocol, selection = key
+        deviations = protocol.deviations
+        return preference(protocol), len(json.loads(deviations)), deviations, chosen.index(selection)
 
     return sorted(keys, key=order)
 
 
-def ways_of(keys: Sequence[Key]) -> list[Way]:
-    """The ways of these keys, each once."""
-    return list(dict.fromkeys(way for way, _ in keys))
+def protocols_of(keys: Sequence[Key]) -> list[Protocol]:
+    """The protocols of these keys, each once."""
+    return list(dict.fromkeys(protocol for protocol, _ in keys))
 
 
 def selections_of(keys: Sequence[Key]) -> list[str]:
@@ -106,29 +108,29 @@ def selections_of(keys: Sequence[Key]) -> list[str]:
 
 def gaps_between(mode: str, keys: Sequence[Key], shown: str) -> list[Gap]:
     """The gaps that can be computed from numbers of these keys; all but those between selections use `shown`."""
-    ways, gaps = ways_of(keys), list[Gap]()
-    protocols = list(dict.fromkeys(way.protocol for way in ways))
-    for protocol in protocols:
-        of = f", {protocol} protocol" if len(protocols) > 1 else ""
-        pairs = [((way, "test"), (way, "validation")) for way in ways if way.protocol == protocol]
+    protocols, gaps = protocols_of(keys), list[Gap]()
+    names = list(dict.fromkeys(protocol.name for protocol in protocols))
+    for name in names:
+        of = f", {name} protocol" if len(names) > 1 else ""
+        pairs = [((one, "test"), (one, "validation")) for one in protocols if one.name == name]
         gaps.append(Gap(f"chosen on test less on validation{of}", pairs))
 
-    def between(ours: Way, other: Way) -> tuple[Key, Key]:
+    def between(ours: Protocol, other: Protocol) -> tuple[Key, Key]:
         return (ours, shown), (other, shown)
 
-    frozen = [way for way in ways if way.protocol == FROZEN and way.deviations == "{}"]
-    for deviations, name in (({}, "as released"), (NO_DRIFT | NO_TARGET, "with both deviations")):
-        papers = [way for way in ways if way.protocol == PAPER and json.loads(way.deviations) == deviations]
-        gaps.append(Gap(f"paper {name} less frozen protocol", [between(*one) for one in product(papers, frozen)]))
-    neighbours = [way for way in ways if way.protocol == KNN]
+    frozen = [one for one in protocols if one.name == FROZEN and one.deviations == "{}"]
+    for deviations, said in (({}, "as released"), (NO_DRIFT | NO_TARGET, "with both deviations")):
+        papers = [one for one in protocols if one.name == PAPER and json.loads(one.deviations) == deviations]
+        gaps.append(Gap(f"paper {said} less frozen protocol", [between(*one) for one in product(papers, frozen)]))
+    neighbours = [one for one in protocols if one.name == KNN]
     gaps.append(Gap("knn less frozen protocol", [between(*one) for one in product(neighbours, frozen)]))
-    for deviation, name in (
+    for deviation, said in (
         (NO_DRIFT, "BatchNorm drifting less frozen"),
         (NO_TARGET, "target less source normalisation"),
     ):
-        with_it = {way: Way(mode, way.protocol, _with(way.deviations, deviation)) for way in ways}
-        pairs = [between(way, other) for way, other in with_it.items() if other != way and other in ways]
-        gaps.append(Gap(name, pairs))
+        with_it = {one: Protocol(mode, one.name, _with(one.deviations, deviation)) for one in protocols}
+        pairs = [between(one, other) for one, other in with_it.items() if other != one and other in protocols]
+        gaps.append(Gap(said, pairs))
     return [gap for gap in gaps if any(a in keys and b in keys for a, b in gap.pairs)]
 
 

@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
-from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Panel, shown_mode, shown_way
+from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode, shown_protocol
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.tables.results import BEST_ROBUST, Results, Row
+from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
-Curve = list[tuple[str, Row]]
+Curve = list[tuple[str, Estimate]]
 """(eps, accuracy) by growing eps."""
 Key = tuple[str, int | None]
 """Architecture, and the size downscaled to or None."""
 
 
-def granularity(results: Results) -> Drawing:
+def granularity(results: pd.DataFrame) -> Drawing:
     """Draw the architectures that have downscaled numbers, in the fixed-feature mode where there is one."""
     cells = Cells(results)
     mode = shown_mode(cells)
-    way = shown_way([one for one in cells.ways(mode) if len(cells.views(one)) > 1], cells.about)
-    panels = cells.panels(mode, way)
-    views = list(dict.fromkeys(view for panel in panels for view in cells.views(panel.way)))
+    protocol = shown_protocol([one for one in cells.protocols(mode) if len(cells.views(one)) > 1], cells.about)
+    panels = cells.panels(mode, protocol)
+    views = list(dict.fromkeys(view for panel in panels for view in cells.views(panel.protocol)))
     archs = [arch for arch in cells.about.ordered if _downscaled(cells, panels, arch, views)]
     if not archs:
         return Drawing(style.nothing(f"Transfer from downscaled images: {NOT_MEASURED}"), [])
@@ -49,7 +50,7 @@ def granularity(results: Results) -> Drawing:
     figure.supxlabel(" / ".join(axis_names), fontsize=7)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     markers = style.architecture_handles(archs) if len(archs) > 1 else []
-    style.legends(figure, _handles(views, cells), markers, style.remarks(figure, cells.remarks(way)))
+    style.legends(figure, _handles(views, cells), markers, style.remarks(figure, cells.remarks(protocol)))
     return Drawing(figure, numbers)
 
 
@@ -78,7 +79,7 @@ def _panel(
         _draw_curve(ax, positions, curve, colour, style.marker(archs, arch), best)
 
 
-def _say_missing(ax: Axes, views: Sequence[int | None], rows: Sequence[Row]) -> None:
+def _say_missing(ax: Axes, views: Sequence[int | None], rows: Sequence[Estimate]) -> None:
     """Name the views that this panel lacks, on the right where the last point leaves room."""
     if views:
         names = ", ".join(f"{view} px" if view else "native" for view in views)
@@ -88,7 +89,7 @@ def _say_missing(ax: Axes, views: Sequence[int | None], rows: Sequence[Row]) -> 
 
 
 def _draw_curve(
-    ax: Axes, positions: dict[str, float], curve: Curve, colour: str, marker: str, best: Row | None
+    ax: Axes, positions: dict[str, float], curve: Curve, colour: str, marker: str, best: Estimate | None
 ) -> None:
     """A line through robust eps, eps 0 tied to it by dots, and a ring around the eps chosen among robust ones."""
     robust = [(positions[eps], row) for eps, row in curve if eps != "0"]

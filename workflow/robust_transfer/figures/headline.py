@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import pandas as pd
+
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
@@ -12,29 +14,30 @@ from robust_transfer.figures.cells import (
     NOT_MEASURED,
     Cells,
     Comparison,
+    Estimate,
     Panel,
-    way_label,
+    protocol_label,
 )
 from robust_transfer.figures.drawing import Number, number
 from robust_transfer.figures.style import architecture_label
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.statistics.metrics import METRICS
-from robust_transfer.tables.results import BEST_ARCH, BEST_ROBUST, Results, Row
+from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 
 CAPTION = "Standard against the best robust networks"
 
 
-def headline(results: Results) -> Tables:
+def headline(results: pd.DataFrame) -> Tables:
     """Tabulate one block per mode and one row per target, measured by the protocol that figures show."""
     cells = Cells(results)
     rows, numbers, missing = list[TableRow](), list[Number](), list[str]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
-        way = cells.shown(mode)
+        protocol = cells.shown(mode)
         for panel in cells.panels(mode):
-            comparison = cells.against(panel, BEST_ARCH)
-            rows.append(TableRow((way_label(panel.way), _label(panel)), _cells(comparison)))
+            comparison = cells.comparison(panel, BEST_ARCH)
+            rows.append(TableRow((protocol_label(panel.protocol), _label(panel)), _cells(comparison)))
             numbers += _numbers(cells, panel, comparison)
-        if not way:
+        if not protocol:
             missing.append(f"{MODE_LABELS[mode]}: {NOT_MEASURED}.")
     if not rows:
         return Tables([], missing, numbers)
@@ -66,7 +69,7 @@ def _cells(comparison: Comparison) -> list[Cell]:
     ]
 
 
-def _accuracy(row: Row | None, *, bold: bool = False) -> Cell:
+def _accuracy(row: Estimate | None, *, bold: bool = False) -> Cell:
     if row is None:
         return Cell(NOT_MEASURED, faint=True)
     has_interval = not math.isnan(row.ci_low)  # published numbers have none
@@ -80,12 +83,12 @@ def _difference(comparison: Comparison) -> Cell:
     return Cell(signed(difference.value), signed_interval(difference), starred=comparison.decided)
 
 
-def difference_text(row: Row) -> str:
+def difference_text(row: Estimate) -> str:
     """A paired difference in percentage points with its interval."""
     return f"{signed(row.value)} {signed_interval(row)}"
 
 
-def signed_interval(row: Row) -> str:
+def signed_interval(row: Estimate) -> str:
     """The interval of a difference in percentage points."""
     return f"[{signed(row.ci_low)}, {signed(row.ci_high)}]"
 

@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
+
+import pandas as pd
 
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Number
 from robust_transfer.figures.style import architecture_label
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
+from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.published import published_accuracy
-from robust_transfer.tables.results import ExperimentInfo, Results, Row
 from robust_transfer.tables.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
 
 IMPORTED = "importing/"
@@ -25,14 +28,15 @@ ABREAST = 4
 class Compared:
     """An imported backbone's accuracy on the source, and the one that was published for its network."""
 
-    row: Row
+    row: Any
+    """Its row of the results table, by attributes."""
     published: float
     """Percent."""
 
     @property
     def difference(self) -> float:
         """Ours less the published one, in percentage points."""
-        return self.row.value - self.published
+        return float(self.row.value - self.published)
 
     @property
     def flags(self) -> list[str]:
@@ -51,29 +55,31 @@ class ImportedNetwork:
     """By eps."""
 
 
-def imported(results: Results) -> Tables:
+def imported(results: pd.DataFrame) -> Tables:
     """Tabulate the published numbers beside ours, networks side by side, one row per eps; L∞ networks below L2 ones."""
-    rows = [row for row in results.rows if _clean_on_source(row) and (row.backbone or "").startswith(IMPORTED)]
-    recipes = results.about.released
+    about = ExperimentInfo.of(results)
+    with_imported = results["backbone"].str.startswith(IMPORTED).fillna(False)
+    rows: list[Any] = list(results[_clean_on_source(results) & with_imported].itertuples())
+    recipes = about.released
     compared = [
         Compared(row, published)
         for row in rows
         if row.recipe in recipes and (published := published_accuracy(row.arch, row.norm, row.eps)) is not None
     ]
     if not compared:
-        return Tables([], [_nothing(results.about, rows)], [])
-    networks = _networks(compared, results.about)
+        return Tables([], [_nothing(about, rows)], [])
+    networks = _networks(compared, about)
     others = dict.fromkeys(row.recipe for row in rows if row.recipe not in recipes)
     tables = [_table(side_by_side) for norm in NORM_LABELS for side_by_side in _abreast(networks, norm)]
-    return Tables(tables, _notes(compared, list(others), results.about), [_number(one) for one in compared])
+    return Tables(tables, _notes(compared, list(others), about), [_number(one) for one in compared])
 
 
-def _clean_on_source(row: Row) -> bool:
-    measured = row.mode == "source" and row.target == row.source and row.split == "test"
-    return measured and row.attack is None and row.metric == "top1"
+def _clean_on_source(results: pd.DataFrame) -> pd.Series[bool]:
+    on_source = (results["mode"] == "source") & (results["target"].astype("string") == results["source"])
+    return on_source & (results["split"] == "test") & results["attack"].isna() & (results["metric"] == "top1")
 
 
-def _nothing(about: ExperimentInfo, rows: Sequence[Row]) -> str:
+def _nothing(about: ExperimentInfo, rows: Sequence[Any]) -> str:
     if rows:
         return f"published accuracies of the imported backbones: {NOT_MEASURED}"
     if about.source_label in about.dropped:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
@@ -13,10 +15,11 @@ from robust_transfer.figures.cells import (
     NOT_MEASURED,
     PAPER,
     Cells,
+    Estimate,
     Panel,
-    Way,
+    Protocol,
+    protocol_details,
     selections,
-    way_details,
 )
 from robust_transfer.figures.drawing import Number, number
 from robust_transfer.figures.gaps import (
@@ -29,15 +32,15 @@ from robust_transfer.figures.gaps import (
     compared,
     gaps_between,
     keys_of,
+    protocols_of,
     selections_of,
-    ways_of,
 )
 from robust_transfer.figures.headline import signed
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
-from robust_transfer.tables.results import Results, Row, canonical
+from robust_transfer.tables.key import canonical
 
 ABREAST = 4
-"""Columns up to which every way has one for each selection; beyond, selections are rows."""
+"""Columns up to which every protocol has one for each selection; beyond, selections are rows."""
 MOST = 48
 """Rows of a mode; the CSV has them all."""
 HEADINGS = {
@@ -52,8 +55,8 @@ HEADINGS = {
 }
 
 
-def protocol_gap(results: Results) -> Tables:
-    """Tabulate, for each mode, the backbones and targets that were measured in several ways, and the mean gaps."""
+def protocol_gap(results: pd.DataFrame) -> Tables:
+    """Tabulate, for each mode, the backbones and targets that were measured by several protocols, and the mean gaps."""
     chosen = {selection: Cells(results, selection=selection) for selection in selections(results)}
     tables, mean_gaps, notes, numbers = list[Table](), list[TableRow](), list[str](), list[Number]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
@@ -61,7 +64,7 @@ def protocol_gap(results: Results) -> Tables:
         if not lines:
             continue
         keys = keys_of(lines, list(chosen))
-        listed = [line for line in lines if len(line.ways) > 1] or lines
+        listed = [line for line in lines if len(line.protocols) > 1] or lines
         room = MOST if _abreast(keys) else MOST // len(selections_of(keys))
         tables.append(_table(mode, listed[:room], keys))
         notes += _notes(mode, keys)
@@ -83,29 +86,33 @@ def protocol_gap(results: Results) -> Tables:
 
 
 def _abreast(keys: Sequence[Key]) -> bool:
-    """Whether every way and selection has a column, and every backbone a single line."""
-    return len(selections_of(keys)) == 1 or len(ways_of(keys)) * len(selections_of(keys)) <= ABREAST
+    """Whether every protocol and selection has a column, and every backbone a single line."""
+    return len(selections_of(keys)) == 1 or len(protocols_of(keys)) * len(selections_of(keys)) <= ABREAST
 
 
 def _table(mode: str, lines: Sequence[Line], keys: Sequence[Key]) -> Table:
     """Accuracies by target and backbone, and where selections do not stand abreast also by selection."""
-    ways, chosen, abreast = ways_of(keys), selections_of(keys), _abreast(keys)
+    protocols, chosen, abreast = protocols_of(keys), selections_of(keys), _abreast(keys)
     several = len({line.arch for line in lines}) > 1, len({line.norm for line in lines}) > 1
     rows = []
     for line in lines:
         for of_row in [chosen] if abreast else [[selection] for selection in chosen]:
             labels = (line.target.label, _backbone(line, *several), *([] if abreast else of_row))
-            of_ways = [_accuracy(line.rows.get((way, selection))) for way in ways for selection in of_row]
-            rows.append(TableRow(labels, of_ways))
+            accuracies = [
+                _accuracy(line.rows.get((protocol, selection))) for protocol in protocols for selection in of_row
+            ]
+            rows.append(TableRow(labels, accuracies))
     names = [MODE_LABELS[mode], "", *([] if abreast else ["chosen on"])]
-    columns = [_heading(mode, way) for way in ways]
+    columns = [_heading(mode, protocol) for protocol in protocols]
     if abreast and len(chosen) > 1:
         columns = [name.replace("\n", " ") + f"\nchosen on {one}" for name in columns for one in chosen]
     return Table.of(rows, names, columns, f"{MODE_LABELS[mode]} transfer by protocol")
 
 
-def _heading(mode: str, way: Way) -> str:
-    return HEADINGS.get((mode, str(way.protocol), way.deviations), way_details(way).replace(", ", ",\n"))
+def _heading(mode: str, protocol: Protocol) -> str:
+    return HEADINGS.get(
+        (mode, str(protocol.name), protocol.deviations), protocol_details(protocol).replace(", ", ",\n")
+    )
 
 
 def _backbone(line: Line, several_archs: bool, several_norms: bool) -> str:
@@ -114,7 +121,7 @@ def _backbone(line: Line, several_archs: bool, several_norms: bool) -> str:
     return ", ".join([*names, *([NORM_LABELS.get(line.norm, line.norm)] if several_norms and line.eps != "0" else [])])
 
 
-def _accuracy(row: Row | None) -> Cell:
+def _accuracy(row: Estimate | None) -> Cell:
     return Cell(f"{row.value:.1f}", f"[{row.ci_low:.1f}, {row.ci_high:.1f}]") if row else Cell("–", faint=True)
 
 
@@ -126,8 +133,8 @@ def _mean(gaps: Sequence[float]) -> Cell:
 
 
 def _number(line: Line, key: Key) -> Number:
-    way, selection = key
-    panel = Panel(line.target, way, line.norm, line.target.label)
+    protocol, selection = key
+    panel = Panel(line.target, protocol, line.norm, line.target.label)
     return number(panel, "accuracy", line.arch, line.eps, line.rows[key], selection=selection)
 
 
@@ -148,7 +155,7 @@ def _gap_numbers(mode: str, gap: Gap, kinds: dict[str, list[float]]) -> list[Num
 
 
 def _seed_notes(mode: str, lines: Sequence[Line]) -> list[str]:
-    """A note where some ways were measured under more seeds than others."""
+    """A note where some protocols were measured under more seeds than others."""
     alone = sum(line.alone for line in lines)
     what = "the first seed that all ways share stands alone, since some were measured under more"
     return [f"{MODE_LABELS[mode]}: on {alone} of {len(lines)} lines {what}."] if alone else []
@@ -156,10 +163,10 @@ def _seed_notes(mode: str, lines: Sequence[Line]) -> list[str]:
 
 def _notes(mode: str, keys: Sequence[Key]) -> list[str]:
     """Notes on the columns of this mode."""
-    ways = ways_of(keys)
+    protocols = protocols_of(keys)
     if mode == FULL_NETWORK:
-        return ["Full-network: the released code normalises by the target's statistics."] if len(ways) > 1 else []
-    papers = [way for way in ways if way.protocol == PAPER]
+        return ["Full-network: the released code normalises by the target's statistics."] if len(protocols) > 1 else []
+    papers = [protocol for protocol in protocols if protocol.name == PAPER]
     if not papers:
         return []
     others = "; the columns beside it change the one, the other, or both" if len(papers) > 1 else ""

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import accuracy_limits
-from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Panel, shown_mode
+from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.tables.results import BEST_ARCH, Results, Row
+from robust_transfer.tables.key import BEST_ARCH
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 
-def source_accuracy(results: Results) -> Drawing:
+def source_accuracy(results: pd.DataFrame) -> Drawing:
     """Draw the fixed-feature mode as in the paper, or full-network where that is all there is."""
     cells = Cells(results)
     mode = shown_mode(cells)
@@ -51,7 +52,7 @@ def _widened(ax: Axes) -> None:
         ax.set_xlim((low + high) / 2 - 1, (low + high) / 2 + 1)
 
 
-def _points(cells: Cells, panel: Panel, arch: str) -> list[tuple[str, Row, Row]]:
+def _points(cells: Cells, panel: Panel, arch: str) -> list[tuple[str, Estimate, Estimate]]:
     """Every eps at which both accuracies were measured, growing: (eps, source row, transfer row)."""
     found = []
     for eps in cells.eps(panel.norm):
@@ -61,7 +62,7 @@ def _points(cells: Cells, panel: Panel, arch: str) -> list[tuple[str, Row, Row]]
     return found
 
 
-def _line(ax: Axes, points: Sequence[tuple[str, Row, Row]], colours: dict[str, Any], marker: str) -> None:
+def _line(ax: Axes, points: Sequence[tuple[str, Estimate, Estimate]], colours: dict[str, Any], marker: str) -> None:
     x, y = [source.value for _, source, _ in points], [row.value for _, _, row in points]
     ax.plot(x, y, "-", color=style.LINK, lw=0.7, zorder=2)
     shades = [colours[eps] for eps, _, _ in points]
@@ -70,14 +71,14 @@ def _line(ax: Axes, points: Sequence[tuple[str, Row, Row]], colours: dict[str, A
     ax.scatter(x, y, s=13, c=shades, marker=marker, edgecolors=style.INK, linewidths=0.3, zorder=4)
 
 
-def _level(ax: Axes, standard: Row | None) -> None:
+def _level(ax: Axes, standard: Estimate | None) -> None:
     """The line that a robust network must pass to be ahead of the standard ones."""
     if standard:
         ax.axhline(standard.value, color=style.STANDARD, lw=0.8, ls=style.DASHES, zorder=1)
 
 
 def _numbers(
-    points: dict[Panel, dict[str, list[tuple[str, Row, Row]]]], levels: dict[Panel, Row | None]
+    points: dict[Panel, dict[str, list[tuple[str, Estimate, Estimate]]]], levels: dict[Panel, Estimate | None]
 ) -> list[Number]:
     numbers = [
         number(panel, "transfer", arch, eps, row, source_value=source.value)

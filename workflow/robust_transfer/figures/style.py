@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.tables.results import Row
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from robust_transfer.figures.cells import Estimate
 
 COLUMN, PAGE = 3.3, 6.9
 """Widths in inches of one column and of both, of a two-column paper."""
@@ -190,14 +190,16 @@ def nothing(text: str) -> Figure:
     return made
 
 
-def curve(ax: Axes, x: Sequence[float], rows: Sequence[Row], colour: Any, *, dashed: bool, marker: str = "o") -> None:
+def curve(
+    ax: Axes, x: Sequence[float], rows: Sequence[Estimate], colour: Any, *, dashed: bool, marker: str = "o"
+) -> None:
     """A line through accuracies in percent, with their intervals as thin bars."""
     y = [row.value for row in rows]
     ax.plot(x, y, marker=marker, ls=DASHES if dashed else "-", color=colour, ms=2.8, mew=0)
     ax.errorbar(x, y, whiskers(rows), fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.7)
 
 
-def whiskers(rows: Sequence[Row]) -> list[list[float]]:
+def whiskers(rows: Sequence[Estimate]) -> list[list[float]]:
     """Lengths of the intervals below and above the values, as matplotlib takes them: [2, rows]."""
     return [[max(0.0, row.value - row.ci_low) for row in rows], [max(0.0, row.ci_high - row.value) for row in rows]]
 

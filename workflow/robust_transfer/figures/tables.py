@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from robust_transfer.figures import html, latex, markdown
 from robust_transfer.figures.drawing import Number
+
+if TYPE_CHECKING:  # importing it takes as long as writing the summary, which needs the text of numbers alone
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Table:
         headed: bool = False,
     ) -> Table:
         """The table of these rows; `names` are those of the levels of the index, pairs in `columns` make two levels."""
+        import pandas as pd
+
         index = pd.MultiIndex.from_tuples([row.labels for row in rows], names=names)
         frame = pd.DataFrame(
             [list(row.cells) for row in rows],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing, Number
-from robust_transfer.tables.training import EpochRow, TrainingTable
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.training import NULLABLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,11 +32,27 @@ SHADE, SHADE_HEIGHT = "#e4e4e4", 0.35
 FEW = 12
 """Epochs up to which each bears a dot."""
 
-Curve = tuple[EpochRow, ...]
-"""The epochs of one backbone, in order."""
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The training of one backbone."""
+
+    entry: str
+    arch: str
+    recipe: str
+    norm: str
+    eps: str
+    seed: int
+    epochs: pd.DataFrame
+    """Rows of the training table, indexed by epoch, in order."""
+
+    def points(self, measure: str) -> pd.Series[float]:
+        """Values by epoch, wherever there is one."""
+        values = self.epochs[measure]
+        return values.dropna() if measure in NULLABLE else values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Backbones of one network, norm and recipe: a row of panels."""
 
@@ -41,13 +60,13 @@ class Group:
     curves: tuple[Curve, ...]
 
     @property
-    def schedule(self) -> list[tuple[int, float]]:
-        """(epoch, learning rate), if all backbones had the same and it has more than one epoch; else nothing."""
-        schedules = {tuple((row.epoch, row.learning_rate) for row in curve) for curve in self.curves}
-        return list(schedules.pop()) if len(schedules) == 1 and len(self.curves[0]) > 1 else []
+    def schedule(self) -> pd.Series[float]:
+        """Learning rate by epoch, if all backbones had the same and it has more than one epoch; else nothing."""
+        first, *others = (curve.points("learning_rate") for curve in self.curves)
+        return first if len(first) > 1 and all(first.equals(other) for other in others) else first.iloc[:0]
 
 
-def training(table: TrainingTable) -> Drawing:
+def training(table: pd.DataFrame) -> Drawing:
     """Draw every backbone of at most eight networks: those with most backbones, where there are more."""
     every = _groups(table)
     if not every:
@@ -59,14 +78,13 @@ def training(table: TrainingTable) -> Drawing:
     height = {1: 1.5, 2: 1.3, 3: 1.15}.get(len(groups), 0.95)
     figure = style.figure(style.PAGE if len(measures) > 2 else style.COLUMN, len(groups) * height + 0.5)
     grid = figure.subplots(len(groups), len(measures), squeeze=False)
-    colours = style.eps_colours(sorted({row.eps for row in table.rows}, key=eps_value))
-    for group, axes in zip(groups, grid, strict=True):
+    colours = style.eps_colours(sorted(table["eps"].unique(), key=eps_value))
+    for place, (group, axes) in enumerate(zip(groups, grid, strict=True)):
         axes[0].set_ylabel(group.label)
         _shade(axes[0], group)
         for name, ax in zip(measures, axes, strict=True):
-            below = groups[groups.index(group) + 1 :]
             _panel(ax, group, name, colours)
-            _axes(ax, name, curves, labelled=not any(_values(one.curves, name) for one in below))
+            _axes(ax, name, curves, labelled=not any(_values(one.curves, name) for one in groups[place + 1 :]))
     for name, ax in zip(measures, grid[0], strict=True):
         ax.set_title(MEASURES[name], pad=3)
     figure.supxlabel("Epoch", fontsize=7)
@@ -79,65 +97,68 @@ def training(table: TrainingTable) -> Drawing:
     return Drawing(figure, _numbers(groups, measures))
 
 
-def _groups(table: TrainingTable) -> list[Group]:
+def _curves(table: pd.DataFrame) -> list[Curve]:
+    """Every backbone, in the table's order."""
+    found = []
+    for entry, rows in table.groupby("entry", sort=False):
+        first = rows.iloc[0]
+        of = {name: str(first[name]) for name in ("arch", "recipe", "norm", "eps")}
+        epochs = rows.astype({"epoch": "int64"}).set_index("epoch").sort_index()
+        found.append(Curve(str(entry), **of, seed=int(first["seed"]), epochs=epochs))
+    return found
+
+
+def _groups(table: pd.DataFrame) -> list[Group]:
     """Backbones by network in the order of figures, then norm and recipe; standard ones stand with every norm."""
-    curves: dict[str, list[EpochRow]] = {}
-    for row in table.rows:
-        curves.setdefault(row.entry, []).append(row)
-    backbones = [tuple(sorted(rows, key=lambda row: row.epoch)) for rows in curves.values()]
-    known = [rows[0].arch for rows in backbones]
-    norms = list(dict.fromkeys(rows[0].norm for rows in backbones if rows[0].norm != "none")) or ["none"]
-    recipes = list(dict.fromkeys(rows[0].recipe for rows in backbones))
+    curves = _curves(table)
+    known = [curve.arch for curve in curves]
+    norms = list(dict.fromkeys(curve.norm for curve in curves if curve.norm != "none")) or ["none"]
+    recipes = list(dict.fromkeys(curve.recipe for curve in curves))
     groups = []
-    for arch in dict.fromkeys([*(arch for arch in table.about.ordered if arch in known), *known]):
+    ordered = ExperimentInfo.of(table).ordered
+    for arch in dict.fromkeys([*(arch for arch in ordered if arch in known), *known]):
         for recipe in recipes:
-            of = [rows for rows in backbones if (rows[0].arch, rows[0].recipe) == (arch, recipe)]
-            own = [norm for norm in norms if any(rows[0].norm == norm for rows in of)] or ["none"][: len(of)]
+            of = [curve for curve in curves if (curve.arch, curve.recipe) == (arch, recipe)]
+            own = [norm for norm in norms if any(curve.norm == norm for curve in of)] or ["none"][: len(of)]
             for norm in own:
-                inside = [rows for rows in of if rows[0].norm in (norm, "none")]
+                inside = [curve for curve in of if curve.norm in (norm, "none")]
                 marks = [NORM_LABELS.get(norm, norm)] if len(norms) > 1 and norm != "none" else []
                 marks += [recipe] if len(recipes) > 1 else []
                 label = "\n".join([style.architecture_label(arch), *([", ".join(marks)] if marks else [])])
-                groups.append(Group(label, tuple(sorted(inside, key=lambda rows: eps_value(rows[0].eps)))))
+                groups.append(Group(label, tuple(sorted(inside, key=lambda curve: eps_value(curve.eps)))))
     return groups
-
-
-def _points(curve: Curve, measure: str) -> list[tuple[int, float]]:
-    """(epoch, value) wherever there is one."""
-    found = [(row.epoch, getattr(row, measure)) for row in curve]
-    return [(epoch, value) for epoch, value in found if value is not None]
 
 
 def _values(curves: Sequence[Curve], measure: str) -> list[float]:
     """What can be drawn: a loss may be infinite."""
-    return [value for curve in curves for _, value in _points(curve, measure) if math.isfinite(value)]
+    values = np.concatenate([curve.points(measure).to_numpy() for curve in curves]) if curves else np.empty(0)
+    return [float(value) for value in values[np.isfinite(values)]]
 
 
 def _panel(ax: Axes, group: Group, measure: str, colours: dict[str, Any]) -> None:
     if not _values(group.curves, measure):
-        standard = measure == "robust_accuracy" and all(curve[0].eps == "0" for curve in group.curves)
+        standard = measure == "robust_accuracy" and all(curve.eps == "0" for curve in group.curves)
         style.say(ax, "no robust network" if standard else NOT_MEASURED)
         return
     drawn: dict[str, int] = {}
     for curve in group.curves:
-        drawn[curve[0].eps] = drawn.get(curve[0].eps, 0) + 1
+        drawn[curve.eps] = drawn.get(curve.eps, 0) + 1
     for curve in group.curves:
-        points = _points(curve, measure)
-        if not points:
+        points, eps = curve.points(measure), curve.eps
+        if points.empty:
             continue
-        eps = curve[0].eps
         look: style.Look = {"color": colours[eps], "ls": style.DASHES if eps == "0" else "-"}
         look |= {"lw": 0.5 if drawn[eps] > 1 else 1.0 if len(drawn) < FEW / 2 else 0.8}
         if len(points) <= FEW:
             look |= {"marker": "o", "ms": 2.0 if len(points) > 1 else 3.5, "mew": 0}
-        ax.plot([epoch for epoch, _ in points], [value for _, value in points], **look)
+        ax.plot(points.index, points, **look)
 
 
 def _axes(ax: Axes, measure: str, curves: Sequence[Curve], *, labelled: bool) -> None:
     """One scale for the epochs, one for the losses and one for all accuracies, so that panels compare."""
     from matplotlib.ticker import MaxNLocator
 
-    last = max(row.epoch for curve in curves for row in curve)
+    last = max(curve.epochs.index.max() for curve in curves)
     margin = 0.04 * (last - 1) if last > 1 else 0.5
     ax.set_xlim(1 - min(margin, 0.9), last + margin)  # there is no epoch 0
     if ax.get_xticks().size:  # a panel that says why it is empty has none
@@ -157,16 +178,15 @@ def _axes(ax: Axes, measure: str, curves: Sequence[Curve], *, labelled: bool) ->
 def _shade(ax: Axes, group: Group) -> None:
     """The learning rate as a shade at the foot of the loss."""
     schedule = group.schedule
-    if schedule:
-        peak = max(rate for _, rate in schedule)
-        epochs, shares = [epoch for epoch, _ in schedule], [SHADE_HEIGHT * rate / peak for _, rate in schedule]
-        ax.fill_between(epochs, 0, shares, transform=ax.get_xaxis_transform(), color=SHADE, lw=0, zorder=0.1)
+    if not schedule.empty:
+        shares = SHADE_HEIGHT * schedule / schedule.max()
+        ax.fill_between(shares.index, 0, shares, transform=ax.get_xaxis_transform(), color=SHADE, lw=0, zorder=0.1)
 
 
 def _eps_handles(curves: Sequence[Curve], colours: dict[str, Any]) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    shown = {curve[0].eps for curve in curves}
+    shown = {curve.eps for curve in curves}
     return [
         Line2D([], [], color=colour, ls=style.DASHES if eps == "0" else "-", label=f"ε {eps}")
         for eps, colour in colours.items()
@@ -178,11 +198,11 @@ def _other_handles(groups: Sequence[Group]) -> list[Any]:
     from matplotlib.patches import Patch
 
     handles: list[Any] = []
-    peaks = {max(rate for _, rate in group.schedule) for group in groups if group.schedule}
+    peaks = {group.schedule.max() for group in groups if not group.schedule.empty}
     if peaks:
         upto = f", up to {peaks.pop():.2g}" if len(peaks) == 1 else ""
         handles.append(Patch(color=SHADE, label=f"learning rate{upto}"))
-    if any(len({curve[0].eps for curve in group.curves}) < len(group.curves) for group in groups):
+    if any(len({curve.eps for curve in group.curves}) < len(group.curves) for group in groups):
         handles.append(style.words("thin lines: single seeds"))
     return handles
 
@@ -192,18 +212,18 @@ def _numbers(groups: Sequence[Group], measures: Sequence[str]) -> list[Number]:
     numbers: dict[tuple[str, str, int], Number] = {}
     for group in groups:
         for curve in group.curves:
-            for name in [*measures, *(["learning_rate"] if group.schedule else [])]:
-                for epoch, value in _points(curve, name):
-                    row = curve[0]
-                    numbers[row.entry, name, epoch] = {
-                        "entry": row.entry,
-                        "arch": row.arch,
-                        "recipe": row.recipe,
-                        "norm": row.norm,
-                        "eps": row.eps,
-                        "seed": row.seed,
+            for name in [*measures, *([] if group.schedule.empty else ["learning_rate"])]:
+                points = curve.points(name)
+                for epoch, value in zip(points.index.tolist(), points.tolist(), strict=True):
+                    numbers[curve.entry, name, epoch] = {
+                        "entry": curve.entry,
+                        "arch": curve.arch,
+                        "recipe": curve.recipe,
+                        "norm": curve.norm,
+                        "eps": curve.eps,
+                        "seed": curve.seed,
                         "epoch": epoch,
                         "series": name,
-                        "value": float(value),
+                        "value": value,
                     }
     return list(numbers.values())

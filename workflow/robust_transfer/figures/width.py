@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import accuracy_limits, architecture_ticks
-from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Panel, shown_mode
+from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing, Number, number
-from robust_transfer.tables.results import Results, Row
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
 
-def width(results: Results) -> Drawing:
+def width(results: pd.DataFrame) -> Drawing:
     """Draw every eps that was measured at two widths or more, in the fixed-feature mode where there is one."""
     cells = Cells(results)
     mode = shown_mode(cells)
@@ -34,13 +34,13 @@ def width(results: Results) -> Drawing:
     return Drawing(figure, _numbers(shown))
 
 
-def _line(cells: Cells, panel: Panel, eps: str) -> list[tuple[int, str, Row]]:
+def _line(cells: Cells, panel: Panel, eps: str) -> list[tuple[int, str, Estimate]]:
     """The widths at which this eps was measured: (place on the axis, architecture, accuracy)."""
     found = [(place, arch, cells.cell(panel, arch, eps)) for place, arch in enumerate(cells.about.widths)]
     return [(place, arch, row) for place, arch, row in found if row]
 
 
-def _panel(ax: Axes, lines: dict[str, list[tuple[int, str, Row]]], colours: dict[str, Any]) -> None:
+def _panel(ax: Axes, lines: dict[str, list[tuple[int, str, Estimate]]], colours: dict[str, Any]) -> None:
     if not lines:
         style.say(ax, NOT_MEASURED)
         return
@@ -53,7 +53,7 @@ def _panel(ax: Axes, lines: dict[str, list[tuple[int, str, Row]]], colours: dict
         style.curve(ax, x, rows, colours[eps], dashed=eps == "0")
 
 
-def _numbers(shown: dict[Panel, dict[str, list[tuple[int, str, Row]]]]) -> list[Number]:
+def _numbers(shown: dict[Panel, dict[str, list[tuple[int, str, Estimate]]]]) -> list[Number]:
     return [
         number(panel, "transfer", arch, eps, row)
         for panel, lines in shown.items()

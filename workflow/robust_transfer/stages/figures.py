@@ -18,7 +18,8 @@ from pathlib import Path
 from robust_transfer.figures import style
 from robust_transfer.figures.drawing import Number
 from robust_transfer.registry import FIGURES, PACKAGE
-from robust_transfer.tables.results import TableError, read
+from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import read_training
 
 log = logging.getLogger("robust_transfer")
@@ -34,7 +35,7 @@ def draw(name: str, table: Path, stem: Path) -> None:
     figure = FIGURES[name]
     # By name and not by an import above: an edit of one figure's module is to redraw that figure alone.
     module = importlib.import_module(f"{PACKAGE}.figures.{figure.module}")
-    content = read_training(table) if figure.table == "training" else read(table)
+    content = read_training(table) if figure.table == "training" else read_results(table)
     stem.parent.mkdir(parents=True, exist_ok=True)
     with nullcontext() if figure.is_table else _style():
         shown = getattr(module, name)(content)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import pandas as pd
+
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
@@ -18,13 +20,16 @@ from robust_transfer.figures.cells import (
     NOT_MEASURED,
     Cells,
     Comparison,
+    Estimate,
     Panel,
-    way_label,
+    protocol_label,
 )
 from robust_transfer.figures.headline import difference_text
 from robust_transfer.figures.style import architecture_label
-from robust_transfer.tables.results import BEST_ARCH, Row, read
-from robust_transfer.tables.training import FlagRow, read_flags
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.key import BEST_ARCH
+from robust_transfer.tables.results import read_results
+from robust_transfer.tables.training import read_flags
 
 COLUMNS = 100
 LABEL = 30
@@ -36,24 +41,24 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
     """Title, notice, headline table, what held in one sentence per mode, what looks wrong, and where the files lie.
 
     `results` is the results table; `flags` the list of sanity flags, if they are to be shown; `report` the HTML report,
-    if there is to be one. Raises TableError as `read` and `read_flags` do.
+    if there is to be one. Raises TableError as `read_results` and `read_flags` do.
     """
-    table = read(results)
-    cells = Cells(table)
-    parts = [table.about.title or table.about.experiment]
-    if table.about.notice:
-        parts.append(textwrap.fill(table.about.notice, COLUMNS))
-    if table.about.dropped:
-        left_out = f"Left out, since the images are missing: {', '.join(table.about.dropped)}."
+    table = read_results(results)
+    about, cells = ExperimentInfo.of(table), Cells(table)
+    parts = [about.title or about.experiment]
+    if about.notice:
+        parts.append(textwrap.fill(about.notice, COLUMNS))
+    if about.dropped:
+        left_out = f"Left out, since the images are missing: {', '.join(about.dropped)}."
         parts.append(textwrap.fill(left_out, COLUMNS))
     sentences, others = [], []
     for mode in (FIXED_FEATURE, FULL_NETWORK):
-        way = cells.shown(mode)
-        if way is None:
+        protocol = cells.shown(mode)
+        if protocol is None:
             sentences.append(f"{MODE_LABELS[mode]}: {NOT_MEASURED}.")
             continue
-        lines = [(panel, cells.against(panel, BEST_ARCH)) for panel in cells.panels(mode)]
-        parts.append(_table(way_label(way), lines))
+        lines = [(panel, cells.comparison(panel, BEST_ARCH)) for panel in cells.panels(mode)]
+        parts.append(_table(protocol_label(protocol), lines))
         sentences.append(textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  "))
         if cells.others(mode):
             others.append(textwrap.fill(f"{cells.others(mode)} See protocol_gap.", COLUMNS, subsequent_indent="  "))
@@ -61,7 +66,7 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
         f"Accuracies in %. Network and eps chosen on {cells.selection}, reported on test. *: interval excludes 0."
     )
     parts.append("\n".join(sentences + others))
-    if flags and (raised := read_flags(flags)):
+    if flags and len(raised := read_flags(flags)):
         parts.append(_flags(raised, flags))
     parts.append(_files(results, report))
     return "\n\n".join(parts) + "\n"
@@ -70,15 +75,17 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
 def _table(heading: str, lines: list[tuple[Panel, Comparison]]) -> str:
     """Targets as lines: standard, best robust with what was chosen, paired difference with its 95 % interval."""
     rows = [[heading, "standard", "best robust", "(eps, network)", "difference [95 %]"]]
-    for panel, against in lines:
-        robust, difference = against.robust, against.difference
+    for panel, comparison in lines:
+        robust, difference = comparison.robust, comparison.difference
         rows.append(
             [
                 "  " + textwrap.shorten(panel.label, LABEL, placeholder="…"),
-                _percent(against.standard),
+                _percent(comparison.standard),
                 _percent(robust),
                 f"({robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])})" if robust else "",
-                difference_text(difference) + ("*" if against.decided else " ") if difference else f"{NOT_MEASURED} ",
+                difference_text(difference) + ("*" if comparison.decided else " ")
+                if difference
+                else f"{NOT_MEASURED} ",
             ]
         )
     # The heading may run over the columns of numbers; only targets widen the first column.
@@ -97,7 +104,7 @@ def _aligned(row: list[str], widths: list[int]) -> list[str]:
     ]
 
 
-def _percent(row: Row | None) -> str:
+def _percent(row: Estimate | None) -> str:
     return f"{row.value:.1f}" if row else "–"
 
 
@@ -117,15 +124,14 @@ def _sentence(mode: str, lines: list[tuple[Panel, Comparison]]) -> str:
     return f"{mode}: {', '.join(counts)}. {verdict}"
 
 
-def _flags(raised: list[FlagRow], path: Path) -> str:
+def _flags(raised: pd.DataFrame, path: Path) -> str:
     """What looks wrong, by backbone (or other entry), in a few lines; what to do about it stands in the file."""
     lines: list[tuple[str, bool]] = []
-    by_name: dict[str, list[FlagRow]] = {}
-    for flag in raised:
-        by_name.setdefault(flag.entry.partition("/")[2].rpartition("-")[0] or flag.entry, []).append(flag)
-    for name, of_name in by_name.items():
-        lines.append((name, False))
-        lines += [(f"  {flag.flag}: {flag.message.partition(';')[0]}", True) for flag in of_name]
+    names = raised["entry"].map(lambda entry: entry.partition("/")[2].rpartition("-")[0] or entry)
+    for name, of_name in raised.groupby(names, sort=False):
+        lines.append((str(name), False))
+        said = of_name["flag"] + ": " + of_name["message"].str.partition(";")[0]
+        lines += [(f"  {text}", True) for text in said]
     shown = lines[:FLAG_LINES]
     if not shown[-1][1]:
         shown.pop()  # a name whose flags find no room

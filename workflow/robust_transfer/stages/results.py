@@ -4,8 +4,8 @@
         --results <parquet> --timings <parquet> --training <parquet> --flags <csv>
 
 Reads `metrics.json`, `predictions.parquet`, `epochs.csv`, `timing.json` and `card.json` of the experiment's entries;
-writes `results.parquet` (schema in `table.py`), `timings.parquet`, `training.parquet` and `flags.csv` (both in
-`training_table.py`). Beside the rows that entries measured the results hold two kinds of summary:
+writes `results.parquet` (columns in `tables/results.py`), `timings.parquet`, and `training.parquet` and `flags.csv`
+(columns in `tables/training.py`). Beside the rows that entries measured the results hold two kinds of summary:
 
 - means over seeds (`seeds.py`): `backbone_seed` or `transfer_seed` is null;
 - chosen rows, per target, mode, variant and selection: `eps` best-robust is the robust eps with the highest validation
@@ -21,74 +21,49 @@ from __future__ import annotations
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.statistics.selection import Bootstrap, Candidate, Pick, TransferRun, interval
 from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry
 from robust_transfer.store.predictions import read_predictions
-from robust_transfer.tables.results import (
-    BEST_ARCH,
-    BEST_ROBUST,
-    DIFFERENCE,
-    ExperimentInfo,
-    Row,
-    TableError,
-    canonical,
-    write,
-    write_parquet,
-)
+from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, Measurement, MeasurementKey, canonical
+from robust_transfer.tables.parquet import TableFormat
+from robust_transfer.tables.results import DIFFERENCE, RESULTS, write_results
 from robust_transfer.tables.seeds import seed_means
-from robust_transfer.tables.training import Backbone, write_flags, write_training
-from robust_transfer.tables.training_records import epoch_rows, flags_of_evaluations, recorded_flags
+from robust_transfer.tables.training import TRAINING, write_flags
+from robust_transfer.tables.training_records import as_flags, epoch_rows, flags_of_evaluations, recorded_flags
 
 log = logging.getLogger("robust_transfer")
 
-TIMINGS = pa.schema(
-    [
-        ("entry", pa.string()),
-        ("stage", pa.string()),
-        ("seconds", pa.float64()),
-        ("images", pa.int64()),
-        ("images_per_second", pa.float64()),
-        ("peak_memory_mb", pa.float64()),
-        ("device", pa.string()),
-        ("threads", pa.int32()),
-        ("details", pa.string()),  # JSON of whatever else the stage recorded
-    ]
+TIMINGS = TableFormat(
+    "table of costs",
+    pa.schema(
+        [
+            ("entry", pa.string()),
+            ("stage", pa.string()),
+            ("seconds", pa.float64()),
+            ("images", pa.int64()),
+            ("images_per_second", pa.float64()),
+            ("peak_memory_mb", pa.float64()),
+            ("device", pa.string()),
+            ("threads", pa.int32()),
+            ("details", pa.string()),  # JSON of whatever else the stage recorded
+        ]
+    ),
+    nullable=frozenset(("seconds", "images", "images_per_second", "peak_memory_mb", "device", "threads")),
 )
 
-
-@dataclass(frozen=True)
-class Listed:
-    """One measuring entry as the experiment file lists it: where it lies, and the key of its rows."""
-
-    entry: str
-    stage: str
-    backbone: str
-    source: str
-    target: str
-    arch: str
-    recipe: str
-    norm: str
-    eps: str
-    backbone_seed: int
-    transfer_seed: int | None
-    mode: str
-    protocol: str | None
-    variant: dict[str, Any]
-    images_per_class: int | None
-
-    @property
-    def contest(self) -> tuple[object, ...]:
-        """Runs that are compared with each other share this."""
-        variant = canonical(self.variant)
-        return (self.source, self.target, self.recipe, self.mode, self.protocol, variant, self.images_per_class)
+Record = dict[str, Any]
+"""A row of the results table: a value for each column."""
 
 
 def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path, training: Path, flags: Path) -> None:
@@ -98,184 +73,167 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
     metrics that contradict their predictions, SelectionError for runs that cannot be compared.
     """
     described = json.loads(experiment_json.read_text())
-    listed = [Listed(**{name: entry[name] for name in Listed.__annotations__}) for entry in described.pop("entries")]
+    measurements = [Measurement.from_json(listed) for listed in described.pop("entries")]
     costs = described.pop("costs")
-    about = ExperimentInfo.from_json(described)
-    measured = {item.entry: _measured(about.experiment, item, open_entry(store / item.entry)) for item in listed}
-    _clean_once(listed, measured)
-    rows = [row for numbers in measured.values() for row in numbers]
-    rows += seed_means(rows)
-    contests: dict[tuple[object, ...], list[Listed]] = defaultdict(list)
-    for item in listed:
-        if item.mode != "source":
-            contests[item.contest].append(item)
-    for items in contests.values():
-        # Predictions are read a contest at a time: those of a whole experiment need not fit into memory.
-        for selection in dict.fromkeys(row.selection for item in items for row in measured[item.entry]):
-            runs = [
-                (item, _run(item, open_entry(store / item.entry), measured[item.entry], selection)) for item in items
-            ]
-            rows += _chosen(about, runs, selection)
-    epochs = [row for one in _backbones(listed) for row in epoch_rows(one, open_entry(store / one.entry))]
-    raised = [flag for cost in costs for flag in recorded_flags(store / cost)]
-    raised += flags_of_evaluations([row for row in rows if row.mode == "source"], epochs, store)
-    write(results, rows, described)
-    write_parquet(pa.Table.from_pylist([_cost(store / cost) for cost in costs], schema=TIMINGS), timings)
-    write_training(training, epochs, described)
-    write_flags(flags, raised)
-    log.info("%s: %d numbers from %d entries, %d flags", results, len(rows), len(listed), len(raised))
+    info = ExperimentInfo.from_json(described)
+    measured = _clean_once(
+        RESULTS.frame(
+            record for one in measurements for record in _measured(info.experiment, one, open_entry(store / one.entry))
+        )
+    )
+    rows = pd.concat([measured, seed_means(measured), RESULTS.frame(_chosen_rows(info, measurements, measured, store))])
+    backbones = {one.backbone: one for one in measurements}
+    trained = [epoch_rows(one, open_entry(store / one.backbone)) for one in backbones.values()]
+    epochs = pd.concat([TRAINING.frame([]), *trained])
+    raised = [(cost, flag) for cost in costs for flag in recorded_flags(store / cost)]
+    raised += flags_of_evaluations(measured, epochs, store)
+    write_results(results, rows, described)
+    TIMINGS.write(timings, TIMINGS.frame(_cost(store / cost) for cost in costs))
+    TRAINING.write(training, epochs, described)
+    write_flags(flags, as_flags(raised))
+    log.info("%s: %d numbers from %d entries, %d flags", results, len(rows), len(measurements), len(raised))
 
 
-def _backbones(listed: Iterable[Listed]) -> list[Backbone]:
-    """The backbones behind these entries, each once."""
-    found = [
-        Backbone(item.backbone, item.source, item.arch, item.recipe, item.norm, item.eps, item.backbone_seed)
-        for item in listed
-    ]
-    return list(dict.fromkeys(found))
-
-
-def _measured(experiment: str, item: Listed, entry: Entry) -> list[Row]:
+def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[Record]:
     """The rows of one entry's `metrics.json`."""
-    measured = json.loads(entry.file("metrics.json").read_text())
+    numbers = json.loads(entry.file("metrics.json").read_text())
     code = entry.card()["code"]
     return [
-        Row(
-            **_shared(experiment, item),
-            arch=item.arch,
-            norm=item.norm,
-            eps=item.eps,
-            eps_value=eps_value(item.eps),
-            backbone_seed=item.backbone_seed,
-            transfer_seed=item.transfer_seed,
-            attack=None if number["attack"] is None else canonical(number["attack"]),
-            hyperparameters=canonical(number["hyperparameters"]),
-            **{name: number[name] for name in ("split", "selection", "metric", "n")},
-            **{name: number[name] for name in ("value", "ci_low", "ci_high", "ci_kind")},
-            backbone=item.backbone,
-            entry=item.entry,
-            code=code,
-        )
-        for number in measured
+        {
+            **_shared(experiment, measurement.key),
+            **{name: number[name] for name in ("split", "selection", "metric", "value", "ci_low", "ci_high")},
+            **{name: number[name] for name in ("ci_kind", "n")},
+            "attack": None if number["attack"] is None else canonical(number["attack"]),
+            "hyperparameters": canonical(number["hyperparameters"]),
+            "backbone": measurement.backbone,
+            "entry": measurement.entry,
+            "code": code,
+        }
+        for number in numbers
     ]
 
 
-def _clean_once(listed: Iterable[Listed], measured: dict[str, list[Row]]) -> None:
+def _shared(experiment: str, key: MeasurementKey) -> Record:
+    """The columns that all numbers of one key share."""
+    radius = None if key.eps == BEST_ROBUST else eps_value(key.eps)
+    return {"experiment": experiment, **asdict(key), "eps_value": radius}
+
+
+def _clean_once(rows: pd.DataFrame) -> pd.DataFrame:
     """Of a backbone that was attacked in two norms, each beside its clean accuracy, keep that accuracy once."""
-    seen = set()
-    for item in listed:
-        if item.mode == "source" and item.backbone in seen:
-            measured[item.entry] = [row for row in measured[item.entry] if row.attack is not None]
-        elif item.mode == "source":
-            seen.add(item.backbone)
+    on_source = rows[rows["mode"] == "source"]
+    first = on_source.groupby("backbone")["entry"].transform("first")
+    again = on_source["attack"].isna() & (on_source["entry"] != first)
+    return rows.drop(index=on_source.index[again])
 
 
-def _shared(experiment: str, item: Listed) -> dict[str, Any]:
-    """The columns that are the same for all runs that are compared with each other."""
-    return {
-        "experiment": experiment,
-        "source": item.source,
-        "target": item.target,
-        "recipe": item.recipe,
-        "mode": item.mode,
-        "protocol": item.protocol,
-        "variant": canonical(item.variant),
-        "images_per_class": item.images_per_class,
-    }
+def _chosen_rows(
+    info: ExperimentInfo, measurements: Iterable[Measurement], measured: pd.DataFrame, store: Path
+) -> Iterator[Record]:
+    """The chosen rows of every target, mode, variant and selection."""
+    contests: dict[MeasurementKey, list[Measurement]] = defaultdict(list)
+    for one in measurements:
+        if one.key.mode != "source":
+            contests[one.key.of_choice(arch=BEST_ARCH, norm="", eps=BEST_ROBUST)].append(one)
+    by_entry = dict(list(measured.groupby("entry")))
+    for key, members in contests.items():
+        # Predictions are read a contest at a time: those of a whole experiment need not fit into memory.
+        selections = pd.concat([by_entry[one.entry]["selection"] for one in members]).unique()
+        for selection in (None if pd.isna(one) else str(one) for one in selections):
+            runs = [_run(one, open_entry(store / one.entry), by_entry[one.entry], selection) for one in members]
+            yield from _chosen(info, key, list(zip(members, runs, strict=True)), selection)
 
 
-def _run(item: Listed, entry: Entry, measured: Iterable[Row], selection: str | None) -> TransferRun:
+def _run(measurement: Measurement, entry: Entry, numbers: pd.DataFrame, selection: str | None) -> TransferRun:
     """An entry's predictions under one selection, checked against the accuracy it reports there."""
     splits = read_predictions(entry, selection)
-    for row in measured:
-        found = 100 * float(splits[row.split].correct.mean()) if row.split in splits else row.value
-        if row.selection == selection and row.metric == "top1" and abs(found - row.value) > 0.01:
+    chosen_so = numbers["selection"].isna() if selection is None else numbers["selection"] == selection
+    reported = numbers[chosen_so & (numbers["metric"] == "top1") & numbers["split"].isin(list(splits))]
+    for split, value in reported[["split", "value"]].itertuples(index=False, name=None):
+        found = 100 * float(splits[split].correct.mean())
+        if abs(found - value) > 0.01:
             raise TableError(
-                f"{entry.path}: metrics.json says {row.split} top1 = {row.value:.2f}, predictions.parquet says "
-                f"{found:.2f}; move the entry aside and make it again"
+                f"{entry.path}: metrics.json says {split} top1 = {value:.2f}, predictions.parquet says {found:.2f}; "
+                "move the entry aside and make it again"
             )
-    return TransferRun(item.entry, item.backbone, item.backbone_seed, item.transfer_seed, splits)
+    key = measurement.key
+    return TransferRun(measurement.entry, measurement.backbone, key.backbone_seed, key.transfer_seed, splits)
 
 
-def _chosen(about: ExperimentInfo, members: Sequence[tuple[Listed, TransferRun]], selection: str | None) -> list[Row]:
-    """The chosen rows of runs that are compared with each other: best robust, best standard, and their differences."""
-    first = members[0][0]
-    metric = {target.name: target.metric for target in about.targets}[first.target]
-    contest = Bootstrap(_candidates(about, members), metric, about.bootstrap, selection or "validation")
+def _chosen(
+    info: ExperimentInfo,
+    key: MeasurementKey,
+    members: Sequence[tuple[Measurement, TransferRun]],
+    selection: str | None,
+) -> list[Record]:
+    """The chosen rows of runs that are compared with each other: best robust, best standard, and their differences.
+
+    `key` is what the runs share.
+    """
+    metric = {target.name: target.metric for target in info.targets}[key.target]
+    contest = Bootstrap(_candidates(info, members), metric, info.bootstrap, selection or "validation")
     candidates = contest.candidates
-    archs = list(dict.fromkeys(candidate.arch for candidate in candidates))
+
+    def chosen(pick: Pick, *, standard: Pick | None = None, **of: str) -> Record:
+        return _chosen_row(_shared(info.experiment, key.of_choice(**of)), contest, pick, metric, standard)
+
     rows = []
-    for arch in [*archs, BEST_ARCH]:
+    for arch in [*dict.fromkeys(candidate.arch for candidate in candidates), BEST_ARCH]:
         inside = [i for i, candidate in enumerate(candidates) if arch in (candidate.arch, BEST_ARCH)]
         standard = [i for i in inside if candidates[i].eps == "0"]
         pick = contest.pick(standard) if standard else None
         if pick and arch == BEST_ARCH:
-            rows.append(_chosen_row(about, first, contest, pick, arch, "none", "0", metric))
+            rows.append(chosen(pick, arch=arch, norm="none", eps="0"))
         for norm in dict.fromkeys(candidates[i].norm for i in inside if candidates[i].eps != "0"):
             robust = [i for i in inside if candidates[i].norm == norm and candidates[i].eps != "0"]
-            fixed = [i for i in robust if candidates[i].eps == about.fixed_eps.get(norm)]
-            for eps, among in ((BEST_ROBUST, robust), (about.fixed_eps.get(norm, ""), fixed)):
+            fixed = [i for i in robust if candidates[i].eps == info.fixed_eps.get(norm)]
+            for eps, among in ((BEST_ROBUST, robust), (info.fixed_eps.get(norm, ""), fixed)):
                 if not among:
                     continue
                 better = contest.pick(among)
                 if eps == BEST_ROBUST or arch == BEST_ARCH:  # one arch at one eps is there already, as measured
-                    rows.append(_chosen_row(about, first, contest, better, arch, norm, eps, metric))
+                    rows.append(chosen(better, arch=arch, norm=norm, eps=eps))
                 if pick:
-                    rows.append(_chosen_row(about, first, contest, better, arch, norm, eps, metric + DIFFERENCE, pick))
+                    rows.append(chosen(better, standard=pick, arch=arch, norm=norm, eps=eps))
     return rows
 
 
-def _candidates(about: ExperimentInfo, members: Sequence[tuple[Listed, TransferRun]]) -> list[Candidate]:
+def _candidates(info: ExperimentInfo, members: Sequence[tuple[Measurement, TransferRun]]) -> list[Candidate]:
     """Runs by architecture and eps, in the order of architectures, then of growing eps."""
     runs: dict[tuple[str, str, str], list[TransferRun]] = defaultdict(list)
-    for item, run in members:
-        runs[item.arch, item.norm, item.eps].append(run)
-    order = {arch: i for i, arch in enumerate(about.architectures)}
+    for measurement, run in members:
+        runs[measurement.key.arch, measurement.key.norm, measurement.key.eps].append(run)
+    order = {arch: i for i, arch in enumerate(info.architectures)}
     keys = sorted(runs, key=lambda key: (order.get(key[0], len(order)), key[0], key[1], eps_value(key[2])))
     return [Candidate(*key, tuple(runs[key])) for key in keys]
 
 
-def _chosen_row(
-    about: ExperimentInfo,
-    like: Listed,
-    contest: Bootstrap,
-    pick: Pick,
-    arch: str,
-    norm: str,
-    eps: str,
-    metric: str,
-    standard: Pick | None = None,
-) -> Row:
+def _chosen_row(shared: Record, contest: Bootstrap, pick: Pick, metric: str, standard: Pick | None) -> Record:
     """The row of a choice, or with `standard` of its paired difference to that one."""
     value, low, high = interval(pick.accuracies - standard.accuracies if standard else pick.accuracies)
     chosen = contest.candidates[pick.picked[0]]
-    says = {"arch": chosen.arch, "eps": chosen.eps, "share_of_resamples": round(pick.share, 3)}
-    says["backbone_seeds"] = sorted({run.backbone_seed for run in chosen.runs})
+    seeds = sorted({run.backbone_seed for run in chosen.runs if run.backbone_seed is not None})
+    says: dict[str, Any] = {"arch": chosen.arch, "eps": chosen.eps, "share_of_resamples": round(pick.share, 3)}
+    says["backbone_seeds"] = seeds
     if standard:
         says["standard_arch"] = contest.candidates[standard.picked[0]].arch
     only = chosen.runs[0] if len(chosen.runs) == 1 and not standard else None
-    return Row(
-        **_shared(about.experiment, like),
-        arch=arch,
-        norm=norm,
-        eps=eps,
-        eps_value=None if eps == BEST_ROBUST else eps_value(eps),
-        backbone_seed=None,
-        transfer_seed=None,
-        attack=None,
-        split="test",
-        selection=contest.selection,
-        metric=metric,
-        value=value,
-        ci_low=low,
-        ci_high=high,
-        ci_kind="images",
-        n=contest.images,
-        hyperparameters=canonical(says),
-        backbone=only.backbone if only else None,
-        entry=only.entry if only else None,
-        code=None,
-    )
+    return {
+        **shared,
+        "attack": None,
+        "split": "test",
+        "selection": contest.selection,
+        "metric": metric + (DIFFERENCE if standard else ""),
+        "value": value,
+        "ci_low": low,
+        "ci_high": high,
+        "ci_kind": "images",
+        "n": contest.images,
+        "hyperparameters": canonical(says),
+        "backbone": only.backbone if only else None,
+        "entry": only.entry if only else None,
+        "code": None,
+    }
 
 
 def _cost(path: Path) -> dict[str, Any]:
@@ -284,7 +242,7 @@ def _cost(path: Path) -> dict[str, Any]:
         timing = json.loads((path / TIMING).read_text())
     except FileNotFoundError:
         raise StoreError(f"{path / TIMING}: missing; move {path} aside and make it again") from None
-    known = {name: timing.pop(name, None) for name in TIMINGS.names if name not in ("entry", "stage", "details")}
+    known = {name: timing.pop(name, None) for name in TIMINGS.columns if name not in ("entry", "stage", "details")}
     return {
         "entry": f"{path.parent.name}/{path.name}",
         "stage": path.parent.name,

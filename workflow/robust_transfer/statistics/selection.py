@@ -33,7 +33,7 @@ class TransferRun:
 
     entry: str
     backbone: str
-    backbone_seed: int
+    backbone_seed: int | None
     transfer_seed: int | None
     splits: dict[str, Predictions]
 

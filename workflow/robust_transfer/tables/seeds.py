@@ -6,51 +6,59 @@ mean of the two intervals over images, which errs on the wide side.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+import pandas as pd
 
-import numpy as np
+from robust_transfer.tables.key import canonical
+from robust_transfer.tables.results import KEY, RESULTS
 
-from robust_transfer.tables.results import Row, canonical
-
-# 97.5 % quantiles of Student's t for 2 to 30 degrees of freedom, so that no job imports scipy for them.
-STUDENT = (
-    *(4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120),
-    *(2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-SEEDLESS: dict[str, Callable[[Row], Row]] = {
-    "transfer_seed": lambda row: replace(row, transfer_seed=None),
-    "backbone_seed": lambda row: replace(row, backbone_seed=None),
-}
+ENOUGH = 3
+"""Seeds from which on their spread makes an interval."""
+QUANTILE = 0.975
+"""Upper end of a two-sided 95 % interval."""
 
 
-def seed_means(rows: Sequence[Row]) -> list[Row]:
-    """A row for every number measured under several seeds: over transfer seeds, then over backbone seeds."""
+def seed_means(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for every number measured under several seeds: over transfer seeds, then over backbone seeds.
+
+    Takes and gives the columns of the results table; no rows where every number has one seed.
+    """
     over_transfer = _means(rows, "transfer_seed")
-    covered = {row.key for row in over_transfer}
-    single = [row for row in (replace(row, transfer_seed=None) for row in rows) if row.key not in covered]
-    return over_transfer + _means(single + over_transfer, "backbone_seed")
+    over_backbone = _means(over_transfer, "backbone_seed")
+    return RESULTS.frame(pd.concat([means[means["runs"] > 1] for means in (over_transfer, over_backbone)]))
 
 
-def _means(rows: Iterable[Row], seed: str) -> list[Row]:
-    """Means of rows that differ in this seed alone, where there are several."""
-    without = SEEDLESS[seed]
-    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[without(row).key].append(row)
-    return [_mean(without(group[0]), group, seed) for group in groups.values() if len(group) > 1]
+def _means(rows: pd.DataFrame, seed: str) -> pd.DataFrame:
+    """Means of rows that differ in this seed alone, and `runs`, how many they are: one where there is a single seed."""
+    same = [name for name in KEY if name != seed]
+    means = (
+        rows.groupby(same, sort=False, dropna=False, observed=True)
+        .agg(
+            eps_value=("eps_value", "first"),
+            value=("value", "mean"),
+            spread=("value", "std"),
+            ci_low=("ci_low", "mean"),
+            ci_high=("ci_high", "mean"),
+            ci_kind=("ci_kind", "first"),
+            n=("n", "first"),
+            seeds=(seed, list),
+            runs=("value", "size"),
+        )
+        .reset_index()
+    )
+    means["hyperparameters"] = [_says(seed, seeds) for seeds in means["seeds"]]
+    means = means.assign(**{seed: None}, backbone=None, entry=None, code=None)
+    several = means["runs"] >= ENOUGH
+    if several.any():
+        from scipy.stats import t  # 2 s of CPU, which experiments of one or two seeds do without
+
+        runs, mean = means.loc[several, "runs"], means.loc[several, "value"]
+        half = t.ppf(QUANTILE, runs - 1) * means.loc[several, "spread"] / runs**0.5
+        means.loc[several, ["ci_low", "ci_high", "ci_kind", "n"]] = pd.DataFrame(
+            {"ci_low": mean - half, "ci_high": mean + half, "ci_kind": "seeds", "n": runs}
+        )
+    return means
 
 
-def _mean(like: Row, group: Sequence[Row], seed: str) -> Row:
-    values = np.array([row.value for row in group])
-    mean = float(values.mean())
-    low, high = float(np.mean([row.ci_low for row in group])), float(np.mean([row.ci_high for row in group]))
-    kind, n = like.ci_kind, like.n
-    if len(values) > 2:
-        t = STUDENT[len(values) - 3] if len(values) - 3 < len(STUDENT) else 1.96
-        half = t * float(values.std(ddof=1)) / len(values) ** 0.5
-        low, high, kind, n = mean - half, mean + half, "seeds", len(values)
-    says = canonical({"mean_over": seed, "seeds": sorted(getattr(row, seed) for row in group)})
-    summary = replace(like, value=mean, ci_low=low, ci_high=high, ci_kind=kind, n=n, hyperparameters=says)
-    return replace(summary, backbone=None, entry=None, code=None)
+def _says(seed: str, seeds: list[int]) -> str:
+    """What stands in the place of hyperparameters; a single seed may be null, and is no mean."""
+    return canonical({"mean_over": seed, "seeds": sorted(map(int, seeds))} if len(seeds) > 1 else {})

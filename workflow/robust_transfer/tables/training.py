@@ -6,118 +6,96 @@ They lie beside the results table as `training.parquet`, with the experiment's d
 
 from __future__ import annotations
 
-import csv
-import io
-import types
-import typing
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from robust_transfer.store.entry import write_text
-from robust_transfer.tables.results import ExperimentInfo, TableError, read_described, write_described
+from robust_transfer.tables.categories import in_order
+from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo
+from robust_transfer.tables.parquet import TableFormat
+
+SCHEMA = pa.schema(
+    [
+        ("entry", pa.string()),
+        ("source", pa.string()),
+        ("arch", pa.string()),
+        ("recipe", pa.string()),
+        ("norm", pa.string()),
+        ("eps", pa.string()),
+        ("seed", pa.int32()),
+        ("epoch", pa.int32()),
+        ("side", pa.int32()),
+        ("loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("clean_accuracy", pa.float64()),
+        ("robust_accuracy", pa.float64()),
+        ("learning_rate", pa.float64()),
+        ("images_per_second", pa.float64()),
+        ("seconds", pa.float64()),
+        ("peak_memory_mb", pa.float64()),
+    ]
+)
+NULLABLE = frozenset(("side", "clean_accuracy", "robust_accuracy", "images_per_second", "seconds", "peak_memory_mb"))
+TRAINING = TableFormat("training table", SCHEMA, NULLABLE)
+FLAG_COLUMNS = ("entry", "stage", "flag", "message")
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A backbone as the experiment file names it."""
+def read_training(path: str | Path) -> pd.DataFrame:
+    """A training table as a DataFrame: one row per epoch of a backbone.
 
-    entry: str
-    source: str
-    arch: str
-    recipe: str
-    norm: str
-    """`l2` or `linf`; `none` for eps 0."""
-    eps: str
-    """In its canonical spelling."""
-    seed: int
+    entry              entry of the backbone in the store
+    source             dataset that it was pretrained on
+    arch, recipe       its architecture, and how it was pretrained
+    norm, eps          threat model of its training: `l2` or `linf` and a radius; `none` and `0` for standard training
+    seed               seed of its training
+    epoch              from 1
+    side               of the epoch's images, in pixels; null: not recorded
+    loss               mean over the training images, as perturbed
+    train_accuracy     percent of the training images, as perturbed
+    clean_accuracy     percent of the check sample of training images, in eval mode; null: not checked in this epoch
+    robust_accuracy    the same under PGD from a random start at the backbone's own eps; null: not checked, or eps 0
+    learning_rate      at the epoch's last step
+    images_per_second  training images; null: not recorded
+    seconds            that the epoch took; null: not recorded
+    peak_memory_mb     megabytes; null: not recorded
 
-
-@dataclass(frozen=True)
-class EpochRow(Backbone):
-    """What an epoch of pretraining came to; accuracies in percent. None where it was not looked at or not recorded."""
-
-    epoch: int
-    """From 1."""
-    side: int | None
-    """Of the epoch's images, in pixels."""
-    loss: float
-    """Mean over the training images, as perturbed."""
-    train_accuracy: float
-    """On the training images, as perturbed."""
-    clean_accuracy: float | None
-    """On the check sample of training images, in eval mode."""
-    robust_accuracy: float | None
-    """The same under PGD from a random start at the backbone's own eps."""
-    learning_rate: float
-    """At the epoch's last step."""
-    images_per_second: float | None
-    seconds: float | None
-    peak_memory_mb: float | None
+    `arch`, `norm` and `eps` are categoricals in the experiment's order, and `attrs` describe the experiment, as for
+    `read_results`. Raises TableError if the file is missing or is no training table.
+    """
+    epochs = TRAINING.read(Path(path))
+    return in_order(epochs, ExperimentInfo.of(epochs))
 
 
-@dataclass(frozen=True)
-class FlagRow:
-    """A sanity flag (see `sanity.py`) and the entry that it was raised for."""
-
-    entry: str
-    stage: str
-    flag: str
-    message: str
+def as_training(epochs: Any, info: ExperimentInfo) -> pd.DataFrame:
+    """Epochs as `read_training` gives them, from records with a value for each column, or a DataFrame with these."""
+    found = TRAINING.frame(epochs)
+    found.attrs[ATTRIBUTE] = info.as_json()
+    return in_order(found, info)
 
 
-@dataclass(frozen=True)
-class TrainingTable:
-    """A training table in memory."""
-
-    about: ExperimentInfo
-    rows: tuple[EpochRow, ...]
-
-
-_FLAG_COLUMNS = [field.name for field in fields(FlagRow)]
-_ARROW = {str: pa.string(), int: pa.int32(), float: pa.float64()}
-
-
-def _arrow(annotation: Any) -> pa.DataType:
-    """The column type of a field: `float | None` is a float64, whose column may hold nulls as every one may."""
-    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return _ARROW[next(kind for kind in kinds if kind is not types.NoneType)]
-
-
-SCHEMA = pa.schema([(name, _arrow(kind)) for name, kind in typing.get_type_hints(EpochRow).items()])
-
-
-def write_training(path: Path, rows: Iterable[EpochRow], described: dict[str, Any]) -> None:
-    """Write a training table to parquet, with the experiment's description as metadata."""
-    write_described(path, rows, SCHEMA, described)
-
-
-def read_training(path: Path) -> TrainingTable:
-    """Read a training table; raises TableError if the file is missing or is none."""
-    about, rows = read_described(path, EpochRow, SCHEMA, "training table")
-    return TrainingTable(about, rows)
-
-
-def write_flags(path: Path, flags: Iterable[FlagRow]) -> None:
-    """Write flags as CSV with a header, which stands alone where there are none."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_FLAG_COLUMNS)
-    writer.writerows(astuple(flag) for flag in flags)
+def write_flags(path: Path, flags: pd.DataFrame) -> None:
+    """Write flags, a row each with `FLAG_COLUMNS`, as CSV; without flags its header stands alone."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue())
+    write_text(path, flags.to_csv(columns=list(FLAG_COLUMNS), index=False, lineterminator="\n"))
 
 
-def read_flags(path: Path) -> list[FlagRow]:
-    """Read a list of flags; raises TableError if the file is missing or is none."""
+def read_flags(path: Path) -> pd.DataFrame:
+    """A list of flags: the entry each was raised for, its stage, one of `sanity.FLAGS`, and a message with the fix.
+
+    Raises TableError if the file is missing or is none.
+    """
     try:
-        text = path.read_bytes().decode(errors="replace")
+        flags = pd.read_csv(path, dtype="string", keep_default_na=False, encoding_errors="replace")
     except FileNotFoundError:
         raise TableError(f"{path}: no list of flags there; `python -m robust_transfer results` makes it") from None
-    header, *lines = csv.reader(io.StringIO(text, newline="")) if text else [[]]
-    if header != _FLAG_COLUMNS or any(len(line) != len(header) for line in lines):
+    except (pd.errors.ParserError, pd.errors.EmptyDataError):
+        flags = pd.DataFrame()
+    # Fields beyond the header become an index, and those that a line lacks are empty, which none of a flag is.
+    whole = isinstance(flags.index, pd.RangeIndex) and (flags != "").all(axis=None)
+    if list(flags.columns) != list(FLAG_COLUMNS) or not whole:
         raise TableError(f"{path}: not a list of flags; delete it and make it again")
-    return [FlagRow(*line) for line in lines]
+    return flags

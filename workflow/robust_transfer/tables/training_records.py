@@ -5,100 +5,99 @@ Entries made before a column or a flag was recorded lack it: it is not known the
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from robust_transfer.store.entry import CARD, TIMING, Entry, StoreError, read_json
-from robust_transfer.tables.results import Row
-from robust_transfer.tables.sanity import evaluation_flags, published_flags
-from robust_transfer.tables.training import Backbone, EpochRow, FlagRow
+from robust_transfer.tables.key import Measurement
+from robust_transfer.tables.sanity import Flag, evaluation_flags, published_flags
+from robust_transfer.tables.training import FLAG_COLUMNS, NULLABLE, TRAINING
 
 EPOCHS = "epochs.csv"
+RECORDED = ("epoch", "side", "loss", "train_accuracy", "clean_accuracy", "robust_accuracy", "learning_rate")
+"""Columns of the training table that are read from `epochs.csv`."""
+COSTS = ("images_per_second", "seconds", "peak_memory_mb")
+"""Columns of the training table that are read from `timing.json`."""
 
 
-def epoch_rows(backbone: Backbone, entry: Entry) -> list[EpochRow]:
-    """What each epoch of a backbone came to; none for one that was not trained here.
+def epoch_rows(measurement: Measurement, entry: Entry) -> pd.DataFrame:
+    """The epochs of the backbone behind a measurement, whose entry is given; none for one that was not trained here.
 
     Raises StoreError for an altered `epochs.csv`, or one without a column that there always was.
     """
     if EPOCHS not in entry.card()["files"]:
-        return []
-    costs = {int(cost["epoch"]): cost for cost in _timing(entry.path).get("epochs", [])}
-    rows = []
-    with open(entry.file(EPOCHS), newline="") as file:
-        for line in csv.DictReader(file):
-            try:
-                epoch = int(line["epoch"])
-                side = _number(line, "side")
-                rows.append(
-                    EpochRow(
-                        **vars(backbone),
-                        epoch=epoch,
-                        side=None if side is None else int(side),
-                        loss=float(line["loss"]),
-                        train_accuracy=float(line["train_accuracy"]),
-                        clean_accuracy=_number(line, "clean_accuracy"),
-                        robust_accuracy=_number(line, "robust_accuracy"),
-                        learning_rate=float(line["learning_rate"]),
-                        images_per_second=_number(costs.get(epoch, {}), "images_per_second"),
-                        seconds=_number(costs.get(epoch, {}), "seconds"),
-                        peak_memory_mb=_number(costs.get(epoch, {}), "peak_memory_mb"),
-                    )
-                )
-            except (KeyError, TypeError, ValueError) as error:
-                raise StoreError(
-                    f"{entry.path / EPOCHS}: row {len(rows) + 1} is not one of a training ({error!r}); "
-                    f"move {entry.path} aside and make it again"
-                ) from None
-    return rows
+        return TRAINING.frame([])
+    epochs = _read_epochs(entry)
+    costs = pd.DataFrame(_timing(entry.path).get("epochs", []), columns=["epoch", *COSTS])
+    key = measurement.key
+    backbone = {name: getattr(key, name) for name in ("source", "arch", "recipe", "norm", "eps")}
+    of = {"entry": measurement.backbone, **backbone, "seed": key.backbone_seed}
+    return TRAINING.frame(epochs.merge(costs.astype("float64"), how="left", on="epoch").assign(**of))
 
 
-def recorded_flags(path: Path) -> list[FlagRow]:
+def _read_epochs(entry: Entry) -> pd.DataFrame:
+    """The columns of `epochs.csv`, as floats; NaN where a field is empty or a column was not recorded then."""
+    texts = pd.read_csv(entry.file(EPOCHS), dtype="object", keep_default_na=False).reindex(columns=list(RECORDED))
+    texts = texts.mask(texts == "")
+    lacks = [name for name in RECORDED if name not in NULLABLE and texts[name].isna().any()]
+    try:
+        if lacks:
+            raise ValueError(f"no {', '.join(lacks)}")
+        return texts.map(float, na_action="ignore").astype("float64")
+    except ValueError as error:
+        raise StoreError(
+            f"{entry.path / EPOCHS}: not the epochs of a training ({error}); move {entry.path} aside and make it again"
+        ) from None
+
+
+def as_flags(flags: Iterable[tuple[str, Flag]]) -> pd.DataFrame:
+    """Flags by the entry they were raised for, in the columns of `flags.csv`."""
+    rows = [(entry, entry.partition("/")[0], flag.flag, flag.message) for entry, flag in flags]
+    return pd.DataFrame(rows, columns=list(FLAG_COLUMNS), dtype="string")
+
+
+def recorded_flags(path: Path) -> list[Flag]:
     """The flags that an entry's own stage raised, from its card and its `timing.json`."""
     recorded = [*_card(path).get("facts", {}).get("flags", []), *_timing(path).get("flags", [])]
-    name, stage = f"{path.parent.name}/{path.name}", path.parent.name
-    return [FlagRow(name, stage, str(flag["flag"]), str(flag["message"])) for flag in recorded]
+    return [Flag(str(flag["flag"]), str(flag["message"])) for flag in recorded]
 
 
-def flags_of_evaluations(rows: Iterable[Row], epochs: Sequence[EpochRow], store: Path) -> list[FlagRow]:
-    """The flags that a backbone's test accuracies raise, beside those of its training: a flag that both raise is one.
+def flags_of_evaluations(rows: pd.DataFrame, epochs: pd.DataFrame, store: Path) -> list[tuple[str, Flag]]:
+    """The flags that a backbone's test accuracies raise, by entry, beside those of its training.
 
-    `rows` are those that evaluations measured, `epochs` those of their backbones.
+    A flag that both raise is one, the training's. `rows` are of the results table, `epochs` of the training table.
     """
-    checked = {row.entry: row.robust_accuracy for row in epochs if row.robust_accuracy is not None}  # the last stays
-    by_entry: dict[str, list[Row]] = {}
-    for row in rows:
-        if row.entry and row.mode == "source" and row.metric == "top1" and row.split == "test":
-            by_entry.setdefault(row.entry, []).append(row)
+    checked = epochs.dropna(subset="robust_accuracy").groupby("entry")["robust_accuracy"].last()
+    on_source = (rows["mode"] == "source") & (rows["metric"] == "top1") & (rows["split"] == "test")
     found = []
-    for name, measured in by_entry.items():
-        clean = next((row for row in measured if row.attack is None), None)
-        if clean is None or clean.backbone is None:
+    for name, measured in rows[on_source].groupby("entry", sort=False):
+        clean = measured[measured["attack"].isna()]
+        if clean.empty:
             continue
-        own = next((row.value for row in measured if _is_own(row)), None)
-        backbone = store / clean.backbone
-        facts = _card(backbone).get("facts", {})
+        first = clean.iloc[0]
+        own = measured.loc[measured.apply(_is_own, axis=1), "value"]
+        facts = _card(store / first["backbone"]).get("facts", {})
         flags = evaluation_flags(
             classes=len(facts.get("classes", [])),
-            images=clean.n,
-            clean=clean.value,
-            robust=own,
-            train_robust=checked.get(clean.backbone),
+            images=int(first["n"]),
+            clean=float(first["value"]),
+            robust=None if own.empty else float(own.iloc[0]),
+            train_robust=checked.get(first["backbone"]),
         )
-        flags += published_flags(clean.value, clean.n, facts.get("published_top1"))
-        raised = {flag.flag for flag in recorded_flags(backbone)}
-        stage = name.partition("/")[0]
-        found += [FlagRow(name, stage, flag.flag, flag.message) for flag in flags if flag.flag not in raised]
+        flags += published_flags(float(first["value"]), int(first["n"]), facts.get("published_top1"))
+        raised = {flag.flag for flag in recorded_flags(store / first["backbone"])}
+        found += [(str(name), flag) for flag in flags if flag.flag not in raised]
     return found
 
 
-def _is_own(row: Row) -> bool:
+def _is_own(row: pd.Series[Any]) -> bool:
     """Accuracy under PGD at the backbone's own norm and eps."""
-    attack = json.loads(row.attack) if row.attack else {"kind": "none"}
-    return "kind" not in attack and (attack["norm"], attack["eps"]) == (row.norm, row.eps)
+    attack = {"kind": "none"} if pd.isna(row["attack"]) else json.loads(row["attack"])
+    return "kind" not in attack and (attack["norm"], attack["eps"]) == (row["norm"], row["eps"])
 
 
 def _card(path: Path) -> dict[str, Any]:
@@ -109,9 +108,3 @@ def _card(path: Path) -> dict[str, Any]:
 def _timing(path: Path) -> dict[str, Any]:
     timing: dict[str, Any] = read_json(path / TIMING)
     return timing
-
-
-def _number(of: dict[str, Any], name: str) -> float | None:
-    """A number that may be missing or empty."""
-    value = of.get(name)
-    return None if value in (None, "") else float(value)

@@ -1,0 +1,101 @@
+"""What figures need to know of an experiment beside its numbers: names, labels and choices.
+
+It travels as metadata of the results file and of the training file, and in the `attrs` of what is read from them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.key import canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ATTRIBUTE = "experiment"
+"""Key of the description in a DataFrame's `attrs` and in a parquet file's metadata."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A downstream dataset as figures show it."""
+
+    name: str
+    label: str
+    metric: str
+    """The accuracy that selection and figures use."""
+
+
+@dataclass(frozen=True)
+class ExperimentInfo:
+    """What figures need to know of the experiment beside its numbers."""
+
+    experiment: str
+    title: str = ""
+    notice: str = ""
+    source: str = ""
+    source_label: str = ""
+    targets: tuple[Target, ...] = ()
+    """In the order of figures."""
+    architectures: tuple[str, ...] = ()
+    widths: tuple[str, ...] = ()
+    """Architectures along the x axis of the width figure."""
+    fixed_eps: dict[str, str] = field(default_factory=dict)
+    """Norm to the eps chosen beforehand."""
+    bootstrap: int = 1000
+    """Resamples behind the intervals of chosen rows."""
+    selection: str = "validation"
+    """Where what figures show was chosen, if the table has numbers of several selections."""
+    protocol: str | None = None
+    """Of fixed-feature transfer, that figures show where several were measured; None: frozen."""
+    dropped: tuple[str, ...] = ()
+    """Labels of datasets that were left out, since their images are missing."""
+    released: tuple[str, ...] = ()
+    """Recipes that are networks which the paper's authors released, for which they published accuracies."""
+
+    @property
+    def ordered(self) -> tuple[str, ...]:
+        """Architectures as figures order them: those of the width figure by width, then the others."""
+        return tuple(dict.fromkeys([*self.widths, *self.architectures]))
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> ExperimentInfo:
+        """The experiment behind a DataFrame that `read_results` or `read_training` gave.
+
+        Raises TableError if its `attrs` do not hold the description, as where tables of two experiments were joined.
+        """
+        if ATTRIBUTE not in table.attrs:
+            raise TableError(
+                f"a table without attrs[{ATTRIBUTE!r}], the experiment's description; copy it from the table as it was "
+                "read: `table.attrs = results.attrs`"
+            )
+        return cls.from_json(table.attrs[ATTRIBUTE])
+
+    def as_json(self) -> dict[str, Any]:
+        """The description as plain JSON values, that `from_json` reads."""
+        described = {**asdict(self), "source": {"name": self.source, "label": self.source_label}}
+        plain: dict[str, Any] = json.loads(canonical(described))
+        return plain
+
+    @classmethod
+    def from_json(cls, described: dict[str, Any]) -> ExperimentInfo:
+        """Read the experiment file's description; keys that figures do not need are left alone."""
+        return cls(
+            experiment=described["experiment"],
+            title=described.get("title", ""),
+            notice=described.get("notice", ""),
+            source=described["source"]["name"],
+            source_label=described["source"]["label"],
+            targets=tuple(Target(**target) for target in described["targets"]),
+            architectures=tuple(described["architectures"]),
+            widths=tuple(described.get("widths", described["architectures"])),
+            fixed_eps=dict(described.get("fixed_eps") or {}),
+            bootstrap=int(described.get("bootstrap", 1000)),
+            selection=described.get("selection", "validation"),
+            protocol=described.get("protocol"),
+            dropped=tuple(described.get("dropped") or ()),
+            released=tuple(described.get("released") or ()),
+        )

@@ -1,0 +1,95 @@
+"""The paper's published numbers as a DataFrame in the columns of the results table.
+
+One cell may have several published numbers, which `edition` tells apart; of those, at most one is marked as the one to
+draw beside ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from robust_transfer.tables.published import FOLDER, IMAGENET, PublishedError, lines_of, parsed
+from robust_transfer.tables.results import KEY, RESULTS
+
+FILES = (IMAGENET, "imagenet_unreleased.csv", "transfer.csv", "headline.csv", "stylized.csv", "single_runs.csv")
+"""In the order of the rows that `read_published` gives."""
+UNRELEASED = "unreleased"
+"""Recipe of networks the authors measured and did not release: the standard ones of the Linf tables, and those \
+trained on stylized ImageNet."""
+EDITIONS = ("submission", "submission, headline", "submission, figure 8", "release", "release, single run")
+MARKS = ("edition", "default", "provenance")
+"""Columns of the files beside those of the results table."""
+_PYTHON = {"string": str, "double": float, "int32": int}
+
+
+@functools.cache
+def _read_published(folder: Path) -> pd.DataFrame:
+    kinds = {field.name: (_PYTHON[str(field.type)], field.name in RESULTS.nullable) for field in RESULTS.schema}
+    found: list[dict[str, Any]] = []
+    seen: dict[tuple[object, ...], str] = {}
+    for name in FILES:
+        for where, fields in lines_of(folder / name, (*kinds, *MARKS)):
+            row = {column: parsed(where, column, fields[column], *kind) for column, kind in kinds.items()}
+            _check(where, row, fields)
+            first = seen.setdefault((*(row[column] for column in KEY), fields["edition"]), where)
+            if first != where:
+                raise PublishedError(
+                    f"{where}: a second number for the cell and edition ({fields['edition']}) of {first}; an edition "
+                    "has one number per cell, so give this one another edition, or delete it"
+                )
+            found.append({**row, **{mark: fields[mark] for mark in MARKS}})
+    numbers = pd.DataFrame.from_records(found)
+    marks = {"edition": numbers["edition"], "default": numbers["default"] == "yes", "provenance": numbers["provenance"]}
+    return RESULTS.frame(numbers).assign(**marks)
+
+
+def read_published(folder: Path = FOLDER) -> pd.DataFrame:
+    """Every published number, file by file, in the columns of the results table and three more.
+
+    edition     one of `EDITIONS`: which publication the number is of
+    default     whether it is to be drawn beside ours. At most one number is, of those that figures have the same place
+                for: one target, mode, protocol, variant, architecture, norm and eps, whatever the source and the recipe
+    provenance  `submission` or `release`, and the file in that repository
+
+    Raises PublishedError for a file that is missing, for a field that is not what its column holds, and for two
+    numbers with one key and edition.
+    """
+    return _read_published(folder).copy()
+
+
+def published_rows(*, edition: str | None = None, folder: Path = FOLDER) -> pd.DataFrame:
+    """The numbers of one edition, or (default) those to draw beside ours, as rows of the results table.
+
+    Their keys are unique, their experiment is `published`, their seeds are null and their intervals NaN. Raises
+    ValueError for an edition that does not exist, PublishedError as `read_published`.
+    """
+    if edition is not None and edition not in EDITIONS:
+        raise ValueError(f"edition = {edition!r}: editions are {', '.join(map(repr, EDITIONS))}")
+    numbers = read_published(folder)
+    wanted = numbers["default"] if edition is None else numbers["edition"] == edition
+    return numbers.loc[wanted, RESULTS.columns].reset_index(drop=True)
+
+
+def _check(where: str, row: dict[str, Any], fields: dict[str, str]) -> None:
+    """What holds for every published number beside its types."""
+    edition, default = fields["edition"], fields["default"]
+    if not 0 <= row["value"] <= 100:  # false for NaN too
+        raise PublishedError(f"{where}: value = {row['value']:g}: an accuracy is a percentage, 0 to 100")
+    if edition not in EDITIONS:
+        raise PublishedError(f"{where}: edition = {edition!r}: editions are {', '.join(map(repr, EDITIONS))}")
+    if default not in ("yes", "no"):
+        raise PublishedError(f"{where}: default = {default!r}: expected is yes or no")
+    for column in ("variant", "hyperparameters"):
+        text = row[column]
+        try:
+            if not isinstance(json.loads(text), dict):
+                raise ValueError
+        except ValueError:
+            raise PublishedError(
+                f'{where}: {column} = {text!r}: expected is a JSON object, such as {{"eps":"3"}}'
+            ) from None
