@@ -9,6 +9,7 @@ import pytest
 import torch
 from support.paths import ROOT
 from support.prepared_datasets import encoded, write_parquet
+from support.stored_features import stored_features
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -86,6 +87,22 @@ def test_probing_prints_a_ratio_and_both_reach_the_optimum(tmp_path):
     found = json.loads((tmp_path / "out").read_text())
     assert max(found["excess"].values()) < 1e-4
     assert min(found["seconds"].values()) > 0
+
+
+def test_solvers_reads_a_store_and_finds_both_alike(tmp_path):
+    for name, classes in (("two", 2), ("many", 6)):
+        stored_features(tmp_path, {"train": 200, "test": 100}, classes=classes, separation=1.5, name=name)
+    said = run("solvers.py", tmp_path / "store", "--strengths", 3, "--smallest", 1e-3, "--json", tmp_path / "out")
+    assert [line.split(" | ")[0] for line in said.splitlines()[3:]] == ["| many", "| two"]
+    for one in json.loads((tmp_path / "out").read_text())["entries"]:
+        ours, theirs = one["ours"], one["theirs"]
+        assert (one["train"], one["test"], one["dimension"]) == (200, 100, 16)
+        assert ours["strength"] == theirs["strength"]
+        assert ours["accuracy"] == pytest.approx(theirs["accuracy"], abs=2)
+        assert len(ours["objectives"]) == 3
+        assert ours["objectives"] == pytest.approx(theirs["objectives"], rel=1e-4)
+        assert one["neighbours_accuracy"] > 150 / one["classes"]  # half above chance
+        assert min(ours["seconds"], theirs["seconds"]) > 0
 
 
 def test_parallel_heads_prints_a_ratio():
