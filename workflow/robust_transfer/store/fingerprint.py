@@ -26,7 +26,8 @@ OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
-        *("store.entry", "store.fingerprint", "store.provenance", "machine.launch"),
+        *("store.entry", "store.finished", "store.fingerprint", "store.made", "store.provenance", "store.upkeep"),
+        "machine.launch",
     )
 )
 """Modules, and packages with all their modules, at which fingerprints stop."""
