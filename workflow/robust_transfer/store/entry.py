@@ -28,8 +28,9 @@ from robust_transfer.store import finished as kept
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.store.finished import CARD as CARD
 from robust_transfer.store.finished import DRAFT as DRAFT
-from robust_transfer.store.finished import FINISHED, flush
+from robust_transfer.store.finished import FINISHED as FINISHED
 from robust_transfer.store.finished import TIMING as TIMING
+from robust_transfer.store.finished import flush
 from robust_transfer.store.finished import sha256 as sha256
 from robust_transfer.store.provenance import software, versions
 
