@@ -336,7 +336,7 @@ def _is_finished(entry: Entry) -> bool:
     """Whether the entry was finished before; then it is published again."""
     if not entry.publish_finished():
         return False
-    log.info("finished before, and published again; to make it anew: store renew %s", entry.path)
+    log.info("finished before: published again, not computed")
     return True
 
 
