@@ -10,6 +10,7 @@ PACKAGE = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGE))
 
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError
+from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.wiring import export_environment, memory, wire
 from robust_transfer.registry import FIGURES
 
@@ -21,7 +22,7 @@ if not workflow.configfiles:
 export_environment(PACKAGE)
 
 try:
-    WIRING = wire(workflow.configfiles, workflow.config_settings.config, main=workflow.is_main_process)
+    WIRING = wire(workflow.configfiles, workflow.config_settings.config, Engine(workflow, ancient))
 except ConfigurationError as error:
     raise WorkflowError(str(error))
 config.update(WIRING.configuration)  # for the report's texts
@@ -41,6 +42,8 @@ rule all:
     input:
         [RESULTS / "figures" / f"{figure}.{suffix}" for figure in DRAW for suffix in FIGURES[figure].suffixes],
         RESULTS / "summary.txt",
+        RESULTS / "results.parquet",
+        WIRING.measured,
 
 
 include: "rules/datasets.smk"
@@ -65,3 +68,7 @@ onstart:
 
 onsuccess:
     WIRING.print_summary()
+
+
+onerror:
+    WIRING.print_failures()

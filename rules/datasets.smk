@@ -16,6 +16,5 @@ rule datasets:
         runtime=240,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("datasets"),
     shell:
         "python -m robust_transfer datasets {params.entry} --threads {threads} --log {log}"

@@ -18,6 +18,5 @@ rule evaluation:
         gpu=1,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("evaluation"),
     shell:
         "python -m robust_transfer evaluation {params.entry} --threads {threads} --log {log}"

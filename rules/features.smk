@@ -20,6 +20,5 @@ rule features:
         gpu=1,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("features"),
     shell:
         "python -m robust_transfer features {params.entry} --threads {threads} --log {log}"

@@ -6,7 +6,7 @@ for figure in DRAW:
         name:
             f"figure_{figure}"
         input:
-            table=RESULTS / f"{FIGURES[figure].table}.parquet",
+            table=WIRING.table(f"{FIGURES[figure].table}.parquet"),
         output:
             *others,
             shown=report(
@@ -25,6 +25,5 @@ for figure in DRAW:
         params:
             figure=figure,
             stem=subpath(output.shown, strip_suffix=shown.suffix),
-            code=WIRING.code(f"figures/{figure}"),
         shell:
             "python -m robust_transfer figures {params.figure} {input.table} --out {params.stem} --log {log}"

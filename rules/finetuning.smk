@@ -1,9 +1,9 @@
 # Fine-tune a whole network on a target: search runs, and a refit of the best.
 rule finetuning:
     input:
-        backbone=ancient(WIRING.input("finetuning", "backbone")),
-        dataset=ancient(WIRING.input("finetuning", "dataset")),
-        runs=ancient(WIRING.runs("finetuning")),
+        backbone=WIRING.input("finetuning", "backbone"),
+        dataset=WIRING.input("finetuning", "dataset"),
+        runs=WIRING.runs("finetuning"),
     output:
         card=STORE / "finetuning" / "{entry}" / "card.json",
         timing=STORE / "finetuning" / "{entry}" / "timing.json",
@@ -21,6 +21,5 @@ rule finetuning:
         gpu=1,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("finetuning"),
     shell:
         "python -m robust_transfer finetuning {params.entry} --threads {threads} --log {log}"

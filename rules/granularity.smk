@@ -2,7 +2,7 @@
 # validation.arrow is no declared output: whether there is one depends on the dataset. The card lists it.
 rule granularity:
     input:
-        dataset=ancient(WIRING.input("granularity", "dataset")),
+        dataset=WIRING.input("granularity", "dataset"),
     output:
         card=STORE / "granularity" / "{entry}" / "card.json",
         timing=STORE / "granularity" / "{entry}" / "timing.json",
@@ -18,6 +18,5 @@ rule granularity:
         runtime=240,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("granularity"),
     shell:
         "python -m robust_transfer granularity {params.entry} --threads {threads} --log {log}"

@@ -15,6 +15,5 @@ rule importing:
         runtime=120,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("importing"),
     shell:
         "python -m robust_transfer importing {params.entry} --threads {threads} --log {log}"

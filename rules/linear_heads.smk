@@ -1,8 +1,8 @@
 # Train linear heads on a frozen network by the paper's protocol, every learning rate at once.
 rule linear_heads:
     input:
-        backbone=ancient(WIRING.input("linear_heads", "backbone")),
-        dataset=ancient(WIRING.input("linear_heads", "dataset")),
+        backbone=WIRING.input("linear_heads", "backbone"),
+        dataset=WIRING.input("linear_heads", "dataset"),
     output:
         card=STORE / "linear_heads" / "{entry}" / "card.json",
         timing=STORE / "linear_heads" / "{entry}" / "timing.json",
@@ -20,6 +20,5 @@ rule linear_heads:
         gpu=1,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("linear_heads"),
     shell:
         "python -m robust_transfer linear_heads {params.entry} --threads {threads} --log {log}"

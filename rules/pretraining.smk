@@ -1,7 +1,7 @@
 # Train a backbone on the source, adversarially unless its eps is 0.
 rule pretraining:
     input:
-        source=ancient(WIRING.input("pretraining", "source")),
+        source=WIRING.input("pretraining", "source"),
     output:
         card=STORE / "pretraining" / "{entry}" / "card.json",
         timing=STORE / "pretraining" / "{entry}" / "timing.json",
@@ -19,6 +19,5 @@ rule pretraining:
         gpu=1,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("pretraining"),
     shell:
         "python -m robust_transfer pretraining {params.entry} --threads {threads} --processes {resources.gpu} --log {log}"

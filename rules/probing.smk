@@ -18,6 +18,5 @@ rule probing:
         runtime=240,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("probing"),
     shell:
         "python -m robust_transfer probing {params.entry} --threads {threads} --device cpu --log {log}"

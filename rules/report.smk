@@ -1,8 +1,8 @@
 # Sum the experiment up in plain text: what the terminal shows at the end.
 rule report:
     input:
-        results=RESULTS / "results.parquet",
-        flags=RESULTS / "flags.csv",
+        results=WIRING.table("results.parquet"),
+        flags=WIRING.table("flags.csv"),
     output:
         RESULTS / "summary.txt",
     log:
@@ -12,7 +12,5 @@ rule report:
     resources:
         mem_mb=memory(1000),
         runtime=30,
-    params:
-        code=WIRING.code("report"),
     shell:
         "python -m robust_transfer report {input.results} --flags {input.flags} --out {output} --log {log}"

@@ -23,8 +23,6 @@ rule results:
         runtime=60,
     params:
         folder=subpath(output.results, parent=True),
-        code=WIRING.code("results"),
-        experiment=WIRING.experiment_digest,
     shell:
         """
         python -m robust_transfer results {params.folder}/experiment.json \

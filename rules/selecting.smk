@@ -18,6 +18,5 @@ rule selecting:
         runtime=30,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("selecting"),
     shell:
         "python -m robust_transfer selecting {params.entry} --threads {threads} --device cpu --log {log}"

@@ -4,8 +4,6 @@ import json
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +12,6 @@ from robust_transfer.configuration.transfer import PROTOCOLS
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.dag.wiring import Wiring
-from robust_transfer.store.entry import PLANNED, open_entry
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 from robust_transfer.tables.results import KEY
 from support.paths import ROOT
@@ -295,24 +292,6 @@ def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_pa
     path.write_text(json.dumps(described))
     with pytest.raises(ConfigurationError, match=r"made with training.momentum = 0.5, .* now reads as 0.9: a default"):
         wiring.write_entries()
-
-
-def test_code_that_is_edited_while_jobs_wait_remakes_no_dear_entry(tmp_path: Path, monkeypatch: Any) -> None:
-    """Snakemake remembers the fingerprint that a job was planned with, the card the code that made the entry."""
-    wiring = Wiring(planned(store=str(tmp_path / "store"), results=str(tmp_path / "results")))
-    wiring.write_entries()
-    entry = open_entry(next((tmp_path / "store" / "pretraining").iterdir()))
-    monkeypatch.setenv(PLANNED, json.dumps({"pretraining": "before edit"}))
-    code, wildcards = wiring.code("pretraining"), SimpleNamespace(entry=entry.name)
-    assert not isinstance(code, str)
-    assert code(wildcards) == "before edit"
-    with entry.writing() as draft:
-        draft.file("weights").write_text("")
-    assert entry.card()["code"] != entry.card()["planned"] == "before edit"
-    monkeypatch.delenv(PLANNED)
-    again = wiring.code("pretraining")
-    assert not isinstance(again, str)
-    assert again(wildcards) == "before edit"
 
 
 @pytest.mark.parametrize("entry", sorted(GOLDEN))

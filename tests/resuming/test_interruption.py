@@ -137,7 +137,7 @@ class TestTeams:
         assert "SIGUSR1 received: saved at step" in said(entry)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_exits(source, uninterrupted, number):
     entry = entry_of(source)
     process = start(entry, running=NEVER)

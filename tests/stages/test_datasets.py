@@ -730,7 +730,7 @@ def test_the_same_settings_give_the_same_bytes(tmp_path):
 
 
 def contents(entry: Entry) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in entry.path.iterdir() if path.name != ".lock"}
+    return {path.name: path.read_bytes() for path in entry.path.iterdir() if not path.name.startswith(".")}
 
 
 def test_a_failed_preparation_leaves_the_entry_as_it_was(tmp_path):

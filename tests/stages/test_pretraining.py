@@ -1,6 +1,7 @@
 """The stage end to end: from a prepared dataset to an entry that other stages can open."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from robust_transfer.loading.augmentation import resident_images
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import pretraining
-from robust_transfer.store.entry import StoreError, open_entry
+from robust_transfer.store.entry import open_entry
+from support import kills
 from support.prepared_datasets import encoded, encoded_squares, new_entry, prepared, write_parquet
 from support.processes import first_line, start
 
@@ -100,8 +102,8 @@ def test_a_failed_training_leaves_the_entry_unmade(source):
     assert sorted(path.name for path in entry.path.iterdir()) == [".lock", "entry.json"]
 
 
-def test_a_second_process_is_told_who_writes(source):
-    entry = new_entry(source.path.parents[2], "pretraining", settings(), source=source)
+def test_a_second_process_is_told_who_writes_and_waits(source):
+    entry = new_entry(source.path.parents[2], "pretraining", settings(training={"epochs": 1}), source=source)
     code = """
         import sys
         from pathlib import Path
@@ -113,10 +115,12 @@ def test_a_second_process_is_told_who_writes(source):
     holder = start(code, entry.path)
     try:
         assert first_line(holder.stdout) == "holding"
-        with pytest.raises(StoreError, match=f"process {holder.pid} on .* is writing this entry"):
-            pretraining.run(entry, threads=1, device="cpu")
+        waiting = kills.start(entry)
+        told = re.compile(rf"process {holder.pid} on .* is writing this entry; waiting for it")
+        kills.wait_until(waiting, lambda: bool(told.search(waiting.said())))
     finally:
         holder.communicate("\n")
+    assert waiting.wait() == 0, waiting.said()
 
 
 class TestResidentImages:

@@ -1,14 +1,17 @@
 """The store: outputs appear in one piece, one writer at a time, and a reader notices what is not as described."""
 
 import json
+import logging
 import multiprocessing
 import os
+import re
+import threading
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 from robust_transfer.store import entry as store
-from robust_transfer.store.entry import CARD, DRAFT, ENTRY, StoreError, open_entry
+from robust_transfer.store.entry import CARD, DRAFT, ENTRY, FINISHED, StoreError, open_entry
 
 
 @pytest.fixture
@@ -63,12 +66,13 @@ def test_altered_and_missing_files_are_noticed(entry: store.Entry) -> None:
     assert entry.file("data.bin").read_text() == "hello"
     (entry.path / "data.bin").write_text("jello")
     assert entry.file("data.bin", checksum=False)
-    with pytest.raises(StoreError, match="altered or cut short"):
+    with pytest.raises(StoreError, match=r"data\.bin: its checksum .* is not the one .* store renew .*features/a-1"):
         entry.file("data.bin")
     (entry.path / "data.bin").write_text("hell")
-    with pytest.raises(StoreError, match=r"4 bytes that are not the 5 bytes"):
+    with pytest.raises(StoreError, match=r"4 bytes that are not the 5 bytes .* altered or cut short"):
         entry.file("data.bin", checksum=False)
-    (entry.path / "data.bin").unlink()
+    for folder in (entry.path, entry.path / FINISHED):
+        (folder / "data.bin").unlink()
     with pytest.raises(StoreError, match=r"listed in card\.json but missing"):
         entry.file("data.bin")
     with pytest.raises(StoreError, match=r"not in .*card\.json, which lists data\.bin"):
@@ -104,17 +108,21 @@ def _hold(path: Path, held: Event, done: Event) -> None:
         done.wait(30)
 
 
-def test_a_second_writer_is_refused_and_told_the_first(entry: store.Entry) -> None:
+def test_a_second_writer_waits_and_is_told_the_first(entry: store.Entry, caplog: pytest.LogCaptureFixture) -> None:
     context = multiprocessing.get_context("fork")
     held, done = context.Event(), context.Event()
     holder = context.Process(target=_hold, args=(entry.path, held, done))
     holder.start()
     assert held.wait(30)
-    with pytest.raises(StoreError, match=f"process {holder.pid} on .* is writing this entry"):
+    told = rf"process {holder.pid} on .* is writing this entry"
+    with pytest.raises(StoreError, match=told), entry.locked(wait=False):
+        pass
+    threading.Timer(0.2, done.set).start()
+    with caplog.at_level(logging.INFO):
         write(entry, "x")
-    done.set()
+    assert done.is_set()
+    assert re.search(f"{told}; waiting for it", caplog.text)
     holder.join()
-    write(entry, "x")
 
 
 def test_a_dead_writer_locks_nothing(entry: store.Entry) -> None:
@@ -141,4 +149,11 @@ def test_what_a_writer_left_that_was_killed_over_its_card_is_cleared_away(entry:
     for name in ("timing.json", "card.json"):
         (entry.path / f".{name}.4711").write_text("{")
     write(entry, "hello")
-    assert sorted(path.name for path in entry.path.iterdir()) == [".lock", CARD, "data.bin", ENTRY, "timing.json"]
+    assert sorted(path.name for path in entry.path.iterdir()) == [
+        FINISHED,
+        ".lock",
+        CARD,
+        "data.bin",
+        ENTRY,
+        "timing.json",
+    ]

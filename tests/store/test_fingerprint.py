@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from robust_transfer.registry import ALL_STAGES, FIGURES
-from robust_transfer.store.fingerprint import changed_modules, fingerprint, modules
+from robust_transfer.store.fingerprint import _module_fingerprint, changed_modules, fingerprint, modules
 from support.paths import ROOT
 
 # What each stage's fingerprint covers. A module that appears here by surprise reruns the stage whenever it is edited.
@@ -122,6 +122,67 @@ def test_comments_and_docstrings_change_nothing(package: Path) -> None:
     attacks = package / "attacks.py"
     attacks.write_text("# a remark\n" + attacks.read_text().replace('"""', '"""Reworded. ', 1))
     assert fingerprints(package) == before
+
+
+BEFORE = """
+import logging
+log = logging.getLogger("robust_transfer")
+def rate(images, seconds):
+    found = images / seconds
+    return found
+class Box:
+    side: int = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("images, seconds):", "images: int, seconds: float) -> float:"),
+        ("    found = images", "    found: float = images"),
+        ("    return found", "    log.info('%d images, %.1f', len(images), found)\n    return found"),
+        ("log = logging", "log: logging.Logger = logging"),
+    ],
+)
+def test_what_only_readers_are_told_changes_nothing(old: str, new: str, tmp_path: Path) -> None:
+    assert old in BEFORE
+    assert _said(BEFORE.replace(old, new), tmp_path) == _said(BEFORE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    side: int = 3", "    side: float = 3"),  # a dataclass or a model reads it
+        ("    found =", "    global found\n    found ="),
+        ("    return found", "    log.info('%d', next(images))\n    return found"),
+        ("    return found", "    log.info('%d', found := 2)\n    return found"),
+        ("    return found", "    seconds.info('%d', found)\n    return found"),
+        ("    return found", "    found: int\n    return found"),
+        ("def rate(", "@registered\ndef rate("),
+    ],
+)
+def test_what_might_be_read_or_computed_changes_it(old: str, new: str, tmp_path: Path) -> None:
+    assert old in BEFORE
+    assert _said(BEFORE.replace(old, new), tmp_path) != _said(BEFORE, tmp_path)
+
+
+def test_the_level_of_what_is_computed_to_be_logged_changes_nothing(tmp_path: Path) -> None:
+    logged = BEFORE.replace("    return", "    log.info('%d', next(images))\n    return")
+    assert _said(logged.replace("log.info", "log.debug"), tmp_path) == _said(logged, tmp_path)
+    decorated = BEFORE.replace("def rate(", "@registered\ndef rate(")
+    assert _said(decorated.replace("images,", "images: int,"), tmp_path) != _said(decorated, tmp_path)
+
+
+def test_a_log_that_is_something_else_is_part_of_what_is_computed(tmp_path: Path) -> None:
+    other = BEFORE.replace("    found =", "    log = images\n    found =")
+    logged = other.replace("    return", "    log.info(found)\n    return")
+    assert _said(logged, tmp_path) != _said(other, tmp_path)
+
+
+def _said(source: str, folder: Path) -> str:
+    _module_fingerprint.cache_clear()
+    (folder / "module.py").write_text(source)
+    return _module_fingerprint(folder / "module.py")
 
 
 def test_an_edit_reaches_the_stages_that_use_the_module_and_no_others(package: Path) -> None:

@@ -220,7 +220,7 @@ def moment_in_features(entry: Entry, draws: random.Random) -> Moment:
 
 
 def hidden_files(entry: Entry) -> list[str]:
-    """Names that are no outputs: the lock, and whatever is under way."""
+    """Names that are no outputs: the lock, what the entry keeps, and whatever is under way."""
     return sorted(path.name for path in entry.path.iterdir() if path.name.startswith("."))
 
 
@@ -238,7 +238,7 @@ def assert_same_outputs(entry: Entry, expected: Entry) -> None:
     card, other = (read_json(path / CARD) for path in (entry.path, expected.path))
     assert card["files"] == other["files"]
     assert card["facts"] == other["facts"]
-    assert hidden_files(entry) == [".lock"]
+    assert hidden_files(entry) == [".finished", ".lock"]
 
 
 def kills_until(

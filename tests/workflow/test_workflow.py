@@ -19,6 +19,7 @@ import yaml
 from robust_transfer.datasets.origins.shapes import CLASSES
 from robust_transfer.networks.build import build
 from robust_transfer.registry import ALL_STAGES, STAGES
+from support.checkouts import Checkout, edit, extend
 from support.paths import ROOT
 
 TINY = """
@@ -60,40 +61,13 @@ figures: {fixed_eps: 0.5, widths: [], bootstrap: 100}
 """
 
 
-class Checkout:
-    """A copy of what a run needs, so that tests can edit code and configuration."""
+class Tiny(Checkout):
+    """The tiny experiment in a copy of the repository."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("Snakefile", "config.yaml"):
-            shutil.copy(ROOT / name, folder / name)
-        for name in ("rules", "profiles", "envs", "workflow"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "tiny.yaml").write_text(TINY)
+        super().__init__(folder, TINY)
         (folder / "weights").mkdir()
         torch.save(build("resnet8_w4", len(CLASSES["objects"])).state_dict(), folder / "weights" / "mine.pt")
-
-    def snakemake(self, *arguments: str, overlay: str = "tiny.yaml") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", overlay]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=500)
-
-    def planned(self, *arguments: str, overlay: str = "tiny.yaml") -> dict[str, int]:
-        """Jobs by rule that a dry run lists."""
-        run = self.snakemake("-n", *arguments, overlay=overlay)
-        assert run.returncode == 0, run.stderr + run.stdout
-        table = (run.stdout + run.stderr).partition("Job stats:")[2].partition("total")[0]
-        return {rule: int(count) for rule, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.M) if rule != "all"}
-
-    def overlay(self, name: str, **changes: object) -> str:
-        """A variation of the tiny experiment, written beside it."""
-        configuration = yaml.safe_load(TINY)
-        for key, value in changes.items():
-            if isinstance(value, dict) and key in configuration:
-                configuration[key].update(value)
-            else:
-                configuration[key] = value
-        (self.folder / name).write_text(yaml.safe_dump(configuration))
-        return name
 
     def coarse_from_folder(self, name: str, path: str) -> None:
         """A variation whose target `coarse` comes from a folder of images."""
@@ -107,8 +81,8 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    checkout = Tiny(tmp_path_factory.mktemp("checkout"))
     run = checkout.snakemake()
     assert run.returncode == 0, run.stderr[-5000:]
     (checkout.folder / "run.txt").write_text(run.stderr)
@@ -116,19 +90,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.fixture
-def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
+def checkout(finished: Tiny, tmp_path: Path) -> Tiny:
     """The finished experiment once more, for a test that edits or deletes something."""
-    folder = tmp_path / "checkout"
-    shutil.copytree(finished.folder, folder, symlinks=True)
-    again = Checkout.__new__(Checkout)
-    again.folder = folder
-    return again
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text, f"{path} has no {old!r}"
-    path.write_text(text.replace(old, new, 1))
+    return finished.copy(tmp_path / "checkout")
 
 
 FIGURES = (
@@ -138,15 +102,10 @@ FIGURES = (
 TABLES = ("headline", "fixed_robustness", "protocol_gap")
 
 
-def extend(path: Path) -> None:
-    """Change what a module means."""
-    path.write_text(path.read_text() + "\nSOMETHING = 1\n")
-
-
 DRAWN = {**{f"figure_{figure}": 1 for figure in FIGURES}, "report": 1}
 
 
-def test_everything_is_there(finished: Checkout) -> None:
+def test_everything_is_there(finished: Tiny) -> None:
     results = finished.folder / "results" / "tiny"
     for figure in FIGURES:
         for suffix in ("html", "tex", "md", "csv") if figure in TABLES else ("png", "pdf", "svg", "csv"):
@@ -165,7 +124,7 @@ def test_everything_is_there(finished: Checkout) -> None:
     assert (timings["seconds"] >= 0).all()
 
 
-def jobs_of(checkout: Checkout) -> dict[str, tuple[set[str], set[str]]]:
+def jobs_of(checkout: Tiny) -> dict[str, tuple[set[str], set[str]]]:
     """Outputs and inputs of every job, by the folder of its outputs."""
     run = checkout.snakemake("--detailed-summary")
     assert run.returncode == 0, run.stderr
@@ -178,7 +137,7 @@ def jobs_of(checkout: Checkout) -> dict[str, tuple[set[str], set[str]]]:
     return jobs
 
 
-def test_rules_declare_what_stages_write_and_the_inputs_that_entries_name(finished: Checkout) -> None:
+def test_rules_declare_what_stages_write_and_the_inputs_that_entries_name(finished: Tiny) -> None:
     jobs = jobs_of(finished)
     entries = sorted((finished.folder / "store").glob("*/*/entry.json"))
     assert {path.parent.parent.name for path in entries} == set(STAGES)
@@ -194,21 +153,21 @@ def test_rules_declare_what_stages_write_and_the_inputs_that_entries_name(finish
         assert files - {"experiment.json"} == jobs[folder][0]
 
 
-def test_the_terminal_shows_progress_and_a_summary(finished: Checkout) -> None:
+def test_the_terminal_shows_progress_and_a_summary(finished: Tiny) -> None:
     shown = (finished.folder / "run.txt").read_text()
     assert re.search(r"pretraining objects_resnet8_w4_l2_eps0.5_seed0: epoch 1/1 .*images/s", shown)
     assert re.search(r"\d+ of \d+ steps \(100%\) done", shown)
     assert (finished.folder / "results" / "tiny" / "summary.txt").read_text().strip() in shown
 
 
-def test_a_second_run_has_nothing_to_do(finished: Checkout) -> None:
+def test_a_second_run_has_nothing_to_do(finished: Tiny) -> None:
     run = finished.snakemake()
     assert run.returncode == 0
     assert "Nothing to be done" in run.stderr
     assert finished.planned() == {}
 
 
-def test_another_eps_makes_only_what_hangs_on_it(finished: Checkout) -> None:
+def test_another_eps_makes_only_what_hangs_on_it(finished: Tiny) -> None:
     overlay = finished.overlay("eps.yaml", grid=finished.grid([0, 0.5, 1]))
     assert finished.planned(overlay=overlay) == {
         "pretraining": 1,
@@ -224,7 +183,7 @@ def test_another_eps_makes_only_what_hangs_on_it(finished: Checkout) -> None:
     }
 
 
-def test_there_and_back_loses_nothing(checkout: Checkout) -> None:
+def test_there_and_back_loses_nothing(checkout: Tiny) -> None:
     """Another probe is fitted and drawn; going back fits nothing, since the entries of before are still there."""
     (checkout.folder / "probe.yaml").write_text(TINY + "probing: {strengths: [0.1, 0.01]}\n")
     before = pq.read_table(checkout.folder / "results" / "tiny" / "results.parquet")
@@ -236,12 +195,12 @@ def test_there_and_back_loses_nothing(checkout: Checkout) -> None:
     assert checkout.planned() == {}
 
 
-def test_a_deleted_figure_is_drawn_again_alone(checkout: Checkout) -> None:
+def test_a_deleted_figure_is_drawn_again_alone(checkout: Tiny) -> None:
     (checkout.folder / "results" / "tiny" / "figures" / "width.pdf").unlink()
     assert checkout.planned() == {"figure_width": 1}
 
 
-def test_an_edited_figure_is_drawn_again(checkout: Checkout) -> None:
+def test_an_edited_figure_is_drawn_again(checkout: Tiny) -> None:
     figures = checkout.folder / "workflow" / "robust_transfer" / "figures"
     extend(figures / "width.py")
     assert checkout.planned() == {"figure_width": 1}
@@ -249,7 +208,7 @@ def test_an_edited_figure_is_drawn_again(checkout: Checkout) -> None:
     assert checkout.planned() == {name: 1 for name in DRAWN if name != "report"}
 
 
-def test_remarks_and_bookkeeping_rerun_nothing(checkout: Checkout) -> None:
+def test_remarks_and_bookkeeping_rerun_nothing(checkout: Tiny) -> None:
     package = checkout.folder / "workflow" / "robust_transfer"
     edit(package / "attacks.py", '"""', '"""Reworded. ')
     edit(package / "stages" / "probing.py", "\n\n", "\n\n# a remark\n")
@@ -259,7 +218,7 @@ def test_remarks_and_bookkeeping_rerun_nothing(checkout: Checkout) -> None:
     assert checkout.planned() == {}
 
 
-def test_an_edited_attack_keeps_what_is_dear_and_says_so(checkout: Checkout) -> None:
+def test_an_edited_attack_keeps_what_is_dear_and_says_so(checkout: Tiny) -> None:
     extend(checkout.folder / "workflow" / "robust_transfer" / "attacks.py")
     run = checkout.snakemake("-n")
     kept = [line for line in run.stderr.splitlines() if line.startswith("pretraining: kept 2 of 2 entries")]
@@ -268,17 +227,17 @@ def test_an_edited_attack_keeps_what_is_dear_and_says_so(checkout: Checkout) -> 
     assert checkout.planned() == {"evaluation": 3, "results": 1, **DRAWN}
 
 
-def test_a_second_experiment_shares_the_store(finished: Checkout) -> None:
+def test_a_second_experiment_shares_the_store(finished: Tiny) -> None:
     overlay = finished.overlay("other.yaml", experiment="other")
     assert finished.planned(overlay=overlay) == {"results": 1, **DRAWN}
 
 
-def test_one_figure_can_be_asked_for(finished: Checkout) -> None:
+def test_one_figure_can_be_asked_for(finished: Tiny) -> None:
     overlay = finished.overlay("other.yaml", experiment="other")
     assert finished.planned("figure_width", overlay=overlay) == {"results": 1, "figure_width": 1}
 
 
-def test_a_changed_default_is_refused_before_any_job(checkout: Checkout) -> None:
+def test_a_changed_default_is_refused_before_any_job(checkout: Tiny) -> None:
     """A default is left out of hashes, so a changed one would pass off old entries as new."""
     path = checkout.folder / "workflow" / "robust_transfer" / "configuration" / "training.py"
     edit(
@@ -292,13 +251,13 @@ def test_a_changed_default_is_refused_before_any_job(checkout: Checkout) -> None
     assert "momentum" in run.stderr
 
 
-def test_the_command_line_has_the_last_word(finished: Checkout) -> None:
+def test_the_command_line_has_the_last_word(finished: Tiny) -> None:
     planned = finished.planned("--config", "datasets={fine: {train_limit: 40}}")
     assert planned["datasets"] == 1
     assert planned["features"] == 2
 
 
-def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
+def test_a_bad_configuration_stops_before_any_job(finished: Tiny) -> None:
     (finished.folder / "bad.yaml").write_text("extends: default\ninput_size: 3\n")
     run = finished.snakemake(overlay="bad.yaml")
     assert run.returncode != 0
@@ -311,28 +270,28 @@ def test_a_bad_configuration_stops_before_any_job(finished: Checkout) -> None:
     assert "write `extends: default`" in run.stderr
 
 
-def test_without_a_file_the_default_experiment_is_planned(finished: Checkout) -> None:
+def test_without_a_file_the_default_experiment_is_planned(finished: Tiny) -> None:
     command = [sys.executable, "-m", "snakemake", "-n", "results/anew/summary.txt", "--config", "experiment=anew"]
     run = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stderr
     assert re.search(r"^pretraining +11$", run.stdout + run.stderr, re.M)
 
 
-def test_a_missing_folder_stops_before_any_job(finished: Checkout) -> None:
+def test_a_missing_folder_stops_before_any_job(finished: Tiny) -> None:
     finished.coarse_from_folder("nowhere.yaml", "nowhere")
     run = finished.snakemake(overlay="nowhere.yaml")
     assert run.returncode != 0
     assert "datasets.coarse.origin.path = nowhere: no such folder" in run.stderr
 
 
-def test_missing_weights_stop_before_any_job(finished: Checkout) -> None:
+def test_missing_weights_stop_before_any_job(finished: Tiny) -> None:
     overlay = finished.overlay("weights.yaml", weights={"mine": {"kind": "files", "path": "nowhere.pt"}})
     run = finished.snakemake(overlay=overlay)
     assert run.returncode != 0
     assert "weights/nowhere.pt: no such file, and it holds the weights of resnet8_w4" in run.stderr
 
 
-def test_a_target_whose_images_are_missing_can_be_dropped(finished: Checkout) -> None:
+def test_a_target_whose_images_are_missing_can_be_dropped(finished: Tiny) -> None:
     finished.coarse_from_folder("dropped.yaml", "nowhere")
     with (finished.folder / "dropped.yaml").open("a") as file:
         file.write("missing: drop\n")
@@ -342,7 +301,7 @@ def test_a_target_whose_images_are_missing_can_be_dropped(finished: Checkout) ->
     assert finished.planned(overlay="dropped.yaml") == {"results": 1, **DRAWN}  # the rest is there
 
 
-def test_a_failing_job_shows_its_log(checkout: Checkout) -> None:
+def test_a_failing_job_shows_its_log(checkout: Tiny) -> None:
     folder = checkout.folder / "images" / "a"
     folder.mkdir(parents=True)
     for number in range(6):
@@ -355,7 +314,7 @@ def test_a_failing_job_shows_its_log(checkout: Checkout) -> None:
 
 
 @pytest.fixture(scope="module")
-def html(finished: Checkout) -> Path:
+def html(finished: Tiny) -> Path:
     path = finished.folder / "report.html"
     run = finished.snakemake("--report", str(path))
     assert run.returncode == 0, run.stderr
@@ -392,7 +351,7 @@ def test_a_browser_shows_the_report(html: Path, tmp_path: Path) -> None:
     assert "Figures and tables" in page.stdout
 
 
-def test_a_killed_training_goes_on_when_it_is_tried_again(checkout: Checkout) -> None:
+def test_a_killed_training_goes_on_when_it_is_tried_again(checkout: Tiny) -> None:
     over = checkout.overlay(
         "long.yaml", pretraining={"training": {"epochs": 6, "batch_size": 8}}, running={"save_seconds": 0}
     )
@@ -409,7 +368,7 @@ def test_a_killed_training_goes_on_when_it_is_tried_again(checkout: Checkout) ->
     assert "going on at step 2" in (entry / "pretraining.log").read_text()
 
 
-def test_every_stage_has_rule_module_command_and_folder(finished: Checkout) -> None:
+def test_every_stage_has_rule_module_command_and_folder(finished: Tiny) -> None:
     for name, stage in ALL_STAGES.items():
         text = (ROOT / "rules" / f"{name}.smk").read_text()
         assert f"rule {name}:" in text or name == "figures"

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
 
 if TYPE_CHECKING:
     from robust_transfer.dag.wiring import Wiring
+    from robust_transfer.store.entry import Entry
 
 DESCRIPTION = """\
 Do adversarially robust models transfer better? The stages of the experiment, one command each.
@@ -36,9 +38,19 @@ Do adversarially robust models transfer better? The stages of the experiment, on
   python -m robust_transfer pretraining store/pretraining/<entry> --threads 2
 """
 
+log = logging.getLogger("robust_transfer")
+
 RESUMING = f"""
-It can be stopped at any time. SIGTERM, SIGUSR1 and Ctrl-C save its state and exit with code {EXIT_CODE}; the same
-command then goes on from there, to the same bits. Killed outright, it goes on from the last state saved."""
+It can be stopped at any time. SIGTERM, SIGUSR1, SIGHUP and Ctrl-C save its state and exit with code {EXIT_CODE}; the
+same command then goes on from there, to the same bits. Killed outright, it goes on from the last state saved."""
+
+DISK_ERRORS = {
+    "No space left on device": "the disk is full",
+    "Disk quota exceeded": "the disk quota is used up",
+    "Read-only file system": "the file system cannot be written",
+    "Permission denied": "no permission",
+}
+"""What the operating system says in errors of any library, and what that means."""
 
 
 class UsageError(ValueError):
@@ -49,16 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did its work, 1 with a message when it could not, 75 when it was asked to leave."""
     args = _parser().parse_args(arguments)
     args.given = sys.argv[1:] if arguments is None else list(arguments)
-    _start_log(getattr(args, "log", None), getattr(args, "entry", None))
-    log = logging.getLogger("robust_transfer")
     try:
+        _start_log(getattr(args, "log", None), getattr(args, "entry", None))
         return int(args.run(args) or 0)
     except Interrupted as left:
         log.warning("%s", left)
         return EXIT_CODE
-    except (ValueError, RuntimeError, OSError) as error:
+    except Exception as error:
+        if place := _place(error):
+            log.error("%s: %s", place, error)
+            return 1
+        if not isinstance(error, (ValueError, RuntimeError, OSError)):
+            raise
         log.error("%s: %s", type(error).__name__, error, exc_info=not _is_ours(error))
         return 1
+
+
+def _place(error: BaseException | None) -> str:
+    """What is wrong with the disk, if that is what libraries say in their own errors and words; else empty."""
+    text = str(error)
+    return next((told for said, told in DISK_ERRORS.items() if said in text), "")
 
 
 def _is_ours(error: BaseException) -> bool:
@@ -182,6 +204,8 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     catalogue.add_argument("--data", type=Path, default=Path("data"), help="folder of originals (default: data)")
     catalogue.set_defaults(run=_run_catalogue)
 
+    _store_command(commands)
+
     where = commands.add_parser("where", help="say where the results of an experiment lie")
     _add_configfile(where)
     where.set_defaults(run=_run_where)
@@ -206,6 +230,17 @@ def _plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     plan.add_argument("--cores", type=_positive, help="jobs side by side on this machine (default: its cores)")
     plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     plan.set_defaults(run=_run_plan)
+
+
+def _store_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    store = commands.add_parser("store", help="have entries of the store made anew, or check its files")
+    actions = store.add_subparsers(metavar="action", required=True)
+    renew = actions.add_parser("renew", help="move entries aside, so that the next run makes them anew")
+    renew.add_argument("entries", type=Path, nargs="+", metavar="entry", help="store/<stage>/<name>-<hash>")
+    renew.set_defaults(run=_run_renew)
+    verify = actions.add_parser("verify", help="read every file and compare it with the checksum in its card")
+    verify.add_argument("paths", type=Path, nargs="*", help="stores or entries (default: store)")
+    verify.set_defaults(run=_run_verify)
 
 
 def _add_configfile(command: argparse.ArgumentParser) -> None:
@@ -276,9 +311,33 @@ def _run_stage(args: argparse.Namespace) -> int:
     settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
     os.environ[VARIABLE] = settings.model_dump_json()
     if args.processes > 1 and "WORLD_SIZE" not in os.environ:
-        return launch(args.processes, args.given)
-    importlib.import_module(STAGES[args.stage].module).run(entry, threads=args.threads, device=_device(args.device))
+        return _launch(entry, args.processes, args.given)
+    with entry.locked() if is_main() else nullcontext():
+        if is_main() and _is_finished(entry):
+            return EXIT_CODE if "WORLD_SIZE" in os.environ else 0  # other processes of this training are to end too
+        stage = importlib.import_module(STAGES[args.stage].module)
+        stage.run(entry, threads=args.threads, device=_device(args.device))
     return 0
+
+
+def _launch(entry: Entry, processes: int, arguments: Sequence[str]) -> int:
+    """Run a stage in several processes, unless another job has finished the entry before they start."""
+    with entry.locked():  # not longer: the first of the processes takes it
+        if _is_finished(entry):
+            return 0
+    code = launch(processes, arguments)
+    if code == EXIT_CODE:
+        with entry.locked():
+            return 0 if _is_finished(entry) else code
+    return code
+
+
+def _is_finished(entry: Entry) -> bool:
+    """Whether the entry was finished before; then it is published again."""
+    if not entry.publish_finished():
+        return False
+    log.info("finished before: published again, not computed")
+    return True
 
 
 def _device(asked: str) -> str:
@@ -294,8 +353,14 @@ def _device(asked: str) -> str:
 def _run_results(args: argparse.Namespace) -> None:
     from robust_transfer.stages.results import collect
     from robust_transfer.store.entry import read_json
+    from robust_transfer.store.fingerprint import fingerprint
+    from robust_transfer.store.made import digest, digest_of_cards, write_made
 
-    store = Path(read_json(args.experiment)["store"])
+    described = read_json(args.experiment)
+    store = Path(described["store"])
+    # Asked first, as below: code and entries may change while the job runs.
+    made_from = {"code": fingerprint("results"), "experiment": digest(described)}
+    made_from["entries"] = digest_of_cards(store, described["costs"])
     collect(
         args.experiment,
         store,
@@ -304,12 +369,23 @@ def _run_results(args: argparse.Namespace) -> None:
         training=args.training,
         flags=args.flags,
     )
+    files = (args.results, args.timings, args.training, args.flags)
+    if all(file.parent == args.experiment.parent for file in files):
+        write_made(args.experiment.parent, "results", made_from, files)
 
 
 def _run_figures(args: argparse.Namespace) -> None:
     from robust_transfer.stages.figures import draw
+    from robust_transfer.store.entry import sha256
+    from robust_transfer.store.fingerprint import fingerprint
+    from robust_transfer.store.made import write_made
 
+    known = args.figure in FIGURES  # `draw` says which there are
+    made_from = {"code": fingerprint(f"figures/{args.figure}"), "table": sha256(args.table)} if known else {}
     draw(args.figure, args.table, args.out)
+    if args.out == args.table.parent / "figures" / args.figure:  # where a run of the experiment draws it
+        files = [args.out.with_name(f"{args.figure}.{suffix}") for suffix in FIGURES[args.figure].suffixes]
+        write_made(args.table.parent, f"figure_{args.figure}", made_from, files)
 
 
 def _run_compare(args: argparse.Namespace) -> None:
@@ -320,13 +396,19 @@ def _run_compare(args: argparse.Namespace) -> None:
 
 def _run_report(args: argparse.Namespace) -> None:
     from robust_transfer.stages.report import summary
-    from robust_transfer.store.entry import write_text
+    from robust_transfer.store.entry import sha256, write_text
+    from robust_transfer.store.fingerprint import fingerprint
+    from robust_transfer.store.made import write_made
 
+    made_from = {"code": fingerprint("report"), "results": sha256(args.results)}
+    made_from |= {"flags": sha256(args.flags)} if args.flags else {}
     text = summary(args.results, args.flags)
-    if args.out:
-        write_text(args.out, text)
-    else:
+    if not args.out:
         print(text)
+        return
+    write_text(args.out, text)
+    if args.out.parent == args.results.parent:
+        write_made(args.out.parent, "report", made_from, [args.out])
 
 
 def _wiring(files: Sequence[Path]) -> Wiring:
@@ -377,6 +459,26 @@ def _run_catalogue(args: argparse.Namespace) -> None:
     from robust_transfer.datasets.listing import describe_dataset, overview
 
     print(describe_dataset(args.dataset, args.data) if args.dataset else overview(args.data))
+
+
+def _run_renew(args: argparse.Namespace) -> None:
+    from robust_transfer.store.upkeep import renew
+
+    for path in args.entries:
+        print(f"{path}: moved to {renew(path)}; the next run makes it anew")
+
+
+def _run_verify(args: argparse.Namespace) -> int:
+    from robust_transfer.store.entry import finished
+    from robust_transfer.store.upkeep import entries_in, faults
+
+    entries = list(entries_in(args.paths or [Path("store")]))
+    found = [line for entry in entries for line in faults(entry)]
+    for line in found:
+        print(line)
+    made = sum(finished(entry) for entry in entries)
+    print(f"{len(entries)} entries, {made} of them finished: {len(found) or 'no'} faults")
+    return 1 if found else 0
 
 
 def _run_where(args: argparse.Namespace) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from robust_transfer.configuration.eps import eps_value
@@ -36,15 +34,9 @@ def describe(grid: Grid) -> dict[str, Any]:
         "bootstrap": experiment.figures.bootstrap,
         "selection": experiment.selection[0],
         "protocol": experiment.figures.protocol,
-        "draw": list(experiment.figures.draw),
         "entries": [measurement.as_json() for measurement in grid.measurements.values()],
         "costs": list(grid.entries),
     }
-
-
-def digest(grid: Grid) -> str:
-    """Twelve hexadecimal digits that change when the description does."""
-    return hashlib.sha256(json.dumps(describe(grid), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _label(experiment: Experiment, name: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
+from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.dag.methods import made_by, methods
+from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
-from robust_transfer.store.entry import CARD, ENTRY, PLANNED, TIMING, finished, write_json
-from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
-from robust_transfer.store.provenance import software
+from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
+from robust_transfer.store.finished import keep_published
+from robust_transfer.store.provenance import ROOT, software
 from robust_transfer.tables.sanity import eps_flags
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
@@ -31,22 +34,19 @@ DROPPED = "ROBUST_TRANSFER_DROPPED"
 BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
-def wire(files: Iterable[str | Path], options: Mapping[str, Any], main: bool) -> Wiring:
+def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine) -> Wiring:
     """Plan the experiment of these files, later ones over earlier ones, and over them the values of `--config`.
 
     Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
-    origin's keys. In the main process notices about large eps and kept entries go to the terminal. Raises
-    ConfigurationError.
+    origin's keys. In the main process notices about what is made again or kept, and large eps, go to the terminal.
+    Raises ConfigurationError.
     """
     experiment = load([Path(file) for file in files], options)
-    decided = None if main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
-    wiring = Wiring(planned(experiment, decided))
+    decided = None if engine.is_main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
+    wiring = Wiring(planned(experiment, decided), engine)
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
-    if main or PLANNED not in os.environ:  # a cluster's job plans again, perhaps after an edit: the first plan counts
-        kept = [name for name, stage in STAGES.items() if stage.expensive]
-        os.environ[PLANNED] = json.dumps({name: fingerprint(name) for name in kept})
-    for line in [*wiring.dropped_notices(), *wiring.eps_notices(), *wiring.kept_notices()] if main else ():
+    for line in wiring.notices() if engine.is_main else ():
         print(line, file=sys.stderr)
     return wiring
 
@@ -69,8 +69,9 @@ def memory(megabytes: int) -> Callable[[Any, int], int]:
 class Wiring:
     """The grid of one experiment as the Snakefile sees it; every path is below the store or the results folder."""
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
+    def __init__(self, grid: Grid, engine: Engine | None = None) -> None:
+        self.grid, self._engine, self._start = grid, engine, time.time()
+        self._is_forced = False
         self.store = Path(grid.experiment.store)
         self.results = Path(grid.experiment.results) / grid.experiment.experiment
         self._stages = {name: grid.stage(name) for name in STAGES}
@@ -79,7 +80,7 @@ class Wiring:
         """Input function: the card of what an entry of this stage is made from in that role."""
 
         def card_of_input(wildcards: Any) -> str:
-            return str(self.store / self._entry(stage, wildcards.entry).inputs[role].id / CARD)
+            return self._read(self._entry(stage, wildcards.entry).inputs[role].id, CARD)
 
         return card_of_input
 
@@ -87,9 +88,59 @@ class Wiring:
         """Input function: the cards of the runs that an entry of this stage chooses from, which may be none."""
 
         def cards_of_runs(wildcards: Any) -> list[str]:
-            return [str(self.store / run.id / CARD) for run in self._entry(stage, wildcards.entry).runs.values()]
+            return [self._read(run.id, CARD) for run in self._entry(stage, wildcards.entry).runs.values()]
 
         return cards_of_runs
+
+    def measurements(self, wildcards: Any) -> list[str]:
+        """Input function: the `metrics.json` of every entry that measures something."""
+        return [self._read(entry, "metrics.json") for entry in self.grid.measurements]
+
+    def timings(self, wildcards: Any) -> list[str]:
+        """Input function: the `timing.json` of every entry."""
+        return [self._read(entry, TIMING) for entry in self.grid.entries]
+
+    def table(self, name: str) -> Callable[[Any], str]:
+        """Input function: one of the files that the results stage makes."""
+
+        def path_of_table(wildcards: Any) -> str:
+            return self._settled(str(self.results / name), "results" not in self._stale_products)
+
+        return path_of_table
+
+    @property
+    def measured(self) -> list[str]:
+        """The files that `measurements` names."""
+        return [str(self.store / entry / "metrics.json") for entry in self.grid.measurements]
+
+    def _read(self, entry: str, name: str) -> str:
+        """A file of an entry, as another job's input."""
+        return self._settled(str(self.store / entry / name), entry not in self._stale_entries)
+
+    def _settled(self, path: str, stays: bool) -> str:
+        """An input, which makes jobs run again if and only if it is made again itself.
+
+        The first that Snakemake asks for has it run what is stale.
+        """
+        if self._engine is None:
+            return path
+        if self._engine.is_main and not self._is_forced:
+            self._engine.force(self.stale.files())
+            self._is_forced = True
+        return self._engine.settled(path) if stays else path
+
+    @functools.cached_property
+    def stale(self) -> Stale:
+        """What is to be made again."""
+        return Stale(self.grid, self.store, self.results)
+
+    @property
+    def _stale_entries(self) -> Collection[str]:
+        return self.stale.entries if self._engine and self._engine.is_main else ()
+
+    @property
+    def _stale_products(self) -> Collection[str]:
+        return self.stale.products if self._engine and self._engine.is_main else ()
 
     def _entry(self, stage: str, folder: str) -> PlannedEntry:
         if folder not in self._stages[stage]:
@@ -99,49 +150,10 @@ class Wiring:
             )
         return self._stages[stage][folder]
 
-    def code(self, stage: str) -> str | Callable[[Any], str]:
-        """Parameter that reruns a cheap stage or figure when its code changed; an expensive stage keeps its entries.
-
-        Of an expensive entry it is always what it was when the entry was planned, even if the code was edited
-        before it ran.
-        """
-        if stage not in STAGES or not STAGES[stage].expensive:
-            return fingerprint(stage)
-        current = json.loads(os.environ.get(PLANNED, "{}")).get(stage) or fingerprint(stage)
-
-        def code_recorded(wildcards: Any) -> str:
-            recorded = self._recorded(stage, wildcards.entry)
-            return str(recorded.get("planned", recorded.get("code", current)))
-
-        return code_recorded
-
-    def _recorded(self, stage: str, folder: str) -> dict[str, Any]:
-        card = self.store / stage / folder / CARD
-        try:
-            found: dict[str, Any] = json.loads(card.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}
-        return found
-
-    @property
-    def measurements(self) -> list[str]:
-        """The `metrics.json` of every entry that measures something."""
-        return [str(self.store / name / "metrics.json") for name in self.grid.measurements]
-
-    @property
-    def timings(self) -> list[str]:
-        """The `timing.json` of every entry."""
-        return [str(self.store / name / TIMING) for name in self.grid.entries]
-
     @property
     def experiment_file(self) -> Path:
         """What the results stage reads beside the store: the experiment's settings and the keys of its entries."""
         return self.results / "experiment.json"
-
-    @property
-    def experiment_digest(self) -> str:
-        """Changes when the experiment file does."""
-        return experiment_file.digest(self.grid)
 
     def print_summary(self) -> None:
         """Show the experiment's summary and where its figures lie, if this run made or kept them."""
@@ -149,12 +161,40 @@ class Wiring:
         if summary.exists():
             print(summary.read_text(), file=sys.stderr)
 
+    def print_failures(self) -> None:
+        """List the jobs of this run that failed, each with the end of its log."""
+        for name, path in self._failed():
+            said = path.read_text(errors="replace").strip().splitlines()
+            print(f"failed: {name}: {said[-1].strip() if said else 'killed, or it said nothing'}", file=sys.stderr)
+            print(f"  its log: {path}", file=sys.stderr)
+
+    def _failed(self) -> Iterator[tuple[str, Path]]:
+        """Names and logs of jobs that have started, could start since their inputs are there, and made nothing."""
+        logs = {entry.id: self.store / entry.id / f"{entry.stage}.log" for entry in self.grid.entries.values()}
+        for entry in self.grid.entries.values():
+            ready = all(finished(self.store / one.id) for one in entry.inputs.values())
+            if ready and not finished(self.store / entry.id) and self._is_of_this_run(logs[entry.id]):
+                yield entry.id, logs[entry.id]
+        for product, made in {"results": "results.parquet", "report": "summary.txt"}.items():
+            if not (self.results / made).exists() and self._is_of_this_run(
+                path := self.results / f"logs/{product}.log"
+            ):
+                yield product, path
+
+    def _is_of_this_run(self, path: Path) -> bool:
+        return path.exists() and path.stat().st_mtime >= self._start
+
     def prepare(self) -> None:
         """Before the first job: check that data is where the configuration says and that networks have the layers it
         names, and describe the entries."""
         self._check_origins()
         self._check_networks()
-        self.write_entries()
+        try:
+            self.write_entries()
+            for entry in self.grid.entries:
+                keep_published(self.store / entry)
+        except (OSError, StoreError) as error:
+            raise ConfigurationError(f"store = {self.store}, results = {self.results}: {error}") from error
 
     def _check_origins(self) -> None:
         if messages := absent(self.grid):
@@ -194,7 +234,7 @@ class Wiring:
             path = self.store / entry.id / ENTRY
             described = entry.described()
             if path.exists():
-                _same_settings(path, described)
+                _same_settings(path, open_entry(path.parent).settings, described["settings"])
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, described)
@@ -221,31 +261,26 @@ class Wiring:
         radii = dict.fromkeys((part.norm, eps) for part in self.grid.experiment.grid for eps in part.eps)
         return [f"grid: {flag.message}" for norm, eps in radii for flag in eps_flags(norm, eps, size)]
 
-    def kept_notices(self) -> list[str]:
-        """One line for each expensive stage whose entries were made by other code than today's: they are kept."""
-        lines = []
-        for name, stage in STAGES.items():
-            if not stage.expensive:
-                continue
-            current = module_fingerprints(name)
-            differing: dict[str, set[str]] = defaultdict(set)
-            for folder in self._stages[name]:
-                if changed := changed_modules(self._recorded(name, folder).get("modules", current), current):
-                    differing[folder] = changed
-            if differing:
-                names = ", ".join(sorted(set().union(*differing.values())))
-                lines.append(
-                    f"{name}: kept {len(differing)} of {len(self._stages[name])} entries made by other code "
-                    f"(changed since: {names}); to make one anew, move its folder under {self.store / name} aside"
-                )
-        return lines
+    def notices(self) -> list[str]:
+        """What to know before a run starts."""
+        return [*self.place_notices(), *self.dropped_notices(), *self.eps_notices(), *self.stale.notices()]
+
+    def place_notices(self) -> list[str]:
+        """One line if the store is to be made anew and not in the checkout, as by `-s` without `--directory`."""
+        if self.store.exists() or not ROOT.exists() or Path.cwd() == ROOT:
+            return []
+        return [
+            f"store: {self.store.absolute()} is new; relative paths start at the working directory, "
+            f"and --directory {ROOT} takes the checkout's"
+        ]
 
 
-def _same_settings(path: Path, described: dict[str, Any]) -> None:
-    for key, found, now in _differing(json.loads(path.read_text())["settings"], described["settings"]):
+def _same_settings(path: Path, found: dict[str, Any], now: dict[str, Any]) -> None:
+    for key, before, value in _differing(found, now):
         raise ConfigurationError(
-            f"{path}: made with {key} = {found}, which the same configuration now reads as {now}: "
-            "a default changed; state the old value in the configuration, or move the entry aside"
+            f"{path}: made with {key} = {before}, which the same configuration now reads as {value}: "
+            "a default changed, or the file was edited; state the old value in the configuration, "
+            f"or move the entry aside: python -m robust_transfer store renew {path.parent}"
         )
 
 

@@ -29,7 +29,8 @@ def is_main() -> bool:
 def launch(processes: int, arguments: Sequence[str]) -> int:
     """Run this program in several processes that train together; returns the exit code of the first that fails, else 0.
 
-    SIGTERM, SIGUSR1 and SIGINT are passed on to all of them. When one fails, the others get PATIENCE seconds to exit.
+    SIGTERM, SIGUSR1, SIGINT and SIGHUP are passed on to all of them, the last unless it is ignored (`nohup`). When one
+    fails, the others get PATIENCE seconds to exit.
 
     Args:
         processes: How many.
@@ -52,7 +53,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         for process in started:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    before = {number: signal.signal(number, pass_on) for number in handled_signals()}
     try:
         return _waited(started)
     finally:
@@ -60,6 +61,12 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             process.kill()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def handled_signals() -> list[signal.Signals]:
+    """Those on which a job saves and exits. SIGHUP is none of them where it is ignored, as under `nohup`."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, *hangup]
 
 
 def _waited(started: Sequence[subprocess.Popen[bytes]]) -> int:

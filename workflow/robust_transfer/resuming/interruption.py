@@ -1,7 +1,8 @@
 """When a job is to save its state and exit before it is done: on a signal, or ahead of a deadline.
 
-SIGTERM (schedulers, `kill`), SIGUSR1 (`sbatch --signal`) and SIGINT (Ctrl-C) are handled while a job runs: it finishes
-the current step, saves, and exits with EXIT_CODE. The same command resumes where it stopped.
+SIGTERM (schedulers, `kill`), SIGUSR1 (`sbatch --signal`), SIGINT (Ctrl-C) and SIGHUP (a closed terminal, unless `nohup`
+has it ignored) are handled while a job runs: it finishes the current step, saves, and exits with EXIT_CODE. The same
+command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import time
 from types import FrameType
 from typing import Any
 
+from robust_transfer.machine.launch import handled_signals
+
 EXIT_CODE = 75
 """Exit code of a command that saved its state and exited: EX_TEMPFAIL of sysexits.h, "try again"."""
 MARGIN = 120.0
 """Seconds before a scheduler's time limit at which a job saves and exits: a slow step and a large state fit into it."""
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interrupted(Exception):  # noqa: N818, it is no error
@@ -48,7 +50,7 @@ class Interruption:
         return None
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._handle) for number in handled_signals()}
         return self
 
     def __exit__(self, *_: object) -> None:

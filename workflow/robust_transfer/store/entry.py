@@ -2,14 +2,15 @@
 
 An entry is a folder `store/<stage>/<name>-<hash>/` with `entry.json` (the settings that define it and the entries it is
 made from), its outputs, `timing.json` (seconds, memory, device, commit) and `card.json` (what it is: checksums, facts,
-code fingerprint, versions; no times). The card is written last: an entry with a card is finished.
+what it was made from and by, versions; no times). The card is written last: an entry with a card is finished. All but
+`entry.json` are links to files in `.finished`, which outlives what Snakemake deletes (see `finished`).
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
+import logging
 import os
 import platform
 import resource
@@ -22,13 +23,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robust_transfer.registry import STAGES
+from robust_transfer.store import finished as kept
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
+from robust_transfer.store.finished import CARD as CARD
+from robust_transfer.store.finished import DRAFT as DRAFT
+from robust_transfer.store.finished import FINISHED as FINISHED
+from robust_transfer.store.finished import TIMING as TIMING
+from robust_transfer.store.finished import flush
+from robust_transfer.store.finished import sha256 as sha256
 from robust_transfer.store.provenance import software, versions
 
-ENTRY, CARD, TIMING = "entry.json", "card.json", "timing.json"
-LOCK, DRAFT, STATE = ".lock", ".draft", ".state"
-PLANNED = "ROBUST_TRANSFER_PLANNED"
-"""Environment variable with the fingerprint by stage, as JSON, that jobs were planned with."""
+ENTRY, LOCK, STATE = "entry.json", ".lock", ".state"
+
+log = logging.getLogger("robust_transfer")
 
 
 class StoreError(RuntimeError):
@@ -56,13 +64,13 @@ class Entry:
         if role not in self.inputs:
             raise StoreError(f"{self.path / ENTRY}: no input {role!r}; it has {', '.join(self.inputs) or 'none'}")
         entry = open_entry(self.path.parent.parent / self.inputs[role])
-        if not finished(entry.path):
+        if not entry._published(CARD).exists():
             raise StoreError(f"{entry.path}: not made yet (no {CARD}), and {self.path} needs it: make it first")
         return entry
 
     def card(self) -> dict[str, Any]:
         """The entry's `card.json`."""
-        card: dict[str, Any] = read_json(self.path / CARD)
+        card: dict[str, Any] = read_json(self._published(CARD))
         return card
 
     def facts(self) -> dict[str, Any]:
@@ -75,29 +83,45 @@ class Entry:
 
         Raises StoreError for a file that is not in the card, is missing, or is not the file the card describes.
         """
-        path, recorded = self.path / name, self.card()["files"].get(name)
+        path, recorded = self._published(name), self.card()["files"].get(name)
         if recorded is None:
             raise StoreError(f"{path}: not in {self.path / CARD}, which lists {', '.join(self.card()['files'])}")
         if not path.exists():
-            raise StoreError(f"{path}: listed in {CARD} but missing; move {self.path} aside and make it again")
+            raise StoreError(f"{path}: listed in {CARD} but missing; {renewing(self.path)}")
         size = path.stat().st_size
-        if size != recorded["bytes"] or (checksum and sha256(path) != recorded["sha256"]):
+        if size != recorded["bytes"]:
             raise StoreError(
                 f"{path}: {size} bytes that are not the {recorded['bytes']} bytes its {CARD} describes; "
-                f"the file was altered or cut short: move {self.path} aside and make it again"
+                f"the file was altered or cut short: {renewing(self.path)}"
+            )
+        if checksum and sha256(path) != recorded["sha256"]:
+            raise StoreError(
+                f"{path}: its checksum (SHA-256) is not the one in its {CARD}; "
+                f"the file was altered or damaged: {renewing(self.path)}"
             )
         return path
 
+    def _published(self, name: str) -> Path:
+        """Where a file of the entry is read: where it was published, or as it was kept if Snakemake has deleted it."""
+        path, finished = self.path / name, self.path / FINISHED / name
+        return finished if not path.exists() and finished.exists() else path
+
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the entry's exclusive lock; raises StoreError that names the holder if another process has it."""
+    def locked(self, *, wait: bool = True) -> Iterator[None]:
+        """Hold the entry's exclusive lock.
+
+        If another process has it, a line says which, and this one waits; without `wait` StoreError is raised.
+        """
         with open(self.path / LOCK, "a+") as lock:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 lock.seek(0)
                 holder = lock.read().strip() or "an unnamed process"
-                raise StoreError(f"{self.path}: {holder} is writing this entry; wait for it, or stop it") from None
+                if not wait:
+                    raise StoreError(f"{self.path}: {holder} is writing this entry; wait for it, or stop it") from None
+                log.info("%s: %s is writing this entry; waiting for it", self.path, holder)
+                fcntl.lockf(lock, fcntl.LOCK_EX)
             lock.seek(0)
             lock.truncate()
             lock.write(f"process {os.getpid()} on {socket.gethostname()}{_cluster_job()}")
@@ -116,40 +140,69 @@ class Entry:
         with self.locked():
             folder = self.path / DRAFT
             shutil.rmtree(folder, ignore_errors=True)
-            for name in (TIMING, CARD):  # of a process that was killed while it wrote them
-                for left in self.path.glob(f".{name}.*"):
-                    left.unlink(missing_ok=True)
+            for left in self.path.glob(".*.*"):  # of a process that was killed while it wrote them
+                if left.suffix[1:].isdigit():
+                    shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
             folder.mkdir()
             draft, start = Draft(folder), time.monotonic()
-            made_by = software()  # asked first: what is checked out may change while a long job runs
+            # Asked first: what is checked out may change while a long job runs.
+            made_by = {"code": fingerprint(self.stage), "modules": module_fingerprints(self.stage)}
+            made_by["inputs"], made_with = kept.contents(self._store, self.inputs), software()
             try:
                 yield draft
-                self._publish(draft, time.monotonic() - start, made_by)
+                self._publish(draft, time.monotonic() - start, made_by, made_with)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _publish(self, draft: Draft, seconds: float, made_by: dict[str, str]) -> None:
+    def _publish(self, draft: Draft, seconds: float, made_by: dict[str, Any], made_with: dict[str, str]) -> None:
         files = sorted(path for path in draft.folder.iterdir())
+        for path in files:
+            flush(path)
         card = {
             "entry": f"{self.stage}/{self.name}",
             "files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files},
             "facts": draft.facts,
-            "code": fingerprint(self.stage),
-            "modules": module_fingerprints(self.stage),
+            **made_by,
             "provenance": versions(),
         }
-        planned = json.loads(os.environ.get(PLANNED, "{}")).get(self.stage, card["code"])
-        if planned != card["code"]:  # the code was edited between planning and now
-            card["planned"] = planned
         timing = {"seconds": round(seconds, 3), "peak_memory_mb": process_memory_mb(), **draft.timing}
-        timing["provenance"] = made_by
-        (self.path / CARD).unlink(missing_ok=True)  # no card while files change: a card means finished
-        for path in files:
-            _flush(path)
-            path.replace(self.path / path.name)
-        write_json(self.path / TIMING, timing)
-        write_json(self.path / CARD, card)
+        timing["provenance"] = made_with
+        write_json(draft.file(TIMING), timing)
+        write_json(draft.file(CARD), card)
+        kept.keep(self.path, draft.folder, aside=self._expensive)
+        kept.publish(self.path)
         shutil.rmtree(self.path / STATE, ignore_errors=True)  # of a job that is now done
+
+    def publish_finished(self) -> bool:
+        """Publish once more what the entry keeps, if that is still what it is to be; False if it is to be made.
+
+        That is, if it was made from the inputs as they are now and, for a cheap stage, by today's code. The caller
+        must hold the lock. Raises StoreError if an expensive entry's files were altered: nothing is made anew, or
+        lost, unless somebody says so.
+        """
+        kept.recover(self.path)
+        card = kept.kept_card(self.path)
+        if card is None or not kept.same_inputs(card, kept.contents(self._store, self.inputs)):
+            return False
+        if not self._expensive and card.get("code") != fingerprint(self.stage):
+            return False
+        if altered := kept.damaged(self.path / FINISHED, card):
+            told = f"{self.path / FINISHED}: altered or missing: {', '.join(altered)}"
+            if self._expensive:
+                raise StoreError(f"{told}; {renewing(self.path)}")
+            log.warning("%s; it is made again", told)
+            return False
+        kept.publish(self.path)
+        shutil.rmtree(self.path / STATE, ignore_errors=True)
+        return True
+
+    @property
+    def _store(self) -> Path:
+        return self.path.parent.parent
+
+    @property
+    def _expensive(self) -> bool:
+        return self.stage in STAGES and STAGES[self.stage].expensive
 
 
 @dataclass
@@ -174,15 +227,26 @@ def finished(path: Path) -> bool:
     return (path / CARD).exists()
 
 
+def renewing(path: Path) -> str:
+    """What to do about an entry that is not as it should be."""
+    return f"to make it anew: python -m robust_transfer store renew {path}"
+
+
 def open_entry(path: Path) -> Entry:
-    """Open the entry at `path` by its `entry.json`; raises StoreError if there is none."""
+    """Open the entry at `path` by its `entry.json`; raises StoreError if there is none, or it is not one."""
     if not (path / ENTRY).exists():
         raise StoreError(
             f"{path}: no {ENTRY} there; write the entries of an experiment with "
             "`python -m robust_transfer entries --write`"
         )
     described = read_json(path / ENTRY)
-    return Entry(path, described["stage"], described["settings"], described["inputs"])
+    try:
+        return Entry(path, described["stage"], described["settings"], described["inputs"])
+    except (KeyError, TypeError):
+        raise StoreError(
+            f"{path / ENTRY}: not a description of an entry (no stage, settings or inputs); delete the file, "
+            "and the next run writes it again"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -203,7 +267,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_bytes(content)
-        _flush(draft)
+        flush(draft)
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
@@ -211,7 +275,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def refused(path: Path, size: int, error: OSError) -> StoreError:
@@ -222,12 +286,6 @@ def refused(path: Path, size: int, error: OSError) -> StoreError:
     )
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_json(path: Path) -> Any:
     """A JSON file's content; raises StoreError if it is missing or damaged."""
     try:
@@ -235,15 +293,8 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise StoreError(f"{path}: missing") from None
     except json.JSONDecodeError as error:
-        raise StoreError(f"{path}: not JSON ({error}); move {path.parent} aside and make it again") from None
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        mend = "delete the file, and the next run writes it again" if path.name == ENTRY else renewing(path.parent)
+        raise StoreError(f"{path}: not JSON ({error}); {mend}") from None
 
 
 def process_memory_mb() -> float:

@@ -1,9 +1,10 @@
 """Code fingerprints: does the code that a stage runs still say what it said when an entry was made?
 
 A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
-comments, docstrings and imports of this package. It stops at the configuration models and the command line, since
-values are in an entry's hash, and at the bookkeeping of the store and of interrupted jobs, which says how outputs are
-named, locked, kept and described and not what is in them.
+comments, docstrings and imports of this package, without annotations that nothing reads, and without what is logged,
+as far as that computes nothing. Names of local variables are part of it. It stops at the configuration models and the
+command line, since values are in an entry's hash, and at the bookkeeping of the store and of interrupted jobs, which
+says how outputs are named, locked, kept and described and not what is in them.
 
 It is a digest over what the modules say, sorted, and not over where they lie: a module that is moved or renamed, or
 imported from elsewhere, reruns nothing.
@@ -26,7 +27,8 @@ OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
-        *("store.entry", "store.fingerprint", "store.provenance", "machine.launch"),
+        *("store.entry", "store.finished", "store.fingerprint", "store.made", "store.provenance", "store.upkeep"),
+        "machine.launch",
     )
 )
 """Modules, and packages with all their modules, at which fingerprints stop."""
@@ -99,6 +101,7 @@ def _imports(path: Path) -> tuple[str, ...]:
 @functools.cache
 def _module_fingerprint(path: Path) -> str:
     tree = ast.parse(path.read_text())  # a tree of its own, since it is cut here
+    _WithoutRemarks(has_log=_has_log(tree)).visit(tree)
     renamed: list[str] = []
     for node in _statements(tree):
         if _is_type_checking(node):
@@ -170,3 +173,106 @@ def _dump(node: object) -> str:
 
 
 _UNREAD = ("type_params", "type_comment", "kind", "ctx")
+
+
+class _WithoutRemarks(ast.NodeTransformer):
+    """Takes out what a tree says to readers of the code and of the log alone.
+
+    - Annotations of functions and of variables, which nothing in this package reads. Those of classes' fields stay, as
+      dataclasses and models read them, and so do those of functions under a decorator that might.
+    - Calls of the module's `log` whose arguments compute nothing; of others, at which level they log.
+    """
+
+    def __init__(self, *, has_log: bool) -> None:
+        self._has_log, self._in_class = has_log, False
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self._inside(node, in_class=True)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        return self._function(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        self.generic_visit(node)
+        if self._in_class:
+            return node
+        if node.value is None:  # it still makes a name a local one
+            return ast.AnnAssign(node.target, ast.Constant(None), None, node.simple)
+        return ast.Assign([node.target], node.value)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        if not self._has_log or not _is_call_of_log(node.value):
+            return self.generic_visit(node)
+        given = [*node.value.args, *(keyword.value for keyword in node.value.keywords)]
+        if all(_computes_nothing(one) for one in given):
+            return None
+        return ast.Expr(ast.Tuple(given))
+
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
+        if all(_name(one) in _INDIFFERENT for one in node.decorator_list):
+            node.returns = None
+            of = node.args
+            for argument in (*of.posonlyargs, *of.args, *of.kwonlyargs, of.vararg, of.kwarg):
+                if argument:
+                    argument.annotation = None
+        return self._inside(node, in_class=False)
+
+    def _inside(self, node: ast.AST, in_class: bool) -> ast.AST:
+        before, self._in_class = self._in_class, in_class
+        self.generic_visit(node)
+        self._in_class = before
+        return node
+
+
+_INDIFFERENT = {"cache", "cached_property", "classmethod", "contextmanager", "no_grad", "property", "staticmethod"}
+"""Decorators that do not read annotations."""
+_PURE = {"len", "round", "str", "int", "float", "repr", "abs"}
+"""Functions that change nothing that they are given, an iterator included."""
+_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def _has_log(tree: ast.Module) -> bool:
+    """Whether `log` is the module's logger and nothing else in it."""
+    bound = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "log" and _is_bound(node)]
+    named = any(isinstance(node, ast.arg) and node.arg == "log" for node in ast.walk(tree))
+    loggers = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _name(node.value) == "getLogger"
+    ]
+    return len(bound) == 1 and not named and any(bound == one.targets for one in loggers)
+
+
+def _is_bound(node: ast.Name) -> bool:
+    return isinstance(node.ctx, (ast.Store, ast.Del))
+
+
+def _is_call_of_log(node: ast.AST) -> TypeGuard[ast.Call]:
+    called = node.func if isinstance(node, ast.Call) else None
+    is_level = isinstance(called, ast.Attribute) and called.attr in _LEVELS
+    return (
+        is_level
+        and isinstance(called, ast.Attribute)
+        and isinstance(called.value, ast.Name)
+        and called.value.id == "log"
+    )
+
+
+def _computes_nothing(node: ast.AST) -> bool:
+    """Whether an expression only looks at what there is: no call but of a few functions, no assignment, no loop."""
+    for one in ast.walk(node):
+        if isinstance(one, (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom, ast.comprehension, ast.Starred)):
+            return False
+        if isinstance(one, ast.Call) and not (isinstance(one.func, ast.Name) and one.func.id in _PURE):
+            return False
+    return True
+
+
+def _name(node: ast.AST) -> str:
+    """Last name of what is called or named: `no_grad` of `@torch.no_grad()`."""
+    if isinstance(node, ast.Call):
+        return _name(node.func)
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

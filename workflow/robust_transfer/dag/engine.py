@@ -1,0 +1,39 @@
+"""The little that planning needs of Snakemake beyond its rules: to have jobs run again, and to leave others alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+class Engine:
+    """Snakemake's workflow, while its Snakefile is read and while it asks rules for their inputs.
+
+    The jobs to run are named to its graph of jobs, once there is one. They could be named as if by `--forcerun`, but
+    that would make them targets, and everything stale would run for one figure that is asked for.
+    """
+
+    def __init__(self, workflow: Any, ancient: Callable[[str], str]) -> None:
+        """Create an engine.
+
+        Args:
+            workflow: Snakemake's global of that name.
+            ancient: Its flag for an input that makes no job run again, neither by its time nor by being made again.
+        """
+        self._workflow, self._ancient = workflow, ancient
+        self._user_forces = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process runs the workflow, and is not a job on a cluster that plans again to run one job."""
+        return bool(self._workflow.is_main_process)
+
+    def force(self, files: Iterable[str]) -> None:
+        """Have the jobs with these outputs run, if the targets need them."""
+        dag = self._workflow.dag
+        self._user_forces = bool(dag.forcerules or dag.forcefiles)
+        dag.forcefiles.update(files)
+
+    def settled(self, path: str) -> str:
+        """An input that stays as it is. Where `--forcerun` asks for jobs, what hangs on them is left to Snakemake."""
+        return path if self._user_forces and self.is_main else self._ancient(path)

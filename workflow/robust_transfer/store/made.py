@@ -1,0 +1,52 @@
+"""What the files of one experiment were made from: `results/<experiment>/.made/<product>.json`.
+
+A product is what one job makes: the tables (`results`), a figure (`figure_width`), the summary (`report`). Its record
+holds the fingerprint of the code, digests of what was read, and checksums of the files. It is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from robust_transfer.store.entry import CARD, write_json
+from robust_transfer.store.finished import FINISHED, damaged, sha256
+
+MADE = ".made"
+
+
+def digest(described: Any) -> str:
+    """Twelve hexadecimal digits that change when the description, JSON values, does."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def digest_of_cards(store: Path, entries: Iterable[str]) -> str:
+    """Twelve hexadecimal digits that change when the card of one of these entries does, or comes or goes."""
+    found = {}
+    for entry in entries:
+        published, kept = store / entry / CARD, store / entry / FINISHED / CARD
+        card = published if published.exists() else kept
+        found[entry] = sha256(card) if card.exists() else None
+    return digest(found)
+
+
+def write_made(folder: Path, product: str, made_from: Mapping[str, str], files: Iterable[Path]) -> None:
+    """Record in the results folder `folder` what a product's files were made from."""
+    described = {
+        str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
+    }
+    (folder / MADE).mkdir(exist_ok=True)
+    write_json(folder / MADE / f"{product}.json", {"made_from": dict(made_from), "files": described})
+
+
+def made(folder: Path, product: str) -> dict[str, str] | None:
+    """What a product was made from; None if there is no record, or a file is missing or not as recorded."""
+    try:
+        record = json.loads((folder / MADE / f"{product}.json").read_text())
+        found = {str(name): str(value) for name, value in record["made_from"].items()}
+        return None if damaged(folder, record) else found
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
