@@ -18,6 +18,5 @@ rule knn:
         runtime=240,
     params:
         entry=subpath(output.card, parent=True),
-        code=WIRING.code("knn"),
     shell:
         "python -m robust_transfer knn {params.entry} --threads {threads} --device cpu --log {log}"
