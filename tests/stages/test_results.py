@@ -1,6 +1,7 @@
 """The results table: what entries measured, means over seeds, and what validation chooses."""
 
 import json
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,6 @@ from robust_transfer.statistics.selection import (
     Candidate,
     SelectionError,
     TransferRun,
-    interval,
 )
 from robust_transfer.store.entry import StoreError
 from robust_transfer.tables.errors import TableError
@@ -21,7 +21,7 @@ from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 from robust_transfer.tables.results import KEY, SCHEMA, read_results
 from robust_transfer.tables.training import read_flags, read_training
-from scipy.stats import t
+from scipy.stats import binomtest, t
 from support import tables
 from support.fake_entries import Fake, number, trained
 from support.tables import Row
@@ -230,22 +230,23 @@ def test_seeds_keep_their_rows_and_get_a_mean(tmp_path):
     where = {"target": "coarse", "arch": "resnet8_w8", "split": "test", "metric": "top1"}
     assert sorted(row.value for row in rows(path, **where) if row.backbone_seed is not None) == [70, 72, 77]
     mean = only(path, backbone_seed=None, **where)
-    half = t.ppf(0.975, 2) * np.std([70, 72, 77], ddof=1) / np.sqrt(3)
+    singles = [row for row in rows(path, **where) if row.backbone_seed is not None]
+    images = np.mean([row.ci_high - row.ci_low for row in singles]) / 2  # all seeds share the test images' error
+    half = np.hypot(t.ppf(0.975, 2) * np.std([70, 72, 77], ddof=1) / np.sqrt(3), images)
     assert (mean.value, mean.ci_kind, mean.n) == (73, "seeds", 3)
     assert t.ppf(0.975, 2) == pytest.approx(4.303, abs=5e-4)  # as tables have it
     assert (mean.ci_low, mean.ci_high) == (pytest.approx(73 - half), pytest.approx(73 + half))
     assert json.loads(mean.hyperparameters) == {"mean_over": "backbone_seed", "seeds": [0, 1, 2]}
 
 
-def test_two_seeds_bear_an_interval_over_images(tmp_path):
+def test_two_seeds_say_little_and_no_interval_leaves_the_percentages(tmp_path):
     fake = Fake(tmp_path)
     for seed, accuracy in enumerate((70, 80)):
         fake.transfer(accuracy, accuracy, target="coarse", backbone_seed=seed)
-    path = fake.collect()
-    singles = rows(path, target="coarse", arch="resnet8_w8", split="test", metric="top1")
-    mean = singles.pop()
-    assert (mean.backbone_seed, mean.value, mean.ci_kind, mean.n) == (None, 75, "images", 200)
-    assert mean.ci_low == pytest.approx(np.mean([row.ci_low for row in singles]))
+    mean = rows(fake.collect(), target="coarse", arch="resnet8_w8", split="test", metric="top1").pop()
+    assert (mean.backbone_seed, mean.value, mean.ci_kind, mean.n) == (None, 75, "seeds", 2)
+    assert mean.ci_low < 75 - 12.7 * 5
+    assert (mean.ci_low >= 0, mean.ci_high) == (True, 100)
 
 
 def test_transfer_seeds_are_averaged_before_backbone_seeds(tmp_path):
@@ -275,8 +276,8 @@ def run(right: dict[str, np.ndarray], name: str = "a", index: np.ndarray | None 
     return TransferRun(f"probing/{name}", "pretraining/b", 0, 0, splits)
 
 
-def test_the_interval_of_a_choice_is_wider_than_that_of_what_was_chosen():
-    """Two candidates that validation cannot tell apart and test can: the choice itself is uncertain."""
+def test_the_interval_of_a_choice_is_that_of_the_network_chosen_on_other_images():
+    """Validation images choose and test images measure: the interval is the one that the network would have alone."""
     generator = np.random.default_rng(0)
     validation = generator.random(100) < 0.5
     close = validation.copy()
@@ -286,11 +287,8 @@ def test_the_interval_of_a_choice_is_wider_than_that_of_what_was_chosen():
     b = Candidate("x", "l2", "0.25", (run({"test": generator.random(400) < 0.5, "validation": close}, "b"),))
     contest = Bootstrap([a, b], "top1", 1000)
     both, alone = contest.pick([0, 1]), contest.pick([0])
-    value, low, high = interval(both.accuracies)
-    naive = interval(alone.accuracies)
-    assert value == naive[0]
-    assert high - low > 3 * (naive[2] - naive[1])
-    assert 0.2 < both.share < 0.8
+    assert contest.accuracy(both) == contest.accuracy(alone)
+    assert 0.2 < both.share < 0.8  # how stable the choice is stands beside it
     assert alone.share == 1
 
 
@@ -311,22 +309,41 @@ def test_differences_are_paired_over_images():
         "top1",
         1000,
     )
-    standard, robust = two.pick([0]).accuracies, two.pick([1]).accuracies
-    _, low, high = interval(robust - standard)
-    assert 1 < low < 5 < high < 9
-    _, unpaired_low, unpaired_high = interval(robust - np.roll(standard, 1))
-    assert unpaired_high - unpaired_low > 2 * (high - low)
+    standard, robust = two.pick([0]), two.pick([1])
+    paired = two.difference(robust, standard)
+    assert 1 < paired.low < 5 < paired.high < 9
+    unpaired = robust.accuracies - np.roll(standard.accuracies, 1)
+    assert 4 * unpaired[1:].std() > 2 * (paired.high - paired.low)
 
 
-def test_bootstrap_agrees_with_the_normal_approximation():
+def test_an_interval_over_images_is_the_exact_one():
     right = np.arange(1000) < 700
-    contest = Bootstrap([Candidate("x", "l2", "1", (run({"test": right}),))], "top1", 4000)
-    value, low, high = interval(contest.pick([0]).accuracies)
-    half = 196 * np.sqrt(0.7 * 0.3 / 1000)
-    assert value == pytest.approx(70)
-    # 4,000 resamples leave about 3 % of noise on the ends of a 95 % interval.
-    assert low == pytest.approx(70 - half, abs=0.1 * half)
-    assert high == pytest.approx(70 + half, abs=0.1 * half)
+    contest = Bootstrap([Candidate("x", "l2", "1", (run({"test": right}),))], "top1", 100)
+    found = contest.accuracy(contest.pick([0]))
+    exact = binomtest(700, 1000).proportion_ci(method="exact")
+    assert (found.value, found.kind, found.n) == (pytest.approx(70), "images", 1000)
+    assert (found.low, found.high) == (pytest.approx(100 * exact.low), pytest.approx(100 * exact.high))
+
+
+def test_a_choice_on_test_images_has_no_interval_and_an_estimate_without_its_luck():
+    """Twenty networks that are equally good: the best of them on the test images is lucky, and not better."""
+    generator = np.random.default_rng(0)
+    equal = [Candidate("x", "l2", str(i), (run({"test": generator.random(300) < 0.7}, str(i)),)) for i in range(20)]
+    standard = Candidate("x", "none", "0", (run({"test": generator.random(300) < 0.7}, "standard"),))
+    contest = Bootstrap([*equal, standard], "top1", 500, "test")
+    best, other = contest.pick(range(20)), contest.pick([20])
+    lucky, honest = contest.accuracy(best), contest.out_of_bag(best)
+    assert math.isnan(lucky.low)
+    assert math.isnan(lucky.high)
+    assert honest is not None
+    assert 70 - 3 < honest.value < 70 + 3 < lucky.value
+    assert honest.low < 70 < honest.high
+    difference = contest.out_of_bag(best, other)
+    assert math.isnan(contest.difference(best, other).low)
+    assert difference is not None
+    assert difference.low < 0 < difference.high
+    assert contest.out_of_bag(other) is None  # nothing was chosen
+    assert not math.isnan(contest.accuracy(other).low)
 
 
 def test_validation_images_may_differ_between_transfer_seeds():

@@ -17,7 +17,7 @@ def test_the_difference_is_paired(tmp_path):
     assert lines[0] == f"A probing/{better.name}"
     assert "on 200 images in %, hyperparameters chosen on validation" in lines[2]
     top1 = lines[3]
-    assert top1.startswith("top-1            A 60.0 [53")
+    assert top1.startswith("top-1            A 60.0 [52.9")
     assert "B 55.0 [4" in top1
     difference = top1.partition("A - B ")[2]
     low, high = map(float, difference.partition("[")[2].rstrip("]").split(","))

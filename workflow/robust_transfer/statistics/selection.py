@@ -1,22 +1,41 @@
-"""Choosing eps and architecture on validation or test images, with intervals that repeat the choice in every resample.
+"""Choosing eps and architecture on validation or test images, and intervals of what was chosen.
 
 A candidate is one architecture at one eps; its accuracy is the mean over its seeds, so a seed is never chosen. Images
 are resampled with replacement, the same ones for every candidate: differences are paired. Column 0 of every array of
 accuracies is the actual sample, the columns after it are resamples, so that the number reported and its bootstrap go
 through one and the same code.
+
+Where the choice is made on validation images, the interval of a chosen accuracy or difference is
+
+- of one seed: over test images, which had no part in the choice, so that it is that of the networks chosen. It speaks
+  of these weights and of no others; how stable the choice is stands beside it (`Pick.share`);
+- of several seeds: over seeds (`intervals.seeds_interval`), and wide enough for what each seed says of a network that
+  the other seeds chose, since the best of several networks is partly the one with the luckiest seeds.
+
+Where it is made on the test images that it is reported on, the accuracy is too high by as much as the choice was lucky,
+and no interval says that honestly: it has none. Beside it stands an estimate from the same predictions without that
+optimism: choose on the images that a resample draws, score on those that it leaves out, and average over resamples
+(Tsamardinos, Greasidou and Borboudakis 2018, "Bootstrapping the out-of-sample predictions").
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robust_transfer.statistics.metrics import Floats, percentile_interval
+from robust_transfer.statistics.intervals import (
+    exact_interval,
+    paired_difference_interval,
+    seeds_difference_interval,
+    seeds_interval,
+)
+from robust_transfer.statistics.metrics import Floats, effective_images
 from robust_transfer.statistics.predictions import Predictions
 
 CHUNK = 4_000_000
@@ -56,11 +75,35 @@ class Pick:
     """Test accuracy of what was picked, in percent, [1 + resamples]."""
     picked: NDArray[np.intp]
     """Which candidate that was, [1 + resamples]."""
+    among: tuple[int, ...]
+    """The candidates it was picked among."""
 
     @property
     def share(self) -> float:
         """Share of resamples that pick what the actual sample picks: how stable the choice is."""
         return float(np.mean(self.picked[1:] == self.picked[0]))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its interval; NaN ends and an empty kind where it has none."""
+
+    value: float
+    low: float
+    high: float
+    kind: str
+    """`images`, `seeds`, or empty."""
+    n: int
+    """Images, or for `seeds` seeds."""
+
+    def widened(self, ends: tuple[float, float]) -> Interval:
+        """The same number with an interval that holds these ends too."""
+        return replace(self, low=min(self.low, ends[0]), high=max(self.high, ends[1]))
+
+    def moved(self, value: float, least: float) -> Interval:
+        """An interval as wide around another value, within `least` and 100."""
+        shift = value - self.value
+        return replace(self, value=value, low=max(self.low + shift, least), high=min(self.high + shift, 100.0))
 
 
 class Bootstrap:
@@ -74,26 +117,170 @@ class Bootstrap:
         Raises SelectionError if a run has no predictions of a split that is needed, or other labels or test images
         than the runs it is compared with.
         """
-        self.candidates, self.selection = list(candidates), selection
-        self.test = _accuracies(self.candidates, "test", metric, resamples)
+        self.candidates, self.selection, self._metric, self._resamples = list(candidates), selection, metric, resamples
+        self._test_runs = _accuracies(self.candidates, "test", metric, resamples)
+        self.test = _means(self.candidates, self._test_runs)
         # With one candidate nothing is chosen, and validation images are not needed.
         elsewhere = selection == "validation" and len(self.candidates) > 1
-        self.decisive = _accuracies(self.candidates, "validation", metric, resamples) if elsewhere else self.test
+        self._decisive_runs = (
+            _accuracies(self.candidates, "validation", metric, resamples) if elsewhere else self._test_runs
+        )
+        self.decisive = _means(self.candidates, self._decisive_runs)
         self.images = len(self.candidates[0].runs[0].splits["test"].index)
 
     def pick(self, among: Sequence[int]) -> Pick:
         """The candidate of highest accuracy where it is chosen, separately in every resample; of equals, the first."""
         picked = np.asarray(among)[self.decisive[list(among)].argmax(0)]
-        return Pick(self.test[picked, np.arange(self.test.shape[1])], picked)
+        return Pick(self.test[picked, np.arange(self.test.shape[1])], picked, tuple(among))
+
+    def accuracy(self, pick: Pick) -> Interval:
+        """Test accuracy of what was picked, in percent."""
+        chosen = int(pick.picked[0])
+        if self._on_test(pick):
+            return Interval(float(pick.accuracies[0]), math.nan, math.nan, "", self.images)
+        fixed, left_out = self._accuracy(chosen), self._left_out(pick)
+        return (
+            fixed.widened(seeds_interval(left_out, self._error(chosen)))
+            if fixed.kind == "seeds" and left_out
+            else fixed
+        )
+
+    def difference(self, pick: Pick, standard: Pick) -> Interval:
+        """Test accuracy of what was picked less that of `standard`, paired over images, in percentage points."""
+        one, other = int(pick.picked[0]), int(standard.picked[0])
+        if self._on_test(pick) or self._on_test(standard):
+            return Interval(float(self.test[one, 0] - self.test[other, 0]), math.nan, math.nan, "", self.images)
+        fixed = self._difference(one, other)
+        if fixed.kind == "images":
+            return fixed
+        first, second = self._left_out(pick) or self._seeds(one), self._left_out(standard) or self._seeds(other)
+        return fixed.widened(seeds_difference_interval(first, second, self._error(one, other)))
+
+    def out_of_bag(self, pick: Pick, standard: Pick | None = None) -> Interval | None:
+        """What the choice is worth on images that it did not see, or with `standard` the difference to that choice.
+
+        Its interval is that of the networks chosen, around this value. None where nothing was chosen on test images.
+        """
+        if not (self._on_test(pick) or (standard and self._on_test(standard))):
+            return None
+        runs = _accuracies(self.candidates, "test", self._metric, self._resamples, left_out=True)
+        held_out = _means(self.candidates, runs)[:, 1:]
+        columns, chosen = np.arange(held_out.shape[1]), int(pick.picked[0])
+        scores = held_out[pick.picked[1:], columns]
+        if standard is None:
+            fixed = self._accuracy(chosen)
+            value = float(scores.mean())
+            if fixed.kind == "images":
+                return Interval(value, *exact_interval(value, self._effective(chosen)), "images", self.images)
+            return fixed.moved(value, 0.0)
+        scores = scores - held_out[standard.picked[1:], columns]
+        return self._difference(chosen, int(standard.picked[0])).moved(float(scores.mean()), -100.0)
+
+    def _accuracy(self, candidate: int) -> Interval:
+        """A candidate's test accuracy, as if it had been the only one."""
+        value, seeds = float(self.test[candidate, 0]), self._seeds(candidate)
+        if len(seeds) > 1:
+            ends = seeds_interval(seeds, self._error(candidate))
+            return Interval(value, *ends, "seeds", len(seeds))
+        return Interval(value, *exact_interval(value, self._effective(candidate)), "images", self.images)
+
+    def _difference(self, one: int, other: int) -> Interval:
+        """A candidate's test accuracy less another's, as if there had been no others."""
+        value = float(self.test[one, 0] - self.test[other, 0])
+        seeds = self._seeds(one), self._seeds(other)
+        if min(map(len, seeds)) > 1:
+            ends = seeds_difference_interval(*seeds, self._error(one, other))
+            return Interval(value, *ends, "seeds", min(map(len, seeds)))
+        first, second = self._accuracy(one), self._accuracy(other)
+        ends = paired_difference_interval(
+            (first.value, first.low, first.high), (second.value, second.low, second.high), self._correlation(one, other)
+        )
+        return Interval(value, *ends, "images", self.images)
+
+    def _error(self, candidate: int, less: int | None = None) -> float:
+        """Standard error over test images of a candidate's accuracy, or of its difference to another's, as far as all
+        seeds share it: the rest shows in the spread between seeds."""
+        columns = self._resampled_by_seed(candidate)
+        variance = _shared(columns)
+        if less is not None:
+            others = self._resampled_by_seed(less)
+            variance += _shared(others) - 2 * float(np.cov(columns.mean(0), others.mean(0))[0, 1])
+        return math.sqrt(max(variance, 0.0))
+
+    def _resampled_by_seed(self, candidate: int) -> Floats:
+        """Test accuracies in the resamples, [seeds, resamples]."""
+        return np.stack(list(self._by_seed(candidate, self._test_runs, slice(1, None)).values()))
+
+    def _on_test(self, pick: Pick) -> bool:
+        """Was it chosen, among several, on the images that it is reported on?"""
+        return self.selection == "test" and len(pick.among) > 1
+
+    def _seeds(self, candidate: int) -> list[float]:
+        """A candidate's test accuracy under each seed."""
+        return [float(one[0]) for one in self._by_seed(candidate, self._test_runs).values()]
+
+    def _by_seed(self, candidate: int, by_run: Floats, columns: slice = slice(0, 1)) -> dict[int | None, Floats]:
+        """Accuracies in some columns by seed of pretraining, or of transfer where there is one seed of pretraining."""
+        runs = self.candidates[candidate].runs
+        several = len({run.backbone_seed for run in runs}) > 1
+        values: dict[int | None, list[Floats]] = defaultdict(list)
+        first = sum(len(one.runs) for one in self.candidates[:candidate])
+        for place, run in enumerate(runs, first):
+            values[run.backbone_seed if several else run.transfer_seed].append(by_run[place, columns])
+        return {seed: np.mean(of_seed, axis=0) for seed, of_seed in values.items()}
+
+    def _left_out(self, pick: Pick) -> list[float]:
+        """Test accuracy under each seed of what the other seeds choose; empty where candidates differ in seeds."""
+        if len(pick.among) < 2:
+            return []
+        decisive = [self._by_seed(i, self._decisive_runs) for i in pick.among]
+        tested = [self._by_seed(i, self._test_runs) for i in pick.among]
+        seeds = list(tested[0])
+        if len(seeds) < 2 or any(list(one) != seeds for one in [*decisive, *tested]):
+            return []
+        left_out = []
+        for seed in seeds:
+            others = [float(np.mean([one[other][0] for other in seeds if other != seed])) for one in decisive]
+            left_out.append(float(tested[int(np.argmax(others))][seed][0]))
+        return left_out
+
+    def _correct(self, candidate: int) -> Floats:
+        """Share of a candidate's runs that are right, by test image."""
+        share: Floats = np.mean([run.splits["test"].correct for run in self.candidates[candidate].runs], axis=0)
+        return share
+
+    def _effective(self, candidate: int) -> float:
+        labels = self.candidates[candidate].runs[0].splits["test"].labels
+        return effective_images(self._correct(candidate), labels, self._metric)
+
+    def _correlation(self, one: int, other: int) -> float:
+        """Correlation of being right, over test images; 0 where one of the two does not vary."""
+        first, second = self._correct(one), self._correct(other)
+        if first.std() == 0 or second.std() == 0:
+            return 0.0
+        return float(np.corrcoef(first, second)[0, 1])
 
 
-def interval(accuracies: Floats) -> tuple[float, float, float]:
-    """Value, and ends of the percentile interval, from [1 + resamples] numbers of which the first is the value."""
-    return float(accuracies[0]), *percentile_interval(accuracies[1:])
+def _shared(accuracies: Floats) -> float:
+    """Mean covariance, over resamples, of accuracies [seeds, resamples] under different seeds."""
+    covariance = np.atleast_2d(np.cov(accuracies))
+    seeds = len(covariance)
+    return float((covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1)))
 
 
-def _accuracies(candidates: Sequence[Candidate], split: str, metric: str, resamples: int) -> Floats:
-    """Accuracy in percent of every candidate in every resample, [candidates, 1 + resamples]."""
+def _means(candidates: Sequence[Candidate], by_run: Floats) -> Floats:
+    """Means over each candidate's runs, [candidates, columns], of accuracies by run."""
+    ends = np.cumsum([0] + [len(candidate.runs) for candidate in candidates])
+    return np.stack([by_run[start:end].mean(0) for start, end in pairwise(ends)])
+
+
+def _accuracies(
+    candidates: Sequence[Candidate], split: str, metric: str, resamples: int, *, left_out: bool = False
+) -> Floats:
+    """Accuracy in percent of every candidate's runs, one after the other, in every resample, [runs, 1 + resamples].
+
+    With `left_out` on the images that a resample does not draw; column 0 means nothing then.
+    """
     runs = [run for candidate in candidates for run in candidate.runs]
     images, labels = _pool(runs, split)
     # Runs of one transfer seed share their validation images, so they share the weights of a resample too.
@@ -104,14 +291,14 @@ def _accuracies(candidates: Sequence[Candidate], split: str, metric: str, resamp
     column = 0
     for counts in _resampled(len(images), resamples, split):
         columns = slice(column, column := column + len(counts))
+        if left_out:
+            counts = (counts == 0).astype(np.int64)
         for members in same_images.values():
             where = np.searchsorted(images, runs[members[0]].splits[split].index)
             correct = np.stack([runs[position].splits[split].correct for position in members])
             weights = _weights(counts[:, where], labels[where], metric)
             by_run[members, columns] = 100 * (correct @ weights.T)
-    by_run = by_run.round(9)  # so that equal accuracies are equal, in whatever order their images were summed
-    ends = np.cumsum([0] + [len(candidate.runs) for candidate in candidates])
-    return np.stack([by_run[start:end].mean(0) for start, end in pairwise(ends)])
+    return by_run.round(9)  # so that equal accuracies are equal, in whatever order their images were summed
 
 
 def _pool(runs: Sequence[TransferRun], split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -163,11 +350,11 @@ def _weights(counts: NDArray[np.int64], labels: NDArray[np.int64], metric: str) 
     For `mean_per_class` a class weighs as much as any other; one that a resample lacks is left out of it.
     """
     if metric == "top1":
-        return np.asarray(counts / counts.sum(1, keepdims=True), dtype=np.float64)
+        return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1), dtype=np.float64)
     order = np.argsort(labels, kind="stable")
     _, starts, classes = np.unique(labels[order], return_index=True, return_inverse=True)
     total = np.add.reduceat(counts[:, order], starts, axis=1)
-    each = 1 / (np.maximum(total, 1) * np.count_nonzero(total, axis=1)[:, None])
+    each = 1 / (np.maximum(total, 1) * np.maximum(np.count_nonzero(total, axis=1), 1)[:, None])
     weights = np.empty(counts.shape)
     weights[:, order] = counts[:, order] * each[:, classes]
     return weights

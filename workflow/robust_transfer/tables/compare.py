@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robust_transfer.statistics.metrics import METRICS
-from robust_transfer.statistics.selection import Bootstrap, Candidate, SelectionError, TransferRun, interval
+from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, SelectionError, TransferRun
 from robust_transfer.store.entry import open_entry
 from robust_transfer.store.predictions import read_predictions
 
@@ -35,11 +35,13 @@ def compare(first: Path, second: Path, *, selection: str = "validation", resampl
     )
     for metric, label in METRICS.items():
         candidates = [Candidate("A", "", "", (runs[0],)), Candidate("B", "", "", (runs[1],))]
-        a, b = Bootstrap(candidates, metric, resamples, "test").test
-        cells = [_cell(*interval(values)) for values in (a, b)]
-        lines.append(f"{label:16} A {cells[0]}   B {cells[1]}   A - B {_cell(*interval(a - b), sign='+')}")
+        bootstrap = Bootstrap(candidates, metric, resamples, "test")
+        a, b = bootstrap.pick([0]), bootstrap.pick([1])
+        cells = [_cell(bootstrap.accuracy(one)) for one in (a, b)]
+        lines.append(f"{label:16} A {cells[0]}   B {cells[1]}   A - B {_cell(bootstrap.difference(a, b), sign='+')}")
     return "\n".join(lines)
 
 
-def _cell(value: float, low: float, high: float, sign: str = "") -> str:
+def _cell(measured: Interval, sign: str = "") -> str:
+    value, low, high = (round(end, 1) + 0.0 for end in (measured.value, measured.low, measured.high))  # no -0.0
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"

@@ -22,6 +22,8 @@ from robust_transfer.tables.parquet import TableFormat
 
 DIFFERENCE = "_difference"
 """Ending of the metric of a paired difference to the standard networks, in percentage points."""
+OUT_OF_BAG = "_out_of_bag"
+"""Ending of the metric of a number chosen on test images, estimated on images that the choice did not see."""
 
 KEY = ("experiment", *(field.name for field in fields(MeasurementKey)), "attack", "split", "selection", "metric")
 """Columns that tell a number from every other one."""
@@ -95,10 +97,12 @@ def read_results(path: str | Path) -> pd.DataFrame:
     attack            JSON of norm, eps, steps and restarts, and of `kind` where it is not PGD; null: clean images
     split             `test` or `validation`
     selection         split on which hyperparameters (and eps and arch, if chosen) were chosen; null: nothing was
-    metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired
+    metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired; with
+                      `_out_of_bag` what a choice on test images is worth on images that it did not see
     value             percent; for a difference, percentage points
-    ci_low, ci_high   ends of the 95 % interval, in the unit of `value`; NaN for published numbers
-    ci_kind           `images`: bootstrap over test images; `seeds`: t interval over seeds; empty: no interval
+    ci_low, ci_high   ends of the 95 % interval, in the unit of `value`; NaN for published numbers, and for what was
+                      chosen on the test images that it is reported on
+    ci_kind           `images`: over test images, of these weights alone; `seeds`: over seeds; empty: no interval
     n                 images, or for a `seeds` interval seeds
     hyperparameters   JSON with sorted keys; for a chosen row `eps`, `arch` and how stable the choice is
     backbone          entry of the backbone in the store; null for rows made from several

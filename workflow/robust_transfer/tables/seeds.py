@@ -1,20 +1,17 @@
 """Means over seeds: what a network measured under several seeds is worth.
 
-From three seeds up the interval is a 95 % t interval over seeds. Two seeds bear none (t would be 12.7): theirs is the
-mean of the two intervals over images, which errs on the wide side.
+The interval is Student's over seeds, widened by the error over test images, which all seeds share
+(`intervals.seeds_interval`); of two seeds it is wide, since two seeds say little. It stays between 0 and 100.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
+from robust_transfer.statistics.intervals import TAIL
 from robust_transfer.tables.key import canonical
 from robust_transfer.tables.results import KEY, RESULTS
-
-ENOUGH = 3
-"""Seeds from which on their spread makes an interval."""
-QUANTILE = 0.975
-"""Upper end of a two-sided 95 % interval."""
 
 
 def seed_means(rows: pd.DataFrame) -> pd.DataFrame:
@@ -47,14 +44,17 @@ def _means(rows: pd.DataFrame, seed: str) -> pd.DataFrame:
     )
     means["hyperparameters"] = [_says(seed, seeds) for seeds in means["seeds"]]
     means = means.assign(**{seed: None}, backbone=None, entry=None, code=None)
-    several = means["runs"] >= ENOUGH
+    several = means["runs"] > 1
     if several.any():
-        from scipy.stats import t  # 2 s of CPU, which experiments of one or two seeds do without
+        from scipy.special import stdtrit
 
         runs, mean = means.loc[several, "runs"], means.loc[several, "value"]
-        half = t.ppf(QUANTILE, runs - 1) * means.loc[several, "spread"] / runs**0.5
+        # The interval over images of a single run is 2 Z standard errors wide.
+        over_images = (means.loc[several, "ci_high"] - means.loc[several, "ci_low"]) / 2
+        over_seeds = stdtrit(runs - 1, 1 - TAIL) * means.loc[several, "spread"] / runs**0.5
+        half = np.hypot(over_seeds, over_images)
         means.loc[several, ["ci_low", "ci_high", "ci_kind", "n"]] = pd.DataFrame(
-            {"ci_low": mean - half, "ci_high": mean + half, "ci_kind": "seeds", "n": runs}
+            {"ci_low": (mean - half).clip(0), "ci_high": (mean + half).clip(upper=100), "ci_kind": "seeds", "n": runs}
         )
     return means
 
