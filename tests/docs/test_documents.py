@@ -13,8 +13,8 @@ import yaml
 from robust_transfer.cli import _parser
 from robust_transfer.configuration.load import load
 from robust_transfer.registry import ALL_STAGES, FIGURES
+from robust_transfer.tables.flags import FLAGS
 from robust_transfer.tables.results import KEY, SCHEMA
-from robust_transfer.tables.sanity import FLAGS
 from support.documents import DOCUMENTS, Block, anchors, blocks, prose, rows
 from support.fake_entries import Fake
 from support.paths import ROOT

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 from robust_transfer.dag.wiring import wire
+from robust_transfer.tables.flags import FLAGS, Flag
 from robust_transfer.tables.sanity import (
-    FLAGS,
-    Flag,
     eps_flags,
     evaluation_flags,
     loader_flags,

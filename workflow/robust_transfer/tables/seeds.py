@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from robust_transfer.tables.flags import joined
 from robust_transfer.tables.key import canonical
 from robust_transfer.tables.results import KEY, RESULTS
 
@@ -42,6 +43,7 @@ def _means(rows: pd.DataFrame, seed: str) -> pd.DataFrame:
             n=("n", "first"),
             seeds=(seed, list),
             runs=("value", "size"),
+            flags=("flags", joined),
         )
         .reset_index()
     )
