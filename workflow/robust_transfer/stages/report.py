@@ -61,7 +61,9 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
         lines = [(panel, cells.comparison(panel, BEST_ARCH)) for panel in cells.panels(mode)]
         parts.append(_table(protocol_label(protocol), lines))
         marked |= any(comparison.failed for _, comparison in lines)
-        sentences.append(textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  "))
+        sentences.append(
+            textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
+        )
         if cells.others(mode):
             others.append(textwrap.fill(f"{cells.others(mode)} See protocol_gap.", COLUMNS, subsequent_indent="  "))
     parts.append(

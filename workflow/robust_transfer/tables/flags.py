@@ -54,8 +54,8 @@ FLAGS = {
     "at-chance": Meaning(
         "fails",
         "Accuracy on clean images of a network or head that was trained by gradient steps is what guessing among the "
-        "classes gives, within sampling noise, and there are images enough to tell: nothing was learned. (Where classes "
-        "differ in size, guessing the largest gives a higher top-1 accuracy, and this flag stays silent.)",
+        "classes gives, within sampling noise, and there are images enough to tell: nothing was learned. (Where "
+        "classes differ in size, guessing the largest gives a higher top-1 accuracy, and this flag stays silent.)",
         "train longer, or lower the learning rate or the eps",
     ),
     "refit-below-validation": Meaning(
@@ -67,8 +67,8 @@ FLAGS = {
     ),
     "features-at-chance": Meaning(
         "warns",
-        "A probe or the nearest neighbours on stored features are right as often as guessing: the features tell nothing "
-        "of these classes, or there were too few training images. Neither can fail to train, so it is a result.",
+        "A probe or the nearest neighbours on stored features are right as often as guessing: the features tell "
+        "nothing of these classes, or training images were too few. Neither can fail to train, so it is a result.",
         "look at the flags of the backbone, and at the accuracy of other networks on this target",
     ),
     "collapsed-robustness": Meaning(
@@ -94,8 +94,8 @@ FLAGS = {
     "at-edge": Meaning(
         "warns",
         "The best of several strengths, numbers of neighbours, learning rates or weight decays is the smallest or "
-        "largest that was tried: a better one may lie beyond. Silent where the choice was right on all images, and at an "
-        "end that nothing lies beyond (1 neighbour, weight decay 0).",
+        "largest that was tried: a better one may lie beyond. Silent where the choice was right on all images, and at "
+        "an end that nothing lies beyond (1 neighbour, weight decay 0).",
         "widen that grid at this end",
     ),
     "eps-implausible": Meaning(
@@ -133,8 +133,8 @@ def failures(names: str | None) -> tuple[str, ...]:
     return tuple(name for name in (names or "").split(",") if name in FLAGS and FLAGS[name].effect == "fails")
 
 
-def joined(names: Iterable[str | None]) -> str | None:
-    """The cell of a number made of several: the flags of all of them; None where they are known of none."""
+def joined(names: Iterable[object]) -> str | None:
+    """The cell of a number made of several: the flags of all of them; None where those of none are known."""
     known = [name for name in names if isinstance(name, str)]  # pandas' null is neither a text nor None
     raised = {one for name in known for one in name.split(",")}
     return ",".join(name for name in FLAGS if name in raised) if known else None

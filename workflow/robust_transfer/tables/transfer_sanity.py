@@ -23,7 +23,7 @@ def refit_flags(*, test: float, images: int, validation: float, held: int, class
     noise = DEVIATIONS * math.hypot(deviation(test, images), deviation(validation, held))
     if lost <= noise or lost <= LOST * (validation - 100 / classes):
         return []
-    says = f"accuracy is {test:.1f} % on {images} test images, and was {validation:.1f} % on {held} validation images"
+    says = f"{test:.1f} % of {images} test images are right, and {validation:.1f} % of {held} validation images were"
     return [flag("refit-below-validation", says)]
 
 
