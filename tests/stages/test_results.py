@@ -420,7 +420,7 @@ def test_epochs_become_rows_with_the_backbone_and_their_cost(tmp_path):
     assert (first.entry, first.source, first.arch, first.recipe) == (entry, "objects", "resnet8_w8", "short")
     assert (first.norm, first.eps, first.seed, first.side) == ("l2", "0.25", 3, 32)
     assert (first.clean_accuracy, first.robust_accuracy) == (None, None)
-    assert (second.loss, second.train_accuracy) == (1.65, 35.0)
+    assert (second.loss, second.train_accuracy) == (0.95, 35.0)
     assert (second.clean_accuracy, second.robust_accuracy) == (47.0, 27.5)
     assert second.learning_rate == pytest.approx(0.051)
     assert (second.seconds, second.images_per_second, second.peak_memory_mb) == (2.0, 501.0, 300.0)

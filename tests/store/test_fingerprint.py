@@ -35,8 +35,9 @@ MODULES = {
     "pretraining": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
         loading.streaming machine.devices machine.distributed networks.backbones networks.build networks.folding
-        networks.image_gradient networks.small_resnet randomness stages.pretraining tables.sanity training.averaging
-        training.batchnorm training.inference training.loop training.progress training.schedules training.sgd
+        networks.image_gradient networks.small_resnet randomness stages.pretraining tables.flags tables.sanity
+        training.averaging training.batchnorm training.inference training.loop training.progress training.schedules
+        training.sgd
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
@@ -76,17 +77,19 @@ MODULES = {
     """,
     "results": """
         stages.results statistics.metrics statistics.predictions statistics.selection store.features store.predictions
-        tables.categories tables.errors tables.experiment_info tables.key tables.parquet tables.results tables.sanity
-        tables.seeds tables.training tables.training_records
+        tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
+        tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
+        tables.transfer_sanity
     """,
     "report": """
         figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.markdown
         figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
-        tables.experiment_info tables.key tables.parquet tables.results tables.training
+        tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures tables.categories
-        tables.errors tables.experiment_info tables.key tables.parquet tables.results tables.training
+        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures
+        tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
+        tables.training
     """,
 }
 

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 from robust_transfer.dag.wiring import wire
+from robust_transfer.tables.flags import FLAGS, Flag
 from robust_transfer.tables.sanity import (
-    FLAGS,
-    Flag,
+    at_chance,
     eps_flags,
     evaluation_flags,
     loader_flags,
+    loss_flags,
     published_flags,
     training_flags,
 )
@@ -88,7 +89,7 @@ def test_a_loss_that_is_no_number_is_flagged_with_its_first_epoch(loss):
     flags = of([Epoch(1), Epoch(2, loss=loss), Epoch(3, loss=loss)])
     assert names(flags) == ["loss-not-finite"]
     assert f"epoch 2 is {loss}" in flags[0].message
-    assert of([Epoch(1, loss=1e9)]) == []
+    assert names(of([Epoch(1, loss=1e9)])) == ["loss-near-chance"]
 
 
 def test_accuracy_that_guessing_gives_is_flagged():
@@ -97,6 +98,58 @@ def test_accuracy_that_guessing_gives_is_flagged():
     assert of([Epoch(1, clean_accuracy=14.1)]) == []
     assert names(of([Epoch(1, clean_accuracy=14.1)], sample=100)) == ["at-chance"]
     assert names(of([Epoch(1, clean_accuracy=2.0)])) == ["at-chance"]  # worse than guessing is no better
+
+
+def test_chance_is_told_by_images_enough_and_the_message_says_how_many():
+    (flag,) = at_chance(10.1, 10, 1000, "test")
+    assert flag.message.startswith("accuracy on 1000 test images is 10.1 %, and guessing among 10 classes gives 10.0 %")
+    assert at_chance(16.0, 21, 18, "test") == []  # its interval reaches to 38 %
+    assert names(at_chance(16.0, 21, 18 * 50, "test")) == []
+    assert names(at_chance(6.0, 21, 18 * 50, "test")) == ["at-chance"]
+    assert names(at_chance(0.2, 1000, 512, "training")) == ["at-chance"]
+
+
+def losses(*values: float) -> list[Epoch]:
+    return [Epoch(i + 1, loss=value) for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("course", "classes", "expected"),
+    [
+        # The curves of trainings and fine-tunings of small networks, by a one-cycle schedule of five epochs.
+        ((3.096, 3.016, 2.999, 2.973, 2.909), 20, ["loss-near-chance"]),  # L2 eps 1: right on 26 % of clean images
+        ((2.534, 2.360, 2.312, 2.294, 2.277), 10, ["loss-near-chance"]),
+        ((3.046, 3.012, 2.975, 2.573, 1.756), 20, ["still-learning"]),  # right on 58 %
+        ((3.078, 2.995, 2.838, 1.993, 0.898), 20, []),  # L2 eps 0.5: right on 98 %
+        ((2.452, 2.288, 1.722, 1.012, 0.516), 10, []),
+        ((3.034, 2.812, 2.086, 0.525, 0.149), 20, []),
+        ((1.578, 1.542, 0.844, 0.673, 0.565), 5, []),
+        ((2.745, 2.284, 2.250, 2.077, 1.936), 10, []),  # 0.84 of ln 10: some learning, and no steep end
+        ((2.0,), 10, []),
+        ((3.0,), 1, []),
+        ((math.nan,), 10, []),  # has a flag of its own
+    ],
+)
+def test_losses_of_real_trainings(course, classes, expected):
+    assert names(loss_flags(losses(*course), classes)) == expected
+
+
+def test_the_edges_of_what_the_loss_says():
+    guessing = math.log(10)
+    assert names(loss_flags(losses(0.91 * guessing), 10)) == ["loss-near-chance"]
+    assert loss_flags(losses(0.89 * guessing), 10) == []
+    assert names(loss_flags(losses(0.46 * guessing, 0.35 * guessing), 10)) == ["still-learning"]
+    assert loss_flags(losses(0.44 * guessing, 0.35 * guessing), 10) == []  # falls less than a tenth
+    assert loss_flags(losses(0.9 * guessing, 0.33 * guessing), 10) == []  # less than a third is left
+    long = [2.0 - 0.01 * epoch for epoch in range(100)]  # 0.1 in the last ten epochs
+    assert loss_flags(losses(*long), 10) == []
+    (flag,) = loss_flags(losses(*(2.0 - 0.02 * epoch for epoch in range(20)), 1.0), 10)
+    assert "fell from 1.640 to 1.000 in the last 2 epochs of 21" in flag.message
+
+
+def test_a_training_says_what_its_loss_says():
+    assert names(of([Epoch(1, loss=2.2, clean_accuracy=60.0)])) == ["loss-near-chance"]
+    assert of([Epoch(1, loss=1.5, clean_accuracy=60.0)]) == []
 
 
 def test_the_last_checked_accuracy_counts_and_training_accuracy_only_where_nothing_was_checked():

@@ -103,6 +103,7 @@ def _bar(ax: Axes, x: float, row: Estimate | None, colour: str, note: str = "") 
         return
     ax.bar(x, row.value - foot, WIDTH, bottom=foot, color=colour, lw=0)
     ax.errorbar(x, row.value, style.whiskers([row]), fmt="none", ecolor=style.INK, elinewidth=0.7, zorder=3)
+    style.daggers(ax, [x], [row])
     ax.text(x, 0.04, note, fontsize=5, color="white", clip_on=True, **words)
 
 
@@ -115,6 +116,7 @@ def _marker(ax: Axes, x: float, row: Estimate | None) -> None:
             "elinewidth": 0.7,
         }
         ax.errorbar(x, row.value, style.whiskers([row]), fmt="D", ms=3.2, ecolor=style.INK, **look)
+        style.daggers(ax, [x], [row])
 
 
 def _seeds(ax: Axes, x: float, seeds: Sequence[Estimate]) -> None:

@@ -17,6 +17,7 @@ import pandas as pd
 
 from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
+from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ROBUST, canonical
 from robust_transfer.tables.results import DIFFERENCE
 
@@ -73,6 +74,12 @@ class Estimate:
     backbone_seed: int | None
     transfer_seed: int | None
     hyperparameters: str
+    flags: str | None = None
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The flags by which the number counts for neither side; it is marked."""
+        return failures(self.flags)
 
     @property
     def chosen(self) -> dict[str, Any]:
@@ -92,14 +99,21 @@ class Comparison:
     """Best robust less standard, paired."""
 
     @property
+    def failed(self) -> tuple[str, ...]:
+        """The flags by which standard or best robust, and so their difference, count for neither side."""
+        rows = (self.standard, self.robust, self.difference)
+        return failures(joined(row.flags for row in rows if row))
+
+    @property
     def decided(self) -> bool:
-        """The interval of the difference excludes 0."""
-        return self.difference is not None and (self.difference.ci_low > 0 or self.difference.ci_high < 0)
+        """The interval of the difference excludes 0, and nothing behind it failed."""
+        excluded = self.difference is not None and (self.difference.ci_low > 0 or self.difference.ci_high < 0)
+        return excluded and not self.failed
 
     @property
     def ahead(self) -> str:
-        """Which is ahead, as printed to one decimal: `standard`, `robust`, or neither."""
-        if self.standard is None or self.robust is None:
+        """Which is ahead, as printed to one decimal: `standard`, `robust`, or neither, as where one of both failed."""
+        if self.standard is None or self.robust is None or self.failed:
             return ""
         standard, robust = round(self.standard.value, 1), round(self.robust.value, 1)
         return "" if standard == robust else "standard" if standard > robust else "robust"

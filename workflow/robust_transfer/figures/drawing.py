@@ -46,4 +46,5 @@ def number(panel: Panel, series: str, arch: str, eps: str, row: Estimate | None,
         "ci_high": row.ci_high if row else None,
         "ci_kind": row.ci_kind if row else None,
         "n": row.n if row else None,
+        "flags": (row.flags or None) if row else None,
     }

@@ -50,8 +50,12 @@ class Gap:
     pairs: list[tuple[Key, Key]]
 
     def of(self, line: Line) -> float | None:
-        """The gap of a backbone in percentage points, a mean over pairs; None where no pair was measured."""
-        gaps = [line.rows[a].value - line.rows[b].value for a, b in self.pairs if {a, b} <= line.rows.keys()]
+        """The gap of a backbone in percentage points, a mean over pairs; None where no pair was measured.
+
+        Pairs where something behind one of both failed are left out.
+        """
+        counted = {key for key, row in line.rows.items() if not row.failed}
+        gaps = [line.rows[a].value - line.rows[b].value for a, b in self.pairs if {a, b} <= counted]
         return sum(gaps) / len(gaps) if gaps else None
 
 

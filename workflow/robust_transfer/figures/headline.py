@@ -20,7 +20,7 @@ from robust_transfer.figures.cells import (
 )
 from robust_transfer.figures.drawing import Number, number
 from robust_transfer.figures.style import architecture_label
-from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
+from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 from robust_transfer.statistics.metrics import METRICS
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 
@@ -42,7 +42,8 @@ def headline(results: pd.DataFrame) -> Tables:
     if not rows:
         return Tables([], missing, numbers)
     table = Table.of(rows, ["mode", ""], _columns(cells), CAPTION, headed=True)
-    return Tables([table], [*_notes(cells), *missing], numbers)
+    failed = [FAILED] * any(cell.failed for row in rows for cell in row.cells)
+    return Tables([table], [*_notes(cells), *failed, *missing], numbers)
 
 
 def _columns(cells: Cells) -> list[str]:
@@ -73,14 +74,20 @@ def _accuracy(row: Estimate | None, *, bold: bool = False) -> Cell:
     if row is None:
         return Cell(NOT_MEASURED, faint=True)
     has_interval = not math.isnan(row.ci_low)  # published numbers have none
-    return Cell(f"{row.value:.1f}", f"[{row.ci_low:.1f}, {row.ci_high:.1f}]" if has_interval else "", bold=bold)
+    interval = f"[{row.ci_low:.1f}, {row.ci_high:.1f}]" if has_interval else ""
+    return Cell(f"{row.value:.1f}", interval, bold=bold, failed=bool(row.failed))
 
 
 def _difference(comparison: Comparison) -> Cell:
     difference = comparison.difference
     if difference is None:
         return Cell(NOT_MEASURED, faint=True)
-    return Cell(signed(difference.value), signed_interval(difference), starred=comparison.decided)
+    return Cell(
+        signed(difference.value),
+        signed_interval(difference),
+        starred=comparison.decided,
+        failed=bool(comparison.failed),
+    )
 
 
 def difference_text(row: Estimate) -> str:

@@ -69,10 +69,10 @@ def document(tables: Sequence[Table], notes: Sequence[str]) -> str:
 
 
 def cell(one: Cell) -> str:
-    """A cell; its star is outside the flow, so that numbers stay aligned."""
+    """A cell; its mark is outside the flow, so that numbers stay aligned."""
     words = f"<b>{escape(one.text)}</b>" if one.bold else escape(one.text)
     words += f' <span class="detail">{escape(one.detail)}</span>' if one.detail else ""
-    words += '<span class="star">*</span>' * one.starred
+    words += f'<span class="star">{one.mark}</span>' * bool(one.mark)
     return f'<td class="faint">{words}</td>' if one.faint else f"<td>{words}</td>"
 
 

@@ -33,6 +33,7 @@ SPECIAL = {
     "×": r"$\times$",
     "²": "$^2$",
     "…": r"\ldots{}",
+    "†": r"\dag{}",
     "–": "--",
     "—": "---",
 }
@@ -56,12 +57,12 @@ def text(plain: str) -> str:
 
 
 def cell(one: Cell) -> str:
-    """A cell; its star has no width, so that numbers stay aligned."""
+    """A cell; its mark has no width, so that numbers stay aligned."""
     words = text(one.text)
     words = rf"\textbf{{{words}}}" if one.bold else words
     words = rf"\textit{{{words}}}" if one.faint else words
     words += rf" {{\scriptsize {text(one.detail)}}}" if one.detail else ""
-    return words + r"\rlap{*}" * one.starred
+    return words + rf"\rlap{{{text(one.mark)}}}" * bool(one.mark)
 
 
 def _tabular(table: Table) -> list[str]:

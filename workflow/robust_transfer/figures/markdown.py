@@ -27,7 +27,7 @@ def text(plain: str) -> str:
 def cell(one: Cell) -> str:
     """A cell; faint text is not marked."""
     words = text(f"{one.text} {one.detail}")
-    return (f"**{words}**" if one.bold and words else words) + "\\*" * one.starred
+    return (f"**{words}**" if one.bold and words else words) + one.mark.replace("*", r"\*")
 
 
 def _lines(table: Table) -> list[str]:

@@ -36,7 +36,7 @@ from robust_transfer.figures.gaps import (
     selections_of,
 )
 from robust_transfer.figures.headline import signed
-from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
+from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 from robust_transfer.tables.key import canonical
 
 ABREAST = 4
@@ -82,7 +82,8 @@ def protocol_gap(results: pd.DataFrame) -> Tables:
         names = ["mode", "Mean gap in points [least, most] (n)"]
         kinds_of_backbones = ["standard", "robust", "robust less standard"]
         tables.append(Table.of(mean_gaps, names, kinds_of_backbones, "Mean gaps between protocols", headed=True))
-    return Tables(tables, [_note(list(chosen)), *notes], numbers)
+    failed = [FAILED] * any(cell.failed for table in tables for cell in table.frame.to_numpy().flat)
+    return Tables(tables, [_note(list(chosen)), *notes, *failed], numbers)
 
 
 def _abreast(keys: Sequence[Key]) -> bool:
@@ -122,7 +123,9 @@ def _backbone(line: Line, several_archs: bool, several_norms: bool) -> str:
 
 
 def _accuracy(row: Estimate | None) -> Cell:
-    return Cell(f"{row.value:.1f}", f"[{row.ci_low:.1f}, {row.ci_high:.1f}]") if row else Cell("–", faint=True)
+    if row is None:
+        return Cell("–", faint=True)
+    return Cell(f"{row.value:.1f}", f"[{row.ci_low:.1f}, {row.ci_high:.1f}]", failed=bool(row.failed))
 
 
 def _mean(gaps: Sequence[float]) -> Cell:

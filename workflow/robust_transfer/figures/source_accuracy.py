@@ -69,6 +69,7 @@ def _line(ax: Axes, points: Sequence[tuple[str, Estimate, Estimate]], colours: d
     rows = [row for _, _, row in points]
     ax.errorbar(x, y, style.whiskers(rows), fmt="none", ecolor=shades, elinewidth=0.5, zorder=3)  # type: ignore[arg-type]
     ax.scatter(x, y, s=13, c=shades, marker=marker, edgecolors=style.INK, linewidths=0.3, zorder=4)
+    style.daggers(ax, x, rows)
 
 
 def _level(ax: Axes, standard: Estimate | None) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robust_transfer.tables.flags import DAGGER
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -27,6 +29,8 @@ DASHES = (0, (4, 2))
 """The line style of standard networks."""
 MARKERS = "osD^vPX<>"
 """One for each architecture, in the experiment's order."""
+FAILED = f"{DAGGER} a training or transfer behind it failed (flags.csv)"
+"""What a dagger means, and the label by which `legends` finds them."""
 SMALL = 6.0
 """Font size in points of ticks and notes; the smallest there is but for notes inside bars."""
 
@@ -140,6 +144,8 @@ def panels(titles: Sequence[str], row_height: float, extra_height: float) -> tup
 def legends(drawn: Figure, *groups: Sequence[Any]) -> None:
     """Legends above the panels, each group on lines of its own; the figure grows by the height they need."""
     line, width = 0.145, drawn.get_figwidth()
+    if any(text.get_label() == FAILED for ax in drawn.axes for text in ax.texts):
+        groups = (*groups, remarks(drawn, [FAILED]))
     blocks = [(handles, _legend_columns(handles, width)) for handles in groups if handles]
     band = 0.06 + line * sum(-(-len(handles) // columns) for handles, columns in blocks)
     height = drawn.get_figheight() + band
@@ -197,6 +203,15 @@ def curve(
     y = [row.value for row in rows]
     ax.plot(x, y, marker=marker, ls=DASHES if dashed else "-", color=colour, ms=2.8, mew=0)
     ax.errorbar(x, y, whiskers(rows), fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.7)
+    daggers(ax, x, rows)
+
+
+def daggers(ax: Axes, x: Sequence[float], rows: Sequence[Estimate]) -> None:
+    """A dagger beside each accuracy behind which something failed; `legends` then says what it means."""
+    look: Look = {"textcoords": "offset points", "fontsize": SMALL, "color": INK, "zorder": 6, "label": FAILED}
+    for place, row in zip(x, rows, strict=True):
+        if row.failed:
+            ax.annotate(DAGGER, (place, row.value), (2, 1), **look)
 
 
 def whiskers(rows: Sequence[Estimate]) -> list[list[float]]:

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 
 from robust_transfer.figures import html, latex, markdown
 from robust_transfer.figures.drawing import Number
+from robust_transfer.tables.flags import DAGGER
+
+FAILED = f"{DAGGER} A training or transfer behind the number failed, as flags.csv says; it counts for neither side."
+"""The note of a table in which numbers are marked."""
 
 if TYPE_CHECKING:  # importing it takes as long as writing the summary, which needs the text of numbers alone
     import pandas as pd
@@ -26,9 +30,16 @@ class Cell:
     faint: bool = False
     """It stands for a number that is missing."""
     starred: bool = False
+    failed: bool = False
+    """Something behind the number failed."""
+
+    @property
+    def mark(self) -> str:
+        """What follows the number: a dagger where something failed, which then is no other news, or a star."""
+        return DAGGER if self.failed else "*" * self.starred
 
     def __str__(self) -> str:
-        return f"{self.text} {self.detail}".strip() + "*" * self.starred
+        return f"{self.text} {self.detail}".strip() + self.mark
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from robust_transfer.figures.cells import (
 from robust_transfer.figures.headline import difference_text
 from robust_transfer.figures.style import architecture_label
 from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.flags import DAGGER, FLAGS, failures
 from robust_transfer.tables.key import BEST_ARCH
 from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import read_flags
@@ -51,7 +52,7 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
     if about.dropped:
         left_out = f"Left out, since the images are missing: {', '.join(about.dropped)}."
         parts.append(textwrap.fill(left_out, COLUMNS))
-    sentences, others = [], []
+    sentences, others, marked = [], [], False
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         protocol = cells.shown(mode)
         if protocol is None:
@@ -59,12 +60,17 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
             continue
         lines = [(panel, cells.comparison(panel, BEST_ARCH)) for panel in cells.panels(mode)]
         parts.append(_table(protocol_label(protocol), lines))
-        sentences.append(textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  "))
+        marked |= any(comparison.failed for _, comparison in lines)
+        sentences.append(
+            textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
+        )
         if cells.others(mode):
             others.append(textwrap.fill(f"{cells.others(mode)} See protocol_gap.", COLUMNS, subsequent_indent="  "))
     parts.append(
         f"Accuracies in %. Network and eps chosen on {cells.selection}, reported on test. *: interval excludes 0."
     )
+    if marked:
+        parts[-1] += f"\n{DAGGER}: a training or transfer behind it failed; the target counts for neither side."
     parts.append("\n".join(sentences + others))
     if flags and len(raised := read_flags(flags)):
         parts.append(_flags(raised, flags))
@@ -75,15 +81,16 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
 def _table(heading: str, lines: list[tuple[Panel, Comparison]]) -> str:
     """Targets as lines: standard, best robust with what was chosen, paired difference with its 95 % interval."""
     rows = [[heading, "standard", "best robust", "(eps, network)", "difference [95 %]"]]
+    marked = any(comparison.failed for _, comparison in lines)
     for panel, comparison in lines:
         robust, difference = comparison.robust, comparison.difference
         rows.append(
             [
                 "  " + textwrap.shorten(panel.label, LABEL, placeholder="…"),
-                _percent(comparison.standard),
-                _percent(robust),
+                _percent(comparison.standard, marked),
+                _percent(robust, marked),
                 f"({robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])})" if robust else "",
-                difference_text(difference) + ("*" if comparison.decided else " ")
+                difference_text(difference) + (DAGGER if comparison.failed else "*" if comparison.decided else " ")
                 if difference
                 else f"{NOT_MEASURED} ",
             ]
@@ -104,15 +111,24 @@ def _aligned(row: list[str], widths: list[int]) -> list[str]:
     ]
 
 
-def _percent(row: Estimate | None) -> str:
-    return f"{row.value:.1f}" if row else "–"
+def _percent(row: Estimate | None, marked: bool) -> str:
+    """A value; in a table where some are marked, those that are not end in a space, so that digits stay aligned."""
+    text = f"{row.value:.1f}" if row else "–"
+    return text + (DAGGER if row and row.failed else " ") * marked
 
 
 def _sentence(mode: str, lines: list[tuple[Panel, Comparison]]) -> str:
-    """Who is ahead on how many targets, and where the interval of the difference excludes 0."""
-    measured = [(panel.label, one) for panel, one in lines if one.difference]
-    if not measured:
+    """Who is ahead on how many targets, and where the interval of the difference excludes 0.
+
+    Targets where a training or transfer behind one of both failed are left out and named.
+    """
+    found = [(panel.label, one) for panel, one in lines if one.difference]
+    if not found:
         return f"{mode}: standard and robust were not both measured on any target."
+    measured = [(label, one) for label, one in found if not one.failed]
+    left_out = _left_out([(label, one) for label, one in found if one.failed], len(found))
+    if not measured:
+        return f"{mode}: no target counts.{left_out}"
     ahead = {side: [label for label, one in measured if one.ahead == side] for side in ("robust", "standard", "")}
     decided = {side: [label for label, one in measured if one.decided and one.ahead == side] for side in ahead}
     counts = [f"best robust ahead on {len(ahead['robust'])} of {len(measured)} targets"]
@@ -121,14 +137,28 @@ def _sentence(mode: str, lines: list[tuple[Panel, Comparison]]) -> str:
         counts.append(f"level on {len(ahead[''])}")
     favours = [f"{side} on {', '.join(decided[side])}" for side in ("robust", "standard") if decided[side]]
     verdict = f"The interval excludes 0 for {'; for '.join(favours)}." if favours else "No interval excludes 0."
-    return f"{mode}: {', '.join(counts)}. {verdict}"
+    return f"{mode}: {', '.join(counts)}. {verdict}{left_out}"
+
+
+def _left_out(failed: list[tuple[str, Comparison]], found: int) -> str:
+    """How many of the targets found count for neither side, which, and what was raised how often; empty for none."""
+    if not failed:
+        return ""
+    raised = [name for _, one in failed for name in one.failed]
+    why = ", ".join(f"{name} {raised.count(name)}" for name in FLAGS if name in raised)
+    labels = ", ".join(label for label, _ in failed)
+    return f" Left out ({DAGGER}), {len(failed)} of {found} targets: {labels}; flags: {why}."
 
 
 def _flags(raised: pd.DataFrame, path: Path) -> str:
-    """What looks wrong, by backbone (or other entry), in a few lines; what to do about it stands in the file."""
+    """What looks wrong, by backbone (or other entry), in a few lines; what to do about it stands in the file.
+
+    Those come first for which something failed.
+    """
     lines: list[tuple[str, bool]] = []
     names = raised["entry"].map(lambda entry: entry.partition("/")[2].rpartition("-")[0] or entry)
-    for name, of_name in raised.groupby(names, sort=False):
+    groups = sorted(raised.groupby(names, sort=False), key=lambda group: not failures(",".join(group[1]["flag"])))
+    for name, of_name in groups:
         lines.append((str(name), False))
         said = of_name["flag"] + ": " + of_name["message"].str.partition(";")[0]
         lines += [(f"  {text}", True) for text in said]

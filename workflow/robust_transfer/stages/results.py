@@ -23,7 +23,7 @@ import functools
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,22 @@ from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry
 from robust_transfer.store.predictions import PREDICTIONS, read_predictions
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.flags import joined
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, Measurement, MeasurementKey, canonical
 from robust_transfer.tables.parquet import TableFormat
 from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, RESULTS, write_results
 from robust_transfer.tables.seeds import seed_means
 from robust_transfer.tables.training import TRAINING, write_flags
-from robust_transfer.tables.training_records import as_flags, epoch_rows, flags_of_evaluations, recorded_flags
+from robust_transfer.tables.training_records import (
+    Raised,
+    as_flags,
+    epoch_rows,
+    flags_by_row,
+    flags_of_evaluations,
+    flags_of_trainings,
+    recorded_flags,
+)
+from robust_transfer.tables.transfer_records import flags_of_transfers
 
 log = logging.getLogger("robust_transfer")
 
@@ -86,12 +96,15 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
             record for one in measurements for record in _measured(info.experiment, one, open_entry(store / one.entry))
         )
     )
-    rows = pd.concat([measured, seed_means(measured), RESULTS.frame(_chosen_rows(info, measurements, measured, store))])
     backbones = {one.backbone: one for one in measurements}
     trained = [epoch_rows(one, open_entry(store / one.backbone)) for one in backbones.values()]
     epochs = pd.concat([TRAINING.frame([]), *trained])
-    raised = [(cost, flag) for cost in costs for flag in recorded_flags(store / cost)]
+    raised = [Raised(cost, flag) for cost in costs for flag in recorded_flags(store / cost)]
+    raised += flags_of_trainings(epochs, store)
     raised += flags_of_evaluations(measured, epochs, store)
+    raised += flags_of_transfers(measured, info, store)
+    measured["flags"] = flags_by_row(measured, raised)
+    rows = pd.concat([measured, seed_means(measured), RESULTS.frame(_chosen_rows(info, measurements, measured, store))])
     write_results(results, rows, described)
     TIMINGS.write(timings, TIMINGS.frame(_cost(store / cost) for cost in costs))
     TRAINING.write(training, epochs, described)
@@ -164,7 +177,19 @@ def _chosen_rows(
         selections = pd.concat([by_entry[one.entry]["selection"] for one in members]).unique()
         for selection in (None if pd.isna(one) else str(one) for one in selections):
             runs = [_run(one, open_entry(store / one.entry), by_entry[one.entry], selection) for one in members]
-            yield from _chosen(info, key, list(zip(members, runs, strict=True)), selection)
+            for row in _chosen(info, key, list(zip(members, runs, strict=True)), selection):
+                yield {**row, "flags": _flags_of_choice(row, members, by_entry, selection)}
+
+
+def _flags_of_choice(
+    row: Record, members: Iterable[Measurement], by_entry: Mapping[Any, pd.DataFrame], selection: str | None
+) -> str | None:
+    """The flags of every run of the network that was chosen, and for a difference of the standard one beside it."""
+    says = json.loads(row["hyperparameters"])
+    networks = {(says["arch"], row["norm"], says["eps"]), (says.get("standard_arch"), "none", "0")}
+    parts = [by_entry[one.entry] for one in members if (one.key.arch, one.key.norm, one.key.eps) in networks]
+    flags = [numbers["flags"][(numbers["selection"] == selection) | numbers["selection"].isna()] for numbers in parts]
+    return joined(pd.concat(flags))
 
 
 def _run(measurement: Measurement, entry: Entry, numbers: pd.DataFrame, selection: str | None) -> TransferRun:

@@ -29,10 +29,13 @@ class TableFormat:
     schema: pa.Schema
     nullable: frozenset[str]
     """Columns that may be null. Of the other float columns NaN is a value."""
+    added: frozenset[str] = frozenset()
+    """Nullable columns that were added later: rows and files that lack them have null there."""
 
     def frame(self, rows: pd.DataFrame | Iterable[dict[str, Any]]) -> pd.DataFrame:
         """The rows in the columns and dtypes of the schema."""
         found = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame.from_records(list(rows), columns=self.columns)
+        found = found.assign(**dict.fromkeys(self.added - set(found)))
         return found[self.columns].astype({field.name: self._dtype(field.type) for field in self.schema})
 
     @property
@@ -70,12 +73,16 @@ class TableFormat:
             raise TableError(f"{path}: no {self.name} there; `python -m robust_transfer results` makes it") from None
         except pa.ArrowInvalid as error:
             raise TableError(f"{path}: not a parquet file ({error}); delete it and make it again") from None
-        missing = [name for name in self.columns if name not in table.column_names]
+        missing = [name for name in self.columns if name not in table.column_names and name not in self.added]
         metadata = (table.schema.metadata or {}).get(ATTRIBUTE.encode())
         if missing or metadata is None:
             lacks = ", ".join(missing) or "the experiment's description"
             raise TableError(f"{path}: not a {self.name}, it lacks {lacks}; delete it and make it again")
-        rows = self.frame(table.select(self.columns).to_pandas(types_mapper=_DTYPES.get))
+        rows = self.frame(
+            table.select([name for name in self.columns if name in table.column_names]).to_pandas(
+                types_mapper=_DTYPES.get
+            )
+        )
         rows.attrs[ATTRIBUTE] = json.loads(metadata)
         return rows
 

@@ -29,7 +29,11 @@ _PYTHON = {"string": str, "double": float, "int32": int}
 
 @functools.cache
 def _read_published(folder: Path) -> pd.DataFrame:
-    kinds = {field.name: (_PYTHON[str(field.type)], field.name in RESULTS.nullable) for field in RESULTS.schema}
+    kinds = {
+        field.name: (_PYTHON[str(field.type)], field.name in RESULTS.nullable)
+        for field in RESULTS.schema
+        if field.name not in RESULTS.added
+    }
     found: list[dict[str, Any]] = []
     seen: dict[tuple[object, ...], str] = {}
     for name in FILES:

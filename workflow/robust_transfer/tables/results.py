@@ -56,6 +56,7 @@ SCHEMA = pa.schema(
         ("backbone", pa.string()),
         ("entry", pa.string()),
         ("code", pa.string()),
+        ("flags", pa.string()),
     ]
 )
 NULLABLE = frozenset(
@@ -70,10 +71,13 @@ NULLABLE = frozenset(
         "backbone",
         "entry",
         "code",
+        "flags",
     }
 )
 """Columns that may be null; `read_results` says what it means."""
-RESULTS = TableFormat("results table", SCHEMA, NULLABLE)
+ADDED = frozenset({"flags"})
+"""Columns that files of earlier versions and those of published numbers lack: null there."""
+RESULTS = TableFormat("results table", SCHEMA, NULLABLE, ADDED)
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
@@ -108,6 +112,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     backbone          entry of the backbone in the store; null for rows made from several
     entry             entry that measured the number; null for rows made from several
     code              fingerprint of the code that made the entry; null for rows made from several
+    flags             names of the sanity flags behind the number, comma-separated: those of the entry, of its backbone,
+                      and of every number that a mean or a choice is made from; empty: none; null: not known
 
     `target`, `arch`, `norm`, `eps`, `mode` and `protocol` are categoricals in the experiment's order, eps growing, so
     that groups, pivot tables and legends come in it; other texts have dtype `string`, integers the nullable `Int32`.

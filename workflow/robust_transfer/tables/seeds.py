@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from robust_transfer.statistics.intervals import TAIL
+from robust_transfer.tables.flags import joined
 from robust_transfer.tables.key import canonical
 from robust_transfer.tables.results import KEY, RESULTS
 
@@ -39,6 +40,7 @@ def _means(rows: pd.DataFrame, seed: str) -> pd.DataFrame:
             n=("n", "first"),
             seeds=(seed, list),
             runs=("value", "size"),
+            flags=("flags", joined),
         )
         .reset_index()
     )

@@ -84,7 +84,7 @@ def write_flags(path: Path, flags: pd.DataFrame) -> None:
 
 
 def read_flags(path: Path) -> pd.DataFrame:
-    """A list of flags: the entry each was raised for, its stage, one of `sanity.FLAGS`, and a message with the fix.
+    """A list of flags: the entry each was raised for, its stage, one of `flags.FLAGS`, and a message with the fix.
 
     Raises TableError if the file is missing or is none.
     """

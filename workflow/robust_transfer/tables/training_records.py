@@ -6,15 +6,17 @@ Entries made before a column or a flag was recorded lack it: it is not known the
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from robust_transfer.store.entry import CARD, TIMING, Entry, StoreError, read_json
+from robust_transfer.tables.flags import FLAGS, Flag, joined
 from robust_transfer.tables.key import Measurement
-from robust_transfer.tables.sanity import Flag, evaluation_flags, published_flags
+from robust_transfer.tables.sanity import Loss, evaluation_flags, loss_flags, published_flags
 from robust_transfer.tables.training import FLAG_COLUMNS, NULLABLE, TRAINING
 
 EPOCHS = "epochs.csv"
@@ -54,10 +56,19 @@ def _read_epochs(entry: Entry) -> pd.DataFrame:
         ) from None
 
 
-def as_flags(flags: Iterable[tuple[str, Flag]]) -> pd.DataFrame:
-    """Flags by the entry they were raised for, in the columns of `flags.csv`."""
-    rows = [(entry, entry.partition("/")[0], flag.flag, flag.message) for entry, flag in flags]
-    return pd.DataFrame(rows, columns=list(FLAG_COLUMNS), dtype="string")
+class Raised(NamedTuple):
+    """A flag, and the entry it was raised for."""
+
+    entry: str
+    flag: Flag
+    selection: str | None = None
+    """Of a transfer's flag: where its hyperparameters were chosen."""
+
+
+def as_flags(raised: Iterable[Raised]) -> pd.DataFrame:
+    """Flags by the entry they were raised for, in the columns of `flags.csv`; one that two selections raise once."""
+    rows = [(one.entry, one.entry.partition("/")[0], one.flag.flag, one.flag.message) for one in raised]
+    return pd.DataFrame(list(dict.fromkeys(rows)), columns=list(FLAG_COLUMNS), dtype="string")
 
 
 def recorded_flags(path: Path) -> list[Flag]:
@@ -66,7 +77,44 @@ def recorded_flags(path: Path) -> list[Flag]:
     return [Flag(str(flag["flag"]), str(flag["message"])) for flag in recorded]
 
 
-def flags_of_evaluations(rows: pd.DataFrame, epochs: pd.DataFrame, store: Path) -> list[tuple[str, Flag]]:
+def flags_of_trainings(epochs: pd.DataFrame, store: Path) -> list[Raised]:
+    """The flags that backbones' losses raise and that their cards, made before there were such flags, do not have.
+
+    `epochs` are of the training table.
+    """
+    found = []
+    for name, course in epochs.groupby("entry", sort=False):
+        path = store / str(name)
+        raised = {flag.flag for flag in recorded_flags(path)}
+        classes = len(_card(path).get("facts", {}).get("classes", []))
+        flags = loss_flags([Loss(loss) for loss in course["loss"]], classes)
+        found += [Raised(str(name), flag) for flag in flags if flag.flag not in raised]
+    return found
+
+
+def flags_by_row(rows: pd.DataFrame, raised: Iterable[Raised]) -> pd.Series[Any]:
+    """The column `flags` of rows that entries measured: names of what was raised for the entry, for its backbone, and
+    for that one's evaluations.
+
+    What concerns the time it took alone is left out: it differs from run to run.
+    """
+    names: dict[tuple[str, str | None], list[str]] = defaultdict(list)
+    for one in raised:
+        if one.flag.flag in FLAGS and FLAGS[one.flag.flag].effect != "costs":
+            names[one.entry, one.selection].append(one.flag.flag)
+    evaluations = rows.loc[rows["mode"] == "source", ["backbone", "entry"]].drop_duplicates()
+    behind = {name: [name, *of["entry"]] for name, of in evaluations.groupby("backbone")}
+    cells = {}
+    keys = rows[["entry", "selection", "backbone"]].astype("object")
+    for key in set(keys.itertuples(index=False, name=None)):
+        entry, selection, backbone = key
+        selection = selection if isinstance(selection, str) else None
+        own = [(entry, selection), *((one, None) for one in (entry, *behind.get(backbone, [backbone])))]
+        cells[key] = joined(["", *(name for one in own for name in names.get(one, []))])
+    return pd.Series([cells[key] for key in keys.itertuples(index=False, name=None)], rows.index, dtype="string")
+
+
+def flags_of_evaluations(rows: pd.DataFrame, epochs: pd.DataFrame, store: Path) -> list[Raised]:
     """The flags that a backbone's test accuracies raise, by entry, beside those of its training.
 
     A flag that both raise is one, the training's. `rows` are of the results table, `epochs` of the training table.
@@ -90,7 +138,7 @@ def flags_of_evaluations(rows: pd.DataFrame, epochs: pd.DataFrame, store: Path) 
         )
         flags += published_flags(float(first["value"]), int(first["n"]), facts.get("published_top1"))
         raised = {flag.flag for flag in recorded_flags(store / first["backbone"])}
-        found += [(str(name), flag) for flag in flags if flag.flag not in raised]
+        found += [Raised(str(name), flag) for flag in flags if flag.flag not in raised]
     return found
 
 

@@ -1,0 +1,161 @@
+"""Flags of transfers are raised by what they are for, not by near misses, and follow the numbers made of them."""
+
+import json
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from robust_transfer.figures.cells import FULL_NETWORK, Cells
+from robust_transfer.figures.headline import headline
+from robust_transfer.stages.report import summary
+from robust_transfer.tables.flags import FLAGS, failures, joined
+from robust_transfer.tables.results import read_results
+from robust_transfer.tables.training import read_flags
+from robust_transfer.tables.transfer_sanity import edge_flags, refit_flags
+from support.fake_entries import Fake, trained
+
+
+def refit(**of) -> list[str]:
+    said = {"test": 43.3, "images": 1000, "validation": 76.0, "held": 200, "classes": 5, **of}
+    return [flag.flag for flag in refit_flags(**said)]
+
+
+def test_a_refit_that_fell_is_flagged():
+    assert refit() == ["refit-below-validation"]
+    assert refit(test=15.2, validation=100.0, classes=10) == ["refit-below-validation"]
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        {"test": 90.0},  # more than validation
+        {"test": 66.0},  # a shift of ten points is less than a quarter of what was above guessing
+        {"held": 10},  # noise: one image is ten points
+        {"test": 20.5, "validation": 25.0},  # a quarter, but noise
+    ],
+)
+def test_near_misses_of_a_refit_that_fell(of):
+    assert refit(**of) == []
+
+
+def test_the_message_of_a_refit_names_both_accuracies_and_their_images():
+    (flag,) = refit_flags(test=43.3, images=1000, validation=76.0, held=200, classes=5)
+    assert "43.3 % of 1000 test images are right, and 76.0 % of 200 validation images were" in flag.message
+
+
+@pytest.mark.parametrize(
+    ("value", "tried", "accuracy", "last", "end"),
+    [
+        (0.3, (1.0, 0.3), 76.0, None, "smallest of 2"),
+        (10, (1e-8, 0.1, 10), 80.0, None, "largest of 3"),
+        (0.1, (0.01, 0.1, 1.0), 76.0, None, ""),  # inside
+        (0.1, (0.1,), 76.0, None, ""),  # nothing was chosen
+        (0.1, (0.1, 0.1), 76.0, None, ""),
+        (0.3, (1.0, 0.3), 100.0, None, ""),  # nothing is better
+        (1, (1, 5, 20), 76.0, 1, ""),  # there is no smaller number of neighbours
+        (20, (1, 5, 20), 76.0, 1, "largest of 3"),
+    ],
+)
+def test_edges_of_grids(value, tried, accuracy, last, end):
+    flags = edge_flags("learning_rate", value, tried, accuracy, last=last)
+    assert [flag.flag for flag in flags] == ["at-edge"] * bool(end)
+    assert all(f"the best learning rate, {value:g}, is the {end} tried" in flag.message for flag in flags)
+
+
+def test_flags_of_several_numbers_are_each_named_once_and_failures_first():
+    assert joined(["at-edge", "", "at-chance,at-edge", None]) == "at-chance,at-edge"
+    assert joined(["", pd.NA]) == ""
+    assert joined([None, pd.NA]) is None
+    assert failures("at-chance,at-edge") == ("at-chance",)
+    assert failures("") == failures(None) == ()
+    effects = [meaning.effect for meaning in FLAGS.values()]
+    assert effects == sorted(effects, key=["fails", "warns", "costs"].index)
+
+
+def failing(root) -> Fake:
+    """Of one backbone and one transfer that failed: full-network coarse at chance, fixed-feature from eps 4 at all."""
+    fake = Fake(root)
+    for eps, coarse, fine in (("0", 60, 60), ("0.25", 26, 80), ("4", 20, 20)):
+        fake.transfer(coarse, 90 if eps == "0.25" else coarse, "finetuning", target="coarse", eps=eps)
+        fake.transfer(fine, fine, "finetuning", target="fine", eps=eps)
+        fake.transfer(70, 70, target="coarse", eps=eps, transfer_seed=0)
+        fake.transfer(72, 72, target="coarse", eps=eps, transfer_seed=1)
+        fake.source(60, eps=eps)
+    loss = [{"epoch": 1, "loss": 1.35, "train_accuracy": 27.0, "learning_rate": 0.1}]
+    slow = {"flag": "loader-bound", "message": "800 of 1000"}
+    fake.backbone(loss, eps="4", slow=(slow,))
+    fake.backbone(trained(3), eps="0.25", flags=({"flag": "at-chance", "message": "x"},), arch="resnet8_w16")
+    return fake
+
+
+def test_numbers_carry_the_flags_of_what_they_are_made_of(tmp_path):
+    fake = failing(tmp_path)
+    table = read_results(fake.collect()).assign(flags=lambda rows: rows["flags"].astype("object"))
+    assert table["flags"].notna().all()
+    of = table.groupby(["mode", "target", "eps"], observed=True)["flags"].agg(set)
+    assert of["fixed-feature", "coarse", "4"] == {"loss-near-chance"}  # the backbone's, in means over seeds too
+    assert of["source", "objects", "4"] == {"loss-near-chance"}
+    assert of["fixed-feature", "coarse", "0.25"] == {""}
+    # Rows at a fixed eps that are differences to standard networks carry both sides' flags.
+    assert of["full-network", "coarse", "0.25"] == {"at-chance,refit-below-validation"}
+    assert of["full-network", "coarse", "0"] == of["full-network", "fine", "best-robust"] == {""}
+    assert of["full-network", "coarse", "best-robust"] == {"at-chance,refit-below-validation"}
+    raised = read_flags(tmp_path / "flags.csv")
+    assert {"loss-near-chance", "at-chance", "refit-below-validation", "loader-bound"} <= {*raised["flag"]}
+
+
+def test_what_failed_is_marked_and_counts_for_neither_side(tmp_path):
+    results = failing(tmp_path).collect()
+    text = " ".join(summary(results, tmp_path / "flags.csv").split())
+    assert "Full-network: best robust ahead on 1 of 1 targets, standard on 0." in text
+    assert "Left out (†), 1 of 2 targets: Coarse; flags: at-chance 1, refit-below-validation 1." in text
+    assert "60.0 26.0† (0.25, ResNet-8 w8)" in text
+    assert "]† " in text
+    assert "†: a training or transfer behind it failed" in text
+    cells = Cells(read_results(results))
+    coarse, fine = (cells.comparison(panel, "best") for panel in cells.panels(FULL_NETWORK))
+    assert (coarse.failed, coarse.ahead, coarse.decided) == (("at-chance", "refit-below-validation"), "", False)
+    assert (fine.failed, fine.ahead) == ((), "robust")
+    table = headline(read_results(results))
+    assert "26.0 [" in table.markdown()
+    assert "]†" in table.markdown()
+    assert r"\rlap{\dag{}}" in table.latex()
+    assert '<span class="star">†</span>' in table.html()
+    assert any(note.startswith("†") for note in table.notes)
+    assert {one["flags"] for one in table.numbers} >= {None, "at-chance,refit-below-validation"}
+
+
+def test_a_table_without_failures_bears_no_dagger(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(50, 50, target="coarse")
+    fake.transfer(60, 60, target="coarse", eps="0.25")
+    results = fake.collect()
+    assert "†" not in summary(results, tmp_path / "flags.csv") + headline(read_results(results)).markdown()
+
+
+def test_a_table_of_an_earlier_version_is_read_with_unknown_flags(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(50, 50, target="coarse")
+    path = fake.collect()
+    old = pq.read_table(path).drop_columns("flags")
+    pq.write_table(old, path)
+    table = read_results(path)
+    assert table["flags"].isna().all()
+    assert len(table) == old.num_rows
+    assert Cells(table).about.experiment == "fake"
+
+
+def test_edges_and_losses_are_read_from_entries(tmp_path):
+    """A fine-tuning of two rates, and a selection of three heads."""
+    fake = Fake(tmp_path)
+    tuned = tmp_path / "store" / fake.transfer(60, 60, "finetuning", target="coarse")
+    described = {"stage": "finetuning", "settings": {"learning_rates": [1.0, 0.3]}, "inputs": {}}
+    (tuned / "entry.json").write_text(json.dumps(described))
+    rows = json.loads((tuned / "metrics.json").read_text())
+    (tuned / "metrics.json").write_text(
+        json.dumps([{**row, "hyperparameters": {"learning_rate": 0.3}} for row in rows])
+    )
+    (tuned / "epochs.csv").write_text("epoch,loss\n1,1.39\n2,1.38\n")
+    fake.seal(tuned)
+    read = read_results(fake.collect())
+    assert {*read.loc[read["entry"].notna(), "flags"]} == {"loss-near-chance,at-edge"}

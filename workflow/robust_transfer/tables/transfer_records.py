@@ -1,0 +1,94 @@
+"""What transfers left in the store beside their numbers, and the flags that it raises."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from robust_transfer.store.entry import Entry, finished, open_entry
+from robust_transfer.store.predictions import PREDICTIONS
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.flags import Flag
+from robust_transfer.tables.sanity import Loss, at_chance, loss_flags
+from robust_transfer.tables.training_records import EPOCHS, Raised
+from robust_transfer.tables.transfer_sanity import edge_flags, refit_flags
+
+GRIDS = {"lambda": "strengths", "k": "neighbours", "learning_rate": "learning_rates"}
+"""Hyperparameters, and the setting of their stage that lists the values tried."""
+UNTRAINED = ("probing", "knn")
+"""Stages that solve a convex problem or none, and so cannot fail to train."""
+LAST = {"k": 1.0, "weight_decay": 0.0}
+"""Values that nothing lies beyond."""
+
+
+def flags_of_transfers(rows: pd.DataFrame, info: ExperimentInfo, store: Path) -> list[Raised]:
+    """The flags of every transfer that an entry measured, by the accuracy that its target is judged by.
+
+    `rows` are of the results table. Raises StoreError for an entry that was altered.
+    """
+    metrics = {target.name: target.metric for target in info.targets}
+    judged = rows[(rows["mode"] != "source") & (rows["metric"] == rows["target"].map(metrics))]
+    found = []
+    for (name, selection), numbers in judged.groupby(["entry", "selection"], sort=False, dropna=False):
+        chosen_on = selection if isinstance(selection, str) else None
+        by_split = {row["split"]: row for _, row in numbers.iterrows()}
+        flags = _flags(open_entry(store / str(name)), chosen_on, by_split)
+        found += [Raised(str(name), flag, chosen_on) for flag in flags]
+    return found
+
+
+def _flags(entry: Entry, selection: str | None, by_split: dict[str, pd.Series[Any]]) -> Iterator[Flag]:
+    """The flags of one transfer under one selection, from its row of the results table for each split."""
+    test, decided = by_split.get("test"), by_split.get(selection or "")
+    if test is None:
+        return
+    classes, chosen = _classes(entry), json.loads(test["hyperparameters"])
+    name = "features-at-chance" if entry.stage in UNTRAINED else "at-chance"
+    yield from at_chance(float(test["value"]), classes, int(test["n"]), "test", name)
+    yield from loss_flags(_losses(entry, chosen), classes)
+    if decided is None:
+        return
+    if selection == "validation":
+        yield from refit_flags(
+            test=float(test["value"]), images=int(test["n"]),
+            validation=float(decided["value"]), held=int(decided["n"]), classes=classes,
+        )  # fmt: skip
+    for name, tried in _grid(entry, chosen).items():
+        yield from edge_flags(name, float(chosen[name]), tried, float(decided["value"]), last=LAST.get(name))
+
+
+def _classes(entry: Entry) -> int:
+    """How many classes a transfer tells apart: those of its dataset, or where that is gone, of the images predicted."""
+    for role in ("dataset", "features", "final0"):
+        path = entry.path.parent.parent / entry.inputs.get(role, "none")
+        if role in entry.inputs and finished(path):
+            made = open_entry(path)
+            return len(made.facts().get("classes", [])) or _classes(made)
+    return len(pq.read_table(entry.file(PREDICTIONS), columns=["label"])["label"].unique())
+
+
+def _losses(entry: Entry, chosen: dict[str, Any]) -> list[Loss]:
+    """The losses of the full-network training behind a transfer; none for linear heads, which train many at once."""
+    if entry.stage == "selecting":
+        finals = (entry.input(role) for role in entry.inputs if role.startswith("final"))
+        entry = next((one for one in finals if one.facts().get("learning_rate") == chosen["learning_rate"]), entry)
+    if entry.stage != "finetuning" or EPOCHS not in entry.card()["files"]:
+        return []
+    with open(entry.file(EPOCHS), newline="") as file:
+        return [Loss(float(row["loss"])) for row in csv.DictReader(file)]
+
+
+def _grid(entry: Entry, chosen: dict[str, Any]) -> dict[str, set[float]]:
+    """The values tried of every hyperparameter that was chosen."""
+    if entry.stage == "selecting":
+        with open(entry.file("runs.csv"), newline="") as file:
+            runs = list(csv.DictReader(file))
+        return {name: {float(run[name]) for run in runs} for name in chosen if name in runs[0]}
+    settings = {name: entry.settings.get(grid, []) for name, grid in GRIDS.items() if name in chosen}
+    return {name: set(map(float, tried)) for name, tried in settings.items()}
