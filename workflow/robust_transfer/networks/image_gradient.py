@@ -64,7 +64,7 @@ class _Convolve(torch.autograd.Function):
         stride = layer.convolution.stride[0]
         low, high = _reach(layer.convolution)
         rows, columns = height // stride, width // stride
-        # The last block of pixels ends at output rows - 1 + high, which with little padding lies behind the last output.
+        # Outputs up to rows - 1 + high see the last block of pixels; with little padding there are fewer.
         beyond = max(rows - gradients[0].shape[2], columns - gradients[0].shape[3])
         pad = max(-low, beyond + high, 0)
         gradient = F.conv2d(gradients[0], layer.transposed.to(gradients[0].dtype), padding=pad)
