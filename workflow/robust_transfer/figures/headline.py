@@ -93,10 +93,10 @@ def signed_interval(row: Estimate) -> str:
     return f"[{signed(row.ci_low)}, {signed(row.ci_high)}]"
 
 
-def signed(points: float) -> str:
-    """Percentage points to one decimal with their sign; 0.0 has none."""
-    text = f"{points:+.1f}"
-    return "0.0" if text[1:] == "0.0" else text.replace("-", "−")
+def signed(number: float, decimals: int = 1) -> str:
+    """A number, such as percentage points, with its sign; what is 0 at these decimals has none."""
+    text = f"{number:+.{decimals}f}"
+    return text.replace("-", "−") if text[1:].strip("0.") else text[1:]
 
 
 def _numbers(cells: Cells, panel: Panel, comparison: Comparison) -> list[Number]:
