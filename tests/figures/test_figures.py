@@ -349,7 +349,7 @@ def test_headline_holds_every_number_of_its_csv(small):
             assert f"{one['value']:.1f}" in text.replace("−", "-")
 
 
-def test_headline_bolds_the_better_and_marks_what_is_decided():
+def test_headline_bolds_the_better_and_stars_the_difference_where_it_is_decided():
     results = table(2, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",))
     first, best = results["target"] == "Target 1", results["arch"] == "best"
     is_difference = results["metric"] == "top1_difference"
@@ -366,9 +366,11 @@ def test_headline_bolds_the_better_and_marks_what_is_decided():
     assert cells[1].startswith("70.0")
     assert cells[2].startswith("**80.0")
     assert cells[5] == "+10.0 [+8.0, +12.0]\\*"
-    assert others[1].startswith("**80.0")
+    assert others[1].startswith("80.0")
     assert others[2].startswith("70.0")
     assert others[5] == "−10.0 [−21.0, +1.0]"
+    results.loc[best & is_difference & (results["target"] == "Target 2"), columns] = -10.0, -21.0, -1.0
+    assert "| **80.0" in next(line for line in drawn("headline", results).markdown().splitlines() if "Target 2" in line)
 
 
 def test_fixed_robustness_fits_a_line_or_says_what_it_lacks():

@@ -60,9 +60,10 @@ def _label(panel: Panel) -> str:
 
 def _cells(comparison: Comparison) -> list[Cell]:
     robust = comparison.robust
+    ahead = comparison.ahead if comparison.decided else ""
     return [
-        _accuracy(comparison.standard, bold=comparison.ahead == "standard"),
-        _accuracy(robust, bold=comparison.ahead == "robust"),
+        _accuracy(comparison.standard, bold=ahead == "standard"),
+        _accuracy(robust, bold=ahead == "robust"),
         Cell(f"{robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])}" if robust else ""),
         _accuracy(comparison.fixed),
         _difference(comparison),
@@ -120,6 +121,6 @@ def _notes(cells: Cells) -> list[str]:
     return [
         "Test accuracy in %, with 95 % intervals over test images in brackets. Network and ε of the best are chosen on "
         f"{cells.selection}, and the intervals repeat the choice. Difference: best robust less standard in percentage "
-        f"points, paired over images; * its interval excludes 0. Bold: the better of the two.",
+        f"points, paired over images; * its interval excludes 0, and then the better of the two is bold.",
         *(f"{one} The figure protocol_gap compares them." for one in others if one),
     ]
