@@ -3,11 +3,14 @@
 import re
 from itertools import pairwise
 
+from robust_transfer.configuration.load import load
+from robust_transfer.configuration.training import RECIPES, Attack, Evaluation
 from support.documents import prose
 from support.paths import ROOT
 
 RESULTS = prose(ROOT / "docs/results.md")
 WORDS = " ".join(RESULTS.split())
+METHOD = " ".join(prose(ROOT / "docs/method.md").split())
 
 
 def table(heading: str) -> list[list[str]]:
@@ -42,7 +45,22 @@ def test_protocols_differ_as_the_table_says() -> None:
     assert f"on four (by {released[1]:.1f} to {released[-1]:.1f}), while on traffic signs they differ by" in WORDS
     assert f"they differ by {released[0]:.1f}" in WORDS
     most = max(row[0] - row[1] for row in accuracies)
-    method = " ".join(prose(ROOT / "docs/method.md").split())
-    assert f"differ by up to {most:.0f} points on small networks" in method
+    assert f"differ by up to {most:.0f} points on small networks" in METHOD
     costs = [sum(row[0] - row[-1] for row in of) / len(pairs) for of in zip(*pairs, strict=True)]
     assert f"costs the standard network {costs[0]:.1f} points and the robust one {costs[1]:.1f}" in WORDS
+
+
+def test_attacks_have_the_steps_that_documents_say() -> None:
+    def pgd(attack: Attack) -> str:
+        start = "a random start" if attack.random_start else "the image"
+        return f"{attack.steps} steps of {attack.step_size:g} ε from {start}"
+
+    stated = Evaluation.model_validate({"attack": {"use_best": True}}).attack
+    assert f"no `evaluation.attack` is stated, PGD takes {pgd(Evaluation().attack)}" in METHOD
+    assert f"one that is stated has {stated.steps} steps from the image unless" in METHOD
+    assert not stated.random_start
+    assert f"The default experiment takes {pgd(load([ROOT / 'config.yaml']).evaluation.attack)}" in METHOD
+    for recipe in RECIPES.values():
+        assert f"PGD-{recipe['attack']['steps']}" in METHOD
+    named = {int(steps) for path in ROOT.glob("*.md") for steps in re.findall(r"PGD-(\d+)", path.read_text())}
+    assert named <= {recipe["attack"]["steps"] for recipe in RECIPES.values()}
