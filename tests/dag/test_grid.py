@@ -69,6 +69,15 @@ def hashes(grid: Grid) -> set[str]:
     return set(grid.entries)
 
 
+def test_smaller_images_that_are_enlarged_make_datasets_of_their_own() -> None:
+    part = {**SMALL["grid"][0], "views": [12], "modes": ["fixed-feature"]}  # type: ignore[index]
+    kept, stated = planned(grid=[part]), planned(grid=[part], granularity={"smaller": "keep"})
+    enlarged = planned(grid=[part], granularity={"smaller": "enlarge"})
+    assert hashes(stated) == hashes(kept)
+    assert not {*kept.stage("granularity")} & {*enlarged.stage("granularity")}
+    assert {*kept.stage("datasets")} == {*enlarged.stage("datasets")}
+
+
 def test_counts_of_a_small_experiment() -> None:
     assert counts(planned()) == {
         "datasets": 3,

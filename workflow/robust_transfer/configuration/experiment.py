@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Model, Name
-from robust_transfer.configuration.datasets import Dataset, Preprocessing
+from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.running import Running
@@ -146,6 +146,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How backbones are trained."""
     evaluation: Evaluation = Evaluation()
     """How backbones are evaluated on the source."""
+    granularity: Granularity = Granularity()
+    """How targets are downscaled."""
     features: Features = Features()
     """How features are extracted."""
     probing: Probing = Probing()

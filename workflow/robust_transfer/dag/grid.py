@@ -123,7 +123,8 @@ def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
     native = grid._add("datasets", name, settings)
     if view == "native":
         return native
-    return grid._add("granularity", f"{name}_{view}px", GranularitySettings(size=int(view)), {"dataset": native})
+    smaller = GranularitySettings(size=int(view), **dict(grid.experiment.granularity))
+    return grid._add("granularity", f"{name}_{view}px", smaller, {"dataset": native})
 
 
 def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, MeasurementKey]]:
