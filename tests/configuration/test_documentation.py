@@ -68,6 +68,7 @@ OTHERS: dict[str, Any] = {
     "targets": ("coarse",),
     "test": {"train": False, "split": "test"},
     "test_limit": 40,
+    "transfer_seeds": (0, 1),
     "train": {"train": True, "split": "train"},
     "train_limit": 40,
     "validation": {"split": "validation"},

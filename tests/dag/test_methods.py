@@ -37,7 +37,7 @@ def test_the_default_experiment_says_that_it_trains() -> None:
         "the iterate of highest loss). While a network"
     ) in text
     assert "with each of the learning rates 1, 0.1 and 0.01. BatchNorm's statistics drift" in text
-    assert "5, 10 or 25 training images of each class" in text
+    assert "5, 10 or 25 training images of each class, drawn anew 5 times." in text
     assert "imported" not in text.lower()
     assert "unless a column says otherwise" not in text
     assert "Left out" not in text

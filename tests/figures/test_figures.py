@@ -26,6 +26,7 @@ from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import canonical
 from robust_transfer.tables.published_results import published_rows
 from robust_transfer.tables.results import as_results, read_results
+from robust_transfer.tables.seeds import seed_means
 from robust_transfer.tables.training import as_training
 from support.fake_entries import Fake
 
@@ -593,6 +594,28 @@ def test_points_of_few_images_are_those_of_the_csv(small_few):
     assert [one["images_per_class"] for one in drawing.numbers[:4]] == [5, 10, 25, "all"]
     labels = [tick.get_text() for tick in drawing.figure.axes[-1].get_xticklabels()]
     assert labels == ["5", "10", "25", "all"]
+
+
+def test_few_images_are_means_over_subsets_with_the_interval_over_these():
+    results = table(1, ("resnet8_w16",), ("0", "0.5", "1"), modes=("fixed-feature",))
+    once = few_images(results, sizes=(5,))
+    few = once[once["images_per_class"].notna() & once["transfer_seed"].notna()]
+    draws = pd.concat([few.assign(transfer_seed=seed, value=20 + 3.0 * seed) for seed in range(5)])
+    together = as_results(more(results, draws, seed_means(draws)), ExperimentInfo.of(results))
+    drawing = drawn("few_images", together)
+    five, everything = (
+        next(one for one in drawing.numbers if one["images_per_class"] == size and one["eps"] == "0.5")
+        for size in (5, "all")
+    )
+    assert (five["value"], five["subsets"], five["ci_kind"], five["n"]) == (26, 5, "seeds", 5)
+    assert five["ci_high"] - 26 == pytest.approx(
+        2.776 * 22.5**0.5 / 5**0.5, rel=1e-3
+    )  # the variance of the five is 22.5
+    assert (everything["subsets"], everything["ci_kind"]) == (None, "images")
+    said = " ".join(remarks(drawing))
+    assert "few images: means over 5 subsets of the training images, intervals over subsets" in said
+    alone = " ".join(remarks(drawn("few_images", once)))
+    assert "one subset of the training images, intervals over test images, which hide how much subsets differ" in alone
 
 
 def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():

@@ -216,8 +216,16 @@ def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
         )
     if images := {number for part in transfers for number in part.images_per_class if number != "all"}:
         numbers = _listed([str(number) for number in sorted(images)], " or ")
+        subsets = {
+            len(part.transfer_seeds_of(number))
+            for part in transfers
+            for number in part.images_per_class
+            if number != "all"
+        }
+        counts = _listed([str(count) for count in sorted(subsets)], " or ")
+        several = f", drawn anew {counts} times" if subsets != {1} else ", drawn once"
         sentences.append(
-            f"To see what few images teach, some transfers have only {numbers} training images of each class."
+            f"To see what few images teach, some transfers have only {numbers} training images of each class{several}."
         )
     return sentences
 
