@@ -36,6 +36,7 @@ EVERYTHING = {
     },
     "grid": [
         {"architectures": ["resnet8_w4"], "eps": [0, 0.5], "protocols": ["frozen", "paper", "knn"], "variants": [{}]},
+        {"architectures": ["resnet8_w4"], "eps": [0], "targets": ["coarse"], "views": [12]},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "mine", "modes": []},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "theirs", "modes": []},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "stylized", "modes": []},
@@ -67,6 +68,7 @@ OTHERS: dict[str, Any] = {
     "targets": ("coarse",),
     "test": {"train": False, "split": "test"},
     "test_limit": 40,
+    "transfer_seeds": (0, 1),
     "train": {"train": True, "split": "train"},
     "train_limit": 40,
     "validation": {"split": "validation"},

@@ -66,6 +66,15 @@ def hashes(grid: Grid) -> set[str]:
     return set(grid.entries)
 
 
+def test_smaller_images_that_are_enlarged_make_datasets_of_their_own() -> None:
+    part = {**SMALL["grid"][0], "views": [12], "modes": ["fixed-feature"]}  # type: ignore[index]
+    kept, stated = planned(grid=[part]), planned(grid=[part], granularity={"smaller": "keep"})
+    enlarged = planned(grid=[part], granularity={"smaller": "enlarge"})
+    assert hashes(stated) == hashes(kept)
+    assert not {*kept.stage("granularity")} & {*enlarged.stage("granularity")}
+    assert {*kept.stage("datasets")} == {*enlarged.stage("datasets")}
+
+
 def test_counts_of_a_small_experiment() -> None:
     assert counts(planned()) == {
         "datasets": 3,
@@ -147,7 +156,16 @@ def test_few_images_are_entries_of_their_own_on_shared_features() -> None:
     grid, before = planned(grid=[part]), planned()
     assert hashes(before) <= hashes(grid)
     assert counts(grid)["features"] == counts(before)["features"]
-    assert counts(grid)["probing"] == 3 * counts(before)["probing"]
+    assert counts(grid)["probing"] == (5 + 5 + 1) * counts(before)["probing"]  # five draws of few, and all of them once
+    keys = [measured.key for measured in grid.measurements.values() if measured.key.mode == "fixed-feature"]
+    assert {(key.images_per_class, key.transfer_seed) for key in keys} == {
+        *((few, seed) for few in (5, 10) for seed in range(5)),
+        (None, 0),
+    }
+    once = planned(grid=[part | {"transfer_seeds": [0]}])
+    assert counts(once)["probing"] == 3 * counts(before)["probing"]
+    assert hashes(once) <= hashes(grid)
+    assert counts(planned(grid=[part | {"transfer_seeds": [3, 4]}]))["probing"] == 3 * 2 * counts(before)["probing"]
     transfers = [measured.key for measured in grid.measurements.values() if measured.key.mode != "source"]
     assert {key.images_per_class for key in transfers} == {5, 10, None}
 

@@ -31,9 +31,13 @@ def test_the_default_experiment_says_that_it_trains() -> None:
     assert "for 5 epochs in batches of 32. " in text
     assert "0.03, 0.1, 0.5 and 1 in the L2 norm. A network of ε 0 is a standard one" in text
     assert "A robust network sees, at every step of its training, images that projected gradient descent of 2" in text
-    assert "test images: clean, and attacked by projected gradient descent of 10 steps. While a network" in text
+    assert "descent of 2 steps (1 ε each, from the image, the last iterate) has perturbed" in text
+    assert (
+        "test images: clean, and attacked by projected gradient descent of 10 steps (0.25 ε each, from a random start, "
+        "the iterate of highest loss). While a network"
+    ) in text
     assert "with each of the learning rates 1, 0.1 and 0.01. BatchNorm's statistics drift" in text
-    assert "5, 10 or 25 training images of each class" in text
+    assert "5, 10 or 25 training images of each class, drawn anew 5 times." in text
     assert "imported" not in text.lower()
     assert "unless a column says otherwise" not in text
     assert "Left out" not in text
@@ -118,7 +122,9 @@ def test_trained_and_imported_backbones_stand_side_by_side() -> None:
         "imported from published weights (sin: those that Geirhos et al. (2019) trained on Stylized-ImageNet and "
         "ImageNet); timm_resnet26 is imported from published weights (hub: timm's own). Imported networks"
     ) in text
-    assert "descent of 3 steps has perturbed within that ball. What" in text  # none of the imported ones is robust
+    assert (
+        "iterate of highest loss) has perturbed within that ball. What" in text
+    )  # none of the imported ones is robust
     assert "While a network trains" in text
     grid[1:] = [{"architectures": ["resnet50"], "eps": [0, 1], "backbones": "ours"}]
     weights["ours"]["path"] = "nets/robust.pt"
@@ -143,7 +149,9 @@ def test_settings_of_transfer_are_those_of_the_experiment() -> None:
     assert "The target is Pets." in text
     assert "with a learning rate of 0.05. BatchNorm's statistics stay those of pretraining" in text
     assert "images are normalised as in pretraining." in text
-    assert "clean, and attacked by projected gradient descent of 20 steps." in text
+    assert (
+        "clean, and attacked by projected gradient descent of 20 steps (0.125 ε each, from a random start, the" in text
+    )
     layered = described(features={"layer": "layer3"})
     assert "activations in layer layer3." in layered
 
@@ -151,8 +159,11 @@ def test_settings_of_transfer_are_those_of_the_experiment() -> None:
 def test_an_attack_of_one_step_and_autoattack_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     text = described(pretraining={"attack": {"steps": 1}}, evaluation={"autoattack": True})
-    assert "projected gradient descent of 1 step has perturbed" in text
-    assert "attacked by projected gradient descent of 10 steps and by AutoAttack. While" in text
+    assert "projected gradient descent of 1 step (2 ε each" in text
+    assert "attacked by projected gradient descent of 10 steps (0.25 ε each, from a random start, the" in text
+    assert "the iterate of highest loss) and by AutoAttack. While" in text
+    text = described(evaluation={"attack": {"restarts": 3, "random_start": True}})
+    assert "(0.25 ε each, from a random start, the worst of 3 starts, the iterate of highest loss)" in text
 
 
 def test_one_epoch_is_called_so() -> None:

@@ -26,6 +26,7 @@ from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import canonical
 from robust_transfer.tables.published_results import published_rows
 from robust_transfer.tables.results import as_results, read_results
+from robust_transfer.tables.seeds import seed_means
 from robust_transfer.tables.training import as_training
 from support.fake_entries import Fake
 
@@ -349,7 +350,7 @@ def test_headline_holds_every_number_of_its_csv(small):
             assert f"{one['value']:.1f}" in text.replace("−", "-")
 
 
-def test_headline_bolds_the_better_and_marks_what_is_decided():
+def test_headline_bolds_the_better_and_stars_the_difference_where_it_is_decided():
     results = table(2, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",))
     first, best = results["target"] == "Target 1", results["arch"] == "best"
     is_difference = results["metric"] == "top1_difference"
@@ -366,41 +367,69 @@ def test_headline_bolds_the_better_and_marks_what_is_decided():
     assert cells[1].startswith("70.0")
     assert cells[2].startswith("**80.0")
     assert cells[5] == "+10.0 [+8.0, +12.0]\\*"
-    assert others[1].startswith("**80.0")
+    assert others[1].startswith("80.0")
     assert others[2].startswith("70.0")
     assert others[5] == "−10.0 [−21.0, +1.0]"
+    results.loc[best & is_difference & (results["target"] == "Target 2"), columns] = -10.0, -21.0, -1.0
+    assert "| **80.0" in next(line for line in drawn("headline", results).markdown().splitlines() if "Target 2" in line)
 
 
 def test_fixed_robustness_fits_a_line_or_says_what_it_lacks():
-    archs = ("a", "b", "c", "d")
+    archs = ("a", "b", "c", "d", "e")
     rows = []
     for i, arch in enumerate(archs):
         rows.append(row("imagenet", arch, "1", 50 + 5 * i, mode="source", selection=None))
         rows.append(row("t", arch, "1", 80 - 2 * i))
-        if i < 3:
+        if i < 4:
             rows.append(row("imagenet", arch, "3", 40 + i, mode="source", selection=None))
             rows.append(row("t", arch, "3", 60 + i * i))
     results = as_results(rows, ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=archs))
     cells = Cells(results)
     (panel,) = cells.panels("fixed-feature")
     full = linear_fit(cells, panel, "1")
-    assert (full.networks, full.r2, full.slope) == (4, pytest.approx(1), pytest.approx(-0.4))
+    assert (full.networks, full.r2, full.slope) == (5, pytest.approx(1), pytest.approx(-0.4))
     assert linear_fit(cells, panel, "3").r2 is None
     text = drawn("fixed_robustness", results).markdown()
-    assert "1.00 (−)" in text
-    assert "needs 1 more network " in text
+    assert "1.00 (−) [1.00, 1.00], n = 5, r −1.00 to −1.00" in text
+    assert "needs 1 more network n = 4 " in text
+
+
+def test_an_r2_that_one_network_makes_shows_it_and_its_interval():
+    source, transfer = (97.0, 97.5, 98.0, 98.5, 99.0, 10.0), (81.0, 80.8, 80.2, 80.1, 79.5, 25.0)
+    archs, rows = tuple("abcdef"), []
+    for arch, x, y in zip(archs, source, transfer, strict=True):
+        rows.append(row("imagenet", arch, "0.1", x, mode="source", selection=None))
+        rows.append(row("t", arch, "0.1", y))
+    results = as_results(rows, ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=archs))
+    drawing = drawn("fixed_robustness", results)
+    assert "1.00 [0.98, 1.00], n = 6, r −0.98 to +1.00" in drawing.markdown()
+    (number,) = drawing.numbers
+    assert number["r_without_one_low"] < -0.9 < 0.9 < number["r_without_one_high"]
+    assert number["ci_low"] < number["r2"] < number["ci_high"]
+
+
+def test_networks_without_seeds_as_published_ones_are_networks():
+    rows = published_rows()
+    archs = tuple(dict.fromkeys(rows.loc[rows["mode"] == "source", "arch"]))
+    targets = tuple(Target(name, name, "top1") for name in ("cifar10", "cifar100"))
+    info = ExperimentInfo("published", targets=targets, architectures=archs, selection="test")
+    drawing = drawn("fixed_robustness", as_results(rows, info))
+    assert {one["networks"] for one in drawing.numbers if one["eps"] == "1" and one["norm"] == "l2"} == {4}
+    assert any(one["networks"] > 4 and one["r2"] is not None for one in drawing.numbers)
+    with_seed = rows.assign(backbone_seed=0)
+    assert drawn("fixed_robustness", as_results(with_seed, info)).numbers == drawing.numbers
 
 
 def test_seeds_count_as_networks_and_pair_with_their_own_source_accuracy():
     rows = []
-    for seed in range(4):
+    for seed in range(5):
         rows.append(row("imagenet", "a", "1", 50 + seed, mode="source", selection=None, backbone_seed=seed))
         rows.append(row("t", "a", "1", 60 + 3 * seed, backbone_seed=seed))
     rows.append(row("t", "a", "1", 64.5, backbone_seed=None, transfer_seed=None))
     cells = Cells(as_results(rows, ExperimentInfo("x", targets=(Target("t", "T", "top1"),), architectures=("a",))))
     (panel,) = cells.panels("fixed-feature")
     found = linear_fit(cells, panel, "1")
-    assert (found.networks, found.architectures, found.slope) == (4, 1, pytest.approx(3))
+    assert (found.networks, found.architectures, found.slope) == (5, 1, pytest.approx(3))
 
 
 def only_robust(results: pd.DataFrame) -> pd.DataFrame:
@@ -565,6 +594,28 @@ def test_points_of_few_images_are_those_of_the_csv(small_few):
     assert [one["images_per_class"] for one in drawing.numbers[:4]] == [5, 10, 25, "all"]
     labels = [tick.get_text() for tick in drawing.figure.axes[-1].get_xticklabels()]
     assert labels == ["5", "10", "25", "all"]
+
+
+def test_few_images_are_means_over_subsets_with_the_interval_over_these():
+    results = table(1, ("resnet8_w16",), ("0", "0.5", "1"), modes=("fixed-feature",))
+    once = few_images(results, sizes=(5,))
+    few = once[once["images_per_class"].notna() & once["transfer_seed"].notna()]
+    draws = pd.concat([few.assign(transfer_seed=seed, value=20 + 3.0 * seed) for seed in range(5)])
+    together = as_results(more(results, draws, seed_means(draws)), ExperimentInfo.of(results))
+    drawing = drawn("few_images", together)
+    five, everything = (
+        next(one for one in drawing.numbers if one["images_per_class"] == size and one["eps"] == "0.5")
+        for size in (5, "all")
+    )
+    assert (five["value"], five["subsets"], five["ci_kind"], five["n"]) == (26, 5, "seeds", 5)
+    assert five["ci_high"] - 26 == pytest.approx(
+        2.776 * 22.5**0.5 / 5**0.5, rel=1e-3
+    )  # the variance of the five is 22.5
+    assert (everything["subsets"], everything["ci_kind"]) == (None, "images")
+    said = " ".join(remarks(drawing))
+    assert "few images: means over 5 subsets of the training images, intervals over subsets" in said
+    alone = " ".join(remarks(drawn("few_images", once)))
+    assert "one subset of the training images, intervals over test images, which hide how much subsets differ" in alone
 
 
 def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():

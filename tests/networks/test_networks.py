@@ -339,6 +339,41 @@ class TestImageGradient:
             torch.testing.assert_close(first(x), y)
             torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
+    @pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+    @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5, 7, 9, 11])
+    def test_is_autograds_for_every_stem_and_size(self, kernel, stride):
+        torch.manual_seed(0)
+        for padding in range(kernel + 2):
+            convolution = nn.Conv2d(3, 2, kernel, stride, padding, bias=False).double()
+            first = FirstConvolution(convolution)
+            for height in range(max(kernel - 2 * padding, 1), kernel + 2 * stride + 2):
+                x = torch.rand(1, 3, height, height + stride, dtype=torch.float64, requires_grad=True)
+                given = torch.rand_like(y := convolution(x))
+                expected, actual = (torch.autograd.grad(f(x), x, given)[0] for f in (convolution, first))
+                stem = f"{kernel}/{stride}/{padding} on {tuple(x.shape)}"
+                assert torch.allclose(actual, expected, rtol=1e-12, atol=1e-12), stem
+                assert torch.equal(first(x), y), stem
+
+    @pytest.mark.parametrize(
+        "convolution",
+        [
+            nn.Conv2d(3, 6, 3, dilation=2),
+            nn.Conv2d(3, 6, 3, groups=3),
+            nn.Conv2d(3, 6, 3, padding="same"),
+            nn.Conv2d(3, 6, (3, 5)),
+            nn.Conv2d(3, 6, 3, stride=(1, 2)),
+            nn.Conv2d(3, 6, 3, padding=(0, 1)),
+            nn.Conv2d(3, 6, 3, padding=1, padding_mode="reflect"),
+            nn.Conv2d(3, 6, 3, padding=1, padding_mode="circular"),
+            type("PaddedByItself", (nn.Conv2d,), {})(3, 6, 3),
+        ],
+        ids=str,
+    )
+    def test_refuses_what_it_does_not_compute(self, convolution):
+        assert not supported(convolution)
+        with pytest.raises(ValueError, match="FirstConvolution"):
+            FirstConvolution(convolution)
+
     def test_serves_the_first_convolution_alone_and_only_where_it_can(self):
         assert sum(isinstance(module, FirstConvolution) for module in Folded(build("resnet18", 5)).modules()) == 1
         assert not supported(nn.Conv2d(16, 16, 3))

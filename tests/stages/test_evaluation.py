@@ -96,8 +96,14 @@ def test_rows_say_what_was_measured(source, backbone):
     found = rows(entry)
     assert [row["metric"] for row in found] == ["top1", "mean_per_class"] * 2
     assert [row["attack"] for row in found] == [None] * 2 + [
-        {"norm": "l2", "eps": "0.5", "steps": 3, "restarts": 2}
+        {
+            **{"norm": "l2", "eps": "0.5", "steps": 3, "relative_step_size": 0.666667, "random_start": True},
+            **{"restarts": 2, "use_best": True, "precision": "fp32"},
+        }
     ] * 2
+    for other in ({"relative_step_size": 0.1}, {"restarts": 1, "random_start": False}, {"use_best": False}):
+        label = rows(evaluated(source, backbone, eps=["0.5"], attack=attack | other))[-1]["attack"]
+        assert label != found[-1]["attack"], "two attacks that differ must not have one key"
     for row in found:
         assert (row["split"], row["selection"], row["n"], row["hyperparameters"]) == ("test", None, 20, {})
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
@@ -197,7 +203,8 @@ class TestAutoAttack:
         entry = evaluated(source, backbone, norm=norm, eps=[below, above], autoattack=True, autoattack_images=6)
         found = [row for row in rows(entry) if (row["attack"] or {}).get("kind") == "autoattack"]
         assert [row["attack"] for row in found if row["metric"] == "top1"] == [
-            {"norm": norm, "eps": eps, "steps": None, "restarts": 1, "kind": "autoattack"} for eps in (below, above)
+            {"norm": norm, "eps": eps, "steps": None, "restarts": 1, "kind": "autoattack", "precision": "fp32"}
+            for eps in (below, above)
         ]
         assert [row["value"] for row in found if row["metric"] == "top1"] == [100.0, 0.0]
         assert {row["n"] for row in found} == {6}

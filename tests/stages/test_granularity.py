@@ -10,8 +10,8 @@ from robust_transfer.store.entry import Entry, StoreError
 from support.prepared_datasets import encoded, new_entry, pixels, prepared, write_folder, write_parquet
 
 
-def downscaled(root, dataset: Entry, size: int, threads: int = 1) -> Entry:
-    entry = new_entry(root, "granularity", {"size": size}, dataset=dataset)
+def downscaled(root, dataset: Entry, size: int, threads: int = 1, **settings: str) -> Entry:
+    entry = new_entry(root, "granularity", {"size": size, **settings}, dataset=dataset)
     granularity.run(entry, threads=threads, device="cpu")
     return entry
 
@@ -41,6 +41,17 @@ def test_images_are_brought_down_and_never_up(tmp_path, dataset):
                     (int(picture.width * scale), int(picture.height * scale)), Image.Resampling.BILINEAR
                 )
             np.testing.assert_array_equal(after.image(i), np.asarray(picture))
+
+
+def test_smaller_images_are_enlarged_as_by_torchvision_where_the_settings_say_so(tmp_path, dataset):
+    from torchvision.transforms import Resize
+
+    small = downscaled(tmp_path, dataset, 12, smaller="enlarge")
+    assert (small.facts()["short_side"]["min"], small.facts()["short_side"]["max"]) == (12, 12)
+    for name in entry_splits(dataset):
+        before, after = open_split(dataset, name), open_split(small, name)
+        for i in range(len(before)):
+            np.testing.assert_array_equal(after.image(i), np.asarray(Resize(12)(before.picture(i))))
 
 
 def test_the_card_says_what_changed_and_keeps_the_rest(tmp_path, dataset):

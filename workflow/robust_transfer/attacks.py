@@ -118,7 +118,7 @@ def pgd(
         return images
     if attack.random_start and starts is None:
         raise ValueError("random_start: true needs `starts`, the seed, epoch and indices of the images")
-    size = threat.eps * (attack.relative_step_size or 2 / attack.steps)
+    size = threat.eps * attack.step_size
     keep_worst = attack.use_best or attack.restarts > 1
     worst, worst_loss = images, torch.full(labels.shape, -torch.inf, device=images.device)
     with attacked(network):

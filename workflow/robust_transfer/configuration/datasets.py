@@ -180,7 +180,16 @@ class DatasetSettings(Dataset):
     """Settings of an entry under `store/datasets/`."""
 
 
-class GranularitySettings(Model):
+class Granularity(Model):
+    """How targets are downscaled for `views`."""
+
+    smaller: Literal["keep", "enlarge"] = "keep"
+    """What happens to an image whose short side is below the view's: `keep` leaves it, as there is no detail to take \
+away; `enlarge` brings it up to the view's size, as the released code's `Resize` does, before the ordinary transform \
+enlarges it again."""
+
+
+class GranularitySettings(Granularity):
     """Settings of an entry under `store/granularity/`: a dataset with less detail, made from its input `dataset`."""
 
     size: Annotated[int, Field(ge=4)]

@@ -95,7 +95,10 @@ TAKEN_APART: dict[tuple[type[Model], str], str] = {
     **{(running.Running, key): NEVER for key in running.Running.model_fields},
 }
 
-IN_WORDS: dict[tuple[type[Model], str], str] = {(datasets.CatalogueOrigin, "revision"): "the newest"}
+IN_WORDS: dict[tuple[type[Model], str], str] = {
+    (datasets.CatalogueOrigin, "revision"): "the newest",
+    (experiment.GridPart, "transfer_seeds"): "0, of few images 0 to 4",
+}
 """Defaults that are not what the model says before it is validated."""
 WORDS = {
     "integer": "integer",

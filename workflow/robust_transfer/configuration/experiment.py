@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Model, Name
-from robust_transfer.configuration.datasets import Dataset, Preprocessing
+from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.running import Running
@@ -44,6 +44,9 @@ def _images(value: object) -> object:
         return value
     raise ValueError("images_per_class is `all` or a number from 2 up: one to train on and one to validate with")
 
+
+SUBSETS = (0, 1, 2, 3, 4)
+"""Seeds of the subsets that transfer from few images is measured on, where no seeds are stated."""
 
 ImagesPerClass = Annotated[Literal["all"] | int, BeforeValidator(_images)]
 
@@ -83,11 +86,17 @@ class GridPart(Model):
     """Settings of the paper protocol to measure under; `{}` is that of the sections `linear_heads` and `finetuning`."""
     images_per_class: Annotated[tuple[ImagesPerClass, ...], Field(min_length=1)] = ("all",)
     """Training images of each class that transfer gets, validation images among them: `all`, or numbers. Those of a \
-smaller number are among those of a larger one, by transfer seed."""
+smaller number are among those of a larger one, by transfer seed. One draw of few images says little: each number is \
+measured on five, unless `transfer_seeds` says otherwise."""
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
     """`native` images, and short sides in pixels to which targets are downscaled first."""
-    transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
-    """Seeds of transfer: validation split, head, order of images."""
+    transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
+    """Seeds of transfer: validation split, head, order of images, and which images where they are few. Default: 0, \
+and 0 to 4 where `images_per_class` is a number."""
+
+    def transfer_seeds_of(self, images: str | int) -> tuple[int, ...]:
+        """The seeds of transfer from so many images of each class (`all`, or a number)."""
+        return self.transfer_seeds or ((0,) if images == "all" else SUBSETS)
 
     @field_validator(
         "architectures", "eps", "seeds", "targets", "modes", "protocols", "variants", "images_per_class", "views",
@@ -146,6 +155,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How backbones are trained."""
     evaluation: Evaluation = Evaluation()
     """How backbones are evaluated on the source."""
+    granularity: Granularity = Granularity()
+    """How targets are downscaled."""
     features: Features = Features()
     """How features are extracted."""
     probing: Probing = Probing()

@@ -55,6 +55,11 @@ the image."""
     use_best: bool = True
     """Keep the iterate with the highest loss of each image, not the last."""
 
+    @property
+    def step_size(self) -> float:
+        """The step size as a multiple of eps."""
+        return self.relative_step_size or 2 / self.steps
+
     @model_validator(mode="after")
     def _restarts_differ(self) -> Attack:
         if self.restarts > 1 and not self.random_start:

@@ -123,7 +123,8 @@ def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
     native = grid._add("datasets", name, settings)
     if view == "native":
         return native
-    return grid._add("granularity", f"{name}_{view}px", GranularitySettings(size=int(view)), {"dataset": native})
+    smaller = GranularitySettings(size=int(view), **dict(grid.experiment.granularity))
+    return grid._add("granularity", f"{name}_{view}px", smaller, {"dataset": native})
 
 
 def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, MeasurementKey]]:
@@ -204,7 +205,8 @@ def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
 
 
 def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: MeasurementKey, target: str) -> None:
-    for view, images, seed in itertools.product(part.views, part.images_per_class, part.transfer_seeds):
+    sizes = [(images, seed) for images in part.images_per_class for seed in part.transfer_seeds_of(images)]
+    for view, (images, seed) in itertools.product(part.views, sizes):
         to = _Transfer(
             grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)
         )

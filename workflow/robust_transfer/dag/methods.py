@@ -11,6 +11,7 @@ from typing import assert_never
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.experiment import TRAINED, Experiment, GridPart
+from robust_transfer.configuration.training import Attack
 from robust_transfer.configuration.transfer import Finetuning, LinearHeads
 from robust_transfer.configuration.weights import (
     FileWeights,
@@ -132,7 +133,7 @@ def _robustness(experiment: Experiment) -> list[str]:
     if any(trained):
         sentences.append(
             "A robust network sees, at every step of its training, images that "
-            f"{_gradient_descent(experiment.pretraining.attack.steps)} has perturbed within that ball"
+            f"{_gradient_descent(experiment.pretraining.attack)} has perturbed within that ball"
             + ("." if all(trained) else "; imported ones were trained on perturbed images by those who published them.")
         )
     else:
@@ -148,7 +149,7 @@ def _source(experiment: Experiment, dropped: Collection[str]) -> list[str]:
     if experiment.source not in dropped:
         robust = any(eps != "0" for part in experiment.grid for eps in part.eps)
         if evaluation.eps or (robust and evaluation.own_eps):
-            how = f"clean, and attacked by {_gradient_descent(evaluation.attack.steps)}"
+            how = f"clean, and attacked by {_gradient_descent(evaluation.attack)}"
             how += " and by AutoAttack" if evaluation.autoattack else ""
         else:
             how = "it is evaluated on clean images alone"
@@ -215,8 +216,16 @@ def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
         )
     if images := {number for part in transfers for number in part.images_per_class if number != "all"}:
         numbers = _listed([str(number) for number in sorted(images)], " or ")
+        subsets = {
+            len(part.transfer_seeds_of(number))
+            for part in transfers
+            for number in part.images_per_class
+            if number != "all"
+        }
+        counts = _listed([str(count) for count in sorted(subsets)], " or ")
+        several = f", drawn anew {counts} times" if subsets != {1} else ", drawn once"
         sentences.append(
-            f"To see what few images teach, some transfers have only {numbers} training images of each class."
+            f"To see what few images teach, some transfers have only {numbers} training images of each class{several}."
         )
     return sentences
 
@@ -313,8 +322,15 @@ def _rates(settings: LinearHeads | Finetuning) -> str:
     return f"{'each of the learning rates' if len(rates) > 1 else 'a learning rate of'} {_listed(rates)}"
 
 
-def _gradient_descent(steps: int) -> str:
-    return f"projected gradient descent of {_counted(steps, 'step')}"
+def _gradient_descent(attack: Attack) -> str:
+    """The attack with everything that decides how strong it is."""
+    details = [
+        f"{attack.step_size:.3g} ε each",
+        "from a random start" if attack.random_start else "from the image",
+        *([f"the worst of {attack.restarts} starts"] if attack.restarts > 1 else []),
+        "the iterate of highest loss" if attack.use_best else "the last iterate",
+    ]
+    return f"projected gradient descent of {_counted(attack.steps, 'step')} ({', '.join(details)})"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -53,15 +53,16 @@ ImageSource = bytes | Path | Image.Image | UnreadableImage
 
 
 def to_store(
-    source: ImageSource, *, side: int | None, exif_rotation: bool, raw: bool
+    source: ImageSource, *, side: int | None, exif_rotation: bool, raw: bool, enlarge: bool = False
 ) -> tuple[bytes | Images, int, int]:
     """The image to store (uint8 RGB [height, width, 3] if `raw`, else an encoded file), its height and width.
 
-    A short side above `side` pixels is downscaled to it by antialiased bilinear interpolation; smaller images are not
-    enlarged. The encoded file is the original one where nothing is changed. Raises UnreadableImage.
+    A short side above `side` pixels is downscaled to it by antialiased bilinear interpolation; a smaller one is
+    enlarged to it where `enlarge` says so. The encoded file is the original one where nothing is changed. Raises
+    UnreadableImage.
     """
     image, original = _load(source, exif_rotation)
-    size = stored_size(image.height, image.width, side)
+    size = stored_size(image.height, image.width, side, enlarge=enlarge)
     if size != (image.height, image.width):
         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         original = None
@@ -81,9 +82,11 @@ def predicted_size(source: ImageSource, *, side: int | None, exif_rotation: bool
     return stored_size(height, width, side)
 
 
-def stored_size(height: int, width: int, side: int | None) -> tuple[int, int]:
-    """(height, width) of an image once its short side is at most `side` pixels."""
-    return (height, width) if side is None or min(height, width) <= side else resized_shape(height, width, side)
+def stored_size(height: int, width: int, side: int | None, *, enlarge: bool = False) -> tuple[int, int]:
+    """(height, width) of an image once its short side is at most `side` pixels, or with `enlarge` just as many."""
+    if side is None or (min(height, width) <= side and not enlarge):
+        return height, width
+    return resized_shape(height, width, side)
 
 
 def _load(source: ImageSource, exif_rotation: bool) -> tuple[Image.Image, bytes | None]:

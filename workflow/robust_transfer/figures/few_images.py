@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import log10
 from typing import TYPE_CHECKING, Any
@@ -90,11 +90,12 @@ def few_images(results: pd.DataFrame) -> Drawing:
     figure.supxlabel("Training images of each class", fontsize=7)
     figure.supylabel(f"{MODE_LABELS[protocol.mode]} accuracy (%)", fontsize=7)
     remarks = dict.fromkeys(remark for cells in sizes.values() for remark in cells.remarks(protocol))
+    remarks |= dict.fromkeys(_intervals(sizes, lines))
     if left_out := [panel.label for panel in panels if panel not in lines]:
         remarks[f"{NOT_MEASURED}: {', '.join(left_out)}"] = None
     markers = style.architecture_handles(archs) if len(archs) > 1 else []
     style.legends(figure, _handles(eps, colours), markers, style.remarks(figure, list(remarks)))
-    return Drawing(figure, _numbers(lines))
+    return Drawing(figure, _numbers(sizes, lines))
 
 
 def _sizes(results: pd.DataFrame) -> Sizes:
@@ -140,13 +141,42 @@ def _panel(ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], ar
         ax.plot([x for x, _ in tie], [row.value for _, row in tie], ls=":", lw=0.8, color=colours[eps])
 
 
-def _numbers(lines: dict[Panel, Lines]) -> list[Number]:
+def _intervals(sizes: Sizes, lines: dict[Panel, Lines]) -> list[str]:
+    """Over how many subsets of the training images the numbers are means, and what their intervals are over."""
+    said = dict[str, None]()
+    for panel, (arch, eps), size, row in _points(lines):
+        if size is None:
+            continue
+        subsets = _subsets(sizes[size], panel, arch, eps)
+        means = f"means over {subsets} subsets" if subsets > 1 else "one subset"
+        over = "subsets" if row.chosen.get("mean_over") == "transfer_seed" else "seeds of pretraining"
+        if row.ci_kind != "seeds":
+            over = "test images, which hide how much subsets differ"
+        said[f"few images: {means} of the training images, intervals over {over}"] = None
+    return list(said)
+
+
+def _subsets(cells: Cells, panel: Panel, arch: str, eps: str) -> int:
+    """How many draws of the training images, one for each transfer seed, a cell was measured on."""
+    return len({seed for _, seed in cells.runs(panel, arch, eps)})
+
+
+def _numbers(sizes: Sizes, lines: dict[Panel, Lines]) -> list[Number]:
     return [
-        number(panel, "transfer", arch, eps, row, images_per_class=size or "all")
-        for panel, curves in lines.items()
-        for (arch, eps), curve in curves.items()
-        for size, row in curve
-    ]
+        number(
+            panel, "transfer", arch, eps, row,
+            images_per_class=size or "all", subsets=_subsets(sizes[size], panel, arch, eps) if size else None,
+        )
+        for panel, (arch, eps), size, row in _points(lines)
+    ]  # fmt: skip
+
+
+def _points(lines: dict[Panel, Lines]) -> Iterator[tuple[Panel, tuple[str, str], int | None, Estimate]]:
+    """Every number, with its panel, its line and how many images it is from."""
+    for panel, curves in lines.items():
+        for line, curve in curves.items():
+            for size, row in curve:
+                yield panel, line, size, row
 
 
 def _handles(eps: Sequence[str], colours: dict[str, Any]) -> list[Any]:

@@ -15,11 +15,11 @@ from robust_transfer.figures.cells import (
     protocol_label,
 )
 from robust_transfer.figures.drawing import Number
+from robust_transfer.figures.headline import signed
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
+from robust_transfer.statistics.correlation import FEWEST, Correlation, correlation
 
 CAPTION = "Share of the variance of transfer accuracy that source accuracy explains"
-ENOUGH = 4
-"""Fewest networks for an R²: over three networks, that of unrelated numbers exceeds .5 every other time."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,15 @@ class LinearFit:
 
     networks: int
     architectures: int
-    r2: float | None
-    """Share of variance explained, 0 to 1; None where there are too few networks or either accuracy is constant."""
+    correlation: Correlation | None
+    """None where there are too few networks or either accuracy is constant."""
     slope: float | None
     """Points of transfer accuracy per point of source accuracy."""
+
+    @property
+    def r2(self) -> float | None:
+        """Share of variance explained, 0 to 1."""
+        return self.correlation.r**2 if self.correlation else None
 
 
 def fixed_robustness(results: pd.DataFrame) -> Tables:
@@ -52,37 +57,43 @@ def fixed_robustness(results: pd.DataFrame) -> Tables:
 
 
 def linear_fit(cells: Cells, panel: Panel, eps: str) -> LinearFit:
-    """Least squares over the networks of this eps for which both accuracies were measured."""
+    """Least squares over the networks of this eps for which both accuracies were measured.
+
+    A cell without seeds, as a published one, is one network.
+    """
     networks = pd.DataFrame(
         [
             (arch, source.value, one.value)
             for arch in cells.about.architectures
-            for one in cells.seeds(panel, arch, eps)
+            for one in cells.seeds(panel, arch, eps) or filter(None, [cells.cell(panel, arch, eps)])
             if (source := cells.source(arch, panel.norm, eps, one.backbone_seed))
         ],
         columns=["arch", "source", "transfer"],
     )
     counts = len(networks), networks["arch"].nunique()
-    if len(networks) < ENOUGH or (networks[["source", "transfer"]].nunique() == 1).any():
+    found = correlation(networks["source"].tolist(), networks["transfer"].tolist())
+    if found is None:
         return LinearFit(*counts, None, None)
-    # Not scipy.stats.linregress: importing it takes 2.2 s of CPU, and this table 0.9 s.
-    correlation = networks["source"].corr(networks["transfer"])
-    slope = correlation * networks["transfer"].std() / networks["source"].std()
-    return LinearFit(*counts, float(correlation) ** 2, float(slope))
+    return LinearFit(*counts, found, found.r * float(networks["transfer"].std() / networks["source"].std()))
 
 
 def _cell(fit: LinearFit) -> Cell:
     if fit.networks == 0:
         return Cell(NOT_MEASURED, faint=True)
-    if fit.networks < ENOUGH:
-        missing = ENOUGH - fit.networks
-        return Cell(f"needs {missing} more network{'s' if missing > 1 else ''}", faint=True)
-    if fit.r2 is None or fit.slope is None:
-        return Cell("no spread", faint=True)
-    return Cell(f"{fit.r2:.2f}", "(−)" if fit.slope < 0 else "")
+    n = f"n = {fit.networks}"
+    if fit.networks < FEWEST:
+        missing = FEWEST - fit.networks
+        return Cell(f"needs {missing} more network{'s' if missing > 1 else ''}", n, faint=True)
+    if fit.correlation is None or fit.r2 is None:
+        return Cell("no spread", n, faint=True)
+    found = fit.correlation
+    low, high = (signed(r, 2) for r in found.without_one)
+    falls = "(−) " if found.r < 0 else ""
+    return Cell(f"{fit.r2:.2f}", f"{falls}[{found.r2_low:.2f}, {found.r2_high:.2f}], {n}, r {low} to {high}")
 
 
 def _number(panel: Panel, eps: str, fit: LinearFit) -> Number:
+    found = fit.correlation
     return {
         "target": panel.target.name,
         "mode": panel.protocol.mode,
@@ -94,13 +105,20 @@ def _number(panel: Panel, eps: str, fit: LinearFit) -> Number:
         "networks": fit.networks,
         "architectures": fit.architectures,
         "r2": fit.r2,
+        "ci_low": found.r2_low if found else None,
+        "ci_high": found.r2_high if found else None,
         "slope": fit.slope,
+        "r": found.r if found else None,
+        "r_without_one_low": found.without_one[0] if found else None,
+        "r_without_one_high": found.without_one[1] if found else None,
     }
 
 
 def _note(cells: Cells) -> str:
     chosen = " Hyperparameters were chosen on test images." if cells.selection == "test" else ""
     return (
-        f"R² of the line from source to transfer accuracy over networks of one ε; below {ENOUGH} networks, how many it "
-        f"lacks. (−): the line falls. Seeds of one architecture count as networks of their own.{chosen}"
+        "R² of the line from source to transfer accuracy over n networks of one ε, with its 95 % interval over "
+        "networks (Fisher's); then the least and the greatest correlation r with one network left out: where they lie "
+        f"far apart, one network makes the R². Below {FEWEST} networks, how many it lacks. (−): the line falls. Seeds "
+        f"of one architecture count as networks of their own.{chosen}"
     )

@@ -61,9 +61,10 @@ def _label(panel: Panel) -> str:
 
 def _cells(comparison: Comparison) -> list[Cell]:
     robust = comparison.robust
+    ahead = comparison.ahead if comparison.decided else ""
     return [
-        _accuracy(comparison.standard, bold=comparison.ahead == "standard"),
-        _accuracy(robust, bold=comparison.ahead == "robust"),
+        _accuracy(comparison.standard, bold=ahead == "standard"),
+        _accuracy(robust, bold=ahead == "robust"),
         Cell(f"{robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])}" if robust else ""),
         _accuracy(comparison.fixed),
         _difference(comparison),
@@ -100,10 +101,10 @@ def signed_interval(row: Estimate) -> str:
     return f"[{signed(row.ci_low)}, {signed(row.ci_high)}]"
 
 
-def signed(points: float) -> str:
-    """Percentage points to one decimal with their sign; 0.0 has none."""
-    text = f"{points:+.1f}"
-    return "0.0" if text[1:] == "0.0" else text.replace("-", "−")
+def signed(number: float, decimals: int = 1) -> str:
+    """A number, such as percentage points, with its sign; what is 0 at these decimals has none."""
+    text = f"{number:+.{decimals}f}"
+    return text.replace("-", "−") if text[1:].strip("0.") else text[1:]
 
 
 def _numbers(cells: Cells, panel: Panel, comparison: Comparison) -> list[Number]:
@@ -127,6 +128,6 @@ def _notes(cells: Cells) -> list[str]:
     return [
         "Test accuracy in %, with 95 % intervals over test images in brackets. Network and ε of the best are chosen on "
         f"{cells.selection}, and the intervals repeat the choice. Difference: best robust less standard in percentage "
-        f"points, paired over images; * its interval excludes 0. Bold: the better of the two.",
+        f"points, paired over images; * its interval excludes 0, and then the better of the two is bold.",
         *(f"{one} The figure protocol_gap compares them." for one in others if one),
     ]

@@ -20,8 +20,10 @@ class FirstConvolution(nn.Module):
     """A convolution with constant weights and a fast gradient with respect to its input."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        """The same function as `convolution`, which must be `supported`."""
+        """The same function as `convolution`. Raises ValueError for one that is not `supported`."""
         super().__init__()
+        if not supported(convolution):
+            raise ValueError(f"{convolution}: FirstConvolution does not compute its gradient; leave it as it is")
         self.convolution = convolution
         self._places = _places(convolution)
         self.refresh()
@@ -42,6 +44,8 @@ class FirstConvolution(nn.Module):
 def supported(convolution: nn.Conv2d) -> bool:
     """Whether FirstConvolution can replace a convolution, and is faster on its device."""
     side, stride, padding = convolution.kernel_size, convolution.stride, convolution.padding
+    if type(convolution) is not nn.Conv2d:  # others may pad by the size of their input, as timm's do
+        return False
     square = side[0] == side[1] and stride[0] == stride[1] and not isinstance(padding, str) and padding[0] == padding[1]
     plain = convolution.groups == 1 and convolution.dilation == (1, 1) and convolution.padding_mode == "zeros"
     return square and plain and convolution.in_channels <= 4 and convolution.weight.device.type == "cpu"
@@ -59,14 +63,13 @@ class _Convolve(torch.autograd.Function):
         layer, (n, channels, height, width) = ctx.layer, ctx.shape
         stride = layer.convolution.stride[0]
         low, high = _reach(layer.convolution)
-        pad = max(-low, high, 0)
         rows, columns = height // stride, width // stride
+        # Outputs up to rows - 1 + high see the last block of pixels; with little padding there are fewer.
+        beyond = max(rows - gradients[0].shape[2], columns - gradients[0].shape[3])
+        pad = max(-low, beyond + high, 0)
         gradient = F.conv2d(gradients[0], layer.transposed.to(gradients[0].dtype), padding=pad)
         off = pad + low
         gradient = gradient[:, :, off : off + rows, off : off + columns]
-        missing = (0, columns - gradient.shape[3], 0, rows - gradient.shape[2])
-        if any(missing):  # rows at the end that no output depends on
-            gradient = F.pad(gradient, missing)
         placed = gradient.permute(0, 2, 3, 1).reshape(n, rows, columns, stride, stride, channels)
         placed = placed.permute(0, 1, 3, 2, 4, 5).reshape(n, height, width, channels).permute(0, 3, 1, 2)
         return placed.to(ctx.dtype), None

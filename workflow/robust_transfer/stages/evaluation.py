@@ -22,7 +22,7 @@ from torch import Tensor
 
 from robust_transfer import randomness
 from robust_transfer.attacks import Starts, Threat, attacked, pgd, threat_model
-from robust_transfer.configuration.training import Attack, EvaluationSettings, Precision
+from robust_transfer.configuration.training import Attack, EvaluationSettings, Norm, Precision
 from robust_transfer.datasets.arrow import Split, open_split
 from robust_transfer.datasets.resident import square_blocks, square_images
 from robust_transfer.loading.augmentation import as_images
@@ -55,12 +55,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         rows = measurements(truth, clean, network.classes, split="test")
         log.info("accuracy %.1f %%", rows[0]["value"])
         for eps, found in under.items():
-            attack = {
-                "norm": settings.norm,
-                "eps": eps,
-                "steps": settings.attack.steps,
-                "restarts": settings.attack.restarts,
-            }
+            attack = described(settings.attack, settings.norm, eps, precision)
             measured = measurements(truth, found, network.classes, split="test", attack=attack)
             log.info("accuracy under PGD within %s %s: %.1f %%", settings.norm, eps, measured[0]["value"])
             rows += measured
@@ -78,6 +73,20 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         if "published_top1" in facts:
             log.info("published accuracy %.2f %%", facts["published_top1"])
         draft.timing.update(images=images, images_per_second=round(rate, 1), device=device, threads=threads)
+
+
+def described(attack: Attack, norm: Norm, eps: str, precision: Precision) -> dict[str, Any]:
+    """Everything about PGD that decides the accuracy under it: two attacks that differ have different labels."""
+    return {
+        "norm": norm,
+        "eps": eps,
+        "steps": attack.steps,
+        "relative_step_size": round(attack.step_size, 6),
+        "random_start": attack.random_start,
+        "restarts": attack.restarts,
+        "use_best": attack.use_best,
+        "precision": precision,
+    }
 
 
 def outputs_of(backbone: Entry, source: Entry, classes: tuple[str, ...]) -> NDArray[np.int64]:
@@ -181,7 +190,14 @@ def _under_autoattack(
     for eps in settings.eps:
         threat = threat_model(settings.norm, eps)
         found = autoattacked_predictions(network, pixels, labels, clean, threat, settings.seed, precision)
-        attack = {"norm": settings.norm, "eps": eps, "steps": None, "restarts": 1, "kind": "autoattack"}
+        attack = {
+            "norm": settings.norm,
+            "eps": eps,
+            "steps": None,
+            "restarts": 1,
+            "kind": "autoattack",
+            "precision": precision,
+        }
         measured = measurements(truth, found, network.classes, split="test", attack=attack)
         log.info(
             "accuracy under AutoAttack within %s %s: %.1f %% of %d images",

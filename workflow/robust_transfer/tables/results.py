@@ -98,7 +98,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     protocol          `frozen`, `paper` or `knn`; null where nothing was transferred
     variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels
     images_per_class  training images of each class of the target; null: all of them
-    attack            JSON of norm, eps, steps and restarts, and of `kind` where it is not PGD; null: clean images
+    attack            JSON of norm, eps, precision, and of PGD steps, relative_step_size (times eps), random_start,
+                      restarts and use_best, else of `kind`; older files have fewer of these; null: clean images
     split             `test` or `validation`
     selection         split on which hyperparameters (and eps and arch, if chosen) were chosen; null: nothing was
     metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired; with

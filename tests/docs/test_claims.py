@@ -1,0 +1,66 @@
+"""Sentences about measured numbers say what the tables beside them say."""
+
+import re
+from itertools import pairwise
+
+from robust_transfer.configuration.load import load
+from robust_transfer.configuration.training import RECIPES, Attack, Evaluation
+from support.documents import prose
+from support.paths import ROOT
+
+RESULTS = prose(ROOT / "docs/results.md")
+WORDS = " ".join(RESULTS.split())
+METHOD = " ".join(prose(ROOT / "docs/method.md").split())
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the table whose head is this line, without head and rule."""
+    lines = RESULTS[RESULTS.index(heading) :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def test_real_images_on_a_laptop_are_decided_as_the_table_says() -> None:
+    ends = [
+        [number(end) for end in re.findall(r"\[(\S+), (\S+)\]", row[-1])[0]]
+        for row in table("| target | mode | standard | best robust (eps) | difference |")
+    ]
+    standard, robust = sum(high < 0 for _, high in ends), sum(low > 0 for low, _ in ends)
+    assert (
+        f"the standard network is ahead on {standard} of the {len(ends)} lines with an interval that excludes 0, the "
+        f"best robust one on {robust} (traffic signs, full-network), and {len(ends) - standard - robust} are undecided"
+    ) in WORDS
+
+
+def test_protocols_differ_as_the_table_says() -> None:
+    lines = table("| target | eps | frozen | paper, as released |")
+    accuracies = [[number(cell) for cell in row[2:]] for row in lines]
+    pairs = [(standard, robust) for (standard, robust) in list(pairwise(accuracies))[::2]]
+    frozen = [standard[0] - robust[0] for standard, robust in pairs]
+    released = sorted(robust[1] - standard[1] for standard, robust in pairs)
+    assert f"all five targets (by {min(frozen):.1f} to {max(frozen):.1f} points)" in WORDS
+    assert f"on four (by {released[1]:.1f} to {released[-1]:.1f}), while on traffic signs they differ by" in WORDS
+    assert f"they differ by {released[0]:.1f}" in WORDS
+    most = max(row[0] - row[1] for row in accuracies)
+    assert f"differ by up to {most:.0f} points on small networks" in METHOD
+    costs = [sum(row[0] - row[-1] for row in of) / len(pairs) for of in zip(*pairs, strict=True)]
+    assert f"costs the standard network {costs[0]:.1f} points and the robust one {costs[1]:.1f}" in WORDS
+
+
+def test_attacks_have_the_steps_that_documents_say() -> None:
+    def pgd(attack: Attack) -> str:
+        start = "a random start" if attack.random_start else "the image"
+        return f"{attack.steps} steps of {attack.step_size:g} ε from {start}"
+
+    stated = Evaluation.model_validate({"attack": {"use_best": True}}).attack
+    assert f"no `evaluation.attack` is stated, PGD takes {pgd(Evaluation().attack)}" in METHOD
+    assert f"one that is stated has {stated.steps} steps from the image unless" in METHOD
+    assert not stated.random_start
+    assert f"The default experiment takes {pgd(load([ROOT / 'config.yaml']).evaluation.attack)}" in METHOD
+    for recipe in RECIPES.values():
+        assert f"PGD-{recipe['attack']['steps']}" in METHOD
+    named = {int(steps) for path in ROOT.glob("*.md") for steps in re.findall(r"PGD-(\d+)", path.read_text())}
+    assert named <= {recipe["attack"]["steps"] for recipe in RECIPES.values()}
