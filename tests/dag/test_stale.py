@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from robust_transfer.configuration.load import validate
+from robust_transfer.configuration.load import ConfigurationError, validate
 from robust_transfer.dag import stale
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
@@ -16,6 +16,7 @@ from robust_transfer.store.entry import CARD, FINISHED, open_entry, sha256
 from robust_transfer.store.fingerprint import fingerprint
 from robust_transfer.store.made import digest, digest_of_cards, write_made
 from robust_transfer.store.upkeep import renew
+from support.paths import ROOT
 
 PRODUCTS = ["results", "figure_headline", "report"]
 FILES = {
@@ -174,3 +175,30 @@ def test_a_card_of_before_that_does_not_say_what_it_was_made_from_is_believed(wi
 def test_long_lists_of_names_are_cut() -> None:
     assert listed(["a", "b", "c", "d", "e"]) == "a, b, c, d, e"
     assert listed(["a", "b", "c", "d", "e", "f", "g"]) == "a, b, c, d, e and 2 more"
+
+
+def test_a_new_store_away_from_the_checkout_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wiring = Wiring(small(Path()))
+    (line,) = wiring.place_notices()
+    assert line.startswith(f"store: {tmp_path / 'store'} is new; ")
+    assert f"--directory {ROOT} " in line
+    wiring.write_entries()
+    assert wiring.place_notices() == []
+    monkeypatch.chdir(ROOT)
+    assert Wiring(small(Path("nowhere"))).place_notices() == []
+
+
+def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    with pytest.raises(ConfigurationError, match=r"store = .*/store, results = .*: cannot be written"):
+        Wiring(small(tmp_path)).prepare()
+
+
+def test_a_description_that_was_edited_is_named(wiring: Wiring) -> None:
+    path = wiring.store / entry_of(wiring, "finetuning") / "entry.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
+    with pytest.raises(
+        ConfigurationError, match=r"entry\.json: made with seed = 7, .* or the file was edited"
+    ):
+        wiring.write_entries()

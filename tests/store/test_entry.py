@@ -10,6 +10,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
+from robust_transfer import cli
+from robust_transfer.stages import features
 from robust_transfer.store import entry as store
 from robust_transfer.store.entry import CARD, DRAFT, ENTRY, FINISHED, StoreError, open_entry
 
@@ -157,3 +159,18 @@ def test_what_a_writer_left_that_was_killed_over_its_card_is_cleared_away(entry:
         ENTRY,
         "timing.json",
     ]
+
+
+def test_a_full_disk_is_told_without_a_traceback(
+    entry: store.Entry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class SafetensorError(Exception):
+        """As its library's, which is no OSError."""
+
+    def run(entry: store.Entry, *, threads: int, device: str) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(features, "run", run)
+    assert cli.main(["features", str(entry.path)]) == 1
+    assert "the disk is full: I/O error: No space left on device" in caplog.text
+    assert "Traceback" not in caplog.text

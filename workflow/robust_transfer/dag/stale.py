@@ -118,7 +118,7 @@ class Stale:
             if stage.expensive and (found := self._by_stage(name, "follows")):
                 yield f"{name}: {len(found)} {of} made again if what they are made from turns out another"
         if changed := [product for product, other_code in self.products.items() if other_code]:
-            yield f"results: made again, since their code has changed: {listed(changed)}"
+            yield f"tables and figures: {len(changed)} made again, since their code has changed: {listed(changed)}"
 
     def _kept_notices(self) -> Iterator[str]:
         for name in STAGES:

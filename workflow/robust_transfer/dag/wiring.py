@@ -193,8 +193,13 @@ class Wiring:
             self.write_entries()
             for entry in self.grid.entries:
                 keep_published(self.store / entry)
-        except (OSError, StoreError) as error:
-            raise ConfigurationError(f"store = {self.store}, results = {self.results}: {error}") from error
+        except StoreError as error:
+            raise ConfigurationError(str(error)) from error
+        except OSError as error:
+            raise ConfigurationError(
+                f"store = {self.store}, results = {self.results}: cannot be written ({error}); "
+                "make room or set them elsewhere"
+            ) from error
 
     def _check_origins(self) -> None:
         if messages := absent(self.grid):
