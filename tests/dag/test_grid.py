@@ -195,6 +195,26 @@ def test_a_setting_at_its_default_changes_no_hash() -> None:
     assert hashes(stated) == hashes(planned())
 
 
+def test_a_single_rate_takes_one_job_and_several_a_search_each_and_a_refit() -> None:
+    def finetuning(*rates: float, **over: object) -> list[str]:
+        found = planned(finetuning={"learning_rates": [*rates]}, **over).stage("finetuning").values()
+        return [entry.settings.purpose for entry in found]  # type: ignore[attr-defined]
+
+    pairs = 2 * 2
+    assert finetuning(0.1) == ["fixed"] * pairs
+    assert Counter(finetuning(0.1, 0.01)) == {"search": 2 * pairs, "refit": pairs}
+    assert finetuning(0.1, selection=["test"]) == ["final"] * pairs
+    assert Counter(finetuning(0.1, selection=["validation", "test"])) == {"search": pairs, "final": pairs}
+
+
+def test_a_fixed_run_is_measured_and_chooses_from_no_others() -> None:
+    grid = planned(finetuning={"learning_rates": [0.1]})
+    measured = [one for one in grid.measurements.values() if one.key["mode"] == "full-network"]
+    assert [one.entry for one in measured] == [*grid.stage("finetuning").values()]
+    assert all(sorted(one.entry.inputs) == ["backbone", "dataset"] and not one.entry.runs for one in measured)
+    assert "objects_resnet8_w8_eps0_seed0_on_fine_lr0.1_fixed_seed0" in {one.entry.name for one in measured}
+
+
 def test_labels_and_figures_change_no_hash() -> None:
     stated = planned(title="Other", datasets={"fine": {"label": "Fine"}}, figures={"draw": ["headline"]}, results="r")
     assert hashes(stated) == hashes(planned())

@@ -242,16 +242,26 @@ def _choice(experiment: Experiment) -> list[str]:
     selection, chosen = experiment.selection, []
     if "frozen" in _protocols(experiment):
         chosen.append("the strength of the regression")
-    if "paper" in _protocols(experiment) or "full-network" in _modes(experiment):
+    # One learning rate is fixed beforehand: a network is then fine-tuned once, unless test images are to choose.
+    once = len(experiment.finetuning.learning_rates) == 1 and "test" not in selection
+    fixed = "full-network" in _modes(experiment) and once
+    if "paper" in _protocols(experiment) or ("full-network" in _modes(experiment) and not once):
         chosen.append("the learning rate")
     if "validation" in selection:
         sentences = [
             f"**Choice.** {'With selection on validation, nothing' if 'test' in selection else 'Nothing'} is chosen on "
             "test images.",
-            f"Validation images (a dataset's own, or part of its training images) choose {_listed(chosen)}, and in "
-            '"best robust" numbers ε and the network too; after that, training and validation images are fitted '
-            "together, and the test images are looked at once.",
+            "Validation images (a dataset's own, or part of its training images) choose "
+            + (f'{_listed(chosen)}, and in "best robust" numbers ε and the network too; ' if chosen else "")
+            + ("after that, training and validation images are fitted together, " if chosen else "")
+            + ("" if chosen else 'ε and the network of "best robust" numbers, ')
+            + "and the test images are looked at once.",
         ]
+        if fixed:
+            sentences.append(
+                "In full-network transfer the learning rate was fixed beforehand: a network is trained once, on the "
+                "training images less the validation ones."
+            )
     else:
         sentences = [
             f'**Choice.** As in the paper, {_listed(chosen)}, and in "best robust" numbers ε and the network too, are '
