@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from robust_transfer.configuration.load import ConfigurationError, merge, validate
+from robust_transfer.configuration.load import ConfigurationError, load, merge, validate
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.store.entry import PLANNED, open_entry
@@ -46,6 +46,18 @@ GOLDEN = {
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_seed0": "226cdf93e1",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.001_seed0": "973ad486b7",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_refit_seed0": "2113fe1740",
+}
+
+# The same for what came later: settings of the generator, and one rate fixed beforehand.
+GOLDEN_LATER = {
+    "datasets/objects": "c2d28bccd5",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_fixed_seed0": "5adf36c712",
+}
+# Of the default experiment as it stands in config.yaml: they change where its values do, and nowhere else.
+GOLDEN_DEFAULT = {
+    "datasets/objects": "12b7f0da00",
+    "pretraining/objects_resnet8_w16_l2_eps0.4_seed2": "60e9b4c25f",
+    "granularity/fine_9px": "9ba623a2cb",
 }
 
 
@@ -295,8 +307,23 @@ def test_code_that_is_edited_while_jobs_wait_remakes_no_dear_entry(tmp_path: Pat
 
 @pytest.mark.parametrize("entry", sorted(GOLDEN))
 def test_golden_hashes(entry: str) -> None:
-    found = {f"{planned.stage}/{planned.name}": planned.hash for planned in planned_golden().entries.values()}
-    assert found[entry] == GOLDEN[entry]
+    assert by_name(planned_golden())[entry] == GOLDEN[entry]
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN_LATER))
+def test_golden_hashes_of_later_settings(entry: str) -> None:
+    world = {"classes": 12, "misleading": 0.08, "twins": 0.67}
+    grid = planned(datasets={"objects": {"origin": world}}, finetuning={"learning_rates": [0.01]})
+    assert by_name(grid)[entry] == GOLDEN_LATER[entry]
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN_DEFAULT))
+def test_golden_hashes_of_the_default_experiment(entry: str) -> None:
+    assert by_name(plan(load([])))[entry] == GOLDEN_DEFAULT[entry]
+
+
+def by_name(grid: Grid) -> dict[str, str]:
+    return {f"{entry.stage}/{entry.name}": entry.hash for entry in grid.entries.values()}
 
 
 def planned_golden() -> Grid:

@@ -135,7 +135,7 @@ def test_settings_of_transfer_are_those_of_the_experiment() -> None:
     assert "images are normalised as in pretraining." in text
     assert "clean, and attacked by projected gradient descent of 20 steps." in text
     rates = {"learning_rates": [1, 0.1, 0.01]}
-    several = described(linear_heads=rates, finetuning=rates, grid=[{**grid[0], "architectures": ["resnet8_w4"]}])
+    several = described("paper", grid=grid, linear_heads=rates, figures=SMALL)
     assert "with each of the learning rates 1, 0.1 and 0.01. BatchNorm's statistics drift" in several
     layered = described(features={"layer": "layer3"})
     assert "activations in layer layer3." in layered

@@ -276,5 +276,6 @@ class TestTwins:
 
 
 def test_the_default_world_of_today_is_that_of_tomorrow():
-    made = images(train=20, side=24, amplitude=0.09, plain=0.25, classes=12, misleading=0.08, twins=0.67).astype(int)
-    assert made.sum() == pytest.approx(0, abs=20 * 24 * 24 * 3 // 100)
+    world = {"side": 24, "amplitude": 0.09, "plain": 0.25, "contrast": 0.5}
+    made = images(train=20, classes=12, misleading=0.08, twins=0.67, **world).astype(int)
+    assert made.sum() == pytest.approx(4_860_007, abs=20 * 24 * 24 * 3 // 100)

@@ -248,14 +248,17 @@ def _choice(experiment: Experiment) -> list[str]:
     if "paper" in _protocols(experiment) or ("full-network" in _modes(experiment) and not once):
         chosen.append("the learning rate")
     if "validation" in selection:
+        choose = 'ε and the network of "best robust" numbers, and'
+        if chosen:
+            choose = (
+                f'{_listed(chosen)}, and in "best robust" numbers ε and the network too; after that, training and '
+                "validation images are fitted together, and"
+            )
         sentences = [
             f"**Choice.** {'With selection on validation, nothing' if 'test' in selection else 'Nothing'} is chosen on "
             "test images.",
-            "Validation images (a dataset's own, or part of its training images) choose "
-            + (f'{_listed(chosen)}, and in "best robust" numbers ε and the network too; ' if chosen else "")
-            + ("after that, training and validation images are fitted together, " if chosen else "")
-            + ("" if chosen else 'ε and the network of "best robust" numbers, ')
-            + "and the test images are looked at once.",
+            f"Validation images (a dataset's own, or part of its training images) choose {choose} the test images are "
+            "looked at once.",
         ]
         if fixed:
             sentences.append(
