@@ -1,4 +1,4 @@
-# Fine-tune a whole network on a target: search runs, and a refit of the best.
+# Fine-tune a whole network on a target: search runs and a refit of the best, or one run where there is one rate.
 rule finetuning:
     input:
         backbone=WIRING.input("finetuning", "backbone"),

@@ -45,7 +45,7 @@ MISTAKES = [
     ({"pretraining": {"training": {"batchnorm_group": 100}}}, ["batchnorm_group 100 does not divide batch_size 32"]),
     ({"pretraining": {"training": {"batchnorm_group": 1}}}, ["batchnorm_group = 1", "greater than or equal to 2"]),
     ({"pretraining": {"attack": {"steps": 0}}}, ["pretraining.attack.steps = 0", "Gradient steps"]),
-    ({"pretraining": {"attack": {"restarts": 3}}}, ["restarts: 3", "random_start: true"]),
+    ({"pretraining": {"attack": {"restarts": 3, "random_start": False}}}, ["restarts: 3", "random_start: true"]),
     ({"pretraining": {"recipe": "fast", "training": {"batch_size": 100}}}, ["batchnorm_group 64 does not divide"]),
     ({"pretraining": {"training": {"start_scale": 0}}}, ["start_scale = 0", "share of `input_size`"]),
     ({"pretraining": {"training": {"average_decay": 1}}}, ["average_decay = 1", "less than 1"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from robust_transfer.configuration.load import ConfigurationError, merge, validate
+from robust_transfer.configuration.load import ConfigurationError, load, merge, validate
 from robust_transfer.configuration.transfer import PROTOCOLS
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
@@ -49,6 +49,18 @@ GOLDEN = {
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_seed0": "226cdf93e1",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.001_seed0": "973ad486b7",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_refit_seed0": "2113fe1740",
+}
+
+# The same for what came later: settings of the generator, and one rate fixed beforehand.
+GOLDEN_LATER = {
+    "datasets/objects": "c2d28bccd5",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_fixed_seed0": "5adf36c712",
+}
+# Of the default experiment as it stands in config.yaml: they change where its values do, and nowhere else.
+GOLDEN_DEFAULT = {
+    "datasets/objects": "12b7f0da00",
+    "pretraining/objects_resnet8_w16_l2_eps0.4_seed2": "60e9b4c25f",
+    "granularity/fine_9px": "9ba623a2cb",
 }
 
 
@@ -180,7 +192,7 @@ def test_knn_is_measured_beside_the_probe_on_the_same_features() -> None:
         protocol: [replace(key, protocol=None) for key in keys if key.protocol == protocol] for protocol in PROTOCOLS
     }
     assert by_protocol["knn"] == by_protocol["frozen"]
-    assert len(by_protocol["knn"]) == 2 * 2 * 2  # backbones × targets × numbers of images
+    assert len(by_protocol["knn"]) == 2 * 2 * (5 + 1)  # backbones × targets × five subsets of five images, and all
     assert not by_protocol["paper"]
     settings = next(iter(both.stage("knn").values())).settings
     assert (settings.images_per_class, settings.selections) == (5, ("validation",))  # type: ignore[attr-defined]
@@ -236,6 +248,26 @@ def test_a_setting_at_its_default_changes_no_hash() -> None:
         datasets={"fine": {"exif_rotation": True, "train_limit": None}},
     )
     assert hashes(stated) == hashes(planned())
+
+
+def test_a_single_rate_takes_one_job_and_several_a_search_each_and_a_refit() -> None:
+    def finetuning(*rates: float, **over: object) -> list[str]:
+        found = planned(finetuning={"learning_rates": [*rates]}, **over).stage("finetuning").values()
+        return [entry.settings.purpose for entry in found]  # type: ignore[attr-defined]
+
+    pairs = 2 * 2
+    assert finetuning(0.1) == ["fixed"] * pairs
+    assert Counter(finetuning(0.1, 0.01)) == {"search": 2 * pairs, "refit": pairs}
+    assert finetuning(0.1, selection=["test"]) == ["final"] * pairs
+    assert Counter(finetuning(0.1, selection=["validation", "test"])) == {"search": pairs, "final": pairs}
+
+
+def test_a_fixed_run_is_measured_and_chooses_from_no_others() -> None:
+    grid = planned(finetuning={"learning_rates": [0.1]})
+    measured = [grid.entries[one.entry] for one in grid.measurements.values() if one.key.mode == "full-network"]
+    assert measured == [*grid.stage("finetuning").values()]
+    assert all(sorted(entry.inputs) == ["backbone", "dataset"] and not entry.runs for entry in measured)
+    assert "objects_resnet8_w8_eps0_seed0_on_fine_lr0.1_fixed_seed0" in {entry.name for entry in measured}
 
 
 def test_labels_and_figures_change_no_hash() -> None:
@@ -314,8 +346,23 @@ def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_pa
 
 @pytest.mark.parametrize("entry", sorted(GOLDEN))
 def test_golden_hashes(entry: str) -> None:
-    found = {f"{planned.stage}/{planned.name}": planned.hash for planned in planned_golden().entries.values()}
-    assert found[entry] == GOLDEN[entry]
+    assert by_name(planned_golden())[entry] == GOLDEN[entry]
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN_LATER))
+def test_golden_hashes_of_later_settings(entry: str) -> None:
+    world = {"classes": 12, "misleading": 0.08, "twins": 0.67}
+    grid = planned(datasets={"objects": {"origin": world}}, finetuning={"learning_rates": [0.01]})
+    assert by_name(grid)[entry] == GOLDEN_LATER[entry]
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN_DEFAULT))
+def test_golden_hashes_of_the_default_experiment(entry: str) -> None:
+    assert by_name(plan(load([])))[entry] == GOLDEN_DEFAULT[entry]
+
+
+def by_name(grid: Grid) -> dict[str, str]:
+    return {f"{entry.stage}/{entry.name}": entry.hash for entry in grid.entries.values()}
 
 
 def planned_golden() -> Grid:

@@ -27,17 +27,20 @@ SMALL: dict[str, Any] = {"widths": [], "fixed_eps": None}
 
 def test_the_default_experiment_says_that_it_trains() -> None:
     text = described()
-    assert "resnet8_w16, resnet8_w8, resnet8_w12 and resnet14_w8 are trained on Objects at 32 × 32 pixels" in text
+    assert "resnet8_w16, resnet8_w8 and resnet8_w12 are trained on Objects at 24 × 24 pixels" in text
     assert "for 5 epochs in batches of 32. " in text
-    assert "0.03, 0.1, 0.5 and 1 in the L2 norm. A network of ε 0 is a standard one" in text
-    assert "A robust network sees, at every step of its training, images that projected gradient descent of 2" in text
-    assert "descent of 2 steps (1 ε each, from the image, the last iterate) has perturbed" in text
+    assert "0.4 and 1 in the L2 norm. A network of ε 0 is a standard one" in text
+    assert "A robust network sees, at every step of its training, images that projected gradient descent of 1" in text
+    assert "descent of 1 step (1.25 ε" in text
     assert (
         "test images: clean, and attacked by projected gradient descent of 10 steps (0.25 ε each, from a random start, "
         "the iterate of highest loss). While a network"
     ) in text
-    assert "with each of the learning rates 1, 0.1 and 0.01. BatchNorm's statistics drift" in text
-    assert "5, 10 or 25 training images of each class, drawn anew 5 times." in text
+    assert "every parameter is trained on the target, with a learning rate of 0.2." in text
+    assert 'choose the strength of the regression, and in "best robust" numbers ε and the network too; after' in text
+    assert "In full-network transfer the learning rate was fixed beforehand: a network is trained once, on the" in text
+    assert "only 10 training images of each class" in text
+    assert "by the paper's protocol" not in text
     assert "imported" not in text.lower()
     assert "unless a column says otherwise" not in text
     assert "Left out" not in text
@@ -152,6 +155,9 @@ def test_settings_of_transfer_are_those_of_the_experiment() -> None:
     assert (
         "clean, and attacked by projected gradient descent of 20 steps (0.125 ε each, from a random start, the" in text
     )
+    rates = {"learning_rates": [1, 0.1, 0.01]}
+    several = described("paper", grid=grid, linear_heads=rates, figures=SMALL)
+    assert "with each of the learning rates 1, 0.1 and 0.01. BatchNorm's statistics drift" in several
     layered = described(features={"layer": "layer3"})
     assert "activations in layer layer3." in layered
 
@@ -164,6 +170,20 @@ def test_an_attack_of_one_step_and_autoattack_are_called_so(monkeypatch: pytest.
     assert "the iterate of highest loss) and by AutoAttack. While" in text
     text = described(evaluation={"attack": {"restarts": 3, "random_start": True}})
     assert "(0.25 ε each, from a random start, the worst of 3 starts, the iterate of highest loss)" in text
+
+
+def test_rates_that_are_chosen_and_one_that_is_not_are_told_apart() -> None:
+    full = [{"architectures": ["resnet18"], "eps": [0, 3], "modes": ["full-network"]}]
+    one, two = (
+        described("paper", grid=full, figures=SMALL, selection=["validation"], finetuning={"learning_rates": rates})
+        for rates in ([0.1], [0.1, 0.01])
+    )
+    assert "choose the learning rate, and in" in two
+    assert "fixed beforehand: a network is trained once" not in two
+    assert 'choose ε and the network of "best robust" numbers, and the test images are looked at once.' in one
+    assert "the learning rate was fixed beforehand: a network is trained once" in one
+    tested = described("paper", grid=full, figures=SMALL, selection=["test"], finetuning={"learning_rates": [0.1]})
+    assert "fixed beforehand: a network is trained once" not in tested
 
 
 def test_one_epoch_is_called_so() -> None:
@@ -181,5 +201,5 @@ def test_title_notice_and_labels_are_plain_text() -> None:
     datasets = {"coarse": {"label": "Coarse_ *shapes*"}, "fine": {"label": "`fine`|_"}}
     text = described(title="", notice="A *caution*,\nin two lines_", datasets=datasets)
     assert text.startswith("shapes Read this first A *caution*, in two lines_ Do networks")
-    assert "The targets are Coarse_ *shapes*, `fine`|_, Counting and Textures." in text
+    assert "The targets are Coarse_ *shapes*, `fine`|_ and Textures." in text
     assert "Read this first" not in described(notice="")

@@ -198,7 +198,5 @@ def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_description_that_was_edited_is_named(wiring: Wiring) -> None:
     path = wiring.store / entry_of(wiring, "finetuning") / "entry.json"
     path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
-    with pytest.raises(
-        ConfigurationError, match=r"entry\.json: made with seed = 7, .* or the file was edited"
-    ):
+    with pytest.raises(ConfigurationError, match=r"entry\.json: made with seed = 7, .* or the file was edited"):
         wiring.write_entries()

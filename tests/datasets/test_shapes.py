@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from robust_transfer.configuration.datasets import ShapesOrigin
 from robust_transfer.datasets.origins import shapes
-from robust_transfer.datasets.origins.shapes import CLASSES, class_gratings, class_outlines, class_strengths, generate
+from robust_transfer.datasets.origins.shapes import (
+    CLASSES,
+    class_gratings,
+    class_outlines,
+    class_strengths,
+    generate,
+    shown_outlines,
+)
 
 TASKS = tuple(CLASSES)
 
@@ -152,3 +160,122 @@ def test_the_images_of_today_are_those_of_tomorrow():
     sums = [images(task, train=20).astype(int).sum() for task in TASKS]
     golden = [8_729_196, 8_552_383, 8_750_871, 8_165_813, 6_795_633]
     np.testing.assert_allclose(sums, golden, rtol=0, atol=20 * 32 * 32 * 3 // 100)
+
+
+class TestClasses:
+    def test_fewer_are_the_first_with_gratings_spread_anew(self):
+        found, labels, names = generate(origin(classes=12, train=120, amplitude=0), "train")
+        assert tuple(names) == CLASSES["objects"][:12]
+        assert set(np.bincount(labels)) == {10}
+        np.testing.assert_array_equal(class_outlines("objects", 12), class_outlines("objects")[:12])
+        _, orientations = class_gratings("objects", 12)
+        np.testing.assert_allclose(np.diff(orientations), np.pi / 12, rtol=1e-5)
+        # The first 12 images are of the classes that they are of where there are 20, and those are the same images.
+        np.testing.assert_array_equal(found[:12], images(train=12, amplitude=0))
+
+    @pytest.mark.parametrize("classes", [4, 7, 12, 20])
+    def test_the_share_that_is_plain_is_kept(self, classes):
+        strengths = class_strengths(0.25, classes)
+        assert strengths.max() == 1
+        assert (strengths == 0).sum() == 1 + int(0.25 * (classes - 1))
+
+    @pytest.mark.parametrize("setting", [{"classes": 12}, {"misleading": 0.1}, {"twins": 0.5}])
+    def test_other_tasks_refuse_what_is_of_the_source_alone(self, setting):
+        (name,) = setting
+        with pytest.raises(ValidationError, match=f"{name} = .*: task coarse does not read it; leave it out"):
+            origin("coarse", **setting)
+
+    def test_at_their_defaults_all_three_may_be_stated(self):
+        stated = origin("fine", classes=20, misleading=0, twins=0)
+        np.testing.assert_array_equal(generate(stated, "train")[0], images("fine"))
+
+
+class TestMisleading:
+    SHARE, N = 0.3, 4000
+
+    def shown(self, share=SHARE, classes=12):
+        """Labels of N images, the classes whose outlines they show, and which classes have a grating."""
+        asked = origin(classes=classes, misleading=share, plain=0.25)
+        uniform = np.random.default_rng(0).random((2, self.N), np.float32)
+        labels = np.arange(self.N) % classes
+        return labels, shown_outlines(asked, labels, *uniform), class_strengths(0.25, classes) > 0
+
+    def test_the_share_counts_among_images_of_classes_with_a_grating(self):
+        labels, shown, textured = self.shown()
+        misled = shown != labels
+        assert not misled[~textured[labels]].any()
+        # Five standard deviations of a share of 3,000 images are 4 points.
+        assert misled[textured[labels]].mean() == pytest.approx(self.SHARE, abs=0.04)
+
+    def test_every_other_class_lends_its_outline(self):
+        labels, shown, _ = self.shown()
+        lent = np.bincount(shown[shown != labels], minlength=12)
+        assert lent.min() > 0.5 * lent.mean()
+        np.testing.assert_array_equal(self.shown(share=0)[1], labels)
+
+    def test_an_image_changes_its_outline_and_nothing_else(self):
+        plain, some = (
+            images(train=600, classes=12, amplitude=0),
+            images(train=600, classes=12, amplitude=0, misleading=0.3),
+        )
+        changed = (plain != some).any(axis=(1, 2, 3))
+        textured = class_strengths(origin().plain, 12)[np.arange(600) % 12] > 0
+        assert not changed[~textured].any()
+        assert changed[textured].mean() == pytest.approx(0.3, abs=0.1)
+        # The upper edge is ground, which stays, but where an outline reaches it.
+        assert (plain[:, 0] == some[:, 0]).mean() > 0.999
+
+    def test_more_of_them_hold_those_of_fewer(self):
+        few, many = (images(classes=12, misleading=share) for share in (0.2, 0.6))
+        none = images(classes=12)
+        misled = [(part != none).any(axis=(1, 2, 3)) for part in (few, many)]
+        np.testing.assert_array_equal(few[misled[0]], many[misled[0]])
+        assert misled[0].sum() < misled[1].sum()
+
+    def test_both_splits_mislead_and_fewer_images_are_the_first_of_more(self):
+        for split in ("train", "test"):
+            asked = origin(classes=12, misleading=0.5, **{split: 40})
+            assert (generate(asked, split)[0] != images(split=split, classes=12, **{split: 40})).any()
+        np.testing.assert_array_equal(
+            images(classes=12, misleading=0.5, train=25), images(classes=12, misleading=0.5, train=60)[:25]
+        )
+
+
+class TestTwins:
+    def radii(self, twins, classes=12):
+        theta = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+        outlines = class_outlines("objects", classes, twins)
+        return 1 + (outlines @ np.exp(1j * np.outer(shapes.HARMONICS, theta))).real
+
+    @pytest.mark.parametrize(("twins", "pairs"), [(0, 0), (0.34, 2), (0.67, 4), (1, 6)])
+    def test_pairs_differ_by_twice_the_detail_and_by_detail_alone(self, twins, pairs):
+        outlines, without = class_outlines("objects", 12, twins), class_outlines("objects", 12)
+        for first in range(0, 2 * pairs, 2):
+            difference = (outlines[first] - outlines[first + 1]) / 2
+            assert np.abs(difference[: shapes.HARMONICS.index(shapes.DETAIL[0])]).max() == 0
+            assert np.sqrt((np.abs(difference) ** 2).sum() / 2) == pytest.approx(shapes.TWIN_WOBBLE, rel=1e-4)
+            np.testing.assert_allclose(outlines[first] + outlines[first + 1], 2 * without[first], atol=1e-6)
+        np.testing.assert_array_equal(outlines[2 * pairs :], without[2 * pairs :])
+
+    def test_classes_that_are_no_twins_stay_apart(self):
+        r = self.radii(0.67)
+        turns = range(-46, 47)
+        for i in range(len(r)):
+            for j in range(i):
+                nearest = min(np.sqrt(np.mean((r[i] - np.roll(r[j], turn)) ** 2)) for turn in turns)
+                if j == i - 1 and j % 2 == 0 and i < 8:
+                    assert 0.5 * shapes.TWIN_WOBBLE < nearest < 2.01 * shapes.TWIN_WOBBLE
+                else:
+                    assert nearest > 0.7 * shapes.LIKENESS * shapes.COARSE_WOBBLE
+
+    def test_other_outlines_are_untouched(self):
+        class_outlines.cache_clear()
+        before = class_outlines("objects").copy()
+        class_outlines("objects", 12, 1.0)
+        np.testing.assert_array_equal(class_outlines("objects"), before)
+
+
+def test_the_default_world_of_today_is_that_of_tomorrow():
+    world = {"side": 24, "amplitude": 0.09, "plain": 0.25, "contrast": 0.5}
+    made = images(train=20, classes=12, misleading=0.08, twins=0.67, **world).astype(int)
+    assert made.sum() == pytest.approx(4_860_007, abs=20 * 24 * 24 * 3 // 100)

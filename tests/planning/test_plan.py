@@ -143,13 +143,24 @@ class TestWorkOfAnEntry:
         assert rates.processor_seconds(found[0]) == pytest.approx(rates.COMPARED_SECONDS * found[0].compared)
 
     def test_finetuning_trains_every_epoch(self, tmp_path: Path) -> None:
-        assert kinds(self.work(tmp_path, "finetuning", "eps0_", "refit")) == {"train": 5 * 100, "forward": 40}
+        two = {"finetuning": {"learning_rates": [0.1, 0.01]}}
+        assert kinds(self.work(tmp_path, "finetuning", "eps0_", "refit", **two)) == {"train": 5 * 100, "forward": 40}
+
+    def test_a_fixed_run_is_a_search_that_is_tested_too(self, tmp_path: Path) -> None:
+        two = {"finetuning": {"learning_rates": [0.1, 0.01]}}
+        search, fixed = (
+            kinds(self.work(tmp_path, "finetuning", "eps0_", purpose, **over))
+            for purpose, over in (("lr0.1_seed", two), ("lr0.1_fixed", {}))
+        )
+        assert fixed == search | {"forward": search["forward"] + 40}
 
     def test_few_images_of_a_class_make_few_images(self) -> None:
         counts = ImageCounts(1000, 50, 200, 10, 3072, True)
         assert counts.transfer("final", 0.2, 5) == (50, 50)
         assert counts.transfer("search", 0.2, 5) == (40, 10)
         assert counts.transfer("search", 0.2, None) == (1000, 200)
+        assert counts.transfer("fixed", 0.2, None) == (1000, 250)
+        assert counts.transfer("fixed", 0.2, 5) == (40, 60)
         assert counts.transfer("final", 0.2, None) == (1200, 50)
 
     def test_selecting_costs_its_start_alone(self, tmp_path: Path) -> None:
@@ -316,7 +327,7 @@ class TestRates:
         made = make_plan(tiny(tmp_path), [fixed()], prices=[3.0], cores=2)
         images = sum(made.stages["finetuning"].work.images.values())
         hours = made.stages["finetuning"].hours["here"]
-        assert hours.device == pytest.approx((images * 0.01 + 4 * 2.0) / 3600)
+        assert hours.device == pytest.approx((images * 0.01 + 2 * 2.0) / 3600)
         assert hours.price == pytest.approx(3 * hours.device)
         assert made.total.hours["here"].price == pytest.approx(3 * made.total.hours["here"].device)
 

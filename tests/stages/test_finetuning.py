@@ -230,6 +230,37 @@ class TestFinal:
             assert row["ci_low"] < 100 / CLASSES < row["ci_high"]
 
 
+class TestFixed:
+    """The one rate there is: trained once, on what a search trains on, and measured on validation and test images."""
+
+    @pytest.fixture(scope="class")
+    def fixed(self, backbone, dataset):
+        return run(backbone, dataset, settings("fixed", (RATES[1],)))
+
+    def test_validates_as_the_search_at_its_rate_does(self, fixed, searches):
+        search = searches["search1"]
+        found = [row for row in rows(fixed) if row["split"] == "validation"]
+        assert found == [row | {"selection": "validation"} for row in rows(search)]
+        assert predictions(fixed, "validation") == predictions(search, "validation")
+        assert (fixed.path / "epochs.csv").read_text() == (search.path / "epochs.csv").read_text()
+
+    def test_tests_every_test_image(self, fixed):
+        found = [row for row in rows(fixed) if row["split"] == "test"]
+        assert [(row["n"], row["selection"]) for row in found] == [(30, "validation")] * 2
+        tested = predictions(fixed, "test")
+        assert [*tested] == [*range(30)]
+        top1 = 100 * np.mean([label == prediction for label, prediction in tested.values()])
+        assert found[0]["value"] == pytest.approx(top1)
+        assert found[0]["value"] > 80
+        assert {row["hyperparameters"]["learning_rate"] for row in rows(fixed)} == {0.1}
+
+    def test_official_validation_images_are_not_trained_on(self, backbone, dataset_with_validation):
+        entry = run(backbone, dataset_with_validation, settings("fixed", (0.1,)))
+        assert json.loads((entry.path / "timing.json").read_text())["images"] == 8 * 45
+        assert [*predictions(entry, "validation")] == [*range(12)]
+        assert [*predictions(entry, "test")] == [*range(30)]
+
+
 class TestOutputs:
     def test_are_the_declared_ones_and_no_weights(self, refit):
         assert sorted(refit.card()["files"]) == ["epochs.csv", "metrics.json", "predictions.parquet"]

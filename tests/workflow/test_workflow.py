@@ -26,7 +26,7 @@ TINY = """
 extends: default
 experiment: tiny
 datasets:
-  objects: {origin: {kind: shapes, task: objects, train: 128, test: 64}}
+  objects: {origin: {kind: shapes, task: objects, train: 128, test: 64, classes: 20}}
   coarse: {origin: {kind: shapes, task: coarse, train: 80, test: 64}}
   fine: {origin: {kind: shapes, task: fine, train: 80, test: 64}}
 targets: [coarse, fine]
@@ -57,7 +57,21 @@ pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
 evaluation: {eps: [0.5], attack: {steps: 1}}
 linear_heads: {training: {epochs: 1}}
 finetuning: {learning_rates: [0.01], training: {epochs: 1, batch_size: 32}}
-figures: {fixed_eps: 0.5, widths: [], bootstrap: 100}
+figures:
+  draw:
+    - headline
+    - fixed_feature
+    - full_network
+    - source_accuracy
+    - fixed_robustness
+    - width
+    - granularity
+    - training
+    - few_images
+    - protocol_gap
+  fixed_eps: 0.5
+  widths: []
+  bootstrap: 100
 """
 
 
@@ -177,7 +191,7 @@ def test_another_eps_makes_only_what_hangs_on_it(finished: Tiny) -> None:
         "knn": 2,
         "linear_heads": 4,  # of the two robust backbones on one target: a search and a final run
         "selecting": 2,
-        "finetuning": 2,
+        "finetuning": 1,
         "results": 1,
         **DRAWN,
     }
@@ -274,7 +288,7 @@ def test_without_a_file_the_default_experiment_is_planned(finished: Tiny) -> Non
     command = [sys.executable, "-m", "snakemake", "-n", "results/anew/summary.txt", "--config", "experiment=anew"]
     run = subprocess.run(command, cwd=finished.folder, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stderr
-    assert re.search(r"^pretraining +11$", run.stdout + run.stderr, re.M)
+    assert re.search(r"^pretraining +13$", run.stdout + run.stderr, re.M)
 
 
 def test_a_missing_folder_stops_before_any_job(finished: Tiny) -> None:

@@ -122,7 +122,8 @@ ALL_STAGES = {
             "fine-tune a whole network on a target",
             "Reads a backbone and a dataset. A search run trains with one learning rate and measures validation\n"
             "accuracy; a refit takes the best search's rate, trains on all training images and tests; a final run\n"
-            "does so at a rate it is given; writes metrics.json, predictions.parquet and epochs.csv.",
+            "does so at a rate it is given; a fixed run, at the one rate there is, trains as a search and measures\n"
+            "both; writes metrics.json, predictions.parquet and epochs.csv.",
             "expensive",
             uses_gpu=True,
             interruptible=True,

@@ -41,8 +41,22 @@ class ShapesOrigin(Model):
     """Share of the source's classes without a grating; the others' amplitudes rise evenly up to `amplitude`."""
     contrast: Annotated[float, Field(ge=0, le=0.7)] = 0.35
     """Smallest grey difference of a shape and its ground, in [0, 1] pixel units; the largest is 0.7."""
+    classes: Annotated[int, Field(ge=4, le=20)] = 20
+    """Number of the source's classes: the first of the 20 there are. Other tasks have classes of their own, 5 or 10."""
+    misleading: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the images of the source's classes with a grating that show the outline of another class, \
+drawn for each image: shape alone is wrong there, and the grating right."""
+    twins: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the source's classes that come in pairs whose outlines differ in fine detail alone."""
     seed: NonNegativeInt = 0
     """Seed of the images; shapes and textures of a class stay the same under every seed."""
+
+    @model_validator(mode="after")
+    def _of_the_source(self) -> ShapesOrigin:
+        changed = {"classes": self.classes != 20, "misleading": self.misleading > 0, "twins": self.twins > 0}
+        for name in (name for name, is_changed in changed.items() if is_changed and self.task != "objects"):
+            raise ValueError(f"{name} = {getattr(self, name)}: task {self.task} does not read it; leave it out")
+        return self
 
 
 class FolderOrigin(Model):

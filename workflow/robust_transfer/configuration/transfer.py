@@ -125,7 +125,8 @@ class Finetuning(Model):
     """Full-network transfer: every parameter trained from the backbone's, the head fresh."""
 
     learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.001)
-    """The learning rates among which validation accuracy chooses."""
+    """The learning rates among which validation accuracy chooses. A single one is fixed beforehand: the network is \
+then trained once, on the training images less the validation ones, and not again on both."""
     training: Recipe = Recipe(
         epochs=150, batch_size=64, weight_decay=5e-4, step_epochs=50, augmentation="square-resized-crop-flip"
     )
@@ -202,12 +203,13 @@ class FinetuningSettings(Model):
 
     A search run fits on the training images less the validation ones and measures validation accuracy; a refit takes
     the learning rate of its best search run, fits on all training images and measures test accuracy; a final run does
-    so at the one rate it is given.
+    so at the one rate it is given. A fixed run, where there is one rate to choose from, fits as a search run does and
+    measures both: what it saves is a second training, at the cost of the validation images.
     """
 
-    purpose: Literal["search", "refit", "final"]
+    purpose: Literal["search", "refit", "final", "fixed"]
     learning_rates: tuple[PositiveFloat, ...]
-    """The one rate of a search or final run; the rates a refit chooses from, in the order of inputs `search0`, …"""
+    """The one rate of a search, final or fixed run; what a refit chooses from, in the order of inputs `search0`, …"""
     training: Recipe
     normalisation: Statistics | None = None
     """None: as the backbone was trained."""

@@ -307,7 +307,9 @@ class _Transfer:
         normalisation = variant.normalisation or finetuning.normalisation
         inputs = {"backbone": self.backbone, "dataset": self.dataset}
 
-        def settings(purpose: Literal["search", "refit", "final"], rates: tuple[float, ...]) -> FinetuningSettings:
+        def settings(
+            purpose: Literal["search", "refit", "final", "fixed"], rates: tuple[float, ...]
+        ) -> FinetuningSettings:
             return FinetuningSettings(
                 purpose=purpose,
                 learning_rates=rates,
@@ -322,6 +324,10 @@ class _Transfer:
 
         name = self._name + ("_target" if normalisation == "target" else "")
         deviations = _deviations(normalisation=(normalisation, "target"))
+        if len(finetuning.learning_rates) == 1 and "test" not in experiment.selection:
+            named = f"{name}_lr{finetuning.learning_rates[0]:g}_fixed_seed{self.seed}"
+            only = settings("fixed", finetuning.learning_rates)
+            return self.grid._add("finetuning", named, only, inputs), deviations
         runs: dict[str, PlannedEntry] = {}
         for i, rate in enumerate(finetuning.learning_rates):
             if "validation" in experiment.selection:

@@ -258,16 +258,29 @@ def _choice(experiment: Experiment) -> list[str]:
         chosen.append("the strength of the regression")
     if "knn" in _protocols(experiment):
         chosen.append("the number of neighbours")
-    if "paper" in _protocols(experiment) or "full-network" in _modes(experiment):
+    # One learning rate is fixed beforehand: a network is then fine-tuned once, unless test images are to choose.
+    once = len(experiment.finetuning.learning_rates) == 1 and "test" not in selection
+    fixed = "full-network" in _modes(experiment) and once
+    if "paper" in _protocols(experiment) or ("full-network" in _modes(experiment) and not once):
         chosen.append("the learning rate")
     if "validation" in selection:
+        choose = 'ε and the network of "best robust" numbers, and'
+        if chosen:
+            choose = (
+                f'{_listed(chosen)}, and in "best robust" numbers ε and the network too; after that, training and '
+                "validation images are fitted together, and"
+            )
         sentences = [
             f"**Choice.** {'With selection on validation, nothing' if 'test' in selection else 'Nothing'} is chosen on "
             "test images.",
-            f"Validation images (a dataset's own, or part of its training images) choose {_listed(chosen)}, and in "
-            '"best robust" numbers ε and the network too; after that, training and validation images are fitted '
-            "together, and the test images are looked at once.",
+            f"Validation images (a dataset's own, or part of its training images) choose {choose} the test images are "
+            "looked at once.",
         ]
+        if fixed:
+            sentences.append(
+                "In full-network transfer the learning rate was fixed beforehand: a network is trained once, on the "
+                "training images less the validation ones."
+            )
     else:
         sentences = [
             f'**Choice.** As in the paper, {_listed(chosen)}, and in "best robust" numbers ε and the network too, are '

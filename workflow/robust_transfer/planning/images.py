@@ -60,12 +60,11 @@ class ImageCounts:
         train, official = self.train, self.validation
         if per_class:
             train, official = min(train, self.classes * per_class), None
-        if purpose != "search":
+        if purpose not in ("search", "fixed"):
             return train + (official or 0), self.test
-        if official:
-            return train, official
-        validation = set_aside(train, self.classes, fraction)
-        return train - validation, validation
+        held = official or set_aside(train, self.classes, fraction)
+        tested = self.test if purpose == "fixed" else 0
+        return train - (0 if official else held), held + tested
 
 
 def set_aside(images: int, classes: int, fraction: float) -> int:

@@ -5,8 +5,10 @@
 A search run trains at one learning rate on the training images less the validation ones and measures validation
 accuracy. A refit takes the learning rate of the best search run, trains on all training images and measures test
 accuracy; it repeats the chosen run's validation rows beside it. A final run does so at a rate that it is given: where
-rates are chosen on test images, there is one for each. All write `metrics.json`, `predictions.parquet` and
-`epochs.csv`; weights are not kept. Speed is that of pretraining without an attack.
+rates are chosen on test images, there is one for each. Where there is one rate, a fixed run is all: it trains as a
+search does and measures validation accuracy, which still chooses between networks, and test accuracy. All write
+`metrics.json`, `predictions.parquet` and `epochs.csv`; weights are not kept. Speed is that of pretraining without an
+attack.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.store.predictions import PREDICTIONS, predictions_table, write_predictions
 from robust_transfer.store.runs import Run, best, runs_in
 from robust_transfer.training.progress import cost, write_epochs
-from robust_transfer.training.transfer import load_network, parts, predicted, train
+from robust_transfer.training.transfer import load_network, parts, predicted, test_images, train
 
 log = logging.getLogger("robust_transfer")
 
@@ -40,18 +42,21 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             entry, network.to(on), trained_on, settings,
             input_size=input_size, learning_rate=rate, threads=threads, device=device,
         )  # fmt: skip
-        found = predicted(network, measured_on, settings, input_size=input_size, threads=threads)
-        split = "validation" if settings.purpose == "search" else "test"
-        rows = measurements(
-            measured_on.labels,
-            found,
-            network.classes,
-            split=split,
-            selection="validation" if chosen else None,
-            hyperparameters={"learning_rate": rate},
-        )
-        log.info("%s accuracy %.1f %%", split, rows[0]["value"])
-        tables = [predictions_table(split, measured_on.indices, measured_on.labels, found)]
+        fixed = settings.purpose == "fixed"
+        measured = {"validation" if settings.purpose in ("search", "fixed") else "test": measured_on}
+        rows, tables = [], []
+        for split, images in (measured | ({"test": test_images(dataset)} if fixed else {})).items():
+            found = predicted(network, images, settings, input_size=input_size, threads=threads)
+            rows += measurements(
+                images.labels,
+                found,
+                network.classes,
+                split=split,
+                selection="validation" if chosen or fixed else None,
+                hyperparameters={"learning_rate": rate},
+            )
+            log.info("%s accuracy %.1f %%", split, rows[-2]["value"])
+            tables.append(predictions_table(split, images.indices, images.labels, found))
         draft.write_json("metrics.json", rows + (chosen.rows_chosen_on("validation") if chosen else []))
         write_predictions(draft.file(PREDICTIONS), tables + ([chosen.predictions()] if chosen else []))
         write_epochs(draft.file("epochs.csv"), epochs)

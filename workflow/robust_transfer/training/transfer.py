@@ -33,9 +33,10 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
     """The subsets that a run trains on, and the one that it measures on.
 
     A search run measures on validation images: the dataset's official ones if it has any, else `validation_fraction` of
-    each class's training images, the same for all runs with one seed. Other runs train on these too, and measure on the
-    test images. With `images_per_class` validation images are always taken from the limited training images, since
-    whoever has only a few images has no official validation set besides.
+    each class's training images, the same for all runs with one seed. A fixed run does so too, and is tested besides
+    (`test_images`). Other runs train on these too, and measure on the test images. With `images_per_class` validation
+    images are always taken from the limited training images, since whoever has only a few images has no official
+    validation set besides.
 
     Raises StoreError if validation images are to be taken from classes of a single image.
     """
@@ -44,14 +45,19 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
     if settings.images_per_class:
         mask = few_mask(training.labels, settings.images_per_class, settings.seed)
         training, official = Subset(training.split, np.flatnonzero(mask)), None
-    if settings.purpose != "search":
-        return [training, official] if official else [training], _whole(dataset, "test")
+    if settings.purpose not in ("search", "fixed"):
+        return [training, official] if official else [training], test_images(dataset)
     if official:
         return [training], official
     mask = validation_mask(training.labels, settings.validation_fraction, settings.seed)
     if not mask.any():
         raise StoreError(f"{dataset.path}: no class has two training images, so none can be set aside to choose on")
     return [Subset(training.split, training.indices[~mask])], Subset(training.split, training.indices[mask])
+
+
+def test_images(dataset: Entry) -> Subset:
+    """All test images."""
+    return _whole(dataset, "test")
 
 
 def load_network(backbone: Entry, statistics: Statistics | None) -> tuple[Network, int]:

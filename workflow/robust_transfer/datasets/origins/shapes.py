@@ -8,6 +8,10 @@ identifies the class. Its amplitude rises from class to class: a network of some
 others not. In every other task the grating is drawn for each image and says nothing of its class, except in `textures`,
 where it is the label.
 
+Two settings make robustness cost accuracy on the source. Of the images of classes with a grating, a share `misleading`
+shows the outline of another class, so that only the texture tells their class. And a share `twins` of the classes comes
+in pairs whose outlines differ in detail alone: a smaller perturbation hides that than what sets other outlines apart.
+
 All of an image but its class is a function of (seed, task, split, index): position, size, rotation, colours, shading,
 phase. Classes never depend on the seed.
 """
@@ -25,8 +29,10 @@ from robust_transfer.configuration.datasets import ShapesOrigin, ShapesTask
 Floats = NDArray[np.float32]
 Outlines = NDArray[np.complex64]
 
+OBJECTS = 20
+"""Classes of the source, of which `classes` takes the first."""
 CLASSES: dict[ShapesTask, tuple[str, ...]] = {
-    "objects": tuple(f"object {i}" for i in range(1, 21)),
+    "objects": tuple(f"object {i}" for i in range(1, OBJECTS + 1)),
     "coarse": tuple(f"shape {i}" for i in range(1, 11)),
     "fine": tuple(f"variant {i}" for i in range(1, 11)),
     "textures": tuple(f"texture {i}" for i in range(1, 11)),
@@ -38,6 +44,8 @@ HARMONICS = (2, 3, 4, 5, 6, 7)
 COARSE, DETAIL = (2, 3, 4, 5), (4, 5, 6, 7)
 COARSE_WOBBLE, DETAIL_WOBBLE = 0.10, 0.025
 """Root mean square of what coarse and finer harmonics add to r, for the middle class of a task."""
+TWIN_WOBBLE = 0.025
+"""Root mean square of what sets either twin apart from the outline that both have in common."""
 EASE = 1.7
 """The most pronounced class of a task has the middle wobble times this, the least pronounced divided by this."""
 LIKENESS = 0.7
@@ -65,7 +73,7 @@ def generate(
     Image i does not depend on N: fewer images are the first of more. Labels go through the classes in turn. No image
     is in both splits. 5,000 images of 32 pixels take 0.8 s on one core of an AMD EPYC.
     """
-    count, names = origin.train if split == "train" else origin.test, CLASSES[origin.task]
+    count, names = origin.train if split == "train" else origin.test, classes_of(origin)
     images = np.empty((count, origin.side, origin.side, 3), np.uint8)
     labels = np.arange(count, dtype=np.int64) % len(names)
     for start in range(0, count, _CHUNK):
@@ -75,16 +83,26 @@ def generate(
     return images, labels, list(names)
 
 
+def classes_of(origin: ShapesOrigin) -> tuple[str, ...]:
+    """Names of the classes."""
+    return CLASSES[origin.task][: origin.classes]
+
+
 class _Numbers:
     """The random numbers of some images, [n, _NUMBERS] in [0, 1), handed out one quantity after the other."""
 
     def __init__(self, uniform: Floats) -> None:
-        self._columns = iter(uniform.T)
+        self._columns, self._from_the_end = iter(uniform.T), iter(uniform.T[::-1])
 
     def between(self, low: float | Floats, high: float) -> Floats:
         """One number an image: float32 [n]."""
         column: Floats = next(self._columns)
         return low + (high - low) * column
+
+    def later(self) -> Floats:
+        """One number an image, float32 [n] in [0, 1), from the end: other quantities keep theirs."""
+        column: Floats = next(self._from_the_end)
+        return column
 
     def several(self, count: int, low: float = 0, high: float = 1) -> Floats:
         """Several numbers an image: float32 [n, count]."""
@@ -118,8 +136,26 @@ def _draw(origin: ShapesOrigin, labels: NDArray[np.int64], numbers: _Numbers) ->
         outlines = COARSE_WOBBLE * numbers.wobbles(len(COARSE))
         cover = _one_shape(origin.side, _harmonics(outlines, COARSE), numbers)
     else:
-        cover = _one_shape(origin.side, class_outlines(origin.task)[labels], numbers)
+        shown = shown_outlines(origin, labels, numbers.later(), numbers.later())
+        cover = _one_shape(origin.side, class_outlines(origin.task, origin.classes, origin.twins)[shown], numbers)
     return ground + cover[..., None] * (shape - ground) + grating
+
+
+def shown_outlines(origin: ShapesOrigin, labels: NDArray[np.int64], misled: Floats, other: Floats) -> NDArray[np.int64]:
+    """The class whose outline each image shows, int64 [n]: its own, or of a share `misleading` any other.
+
+    Args:
+        origin: The task, its classes, and the shares `misleading` and `plain`.
+        labels: int64 [n].
+        misled: In [0, 1), float32 [n]: an image of a class with a grating misleads where this is below the share.
+        other: In [0, 1), float32 [n], to choose among the other classes.
+    """
+    if not origin.misleading:
+        return labels
+    n = len(classes_of(origin))
+    misleads = (misled < origin.misleading) & (class_strengths(origin.plain, n)[labels] > 0)
+    another = (labels + 1 + (other * (n - 1)).astype(np.int64)) % n
+    return np.where(misleads, another, labels)
 
 
 def _colours(origin: ShapesOrigin, numbers: _Numbers) -> tuple[Floats, Floats]:
@@ -143,9 +179,10 @@ def _grating(origin: ShapesOrigin, labels: NDArray[np.int64], numbers: _Numbers)
     frequency, orientation = numbers.between(*FREQUENCIES), numbers.between(0, np.pi)
     strength = numbers.between(0, 1)
     if origin.task in ("objects", "textures"):
-        frequency, orientation = (of_class[labels] for of_class in class_gratings(origin.task))
+        of_classes = class_gratings(origin.task, len(classes_of(origin)))
+        frequency, orientation = (of_class[labels] for of_class in of_classes)
     if origin.task == "objects":
-        strength = class_strengths(origin.plain)[labels]
+        strength = class_strengths(origin.plain, len(classes_of(origin)))[labels]
     elif origin.task == "textures":
         strength = 0.1 + 0.9 * strength
     else:
@@ -202,28 +239,41 @@ def _cover(side: int, outlines: Outlines, x: Floats, y: Floats, radius: Floats, 
 
 
 @functools.cache
-def class_outlines(task: ShapesTask) -> Outlines:
-    """Coefficients c_k of a task's classes, complex64 [classes, 6], no two alike under any rotation that occurs."""
+def class_outlines(task: ShapesTask, count: int | None = None, twins: float = 0) -> Outlines:
+    """Coefficients c_k of a task's classes, complex64 [classes, 6], no two alike under any rotation that occurs.
+
+    Of the first `count` classes (default: all), as many pairs of neighbours as make up the share `twins` of them have
+    one outline, the first one's, but for detail of opposite sign.
+    """
     n = len(CLASSES[task])
     if task == "fine":
         base = _harmonics(COARSE_WOBBLE * _candidates(task, 1, COARSE), COARSE)
         return base + _harmonics(_distinct(task, n, DETAIL, DETAIL_WOBBLE), DETAIL)
-    return _harmonics(_distinct(task, n, COARSE, COARSE_WOBBLE), COARSE)
+    outlines = _harmonics(_distinct(task, n, COARSE, COARSE_WOBBLE), COARSE)[:count]
+    pairs = round(twins * len(outlines) / 2)
+    # Random numbers that `_distinct` is nowhere near: what twins there are changes no other outline.
+    details = _harmonics(TWIN_WOBBLE * _candidates(task, 4096 + pairs, DETAIL)[4096:], DETAIL)
+    for i, detail in enumerate(details):
+        outlines[2 * i + 1] = outlines[2 * i] - detail
+        outlines[2 * i] += detail
+    return outlines
 
 
 @functools.cache
-def class_gratings(task: ShapesTask) -> tuple[Floats, Floats]:
-    """Frequency in cycles a pixel and orientation in radians of a task's classes: two float32 [classes]."""
-    i, n = np.arange(len(CLASSES[task])), len(CLASSES[task])
+def class_gratings(task: ShapesTask, n: int | None = None) -> tuple[Floats, Floats]:
+    """Frequency in cycles a pixel and orientation in radians of a task's classes, or of n: two float32 [classes]."""
+    n = n or len(CLASSES[task])
+    i = np.arange(n)
     # Neighbours in orientation are apart in frequency: multiples of the golden ratio spread evenly over [0, 1).
     frequency = FREQUENCIES[0] + (FREQUENCIES[1] - FREQUENCIES[0]) * ((i + 0.5) * 0.618034 % 1)
     offset = 0 if task == "objects" else 0.37
     return frequency.astype(np.float32), (np.pi * (i + offset) / n).astype(np.float32)
 
 
-def class_strengths(plain: float) -> Floats:
-    """Amplitudes of the source's gratings relative to the strongest class's, float32 [classes]: 0 in plain classes."""
-    return _strength(_turns(len(CLASSES["objects"]), 7), plain)
+def class_strengths(plain: float, n: int = OBJECTS) -> Floats:
+    """Amplitudes of the gratings of the source's first n classes relative to the strongest, float32 [n]; 0: none."""
+    order = _turns(OBJECTS, 7)[:n].argsort().argsort()
+    return _strength((order / (n - 1)).astype(np.float32), plain)
 
 
 def _strength(level: Floats, plain: float) -> Floats:
