@@ -110,6 +110,10 @@ def variations(value: Any, path: str = "") -> Iterator[tuple[type[Model], str, s
             yield type(value), key, where, value.model_copy(update={key: other(key, held, field.annotation)})
 
 
+AT_MOST = ("classes",)
+"""Numbers whose default is the largest there may be."""
+
+
 def other(key: str, held: Any, annotation: Any) -> Any:
     """Another value of the same type."""
     if held is None:
@@ -124,7 +128,7 @@ def other(key: str, held: Any, annotation: Any) -> Any:
     if isinstance(held, tuple):
         return tuple(one + 1 for one in held) if held and isinstance(held[0], int | float) else held[:-1]
     if isinstance(held, int):
-        return held + 1
+        return held - 1 if key in AT_MOST else held + 1
     if isinstance(held, float):
         return held * 0.9 + 0.013
     assert isinstance(held, str), (key, held)

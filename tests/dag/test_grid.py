@@ -192,7 +192,7 @@ def test_knn_is_measured_beside_the_probe_on_the_same_features() -> None:
         protocol: [replace(key, protocol=None) for key in keys if key.protocol == protocol] for protocol in PROTOCOLS
     }
     assert by_protocol["knn"] == by_protocol["frozen"]
-    assert len(by_protocol["knn"]) == 2 * 2 * (5 + 1)  # backbones × targets × five subsets of five images, and all
+    assert len(by_protocol["knn"]) == 2 * 2 * (5 + 1)  # backbones × targets × subsets: five of few images, all of them
     assert not by_protocol["paper"]
     settings = next(iter(both.stage("knn").values())).settings
     assert (settings.images_per_class, settings.selections) == (5, ("validation",))  # type: ignore[attr-defined]

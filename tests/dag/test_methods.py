@@ -165,7 +165,7 @@ def test_settings_of_transfer_are_those_of_the_experiment() -> None:
 def test_an_attack_of_one_step_and_autoattack_are_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     text = described(pretraining={"attack": {"steps": 1}}, evaluation={"autoattack": True})
-    assert "projected gradient descent of 1 step (2 ε each" in text
+    assert "projected gradient descent of 1 step (1.25 ε each" in text
     assert "attacked by projected gradient descent of 10 steps (0.25 ε each, from a random start, the" in text
     assert "the iterate of highest loss) and by AutoAttack. While" in text
     text = described(evaluation={"attack": {"restarts": 3, "random_start": True}})
