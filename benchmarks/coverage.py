@@ -2,11 +2,12 @@
 
     python benchmarks/coverage.py --experiments 400
 
-Networks share the difficulty of images, so that accuracies are correlated as real ones are: a network is right on an image
-if a normal score, 70 % of whose variance is the image's, lies below its threshold. Seeds of one network differ by a spread
-in percentage points. All networks are equally good in truth, so every star is false; with one seed a star speaks of these
-weights, and the spread is 0. One line per case: coverage of the chosen accuracy and of its difference to the standard
-network's, and the share of false stars; for choices on test images, of the estimate on images that the choice did not see.
+Networks share the difficulty of images, so that accuracies are correlated as real ones are: a network is right on an
+image if a normal score, 70 % of whose variance is the image's, lies below its threshold. Seeds of one network differ
+by a spread in percentage points. All networks are equally good in truth, so every star is false; with one seed a star
+speaks of these weights, and the spread is 0. One line per case: coverage of the chosen accuracy and of its difference
+to the standard network's, and the share of false stars; for choices on test images, of the estimate on images that
+the choice did not see.
 """
 
 from __future__ import annotations
@@ -126,11 +127,14 @@ def main() -> None:
     for case in CASES:
         counts = counted(case, options.experiments, options.resamples)
         shares = [f"{100 * n / options.experiments:.1f}" for n in (counts.accuracy, counts.difference, counts.stars)]
-        print(
-            f"| {case.robust}, {case.standard} | {case.seeds} | {case.spread:g} | {case.accuracy:g} | {case.selection} | "
-            f"{' | '.join(shares)} |",
-            flush=True,
-        )
+        of = [
+            f"{case.robust}, {case.standard}",
+            f"{case.seeds}",
+            f"{case.spread:g}",
+            f"{case.accuracy:g}",
+            case.selection,
+        ]
+        print(f"| {' | '.join([*of, *shares])} |", flush=True)
 
 
 if __name__ == "__main__":
