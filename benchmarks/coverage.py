@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples of each (default: 200)")
     options = parser.parse_args()
     print(
-        "| robust, standard | seeds | spread | accuracy | chosen on | accuracy covered | difference covered | false stars |"
+        of = [f"{case.robust}, {case.standard}", f"{case.seeds}", f"{case.spread:g}", f"{case.accuracy:g}"]
     )
     print("|---|---|---|---|---|---|---|---|")
     for case in CASES:
