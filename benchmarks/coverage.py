@@ -115,26 +115,19 @@ def counted(case: Case, experiments: int, resamples: int, seed: int = 0) -> Coun
 
 
 def main() -> None:
-    """Print a line per case."""
+    """Print one line per case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=400, help="simulated experiments per case (default: 400)")
     parser.add_argument("--resamples", type=int, default=200, help="bootstrap resamples of each (default: 200)")
     options = parser.parse_args()
-    print(
-        of = [f"{case.robust}, {case.standard}", f"{case.seeds}", f"{case.spread:g}", f"{case.accuracy:g}"]
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["networks", "seeds", "spread", "accuracy", "chosen on", "accuracy %", "difference %", "false stars %"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for case in CASES:
         counts = counted(case, options.experiments, options.resamples)
         shares = [f"{100 * n / options.experiments:.1f}" for n in (counts.accuracy, counts.difference, counts.stars)]
-        of = [
-            f"{case.robust}, {case.standard}",
-            f"{case.seeds}",
-            f"{case.spread:g}",
-            f"{case.accuracy:g}",
-            case.selection,
-        ]
-        print(f"| {' | '.join([*of, *shares])} |", flush=True)
+        networks = f"{case.robust} robust, {case.standard} standard"
+        described = [networks, f"{case.seeds}", f"{case.spread:g}", f"{case.accuracy:g}", case.selection]
+        print(f"| {' | '.join(described + shares)} |", flush=True)
 
 
 if __name__ == "__main__":
