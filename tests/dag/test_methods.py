@@ -141,7 +141,7 @@ def test_networks_that_are_only_evaluated_need_no_account_of_transfer() -> None:
     text = described("paper", grid=grid, figures=SMALL)
     assert "Nothing is transferred: networks are evaluated on the source alone." in text
     assert "All are standard networks (ε 0)." in text
-    for word in ("Choice.", "targets are", "Fixed-feature", "chooses anew", "robust network"):
+    for word in ("Choice.", "targets are", "Fixed-feature", "has no interval", "robust network"):
         assert word not in text, word
 
 
@@ -194,7 +194,7 @@ def test_with_both_selections_the_first_is_the_one_that_is_shown() -> None:
     text = described(selection=["test", "validation"])
     assert "Choice. With selection on validation, nothing is chosen on test images." in text
     assert "Every choice is also made on validation images; figures show what test images choose" in text
-    assert "every resample chooses anew, on resampled test images." in text
+    assert "What was chosen on the test images that it is reported on has no interval;" in text
 
 
 def test_title_notice_and_labels_are_plain_text() -> None:

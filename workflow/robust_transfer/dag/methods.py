@@ -297,19 +297,27 @@ def _choice(experiment: Experiment) -> list[str]:
 
 
 def _uncertainty(experiment: Experiment) -> list[str]:
-    intervals = "**Uncertainty.** Intervals are 95 % bootstrap intervals over test images"
-    seeds = (
-        "Intervals over images say nothing about other seeds of training; from three seeds up the tables hold "
-        "intervals over seeds."
-    )
-    if not _modes(experiment):
-        return [f"{intervals}.", seeds]
-    return [
-        f"{intervals}; where something was chosen, every resample chooses anew, on resampled {experiment.selection[0]} "
-        "images.",
-        "Robust and standard networks are compared on the same resampled images.",
-        seeds,
+    """What intervals are over, and where there are none."""
+    sentences = [
+        "**Uncertainty.** Intervals hold the true value in 95 of 100 experiments. Those over test images are exact "
+        "binomial intervals; they speak of these weights and say nothing about other seeds of training."
     ]
+    if any(
+        len(part.seeds) > 1 or any(len(part.transfer_seeds_of(images)) > 1 for images in part.images_per_class)
+        for part in experiment.grid
+    ):
+        sentences.append(
+            "Where there are several seeds, intervals are Student's over seeds, widened by the error over test images, "
+            "which all seeds share."
+        )
+    if _modes(experiment):
+        sentences.append("Robust and standard networks are compared on the same test images.")
+        if "test" in experiment.selection:
+            sentences.append(
+                "What was chosen on the test images that it is reported on has no interval; beside it in the results "
+                "stands an estimate on images that the choice did not see."
+            )
+    return sentences
 
 
 def _recipe(experiment: Experiment, part: GridPart) -> str:
