@@ -324,10 +324,13 @@ def test_the_experiment_file_lists_keys_as_the_results_table_has_them() -> None:
 
 
 def test_the_default_experiment_keeps_to_its_budget() -> None:
-    """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none."""
+    """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none.
+
+    There were 96 at 32 pixels and under PGD of two steps. Images of 24 pixels and one step pay for a few more.
+    """
     grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
     with_torch = {"pretraining", "evaluation", "features", "linear_heads", "finetuning"}
-    assert sum(counts(grid)[stage] for stage in with_torch) <= 96
+    assert sum(counts(grid)[stage] for stage in with_torch) <= 110
 
 
 def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_path: Path) -> None:
