@@ -46,4 +46,4 @@ class Figures(Model):
     widths: tuple[Architecture, ...] = ()
     """Architectures along the x axis of the width figure, in this order. Default: all, in the grid's order."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
-    """Resamples of test images: how stable choices are, the error that seeds share, estimates without a choice's luck."""
+    """Resamples of test images, for the stability of choices and the error that all seeds share."""
