@@ -63,7 +63,7 @@ MISTAKES = [
     (grid(seeds=[-1]), ["grid[0].seeds[0] = -1", "greater than or equal to 0"]),
     (grid(targets=["flowers"]), ["grid[0].targets[0] = flowers", "not a target; targets names coarse"]),
     (grid(modes=["full"]), ["grid[0].modes[0] = full", "fixed-feature or full-network"]),
-    (grid(views=[24]), ["grid[0].views[0] = 24", "smaller than input_size 24", "use 6, 9 or 12"]),
+    (grid(views=[24]), ["grid[0].views[0] = 24", "smaller than input_size 24", "use 8, 12 or 16"]),
     (grid(views=["small"]), ["grid[0].views[0] = small", "`native` or a short side in pixels"]),
     (grid(architectures=["resnet_18"]), ["grid[0].architectures[0] = resnet_18", "did you mean resnet18"]),
     (grid(architectures=["resnet9_w16"]), ["grid[0].architectures[0] = resnet9_w16", "6n + 2", "resnet8_w16"]),

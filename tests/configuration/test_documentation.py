@@ -106,10 +106,12 @@ def variations(value: Any, path: str = "") -> Iterator[tuple[type[Model], str, s
             for label, one in held.items():
                 for model, name, place, changed in variations(one, f"{where}.{label}"):
                     yield model, name, place, value.model_copy(update={key: {**held, label: changed}})
-        elif key not in FIXED:
+        elif key not in FIXED and (key not in OF_THE_SOURCE or getattr(value, "task", "objects") == "objects"):
             yield type(value), key, where, value.model_copy(update={key: other(key, held, field.annotation)})
 
 
+OF_THE_SOURCE = ("classes", "misleading", "twins")
+"""Settings of the generator that the task `objects` alone reads."""
 AT_MOST = ("classes",)
 """Numbers whose default is the largest there may be."""
 

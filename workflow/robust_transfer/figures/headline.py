@@ -126,8 +126,8 @@ def _numbers(cells: Cells, panel: Panel, comparison: Comparison) -> list[Number]
 def _notes(cells: Cells) -> list[str]:
     others = [cells.others(mode) for mode in (FIXED_FEATURE, FULL_NETWORK)]
     return [
-        "Test accuracy in %, with 95 % intervals in brackets: over seeds where there are several, else over test images, "
-        f"of these weights alone. Network and ε of the best are chosen on {cells.selection}. Difference: best robust less "
-        f"standard in percentage points; * its interval excludes 0, and then the better of the two is bold.",
+        "Test accuracy in %, with 95 % intervals in brackets: over seeds where there are several, else over test "
+        f"images, of these weights alone. Network and ε of the best are chosen on {cells.selection}. Difference: best "
+        "robust less standard in percentage points; * its interval excludes 0, and then the better of the two is bold.",
         *(f"{one} The figure protocol_gap compares them." for one in others if one),
     ]
