@@ -338,7 +338,7 @@ def html(finished: Tiny) -> Path:
 def test_the_report_is_one_file_with_every_figure(html: Path) -> None:
     text = html.read_text()
     assert "Read this first" in text
-    assert "resnet8_w4 is trained on Objects at 32" in text
+    assert "resnet8_w4 is trained on Objects at 24" in text
     for figure in FIGURES:
         assert f"{figure}.{'html' if figure in TABLES else 'png'}" in text
 
