@@ -145,7 +145,7 @@ class TestBeforeAnyJob:
     def test_a_wrong_layer_is_refused_with_its_architecture_and_near_names(self, tmp_path):
         with pytest.raises(
             ConfigurationError,
-            match=r"features\.layer = blocks\.9: resnet8_w16 at 32 px has no such layer; did you mean",
+            match=r"features\.layer = blocks\.9: resnet8_w16 at 24 px has no such layer; did you mean",
         ):
             self.wiring(tmp_path, features={"layer": "blocks.9"}).prepare()
         assert not (tmp_path / "store").exists()
@@ -158,5 +158,5 @@ class TestBeforeAnyJob:
         pytest.importorskip("timm", reason="not installed: make setup EXTRAS=timm")
         grid = [{"architectures": ["timm_efficientformer_l1"], "eps": [0], "modes": ["fixed-feature"]}]
         wiring = self.wiring(tmp_path, grid=grid, figures={"widths": []})
-        with pytest.raises(ConfigurationError, match=r"timm_efficientformer_l1 cannot take images of 32 px: "):
+        with pytest.raises(ConfigurationError, match=r"timm_efficientformer_l1 cannot take images of 24 px: "):
             wiring.prepare()

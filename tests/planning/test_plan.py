@@ -400,7 +400,7 @@ def test_thousands_of_entries_are_planned_in_seconds_without_torch(tmp_path: Pat
     part = {
         "architectures": names,
         "eps": [0, 0.01, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 3, 5],
-        "transfer_seeds": [*range(8)],
+        "transfer_seeds": [*range(11)],
     }
     overlay = {
         "extends": "default",
