@@ -406,6 +406,7 @@ def test_thousands_of_entries_are_planned_in_seconds_without_torch(tmp_path: Pat
         "extends": "default",
         "input_size": 224,
         "store": str(tmp_path),
+        "finetuning": {"learning_rates": [0.1, 0.01]},
         "grid": [part],
         "figures": {"widths": []},
     }
