@@ -16,6 +16,7 @@ from robust_transfer.datasets import resident
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import evaluation
+from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.training.inference import predict
 from support.backbones import stored_backbone
@@ -106,7 +107,8 @@ def test_rows_say_what_was_measured(source, backbone):
         assert label != found[-1]["attack"], "two attacks that differ must not have one key"
     for row in found:
         assert (row["split"], row["selection"], row["n"], row["hyperparameters"]) == ("test", None, 20, {})
-        assert row["ci_low"] <= row["value"] <= row["ci_high"]
+        low, high = exact_interval(row["value"], row["effective_n"])
+        assert low <= row["value"] <= high
     assert entry.facts() == {"backbone": backbone.name, "images": 20, "precision": "fp32"}
     timing = json.loads((entry.path / "timing.json").read_text())
     assert (timing["images"], timing["device"], timing["threads"]) == (40, "cpu", 1)

@@ -12,6 +12,7 @@ from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
 from robust_transfer.stages import finetuning
+from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.training import transfer
 from support.backbones import stored_backbone
@@ -227,7 +228,8 @@ class TestFinal:
 
     def test_shuffled_labels_are_classified_by_chance(self, backbone, root):
         for row in rows(run(backbone, shuffled(root), settings("final", (0.1,)))):
-            assert row["ci_low"] < 100 / CLASSES < row["ci_high"]
+            low, high = exact_interval(row["value"], row["effective_n"])
+            assert low < 100 / CLASSES < high
 
 
 class TestFixed:

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from robust_transfer.datasets.splits import few_mask, validation_mask
 from robust_transfer.stages import knn
+from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.statistics.nearest_neighbours import Neighbours, Weights, unit
 from robust_transfer.store.entry import Entry
 from robust_transfer.store.features import open_features
@@ -103,7 +104,8 @@ class TestStage:
 
     def test_shuffled_labels_are_classified_by_chance(self, tmp_path: Path) -> None:
         _, rows, _ = run(stored_features(tmp_path, {"train": 400, "test": 400}, shuffled=True))
-        assert rows["validation", "test"]["ci_low"] <= 25 <= rows["validation", "test"]["ci_high"]
+        low, high = exact_interval(rows["validation", "test"]["value"], rows["validation", "test"]["effective_n"])
+        assert low <= 25 <= high
 
     def test_k_is_chosen_on_a_share_of_train_and_both_are_searched_before_the_test(self, tmp_path: Path) -> None:
         stored = stored_features(tmp_path, {"train": 400, "test": 200}, separation=0.7)

@@ -14,6 +14,7 @@ from robust_transfer.configuration.transfer import LinearHeads, LinearHeadsSetti
 from robust_transfer.datasets.splits import few_mask
 from robust_transfer.networks.build import build
 from robust_transfer.stages import linear_heads
+from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.store.entry import open_entry
 from robust_transfer.training.loop import fit
 from robust_transfer.training.transfer import parts
@@ -179,9 +180,9 @@ class TestStage:
         for number, of_run in table.groupby("run"):
             mean = 100 * (of_run["label"] == of_run["prediction"]).mean()
             assert found[2 * number]["value"] == pytest.approx(mean)
-            assert found[2 * number]["ci_kind"] == "images"
             assert found[2 * number]["n"] == 45
-            assert found[2 * number]["ci_low"] < mean < found[2 * number]["ci_high"] or mean == 100
+            low, high = exact_interval(mean, found[2 * number]["effective_n"])
+            assert low < mean < high or mean == 100
         assert sorted(entry.card()["files"]) == ["epochs.csv", "metrics.json", "predictions.parquet"]
 
     def test_made_again_it_is_the_same_and_other_settings_are_not(self, backbone, dataset):
@@ -199,7 +200,8 @@ class TestStage:
     def test_shuffled_labels_are_classified_by_chance(self, backbone, root):
         entry = run(backbone, shuffled(root), described())
         for row in rows(entry):
-            assert row["ci_low"] < 100 / CLASSES < row["ci_high"]
+            low, high = exact_interval(row["value"], row["effective_n"])
+            assert low < 100 / CLASSES < high
 
     def test_crops_of_stored_images_as_released_are_read_as_they_are_needed(self, backbone, dataset, monkeypatch):
         monkeypatch.setenv(VARIABLE, json.dumps({"workers": 0}))

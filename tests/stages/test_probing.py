@@ -10,6 +10,7 @@ import pytest
 from robust_transfer.configuration.transfer import ProbingSettings
 from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.stages import probing
+from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.statistics.lbfgs import TOLERANCE
 from robust_transfer.statistics.logistic_regression import Regression
 from robust_transfer.statistics.metrics import measurements
@@ -165,8 +166,9 @@ class TestStage:
         _, rows, _ = probe(stored_features(tmp_path, {"train": 400, "test": 400}, shuffled=True))
         for metric in ("top1", "mean_per_class"):
             row = rows["test", metric]
-            assert row["ci_low"] <= 25 <= row["ci_high"]
-            assert row["ci_high"] - row["ci_low"] < 12
+            low, high = exact_interval(row["value"], row["effective_n"])
+            assert low <= 25 <= high
+            assert high - low < 12
 
     def test_a_share_of_train_is_held_out_and_both_are_fitted_before_the_test(self, tmp_path):
         stored = stored_features(tmp_path, {"train": 400, "test": 200}, separation=1.0)
