@@ -13,7 +13,7 @@ from textwrap import dedent
 import numpy as np
 import pytest
 from robust_transfer.configuration.training import PretrainingSettings
-from robust_transfer.registry import ALL_STAGES
+from robust_transfer.registry import ALL_STAGES, STAGES
 from robust_transfer.store.features import write_features
 from support.paths import ROOT
 from support.prepared_datasets import encoded_squares, new_entry, prepared, squares, write_parquet, written
@@ -152,8 +152,10 @@ ROWS = (
     *(module(name, ARRAYS) for name in ("cli", "tables.sanity", "datasets.finding", "weights.files")),
     *(module(name, ARRAYS) for name in ("configuration.load", "configuration.experiment", "configuration.running")),
     *(module(f"dag.{name}", ARRAYS) for name in ("grid", "wiring", "availability", "experiment_file")),
-    *(module(name, SLOW) for name in ("planning.command", "tables.results", "tables.training", "tables.seeds")),
-    *(module(f"stages.{name}", SLOW) for name in ALL_STAGES if name not in WITH_TORCH),
+    module("planning.command", SLOW),
+    *(module(name, SLOW - {"pandas"}) for name in ("tables.results", "tables.training", "tables.seeds")),
+    *(module(f"stages.{name}", SLOW - {"pandas"}) for name in ALL_STAGES if ALL_STAGES[name].kind == "collected"),
+    *(module(f"stages.{name}", SLOW) for name in STAGES if name not in WITH_TORCH),
     module("stages." + ", robust_transfer.stages.".join(WITH_TORCH), BESIDE_TORCH),
     *(command(line, ARRAYS) for line in ("where", "entries")),
     command("plan --gpu A100", SLOW),

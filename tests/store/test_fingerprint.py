@@ -76,8 +76,8 @@ MODULES = {
         stages.selecting statistics.predictions store.features store.predictions store.runs
     """,
     "results": """
-        stages.results statistics.metrics statistics.predictions statistics.selection store.features store.predictions
-        tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
+        stages.results statistics.intervals statistics.metrics statistics.predictions statistics.selection
+        store.features store.predictions tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
         tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
     """,
