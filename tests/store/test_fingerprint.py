@@ -77,7 +77,8 @@ MODULES = {
     """,
     "results": """
         stages.results statistics.intervals statistics.metrics statistics.predictions statistics.selection
-        store.features store.predictions tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
+        store.features store.predictions tables.categories tables.errors tables.experiment_info tables.flags
+        tables.key tables.parquet tables.results
         tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
     """,
