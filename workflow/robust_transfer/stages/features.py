@@ -51,7 +51,7 @@ log = logging.getLogger("robust_transfer")
 
 
 class FeatureError(ValueError):
-    """Features that cannot be stored; the message names image and mend."""
+    """Features that cannot be stored; the message names the image and the fix."""
 
 
 def run(entry: Entry, *, threads: int, device: str) -> None:

@@ -20,6 +20,7 @@ optimism: choose on the images that a resample draws, score on those that it lea
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -163,8 +164,7 @@ class Bootstrap:
         """
         if not (self._on_test(pick) or (standard and self._on_test(standard))):
             return None
-        runs = _accuracies(self.candidates, "test", self._metric, self._resamples, left_out=True)
-        held_out = _means(self.candidates, runs)[:, 1:]
+        held_out = self._held_out
         columns, chosen = np.arange(held_out.shape[1]), int(pick.picked[0])
         scores = held_out[pick.picked[1:], columns]
         if standard is None:
@@ -175,6 +175,12 @@ class Bootstrap:
             return fixed.moved(value, 0.0)
         scores = scores - held_out[standard.picked[1:], columns]
         return self._difference(chosen, int(standard.picked[0])).moved(float(scores.mean()), -100.0)
+
+    @functools.cached_property
+    def _held_out(self) -> Floats:
+        """Accuracy of every candidate on the test images that each resample leaves out, [candidates, resamples]."""
+        runs = _accuracies(self.candidates, "test", self._metric, self._resamples, left_out=True)
+        return _means(self.candidates, runs)[:, 1:]
 
     def _accuracy(self, candidate: int) -> Interval:
         """A candidate's test accuracy, as if it had been the only one."""

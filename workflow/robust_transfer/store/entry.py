@@ -293,8 +293,8 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise StoreError(f"{path}: missing") from None
     except json.JSONDecodeError as error:
-        mend = "delete the file, and the next run writes it again" if path.name == ENTRY else renewing(path.parent)
-        raise StoreError(f"{path}: not JSON ({error}); {mend}") from None
+        fix = "delete the file, and the next run writes it again" if path.name == ENTRY else renewing(path.parent)
+        raise StoreError(f"{path}: not JSON ({error}); {fix}") from None
 
 
 def process_memory_mb() -> float:
