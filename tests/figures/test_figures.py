@@ -473,11 +473,28 @@ def test_what_was_not_measured_is_named_in_its_place():
     assert {(one["target"], one["arch"]) for one in missing} == {("Target 2", "resnet8_w24")}
 
 
+@pytest.mark.parametrize("name", ["fixed_feature", "source_accuracy", "width", "granularity"])
+def test_intervals_of_a_panel_are_of_one_kind_and_named(name):
+    results = table(2, SMALL_ARCHS, SMALL_EPS)
+    alone = "intervals over test images, of these weights alone"
+    assert alone in " ".join(remarks(drawn(name, results)))
+    by_seed = results["arch"].eq("resnet8_w16") & results["mode"].ne("source") & results["backbone_seed"].notna()
+    others = [results[by_seed].assign(backbone_seed=seed, value=results["value"] + seed) for seed in (1, 2)]
+    several = more(results, *others, seed_means(more(results[by_seed], *others)))
+    drawing = drawn(name, as_results(several, ExperimentInfo.of(results)))
+    by_kind = {kind: {one["arch"] for one in drawing.numbers if one["ci_kind"] == kind} for kind in ("seeds", "")}
+    assert by_kind["seeds"] == {"resnet8_w16"}
+    assert "resnet8_w8" in by_kind[""]
+    assert not [one for one in drawing.numbers if one["ci_kind"] == "images" and one["series"] != "standard level"]
+    assert "intervals over seeds, none for networks of one seed" in remarks(drawing)
+    assert alone not in " ".join(remarks(drawing))
+
+
 def test_networks_measured_nowhere_are_named_above_the_panels():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
     keep = (results["arch"] != "resnet8_w24") | (results["mode"] != "full-network")
     drawing = drawn("full_network", results[keep])
-    assert drawing.figure.legends[-1].get_texts()[0].get_text() == "not measured: ResNet-8 w24"
+    assert remarks(drawing)[-1] == "not measured: ResNet-8 w24"
     assert len(drawing.figure.axes[0].get_xticks()) == 2
     assert {one["arch"] for one in drawing.numbers if one["value"] is None} == {"resnet8_w24"}
 
@@ -612,7 +629,8 @@ def test_few_images_are_means_over_subsets_with_the_interval_over_these():
     images = float((draws["ci_high"] - draws["ci_low"]).mean()) / 2  # all subsets are tested on the same images
     # The variance of the five is 22.5.
     assert five["ci_high"] - 26 == pytest.approx(np.hypot(2.776 * 22.5**0.5 / 5**0.5, images), rel=1e-3)
-    assert (everything["subsets"], everything["ci_kind"]) == (None, "images")
+    assert (everything["subsets"], everything["ci_kind"]) == (None, "")  # no interval of another kind beside them
+    assert np.isnan(everything["ci_low"])
     said = " ".join(remarks(drawing))
     assert "few images: means over 5 subsets of the training images, intervals over subsets" in said
     alone = " ".join(remarks(drawn("few_images", once)))

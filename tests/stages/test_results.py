@@ -263,9 +263,39 @@ def test_a_seed_is_never_chosen(tmp_path):
     fake = Fake(tmp_path)
     for seed, accuracy in enumerate((60, 80)):
         fake.transfer(accuracy, accuracy, target="coarse", eps="0.1", backbone_seed=seed)
-    fake.transfer(74, 74, target="coarse", eps="0.25")
+        fake.transfer(74, 74, target="coarse", eps="0.25", backbone_seed=seed)
     row = chosen(fake.collect())
     assert (row.value, row.chosen["eps"]) == (pytest.approx(74), "0.25")
+
+
+def test_networks_of_fewer_seeds_than_others_are_not_chosen_among(tmp_path):
+    """One lucky seed of a narrow network, standard or robust, beside two seeds of a wide one."""
+    fake = Fake(tmp_path)
+    narrow, wide = fake.architectures
+    for eps, lucky, accuracies in (("0", 70, (60, 64)), ("0.25", 95, (80, 82))):
+        fake.transfer(lucky, lucky, target="coarse", arch=narrow, eps=eps)
+        for seed, accuracy in enumerate(accuracies):
+            fake.transfer(accuracy, accuracy, target="coarse", arch=wide, eps=eps, backbone_seed=seed)
+    path = fake.collect()
+    best, standard, difference = chosen(path), chosen(path, eps="0"), chosen(path, metric="top1_difference")
+    assert (best.value, best.ci_kind, best.n, best.chosen["arch"]) == (pytest.approx(81), "seeds", 2, wide)
+    assert (standard.value, standard.ci_kind, standard.chosen["arch"]) == (pytest.approx(62), "seeds", wide)
+    assert (difference.value, difference.ci_kind) == (pytest.approx(19), "seeds")
+    assert chosen(path, arch=narrow).value == pytest.approx(95)  # among networks of its own width
+
+
+def test_where_standard_and_robust_have_other_seeds_those_that_they_share_are_compared(tmp_path):
+    fake = Fake(tmp_path)
+    for seed, accuracy in enumerate((60, 90)):
+        fake.transfer(accuracy, accuracy, target="coarse", backbone_seed=seed)
+    fake.transfer(80, 80, target="coarse", eps="0.25")
+    path = fake.collect()
+    assert chosen(path, metric="top1_difference").value == pytest.approx(20)
+    assert chosen(path, metric="top1_difference").ci_kind == "images"
+    apart = Fake(tmp_path / "apart")
+    apart.transfer(60, 60, target="coarse", backbone_seed=0)
+    apart.transfer(80, 80, target="coarse", eps="0.25", backbone_seed=1)
+    assert chosen(apart.collect(), metric="top1_difference").value == pytest.approx(20)
 
 
 def run(right: dict[str, np.ndarray], name: str = "a", index: np.ndarray | None = None) -> TransferRun:

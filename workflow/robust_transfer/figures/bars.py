@@ -19,6 +19,7 @@ from robust_transfer.figures.cells import (
     Panel,
 )
 from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.kinds import comparison_of_kind, kind_of, named
 from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _draw(cells: Cells, mode: str) -> Drawing:
         return Drawing(style.nothing(f"{MODE_LABELS[mode]} transfer: {NOT_MEASURED}"), [])
     figure, axes = style.panels([panel.label for panel in panels], row_height=1.35, extra_height=0.3)
     numbers: list[Number] = []
-    every = {panel: {arch: cells.comparison(panel, arch) for arch in cells.about.ordered} for panel in panels}
+    every = {panel: _comparisons(cells, panel) for panel in panels}
     archs = [arch for arch in cells.about.ordered if any(_rows(comparison[arch]) for comparison in every.values())]
     for panel, ax in zip(panels, axes, strict=True):
         _panel(ax, cells, panel, [(arch, every[panel][arch]) for arch in archs])
@@ -55,10 +56,18 @@ def _draw(cells: Cells, mode: str) -> Drawing:
         ]
         architecture_ticks(ax, archs, labelled=style.in_last_row(axes, ax))
     left_out = [style.architecture_label(arch) for arch in cells.about.ordered if arch not in archs]
-    remarks = cells.remarks(cells.shown(mode)) + [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
+    kinds = named([row for one in of.values() for row in _rows(one)] for of in every.values())
+    remarks = cells.remarks(cells.shown(mode)) + kinds + [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
     style.legends(figure, _handles(cells, panels), style.remarks(figure, remarks))
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     return Drawing(figure, numbers)
+
+
+def _comparisons(cells: Cells, panel: Panel) -> dict[str, Comparison]:
+    """The comparison of every architecture, with intervals of one kind."""
+    found = {arch: cells.comparison(panel, arch) for arch in cells.about.ordered}
+    kind = kind_of(row for comparison in found.values() for row in _rows(comparison))
+    return {arch: comparison_of_kind(kind, comparison) for arch, comparison in found.items()}
 
 
 def _rows(comparison: Comparison) -> list[Estimate]:

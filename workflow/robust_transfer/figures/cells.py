@@ -226,6 +226,13 @@ class Cells:
             difference=self.cell(panel, arch, BEST_ROBUST, difference=True),
         )
 
+    def fewer_seeds(self, panel: Panel, robust: Estimate) -> list[tuple[str, str]]:
+        """Networks (architecture, eps) that `robust` was not chosen among, since they have fewer seeds than it."""
+        seeds = len(robust.chosen.get("backbone_seeds", []))
+        measured = [(arch, eps) for arch in self.about.ordered for eps in self.eps(panel.norm)]
+        counts = {network: len(self.seeds(panel, *network)) for network in measured}
+        return [network for network, count in counts.items() if 0 < count < seeds]
+
     def source(self, arch: str, norm: str, eps: str, seed: int | None = None) -> Estimate | None:
         """Clean top-1 accuracy on the source: of one seed, or the mean over seeds where there are several."""
         found = self._source.get(_network(arch, norm, eps), [])

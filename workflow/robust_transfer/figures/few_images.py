@@ -22,6 +22,7 @@ from robust_transfer.figures.cells import (
     shown_protocol,
 )
 from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.kinds import kind_of, of_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +126,8 @@ def _lines(sizes: Sizes, panel: Panel) -> Lines:
             curve = [(size, row) for size, row in cell if row]
             if any(size for size, _ in curve):
                 found[arch, eps] = curve
-    return found
+    kind = kind_of(row for curve in found.values() for _, row in curve)
+    return {line: [(size, of_kind(kind, row)) for size, row in curve] for line, curve in found.items()}
 
 
 def _panel(ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], archs: Sequence[str]) -> None:

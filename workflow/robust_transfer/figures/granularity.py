@@ -9,6 +9,7 @@ from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
 from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode, shown_protocol
 from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
@@ -33,10 +34,10 @@ def granularity(results: pd.DataFrame) -> Drawing:
         return Drawing(style.nothing(f"Transfer from downscaled images: {NOT_MEASURED}"), [])
     figure, axes = style.panels([panel.label for panel in panels], row_height=1.4, extra_height=0.45)
     numbers: list[Number] = []
+    drawn = {panel: _curves(cells, panel, [(arch, view) for view in views for arch in archs]) for panel in panels}
     for panel, ax in zip(panels, axes, strict=True):
-        keys = [(arch, view) for view in views for arch in archs]
-        curves = {key: _curve(cells, panel, *key) for key in keys}
-        _panel(ax, cells, panel, {key: curve for key, curve in curves.items() if curve}, views, archs)
+        curves = drawn[panel]
+        _panel(ax, cells, panel, curves, views, archs)
         axis = EpsAxis(tuple(cells.eps(panel.norm)), panel.norm)
         inches = (figure.get_figwidth() - 0.5) / min(4, len(panels)) - 0.3
         axis.apply(ax, labels=style.in_last_row(axes, ax), inches=inches)
@@ -50,12 +51,20 @@ def granularity(results: pd.DataFrame) -> Drawing:
     figure.supxlabel(" / ".join(axis_names), fontsize=7)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     markers = style.architecture_handles(archs) if len(archs) > 1 else []
-    style.legends(figure, _handles(views, cells), markers, style.remarks(figure, cells.remarks(protocol)))
+    kinds = named([row for curve in curves.values() for _, row in curve] for curves in drawn.values())
+    style.legends(figure, _handles(views, cells), markers, style.remarks(figure, cells.remarks(protocol) + kinds))
     return Drawing(figure, numbers)
 
 
 def _downscaled(cells: Cells, panels: Sequence[Panel], arch: str, views: Sequence[int | None]) -> bool:
     return any(_curve(cells, panel, arch, view) for panel in panels for view in views if view is not None)
+
+
+def _curves(cells: Cells, panel: Panel, keys: Sequence[Key]) -> dict[Key, Curve]:
+    """The curves that were measured, with intervals of one kind."""
+    found = {key: _curve(cells, panel, *key) for key in keys}
+    kind = kind_of(row for curve in found.values() for _, row in curve)
+    return {key: [(eps, of_kind(kind, row)) for eps, row in curve] for key, curve in found.items() if curve}
 
 
 def _curve(cells: Cells, panel: Panel, arch: str, view: int | None) -> Curve:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -31,19 +32,22 @@ def headline(results: pd.DataFrame) -> Tables:
     """Tabulate one block per mode and one row per target, measured by the protocol that figures show."""
     cells = Cells(results)
     rows, numbers, missing = list[TableRow](), list[Number](), list[str]()
+    fewer = dict[tuple[str, str], None]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         protocol = cells.shown(mode)
         for panel in cells.panels(mode):
             comparison = cells.comparison(panel, BEST_ARCH)
             rows.append(TableRow((protocol_label(panel.protocol), _label(panel)), _cells(comparison)))
             numbers += _numbers(cells, panel, comparison)
+            if comparison.robust:
+                fewer |= dict.fromkeys(cells.fewer_seeds(panel, comparison.robust))
         if not protocol:
             missing.append(f"{MODE_LABELS[mode]}: {NOT_MEASURED}.")
     if not rows:
         return Tables([], missing, numbers)
     table = Table.of(rows, ["mode", ""], _columns(cells), CAPTION, headed=True)
     failed = [FAILED] * any(cell.failed for row in rows for cell in row.cells)
-    return Tables([table], [*_notes(cells), *failed, *missing], numbers)
+    return Tables([table], [*_notes(cells), *_left_out(list(fewer)), *failed, *missing], numbers)
 
 
 def _columns(cells: Cells) -> list[str]:
@@ -121,6 +125,17 @@ def _numbers(cells: Cells, panel: Panel, comparison: Comparison) -> list[Number]
         one = number(panel, series, BEST_ARCH, eps, row)
         numbers.append({**one, "chosen_eps": chosen.get("eps"), "chosen_arch": chosen.get("arch")})
     return numbers
+
+
+def _left_out(fewer: Sequence[tuple[str, str]]) -> list[str]:
+    """A note that names networks which were not chosen among, since they have fewer seeds than those that were."""
+    if not fewer:
+        return []
+    by_arch: dict[str, list[str]] = {}
+    for arch, eps in fewer:
+        by_arch.setdefault(arch, []).append(eps)
+    named = "; ".join(f"{architecture_label(arch)} (ε {', '.join(eps)})" for arch, eps in by_arch.items())
+    return [f"Not compared, since they have fewer seeds: {named}."]
 
 
 def _notes(cells: Cells) -> list[str]:

@@ -9,6 +9,7 @@ from robust_transfer.figures import style
 from robust_transfer.figures.axes import accuracy_limits
 from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.tables.key import BEST_ARCH
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def source_accuracy(results: pd.DataFrame) -> Drawing:
     cells = Cells(results)
     mode = shown_mode(cells)
     panels = cells.panels(mode)
-    points = {panel: {arch: _points(cells, panel, arch) for arch in cells.about.ordered} for panel in panels}
+    points = {panel: _lines(cells, panel) for panel in panels}
     levels = {panel: cells.cell(panel, BEST_ARCH, "0") for panel in panels}
     if not any(line for lines in points.values() for line in lines.values()):
         return Drawing(style.nothing(f"Transfer against source accuracy: {NOT_MEASURED}"), [])
@@ -41,7 +42,8 @@ def source_accuracy(results: pd.DataFrame) -> Drawing:
     figure.supxlabel(f"Accuracy on {cells.about.source_label}, the source (%)", fontsize=7)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     handles = _handles(cells.eps(), shown, level=any(levels.values()))
-    style.legends(figure, *handles, style.remarks(figure, cells.remarks(cells.shown(mode))))
+    kinds = named([row for line in lines.values() for _, _, row in line] for lines in points.values())
+    style.legends(figure, *handles, style.remarks(figure, cells.remarks(cells.shown(mode)) + kinds))
     return Drawing(figure, _numbers(points, levels))
 
 
@@ -50,6 +52,13 @@ def _widened(ax: Axes) -> None:
     low, high = ax.get_xlim()
     if high - low < 2:
         ax.set_xlim((low + high) / 2 - 1, (low + high) / 2 + 1)
+
+
+def _lines(cells: Cells, panel: Panel) -> dict[str, list[tuple[str, Estimate, Estimate]]]:
+    """The points of every architecture, with intervals of one kind."""
+    found = {arch: _points(cells, panel, arch) for arch in cells.about.ordered}
+    kind = kind_of(row for line in found.values() for _, _, row in line)
+    return {arch: [(eps, source, of_kind(kind, row)) for eps, source, row in line] for arch, line in found.items()}
 
 
 def _points(cells: Cells, panel: Panel, arch: str) -> list[tuple[str, Estimate, Estimate]]:

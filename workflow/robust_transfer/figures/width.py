@@ -8,6 +8,7 @@ from robust_transfer.figures import style
 from robust_transfer.figures.axes import accuracy_limits, architecture_ticks
 from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.kinds import kind_of, named, of_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,8 +20,7 @@ def width(results: pd.DataFrame) -> Drawing:
     cells = Cells(results)
     mode = shown_mode(cells)
     panels = cells.panels(mode)
-    lines = {panel: {eps: _line(cells, panel, eps) for eps in cells.eps(panel.norm)} for panel in panels}
-    shown = {panel: {eps: line for eps, line in lines[panel].items() if len(line) > 1} for panel in panels}
+    shown = {panel: _lines(cells, panel) for panel in panels}
     if not any(shown.values()):
         return Drawing(style.nothing("Accuracy over width: no ε was measured at two widths"), [])
     figure, axes = style.panels([panel.label for panel in panels], row_height=1.35, extra_height=0.3)
@@ -30,8 +30,21 @@ def width(results: pd.DataFrame) -> Drawing:
         architecture_ticks(ax, cells.about.widths, labelled=style.in_last_row(axes, ax))
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     drawn = [eps for eps in cells.eps() if any(eps in line for line in shown.values())]
-    style.legends(figure, _handles(drawn, colours), style.remarks(figure, cells.remarks(cells.shown(mode))))
+    kinds = named([row for line in lines.values() for _, _, row in line] for lines in shown.values())
+    remarks = style.remarks(figure, cells.remarks(cells.shown(mode)) + kinds)
+    style.legends(figure, _handles(drawn, colours), remarks)
     return Drawing(figure, _numbers(shown))
+
+
+def _lines(cells: Cells, panel: Panel) -> dict[str, list[tuple[int, str, Estimate]]]:
+    """The line of every eps that was measured at two widths or more, with intervals of one kind."""
+    found = {eps: _line(cells, panel, eps) for eps in cells.eps(panel.norm)}
+    kind = kind_of(row for line in found.values() for _, _, row in line)
+    return {
+        eps: [(place, arch, of_kind(kind, row)) for place, arch, row in line]
+        for eps, line in found.items()
+        if len(line) > 1
+    }
 
 
 def _line(cells: Cells, panel: Panel, eps: str) -> list[tuple[int, str, Estimate]]:

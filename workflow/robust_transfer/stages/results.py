@@ -9,7 +9,8 @@ writes `results.parquet` (columns in `tables/results.py`), `timings.parquet`, an
 
 - means over seeds (`seeds.py`): `backbone_seed` or `transfer_seed` is null;
 - chosen rows, per target, mode, variant and selection: `eps` best-robust is the robust eps with the highest validation
-  accuracy (selection `test`: test accuracy), `arch` best the architecture; the value is its test accuracy. Their
+  accuracy (selection `test`: test accuracy), `arch` best the architecture; the value is its test accuracy. They are
+  chosen among networks of the same seeds of pretraining (`statistics/comparable.py`). Their
   difference to the standard network of the same choice is a row of its own, whose metric ends in `_difference`
   (intervals: `statistics/selection.py`). A choice on test images has no interval; a row whose metric ends in
   `_out_of_bag` says what it is worth on images that it did not see.
@@ -32,6 +33,7 @@ import pandas as pd
 import pyarrow as pa
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.statistics.comparable import comparable
 from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.statistics.metrics import effective_images
 from robust_transfer.statistics.predictions import Predictions
@@ -219,31 +221,42 @@ def _chosen(
     `key` is what the runs share.
     """
     metric = {target.name: target.metric for target in info.targets}[key.target]
-    contest = Bootstrap(_candidates(info, members), metric, info.bootstrap, selection or "validation")
+    every = _candidates(info, members)
+
+    def contest_of(candidates: list[Candidate]) -> Bootstrap:
+        return Bootstrap(candidates, metric, info.bootstrap, selection or "validation")
+
+    whole = contest_of(every) if comparable(every) == every else None
+    rows = []
+    for arch in [*dict.fromkeys(candidate.arch for candidate in every), BEST_ARCH]:
+        contest = whole or contest_of(comparable([one for one in every if arch in (one.arch, BEST_ARCH)]))
+        rows += list(_choices(info, key, contest, arch, metric))
+    return rows
+
+
+def _choices(info: ExperimentInfo, key: MeasurementKey, contest: Bootstrap, arch: str, metric: str) -> Iterator[Record]:
+    """The chosen rows of one architecture, or with `best` of all."""
     candidates = contest.candidates
 
     def chosen(pick: Pick, *, standard: Pick | None = None, **of: str) -> list[Record]:
         return _chosen_row_pair(_shared(info.experiment, key.of_choice(**of)), contest, pick, metric, standard)
 
-    rows = []
-    for arch in [*dict.fromkeys(candidate.arch for candidate in candidates), BEST_ARCH]:
-        inside = [i for i, candidate in enumerate(candidates) if arch in (candidate.arch, BEST_ARCH)]
-        standard = [i for i in inside if candidates[i].eps == "0"]
-        pick = contest.pick(standard) if standard else None
-        if pick and arch == BEST_ARCH:
-            rows.extend(chosen(pick, arch=arch, norm="none", eps="0"))
-        for norm in dict.fromkeys(candidates[i].norm for i in inside if candidates[i].eps != "0"):
-            robust = [i for i in inside if candidates[i].norm == norm and candidates[i].eps != "0"]
-            fixed = [i for i in robust if candidates[i].eps == info.fixed_eps.get(norm)]
-            for eps, among in ((BEST_ROBUST, robust), (info.fixed_eps.get(norm, ""), fixed)):
-                if not among:
-                    continue
-                better = contest.pick(among)
-                if eps == BEST_ROBUST or arch == BEST_ARCH:  # one arch at one eps is there already, as measured
-                    rows.extend(chosen(better, arch=arch, norm=norm, eps=eps))
-                if pick:
-                    rows.extend(chosen(better, standard=pick, arch=arch, norm=norm, eps=eps))
-    return rows
+    inside = [i for i, candidate in enumerate(candidates) if arch in (candidate.arch, BEST_ARCH)]
+    standard = [i for i in inside if candidates[i].eps == "0"]
+    pick = contest.pick(standard) if standard else None
+    if pick and arch == BEST_ARCH:
+        yield from chosen(pick, arch=arch, norm="none", eps="0")
+    for norm in dict.fromkeys(candidates[i].norm for i in inside if candidates[i].eps != "0"):
+        robust = [i for i in inside if candidates[i].norm == norm and candidates[i].eps != "0"]
+        fixed = [i for i in robust if candidates[i].eps == info.fixed_eps.get(norm)]
+        for eps, among in ((BEST_ROBUST, robust), (info.fixed_eps.get(norm, ""), fixed)):
+            if not among:
+                continue
+            better = contest.pick(among)
+            if eps == BEST_ROBUST or arch == BEST_ARCH:  # one arch at one eps is there already, as measured
+                yield from chosen(better, arch=arch, norm=norm, eps=eps)
+            if pick:
+                yield from chosen(better, standard=pick, arch=arch, norm=norm, eps=eps)
 
 
 def _candidates(info: ExperimentInfo, members: Sequence[tuple[Measurement, TransferRun]]) -> list[Candidate]:
