@@ -560,6 +560,31 @@ def test_detail_is_shown_by_the_protocol_it_was_measured_by():
     assert "measured by the paper protocol" in remarks(drawing)
 
 
+def test_what_a_choice_on_test_images_is_worth_stands_beside_it():
+    results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
+    best = results["eps"].eq("best-robust") & results["arch"].eq("best")
+    choice = results[results["mode"] != "source"].assign(selection="test", value=results["value"] + 1)
+    choice.loc[best, ["ci_low", "ci_high"]], choice.loc[best, "ci_kind"] = np.nan, ""
+    unseen = choice.loc[best & results["metric"].eq("top1_difference")].assign(
+        metric="top1_difference_out_of_bag", value=2.5, ci_low=-1.0, ci_high=6.0, ci_kind="images"
+    )
+    native = unseen[~is_downscaled(unseen)]
+    assert len(native) == 1
+    both = more(results, choice, unseen)
+    assert "Unseen" not in drawn("headline", as_results(both, ExperimentInfo.of(results))).markdown()
+    on_test = drawn("headline", about(both, selection="test")).markdown()
+    assert "Unseen" in on_test
+    assert "+2.5" in on_test
+    assert "[−1.0, +6.0]" in on_test
+    assert "nan" not in on_test
+    gap = drawn("protocol_gap", as_results(both, ExperimentInfo.of(results))).markdown()
+    assert "the same, unseen" in gap
+    row = next(line for line in gap.splitlines() if "+2.5" in line)
+    validation = results.loc[best & results["metric"].eq("top1_difference") & ~is_downscaled(results), "value"]
+    assert f"+{validation.iloc[0]:.1f}" in row
+    assert f"+{validation.iloc[0] + 1:.1f}" in row
+
+
 def test_numbers_chosen_on_test_stay_out_where_validation_chose():
     results = table(1, SMALL_ARCHS, SMALL_EPS, modes=("fixed-feature",))
     cheating = results[results["mode"] != "source"].assign(selection="test", value=99.0)

@@ -19,7 +19,7 @@ from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ROBUST, canonical
-from robust_transfer.tables.results import DIFFERENCE
+from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
@@ -97,6 +97,8 @@ class Comparison:
     fixed: Estimate | None
     difference: Estimate | None
     """Best robust less standard, paired."""
+    unseen: Estimate | None = None
+    """The difference on images that a choice on test images did not see; None where it was not made on test images."""
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -193,12 +195,9 @@ class Cells:
                 found.append(Panel(target, protocol, norm, target.label + mark))
         return found
 
-    def cell(
-        self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None, difference: bool = False
-    ) -> Estimate | None:
+    def cell(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> Estimate | None:
         """The cell's number by the target's metric, a mean over seeds where there are several; None: not measured."""
-        metric = panel.target.metric + (DIFFERENCE if difference else "")
-        return next(iter(self._cell(panel, arch, eps, downscaled, metric)), None)
+        return self._first(panel, arch, eps, panel.target.metric, downscaled)
 
     def seeds(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> list[Estimate]:
         """The cell's numbers for single seeds of pretraining (means over seeds of transfer), by seed."""
@@ -223,7 +222,8 @@ class Cells:
             standard=self.cell(panel, arch, "0"),
             robust=self.cell(panel, arch, BEST_ROBUST),
             fixed=self.cell(panel, arch, fixed_eps) if fixed_eps else None,
-            difference=self.cell(panel, arch, BEST_ROBUST, difference=True),
+            difference=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE),
+            unseen=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE + OUT_OF_BAG),
         )
 
     def fewer_seeds(self, panel: Panel, robust: Estimate) -> list[tuple[str, str]]:
@@ -246,6 +246,9 @@ class Cells:
         """What was measured by a protocol: targets, norms and views."""
         of = self._measured[list(PROTOCOL)]
         return self._measured[(of == [protocol.mode, protocol.name or "", protocol.deviations]).all(axis=1)]
+
+    def _first(self, panel: Panel, arch: str, eps: str, metric: str, downscaled: int | None = None) -> Estimate | None:
+        return next(iter(self._cell(panel, arch, eps, downscaled, metric)), None)
 
     def _cell(self, panel: Panel, arch: str, eps: str, downscaled: int | None, metric: str) -> list[Estimate]:
         """The numbers of a cell, means over more seeds first: single runs, means over seeds, or what was chosen."""

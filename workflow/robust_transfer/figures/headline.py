@@ -26,36 +26,52 @@ from robust_transfer.statistics.metrics import METRICS
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 
 CAPTION = "Standard against the best robust networks"
+UNSEEN = (
+    "Unseen: a choice on the test images that it is reported on flatters it. This is the difference where the choice "
+    "is made on the images that a resample draws, and measured on those that it leaves out."
+)
 
 
 def headline(results: pd.DataFrame) -> Tables:
     """Tabulate one block per mode and one row per target, measured by the protocol that figures show."""
     cells = Cells(results)
-    rows, numbers, missing = list[TableRow](), list[Number](), list[str]()
+    compared, numbers, missing = list[tuple[Panel, Comparison]](), list[Number](), list[str]()
     fewer = dict[tuple[str, str], None]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         protocol = cells.shown(mode)
         for panel in cells.panels(mode):
             comparison = cells.comparison(panel, BEST_ARCH)
-            rows.append(TableRow((protocol_label(panel.protocol), _label(panel)), _cells(comparison)))
+            compared.append((panel, comparison))
             numbers += _numbers(cells, panel, comparison)
             if comparison.robust:
                 fewer |= dict.fromkeys(cells.fewer_seeds(panel, comparison.robust))
         if not protocol:
             missing.append(f"{MODE_LABELS[mode]}: {NOT_MEASURED}.")
-    if not rows:
+    if not compared:
         return Tables([], missing, numbers)
-    table = Table.of(rows, ["mode", ""], _columns(cells), CAPTION, headed=True)
+    unseen = any(comparison.unseen for _, comparison in compared)
+    rows = [
+        TableRow((protocol_label(panel.protocol), _label(panel)), _cells(comparison, unseen=unseen))
+        for panel, comparison in compared
+    ]
+    table = Table.of(rows, ["mode", ""], _columns(cells, unseen=unseen), CAPTION, headed=True)
     failed = [FAILED] * any(cell.failed for row in rows for cell in row.cells)
-    return Tables([table], [*_notes(cells), *_left_out(list(fewer)), *failed, *missing], numbers)
+    return Tables([table], [*_notes(cells), *[UNSEEN] * unseen, *_left_out(list(fewer)), *failed, *missing], numbers)
 
 
-def _columns(cells: Cells) -> list[str]:
+def _columns(cells: Cells, *, unseen: bool) -> list[str]:
     fixed = cells.about.fixed_eps
     named = ", ".join(
         eps + (f" ({NORM_LABELS.get(norm, norm)})" if len(fixed) > 1 else "") for norm, eps in fixed.items()
     )
-    return ["Standard", "Best robust", "ε, network", f"Robust, ε {named}" if named else "Fixed ε", "Difference"]
+    return [
+        "Standard",
+        "Best robust",
+        "ε, network",
+        f"Robust, ε {named}" if named else "Fixed ε",
+        "Difference",
+        *["Unseen"] * unseen,
+    ]
 
 
 def _label(panel: Panel) -> str:
@@ -63,7 +79,7 @@ def _label(panel: Panel) -> str:
     return panel.label + (f" ({METRICS[metric]})" if metric != "top1" else "")
 
 
-def _cells(comparison: Comparison) -> list[Cell]:
+def _cells(comparison: Comparison, *, unseen: bool) -> list[Cell]:
     robust = comparison.robust
     ahead = comparison.ahead if comparison.decided else ""
     return [
@@ -72,6 +88,7 @@ def _cells(comparison: Comparison) -> list[Cell]:
         Cell(f"{robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])}" if robust else ""),
         _accuracy(comparison.fixed),
         _difference(comparison),
+        *[difference_cell(comparison.unseen, failed=bool(comparison.failed))] * unseen,
     ]
 
 
@@ -84,25 +101,24 @@ def _accuracy(row: Estimate | None, *, bold: bool = False) -> Cell:
 
 
 def _difference(comparison: Comparison) -> Cell:
-    difference = comparison.difference
-    if difference is None:
+    return difference_cell(comparison.difference, starred=comparison.decided, failed=bool(comparison.failed))
+
+
+def difference_cell(row: Estimate | None, *, starred: bool = False, failed: bool = False) -> Cell:
+    """A difference in percentage points with its interval, if it has one."""
+    if row is None:
         return Cell(NOT_MEASURED, faint=True)
-    return Cell(
-        signed(difference.value),
-        signed_interval(difference),
-        starred=comparison.decided,
-        failed=bool(comparison.failed),
-    )
+    return Cell(signed(row.value), signed_interval(row), starred=starred, failed=failed)
 
 
 def difference_text(row: Estimate) -> str:
-    """A paired difference in percentage points with its interval."""
-    return f"{signed(row.value)} {signed_interval(row)}"
+    """A paired difference in percentage points with its interval, if it has one."""
+    return f"{signed(row.value)} {signed_interval(row)}".rstrip()
 
 
 def signed_interval(row: Estimate) -> str:
-    """The interval of a difference in percentage points."""
-    return f"[{signed(row.ci_low)}, {signed(row.ci_high)}]"
+    """The interval of a difference in percentage points; empty where it has none."""
+    return "" if math.isnan(row.ci_low) else f"[{signed(row.ci_low)}, {signed(row.ci_high)}]"
 
 
 def signed(number: float, decimals: int = 1) -> str:
@@ -118,6 +134,7 @@ def _numbers(cells: Cells, panel: Panel, comparison: Comparison) -> list[Number]
         ("best robust", BEST_ROBUST, comparison.robust),
         ("fixed eps", fixed_eps, comparison.fixed),
         ("difference", BEST_ROBUST, comparison.difference),
+        *[("difference, unseen", BEST_ROBUST, comparison.unseen)] * bool(comparison.unseen),
     ]
     numbers = []
     for series, eps, row in shown:

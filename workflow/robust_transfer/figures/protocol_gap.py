@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from robust_transfer.figures.cells import (
     Panel,
     Protocol,
     protocol_details,
+    protocol_label,
     selections,
 )
 from robust_transfer.figures.drawing import Number, number
@@ -35,9 +37,9 @@ from robust_transfer.figures.gaps import (
     protocols_of,
     selections_of,
 )
-from robust_transfer.figures.headline import signed
+from robust_transfer.figures.headline import UNSEEN, difference_cell, signed
 from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
-from robust_transfer.tables.key import canonical
+from robust_transfer.tables.key import BEST_ARCH, canonical
 
 ABREAST = 4
 """Columns up to which every protocol has one for each selection; beyond, selections are rows."""
@@ -82,8 +84,36 @@ def protocol_gap(results: pd.DataFrame) -> Tables:
         names = ["mode", "Mean gap in points [least, most] (n)"]
         kinds_of_backbones = ["standard", "robust", "robust less standard"]
         tables.append(Table.of(mean_gaps, names, kinds_of_backbones, "Mean gaps between protocols", headed=True))
+    choices = [row for mode in (FIXED_FEATURE, FULL_NETWORK) for row in _choices(chosen, mode)]
+    if choices:
+        columns = ["chosen on test", "the same, unseen", "chosen on validation"]
+        tables.append(
+            Table.of(choices, ["", "Best robust less standard"], columns, "Choices on test images", headed=True)
+        )
+        notes.append(UNSEEN)
     failed = [FAILED] * any(cell.failed for table in tables for cell in table.frame.to_numpy().flat)
     return Tables(tables, [_note(list(chosen)), *notes, *failed], numbers)
+
+
+def _choices(chosen: dict[str, Cells], mode: str) -> Iterator[TableRow]:
+    """Where eps and architecture were chosen on test images: the difference to standard, what it is worth on images
+    that the choice did not see, and the one that validation chose."""
+    on_test, elsewhere = chosen.get("test"), chosen.get("validation")
+    if on_test is None:
+        return
+    for protocol in on_test.protocols(mode):
+        for panel in on_test.panels(mode, protocol):
+            comparison = on_test.comparison(panel, BEST_ARCH)
+            if comparison.unseen is None:
+                continue
+            other = elsewhere.comparison(panel, BEST_ARCH) if elsewhere else None
+            found = [
+                (comparison.difference, comparison.failed),
+                (comparison.unseen, comparison.failed),
+                (other.difference if other else None, other.failed if other else ()),
+            ]
+            cells = [difference_cell(row, failed=bool(failed)) for row, failed in found]
+            yield TableRow((protocol_label(protocol), panel.label), cells)
 
 
 def _abreast(keys: Sequence[Key]) -> bool:
@@ -125,7 +155,8 @@ def _backbone(line: Line, several_archs: bool, several_norms: bool) -> str:
 def _accuracy(row: Estimate | None) -> Cell:
     if row is None:
         return Cell("–", faint=True)
-    return Cell(f"{row.value:.1f}", f"[{row.ci_low:.1f}, {row.ci_high:.1f}]", failed=bool(row.failed))
+    interval = "" if math.isnan(row.ci_low) else f"[{row.ci_low:.1f}, {row.ci_high:.1f}]"
+    return Cell(f"{row.value:.1f}", interval, failed=bool(row.failed))
 
 
 def _mean(gaps: Sequence[float]) -> Cell:
