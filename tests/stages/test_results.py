@@ -284,6 +284,19 @@ def test_networks_of_fewer_seeds_than_others_are_not_chosen_among(tmp_path):
     assert chosen(path, arch=narrow).value == pytest.approx(95)  # among networks of its own width
 
 
+def test_seeds_that_are_right_on_every_image_leave_the_error_over_images(tmp_path):
+    fake = Fake(tmp_path)
+    for eps in ("0", "0.25"):
+        for seed in range(3):
+            fake.transfer(100, 100, target="coarse", eps=eps, backbone_seed=seed)
+    path = fake.collect()
+    for row in (chosen(path), chosen(path, eps="0"), chosen(path, metric="top1_difference")):
+        assert row.ci_kind == "seeds"
+        assert row.ci_low < row.value - 0.5  # of 200 images
+    means = only(path, backbone_seed=None, arch="resnet8_w8", eps="0.25", target="coarse", split="test", metric="top1")
+    assert means.ci_low < 99.5
+
+
 def test_where_standard_and_robust_have_other_seeds_those_that_they_share_are_compared(tmp_path):
     fake = Fake(tmp_path)
     for seed, accuracy in enumerate((60, 90)):

@@ -185,23 +185,28 @@ class Bootstrap:
     def _accuracy(self, candidate: int) -> Interval:
         """A candidate's test accuracy, as if it had been the only one."""
         value, seeds = float(self.test[candidate, 0]), self._seeds(candidate)
-        if len(seeds) > 1:
-            ends = seeds_interval(seeds, self._error(candidate))
-            return Interval(value, *ends, "seeds", len(seeds))
-        return Interval(value, *exact_interval(value, self._effective(candidate)), "images", self.images)
+        images = exact_interval(value, self._effective(candidate))
+        if len(seeds) < 2:
+            return Interval(value, *images, "images", self.images)
+        error = self._error(candidate)
+        over_seeds = Interval(value, *seeds_interval(seeds, error), "seeds", len(seeds))
+        return over_seeds if error else over_seeds.widened(images)  # where all images are right, resamples are alike
 
     def _difference(self, one: int, other: int) -> Interval:
         """A candidate's test accuracy less another's, as if there had been no others."""
         value = float(self.test[one, 0] - self.test[other, 0])
         seeds = self._seeds(one), self._seeds(other)
-        if min(map(len, seeds)) > 1:
-            ends = seeds_difference_interval(*seeds, self._error(one, other))
-            return Interval(value, *ends, "seeds", min(map(len, seeds)))
-        first, second = self._accuracy(one), self._accuracy(other)
-        ends = paired_difference_interval(
-            (first.value, first.low, first.high), (second.value, second.low, second.high), self._correlation(one, other)
-        )
-        return Interval(value, *ends, "images", self.images)
+        images = paired_difference_interval(self._exact(one), self._exact(other), self._correlation(one, other))
+        if min(map(len, seeds)) < 2:
+            return Interval(value, *images, "images", self.images)
+        error = self._error(one, other)
+        over_seeds = Interval(value, *seeds_difference_interval(*seeds, error), "seeds", min(map(len, seeds)))
+        return over_seeds if error else over_seeds.widened(images)
+
+    def _exact(self, candidate: int) -> tuple[float, float, float]:
+        """A candidate's test accuracy and its interval over images."""
+        value = float(self.test[candidate, 0])
+        return value, *exact_interval(value, self._effective(candidate))
 
     def _error(self, candidate: int, less: int | None = None) -> float:
         """Standard error over test images of a candidate's accuracy, or of its difference to another's, as far as all
