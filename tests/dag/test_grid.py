@@ -371,3 +371,28 @@ def by_name(grid: Grid) -> dict[str, str]:
 def planned_golden() -> Grid:
     part = {**SMALL["grid"][0], "views": ["native", 12]}  # type: ignore[index]
     return planned(grid=[part, {**part, "modes": ["fixed-feature"], "protocols": ["knn"]}])
+
+
+@pytest.mark.parametrize(
+    ("grid", "fixed"),
+    [
+        ([{"architectures": ["resnet8_w8"], "eps": [0, 0.1, 0.5, 1]}], {"l2": "0.5"}),  # the middle one
+        ([{"architectures": ["resnet8_w8"], "eps": [0, 0.1, 0.5]}], {"l2": "0.1"}),
+        (
+            [
+                {"architectures": ["resnet8_w8"], "eps": [0, 0.1, 0.5, 1]},
+                {"architectures": ["resnet8_w12"], "eps": [0, 1], "seeds": [0, 1]},
+            ],
+            {"l2": "1"},  # three networks
+        ),
+        (
+            [
+                {"architectures": ["resnet8_w8"], "eps": [0, 0.1, 0.5, 1]},
+                {"architectures": ["resnet8_w8"], "eps": [0, 0.1], "views": [16]},  # the same networks again
+            ],
+            {"l2": "0.5"},
+        ),
+    ],
+)
+def test_the_eps_that_is_fixed_beforehand_is_that_of_most_networks(grid, fixed):
+    assert describe(planned(grid=grid))["fixed_eps"] == fixed

@@ -29,7 +29,7 @@ def test_the_default_experiment_says_that_it_trains() -> None:
     text = described()
     assert "resnet8_w16, resnet8_w8 and resnet8_w12 are trained on Objects at 24 × 24 pixels" in text
     assert "for 5 epochs in batches of 32. " in text
-    assert "0.4 and 1 in the L2 norm. A network of ε 0 is a standard one" in text
+    assert "0.4, 1 and 4 in the L2 norm. A network of ε 0 is a standard one" in text
     assert "A robust network sees, at every step of its training, images that projected gradient descent of 1" in text
     assert "descent of 1 step (1.25 ε" in text
     assert (
@@ -39,7 +39,7 @@ def test_the_default_experiment_says_that_it_trains() -> None:
     assert "every parameter is trained on the target, with a learning rate of 0.2." in text
     assert 'choose the strength of the regression, and in "best robust" numbers ε and the network too; after' in text
     assert "In full-network transfer the learning rate was fixed beforehand: a network is trained once, on the" in text
-    assert "only 10 training images of each class" in text
+    assert "only 20 training images of each class" in text
     assert "by the paper's protocol" not in text
     assert "imported" not in text.lower()
     assert "unless a column says otherwise" not in text

@@ -35,6 +35,23 @@ def test_real_images_on_a_laptop_are_decided_as_the_table_says() -> None:
     ) in WORDS
 
 
+def test_the_default_experiments_differences_are_those_of_its_accuracies() -> None:
+    rows = table("| target | mode | standard | best robust (eps) | best robust less standard |")
+    assert len(rows) == 6
+    experiment = load([ROOT / "config.yaml"])
+    for target, mode, *cells in rows:
+        standard, robust, difference = (number(cell.split()[0]) for cell in cells)
+        assert abs(robust - standard - difference) < 0.16, (target, mode)
+        for cell in cells:
+            low, high = (number(end) for end in re.findall(r"\[(\S+), (\S+)\]", cell)[0])
+            assert low < number(cell.split()[0]) < high or high == 100.0, (target, mode)
+        eps = re.findall(r"\((\S+)\)", cells[1])[0]
+        assert any(eps in part.eps and mode in part.modes for part in experiment.grid)
+    textures = rows[-1]
+    seeds = [number(one) for one in re.findall(r"the robust seeds have (\S+), (\S+) and (\S+?)\. ", WORDS + " ")[0]]
+    assert abs(sum(seeds) / 3 - number(textures[3].split()[0])) < 0.06
+
+
 def test_protocols_differ_as_the_table_says() -> None:
     lines = table("| target | eps | frozen | paper, as released |")
     accuracies = [[number(cell) for cell in row[2:]] for row in lines]

@@ -42,7 +42,8 @@ class Figures(Model):
     protocol: ProtocolName | None = None
     """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None
-    """The eps, chosen beforehand, that figures show beside the best robust one. Default: the middle one."""
+    """The eps, chosen beforehand, that figures show beside the best robust one. Default: the one of most networks, \
+of equals the middle one."""
     widths: tuple[Architecture, ...] = ()
     """Architectures along the x axis of the width figure, in this order. Default: all, in the grid's order."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000

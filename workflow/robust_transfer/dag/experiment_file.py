@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import product
 from typing import Any
 
 from robust_transfer.configuration.eps import eps_value
@@ -49,13 +51,21 @@ def _released(experiment: Experiment) -> list[str]:
 
 
 def _fixed_eps(experiment: Experiment) -> dict[str, str]:
-    """The eps fixed beforehand for each norm: the configured one, or the middle of the norm's robust ones."""
+    """The eps fixed beforehand for each norm: the configured one, or that of most networks; of equals, the middle."""
     found: dict[str, str] = {}
     for norm in dict.fromkeys(part.norm for part in experiment.grid):
         robust = {eps for part in experiment.grid if part.norm == norm for eps in part.eps if eps != "0"}
-        ordered = sorted(robust, key=eps_value)
+        networks = Counter(eps for eps, _, _ in _networks(experiment, norm))
+        ordered = sorted((eps for eps in robust if networks[eps] == max(networks.values())), key=eps_value)
         if experiment.figures.fixed_eps in robust:
             found[norm] = str(experiment.figures.fixed_eps)
         elif ordered:
             found[norm] = ordered[(len(ordered) - 1) // 2]
     return found
+
+
+def _networks(experiment: Experiment, norm: str) -> set[tuple[str, str, int]]:
+    """The robust networks of a norm: eps, architecture and seed."""
+    parts = [part for part in experiment.grid if part.norm == norm]
+    networks = {network for part in parts for network in product(part.eps, part.architectures, part.seeds)}
+    return {network for network in networks if network[0] != "0"}
