@@ -139,23 +139,14 @@ class Bootstrap:
         chosen = int(pick.picked[0])
         if self._on_test(pick):
             return Interval(float(pick.accuracies[0]), math.nan, math.nan, "", self.images)
-        fixed, left_out = self._accuracy(chosen), self._left_out(pick)
-        return (
-            fixed.widened(seeds_interval(left_out, self._error(chosen)))
-            if fixed.kind == "seeds" and left_out
-            else fixed
-        )
+        return self._with_left_out(self._accuracy(chosen), pick)
 
     def difference(self, pick: Pick, standard: Pick) -> Interval:
         """Test accuracy of what was picked less that of `standard`, paired over images, in percentage points."""
         one, other = int(pick.picked[0]), int(standard.picked[0])
         if self._on_test(pick) or self._on_test(standard):
             return Interval(float(self.test[one, 0] - self.test[other, 0]), math.nan, math.nan, "", self.images)
-        fixed = self._difference(one, other)
-        if fixed.kind == "images":
-            return fixed
-        first, second = self._left_out(pick) or self._seeds(one), self._left_out(standard) or self._seeds(other)
-        return fixed.widened(seeds_difference_interval(first, second, self._error(one, other)))
+        return self._with_left_out(self._difference(one, other), pick, standard)
 
     def out_of_bag(self, pick: Pick, standard: Pick | None = None) -> Interval | None:
         """What the choice is worth on images that it did not see, or with `standard` the difference to that choice.
@@ -172,9 +163,22 @@ class Bootstrap:
             value = float(scores.mean())
             if fixed.kind == "images":
                 return Interval(value, *exact_interval(value, self._effective(chosen)), "images", self.images)
-            return fixed.moved(value, 0.0)
+            return self._with_left_out(fixed.moved(value, 0.0), pick)
         scores = scores - held_out[standard.picked[1:], columns]
-        return self._difference(chosen, int(standard.picked[0])).moved(float(scores.mean()), -100.0)
+        fixed = self._difference(chosen, int(standard.picked[0])).moved(float(scores.mean()), -100.0)
+        return self._with_left_out(fixed, pick, standard)
+
+    def _with_left_out(self, fixed: Interval, pick: Pick, standard: Pick | None = None) -> Interval:
+        """The interval of a choice under several seeds: also what each seed says of what the other seeds choose."""
+        one = int(pick.picked[0])
+        if fixed.kind != "seeds":
+            return fixed
+        first = self._left_out(pick) or self._seeds(one)
+        if standard is None:
+            return fixed.widened(seeds_interval(first, self._error(one)))
+        other = int(standard.picked[0])
+        second = self._left_out(standard) or self._seeds(other)
+        return fixed.widened(seeds_difference_interval(first, second, self._error(one, other)))
 
     @functools.cached_property
     def _held_out(self) -> Floats:
