@@ -301,10 +301,10 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
     handlers[0].setFormatter(logging.Formatter(f"{name}%(message)s"))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, encoding="utf-8")
+        file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
         handlers.append(file)
-        if not faulthandler.is_enabled():
+        if file.stream and not faulthandler.is_enabled():
             faulthandler.enable(file.stream)  # a crash in a library's own code, of which Python sees no exception
     # Libraries are heard from warnings on: fontTools describes every glyph of every font that a figure embeds.
     logging.basicConfig(level=logging.WARNING, handlers=handlers)
