@@ -85,12 +85,12 @@ MODULES = {
         tables.transfer_sanity
     """,
     "report": """
-        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.markdown
-        figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
+        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.lettering
+        figures.markdown figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
         tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures
+        figures figures.axes figures.cells figures.drawing figures.lettering figures.style figures.width stages.figures
         tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
         tables.training
     """,

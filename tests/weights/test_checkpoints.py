@@ -780,6 +780,10 @@ class TestMessages:
         read_checkpoint(write_stream(tmp_path / "x.pt", b"\x80\x04" + made))
         assert time.monotonic() - start < 15
 
+    def test_memo_indices_are_as_small_as_pickles_have_them(self, tmp_path):
+        with pytest.raises(CheckpointError, match="a memo index of 61 bits"):
+            read_checkpoint(write_stream(tmp_path / "x.pt", b"Np%d\n." % (2**61 - 1)))
+
     def test_keys_whose_hash_a_file_chooses_are_none(self):
         for key in (2**60, -(2**61), 10**30, (1, 2), (1.5,), ("a", 1)):
             assert isinstance(as_key(key), Placeholder)
