@@ -81,6 +81,8 @@ MISTAKES = [
     ({"datasets": {"coarse": {"train_limit": 0}}}, ["datasets.coarse.train_limit = 0", "At most this many"]),
     ({"datasets": {"coarse": {"metric": "accuracy"}}}, ["datasets.coarse.metric = accuracy", "mean_per_class"]),
     ({"datasets": {"my set": {"origin": {"kind": "folder", "path": "x"}}}}, ["my set", "pattern"]),
+    ({"datasets": {"coarse": {"label": "a\x1b[2J"}}}, ["datasets.coarse.label", r"control character '\x1b'"]),
+    ({"title": "a\x07b"}, ["title", r"control character '\x07'; write text alone"]),
     ({"probing": {"strengths": [0.1, 0]}}, ["probing.strengths[1] = 0", "greater than 0"]),
     ({"probing": {"strengths": [0.1, 0.1]}}, ["probing", "strengths names a value twice"]),
     ({"probing": {"solver": "liblinear"}}, ["probing.solver = liblinear", "write lbfgs or scikit-learn"]),
@@ -109,6 +111,7 @@ def test_a_mistake_gets_one_message_that_names_key_value_and_fix(
         load([overlay])
     message = str(error.value)
     assert len(message.splitlines()) == 1, message
+    assert message.isprintable(), message
     assert message.startswith(f"{overlay}: "), message
     for word in words:
         assert word in message

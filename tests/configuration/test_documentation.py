@@ -56,6 +56,7 @@ OTHERS: dict[str, Any] = {
     "birdsnap": "cars",
     "eps": ("0", "0.25"),
     "fixed_eps": "0.5",
+    "key": "ema",
     "label": "A label",
     "layer": "layer1",
     "normalisation": "source",

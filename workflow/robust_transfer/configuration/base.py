@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
@@ -17,6 +18,19 @@ NEVER: JsonDict = {"identity": "never"}  # changes speed or rounding only (worke
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Names of folders are made of it. No description here: it would take the place of those that keys have."""
+
+
+def _one_line(text: str) -> str:
+    """Refuse control characters, which figures cannot draw and terminals obey; any white space is a space."""
+    line = " ".join(text.split())
+    strange = [letter for letter in line if unicodedata.category(letter) in ("Cc", "Cs")]
+    if strange:
+        raise ValueError(f"has the control character {strange[0]!r}; write text alone")
+    return line
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""Text that is shown in one line: in figures, tables and headings."""
 
 
 class Model(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from robust_transfer.configuration.base import ALWAYS, NEVER, Model
+from robust_transfer.configuration.base import ALWAYS, NEVER, Line, Model
 from robust_transfer.configuration.catalogue.datasets import catalogue, catalogued
 
 Metric = Literal["top1", "mean_per_class"]
@@ -168,7 +168,7 @@ class Dataset(Model):
     normalisation: Statistics = Field(default=Statistics(), json_schema_extra=NEVER)
     """What transfer with `normalisation: target` normalises its images by. Default: nothing, as the paper's code \
 had it for all targets but the two CIFARs."""
-    label: str | None = Field(default=None, json_schema_extra=NEVER)
+    label: Line | None = Field(default=None, json_schema_extra=NEVER)
     """What figures call it. Default: its name."""
 
     @model_validator(mode="before")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
-from robust_transfer.configuration.base import Model, Name
+from robust_transfer.configuration.base import Line, Model, Name
 from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
@@ -124,7 +124,7 @@ class Experiment(Model):
 
     experiment: Name
     """Name of the experiment: what it measures and draws lies under `results/<experiment>/`."""
-    title: str = ""
+    title: Line = ""
     """Title of the report."""
     notice: str = ""
     """A caution that the report and the terminal summary show with the results."""

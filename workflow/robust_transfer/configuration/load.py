@@ -245,4 +245,5 @@ def _dotted(key: Key) -> str:
 
 def _show(value: Any) -> str:
     text = str(value).lower() if isinstance(value, bool) else repr(value) if value in ("", None) else str(value)
+    text = text if text.isprintable() else ascii(text)[1:-1]  # it may be for a terminal, which obeys control characters
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -51,6 +51,10 @@ class FileWeights(Model):
     path: str
     """Below `running.weights`; `{architecture}`, `{norm}`, `{eps}` and `{seed}` stand for the network's. Of an eps \
 that is a fraction of 255 the numerator is written."""
+    key: Annotated[str, Field(min_length=1)] | None = None
+    """Which weights to take of a file that has several: their key in it, such as `state_dict_ema` or \
+`ema.state_dict`, or what their names begin with, such as `model_ema`. Default: those at `model`, `state_dict` and the \
+like; a file that has a moving average beside the raw weights is refused."""
 
     @field_validator("path")
     @classmethod

@@ -21,7 +21,7 @@ from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.grid import Grid, PlannedEntry
-from robust_transfer.dag.methods import made_by, methods
+from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
@@ -258,6 +258,7 @@ class Wiring:
         """What the report's texts need: all settings as plain values, its methods section, and what wrote it."""
         experiment, dropped = self.grid.experiment, self.grid.dropped
         texts = {"methods": methods(experiment, dropped), "made_by": made_by(software())}
+        texts["source_label"] = label(experiment, experiment.source)
         return {**experiment.model_dump(mode="json"), "dropped": list(dropped), **texts}
 
     def eps_notices(self) -> list[str]:
