@@ -1,0 +1,87 @@
+"""What of a grid would fail in its jobs, or mean something else than it says, found out before any of them starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from robust_transfer.configuration.base import LARGEST
+from robust_transfer.configuration.catalogue.datasets import catalogued
+from robust_transfer.configuration.datasets import CatalogueOrigin, DatasetSettings, ShapesOrigin
+from robust_transfer.configuration.experiment import Experiment
+from robust_transfer.configuration.training import RECIPES
+from robust_transfer.dag.grid import Grid, PlannedEntry
+from robust_transfer.store.finished import read_card
+
+LONGEST = 240
+"""Characters of an entry's name: file systems take 255, and what is moved aside has a few more."""
+TELLING = ("batch_size", "learning_rate", "schedule", "weight_decay")
+"""Settings of a training that are named where a recipe of the user's own leaves them out."""
+MOST_CLASSES = 20
+"""That a task of the built-in generator has."""
+
+
+def mistakes(grid: Grid) -> list[str]:
+    """One line for each thing that cannot be as the configuration says."""
+    return [*_long_names(grid), *_more_than_there_are(grid.experiment, grid)]
+
+
+def recipe_notices(grid: Grid) -> list[str]:
+    """One line if backbones are trained by a recipe of the user's name, for what it leaves at its defaults."""
+    pretraining = grid.experiment.pretraining
+    stated = pretraining.training.model_fields_set
+    silent = {name: getattr(pretraining.training, name) for name in TELLING if name not in stated}
+    if pretraining.recipe in RECIPES or not silent or not grid.stage("pretraining"):
+        return []
+    defaults = ", ".join(f"{name} {value}" for name, value in silent.items())
+    return [
+        f"pretraining.recipe = {pretraining.recipe}: a name of yours, which brings no values and keeps none of another "
+        f"recipe's; by default {defaults}"
+    ]
+
+
+def _long_names(grid: Grid) -> Iterator[str]:
+    longest = max(grid.entries.values(), key=lambda entry: len(entry.folder), default=None)
+    if longest and len(longest.folder) > LONGEST:
+        yield (
+            f"{longest.stage}/{longest.folder}: the name of this entry has {len(longest.folder)} characters, of which "
+            f"file systems take {LONGEST}; give shorter names to datasets, weights or architectures"
+        )
+
+
+def _more_than_there_are(experiment: Experiment, grid: Grid) -> Iterator[str]:
+    """Numbers of images per class that no class has: their rows would say so, and be of all images."""
+    datasets = {entry.name: entry for entry in grid.stage("datasets").values()}
+    for i, part in enumerate(experiment.grid):
+        targets = part.targets if part.targets is not None else experiment.targets
+        for images in (int(images) for images in part.images_per_class if images != "all"):
+            for target in (target for target in targets if part.modes and target in datasets):
+                most = _largest_class(datasets[target], Path(experiment.store), images)
+                if most is not None and images > most:
+                    yield (
+                        f"grid[{i}].images_per_class = {images}: no class of {target} has more than {most} training "
+                        f"images; write a number up to {most}, or `all`"
+                    )
+                    break
+
+
+def _largest_class(dataset: PlannedEntry, store: Path, wanted: int) -> int | None:
+    """At most so many training images has any class; None where `wanted` are there, or where nobody knows yet."""
+    if card := read_card(store / dataset.id):
+        return int(card["facts"]["images_per_class"]["train"]["max"])
+    settings = dataset.settings
+    assert isinstance(settings, DatasetSettings)
+    origin, limit = settings.origin, settings.train_limit or LARGEST
+    if isinstance(origin, ShapesOrigin):
+        images = min(origin.train, limit)
+        if wanted <= images // MOST_CLASSES:
+            return None
+        from robust_transfer.datasets.origins.shapes import classes_of  # numpy, which a plan seldom needs
+
+        return -(-images // len(classes_of(origin)))
+    if isinstance(origin, CatalogueOrigin):
+        known = catalogued(origin.dataset)
+        split = known.splits[origin.split]
+        others = 0 if origin.partial else known.classes - 1  # each of them has an image
+        return min(split.counts.train, limit) - others if split.counts_certain else None
+    return settings.train_limit
