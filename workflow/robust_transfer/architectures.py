@@ -81,7 +81,7 @@ def check_architecture(architecture: str) -> None:
             raise ValueError(f"{architecture}: no such architecture; did you mean {near}?")
         raise ValueError(
             f"{architecture}: no such architecture. There are small ResNets by depth 6n + 2 and width (resnet8_w16, "
-            f"resnet20_w32, …), and torchvision's networks with a linear head: {', '.join(_families())}; "
+            f"resnet20_w32, …), and {', '.join(_families())}, as torchvision calls its own; "
             f"with timm installed, all of its own as {TIMM}<name>"
         )
 

@@ -21,6 +21,8 @@ def lines_of(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], paths: S
     """One line for each mistake that pydantic found in `merged`, which the files of `paths` make together."""
     # A list whose items are wrong counts as too short besides: only the items are worth a line.
     errors = [e for e in errors if not any(o["loc"][: len(e["loc"])] == e["loc"] != o["loc"] for o in errors)]
+    # Of a list that is too short, every item that it lacks is an error: the last one says how many are wanted.
+    errors = [e for e in errors if not (_lacks_items(e) and any(_lacks_items(o) and _after(o, e) for o in errors))]
     absent = [str(error["loc"][0]) for error in errors if error["type"] == "missing" and len(error["loc"]) == 1]
     lines = [_incomplete(absent, paths)] if absent else []
     for error in errors:
@@ -63,6 +65,14 @@ def _stated_key(line: str) -> Key:
     return tuple(int(index) if index else name for name, index in steps)
 
 
+def _lacks_items(error: ErrorDetails) -> bool:
+    return error["type"] == "missing" and isinstance(error["loc"][-1], int)
+
+
+def _after(one: ErrorDetails, other: ErrorDetails) -> bool:
+    return one["loc"][:-1] == other["loc"][:-1] and int(one["loc"][-1]) > int(other["loc"][-1])
+
+
 class _Mistake:
     """One of pydantic's errors."""
 
@@ -75,6 +85,9 @@ class _Mistake:
     def line(self) -> str:
         """Key, value and what to write."""
         name, value = dotted(self._key), self._value
+        if _lacks_items(self._error):
+            *_, last = self._key
+            return f"{dotted(self._key[:-1])} = {_show(value)}: {len(value)} values, where {int(last) + 1} are to stand"
         if self._error["type"] == "missing":
             return f"{name}: " + "; ".join(filter(None, ["required and not there", described(self._key, self._merged)]))
         if self._error["type"] == "extra_forbidden":
@@ -133,17 +146,17 @@ class _Mistake:
         """What keys there are in place of an unknown one, or where else it stands."""
         *_, key = self._key
         known = known_keys(self._key[:-1], self._merged)
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.7)
-        elsewhere = [place for place in places(str(key)) if place != dotted(self._key)]
+        elsewhere = places(str(key))
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8 if elsewhere else 0.7)
         at = _at(self._merged, self._key[:-1])
         kind = at.get("kind") if isinstance(at, Mapping) else None
         said = [f"did you mean {near[0]}?"] if near else []
-        if elsewhere and not kind and not near:
+        if elsewhere and not kind:
             more = f" and {len(elsewhere) - 3} more" if len(elsewhere) > 3 else ""
             said.append(f"it belongs in {', '.join(elsewhere[:3])}{more}")
         if kind:
             said.append(f"kind: {kind} has {', '.join(name for name in known if name != 'kind')}".removesuffix(" has "))
-        elif not near:
+        elif not said:
             said.append(f"known here: {', '.join(known)}")
         return "; ".join(said)
 

@@ -23,6 +23,8 @@ MOST_CLASSES = 20
 
 def mistakes(grid: Grid) -> list[str]:
     """One line for each thing that cannot be as the configuration says."""
+    if blocked := [*_no_folders(grid.experiment)]:
+        return blocked
     return [*_long_names(grid), *_more_than_there_are(grid.experiment, grid)]
 
 
@@ -38,6 +40,13 @@ def recipe_notices(grid: Grid) -> list[str]:
         f"pretraining.recipe = {pretraining.recipe}: a name of yours, which brings no values and keeps none of another "
         f"recipe's; by default {defaults}"
     ]
+
+
+def _no_folders(experiment: Experiment) -> Iterator[str]:
+    for key, path in (("store", experiment.store), ("results", experiment.results)):
+        there = next((one for one in (Path(path), *Path(path).parents) if one.exists()), None)
+        if there and not there.is_dir():
+            yield f"{key} = {path}: {there} is a file, and a folder is to stand there; write another path"
 
 
 def _long_names(grid: Grid) -> Iterator[str]:

@@ -37,10 +37,11 @@ def namesake_notices(experiment: Experiment, results: Path, files: Sequence[Path
         return []
     if (other.experiment, other.results) != (experiment.experiment, experiment.results) or _same(other, experiment):
         return []
+    first, second = " and ".join(before), " and ".join(now)
     return [
-        f"experiment = {experiment.experiment}: {results} was made from {' and '.join(before)}, which has this name "
-        f"too and describes another experiment than {' and '.join(now)}; what is made now takes the place of that. To keep "
-        "both, write another name under `experiment` in one of them"
+        f"experiment = {experiment.experiment}: {results} was made from {first}, which has this name too and describes "
+        f"another experiment than {second}; what is made now takes the place of that. To keep both, write another name "
+        "under `experiment` in one of them"
     ]
 
 
