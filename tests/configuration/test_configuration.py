@@ -10,7 +10,7 @@ import yaml
 from robust_transfer.configuration import schema
 from robust_transfer.configuration.eps import canonical_eps, eps_name, eps_value
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load, merge, validate
-from support.mistakes import MISTAKES, grid
+from support.mistakes import MISTAKES, NO_WIDTHS, from_files, grid
 from support.paths import ROOT
 
 
@@ -162,3 +162,67 @@ def test_a_notice_speaks_of_the_images_it_came_with(tmp_path: Path) -> None:
     assert (load([mine]).title, load([mine]).notice) == ("", "")
     mine.write_text("extends: default\nsource: fine\nnotice: Mine.\n")
     assert load([mine]).notice == "Mine."
+
+
+def test_what_an_alias_shares_is_changed_where_it_is_named_alone(tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text(
+        "extends: default\n"
+        "datasets:\n"
+        "  one: &folder {origin: {kind: folder, path: photos}}\n"
+        "  two: *folder\n"
+        "  three: {<<: *folder, seed: 3}\n"
+    )
+    mine.write_text("extends: base.yaml\ndatasets: {one: {train_limit: 5, origin: {path: others}}}\n")
+    datasets = load([mine]).datasets
+    assert (datasets["one"].train_limit, datasets["two"].train_limit) == (5, None)
+    assert [datasets[name].origin.model_dump()["path"] for name in ("one", "two", "three")] == [
+        "others",
+        "photos",
+        "photos",
+    ]
+    assert datasets["three"].seed == 3
+
+
+def test_aliases_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    lists = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    path.write_text("\n".join(["a0: &a0 [1]", *lists]))
+    with pytest.raises(ConfigurationError, match="aliases make more than 1,000,000 values"):
+        load([path])
+
+
+def test_a_mark_of_byte_order_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("\ufeffextends: default\ntitle: Café\n".encode())
+    assert load([path]).title == "Café"
+
+
+def test_a_name_in_quotes_may_be_what_yaml_reads_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('extends: default\nexperiment: "102"\ndatasets: {"no": {origin: {kind: folder, path: x}}}\n')
+    experiment = load([path])
+    assert experiment.experiment == "102"
+    assert "no" in experiment.datasets
+
+
+def test_each_network_has_a_file_of_its_own() -> None:
+    """A standard network is one whatever the norm of its part, and seeds may be padded."""
+    experiment = validate(overlaid(from_files("{architecture}_{norm}_{eps}_{seed:03}.pt", eps=[0, 1], seeds=[0, 1])))
+    assert experiment.weights["mine"].kind == "files"
+    parts = [
+        {"architectures": ["resnet8_w8"], "eps": eps, "norm": norm, "backbones": "mine"}
+        for norm, eps in (("l2", [0, 1]), ("linf", [0, "1/255"]))
+    ]
+    weights = {"mine": {"kind": "files", "path": "{eps}.pt"}}
+    with pytest.raises(
+        ConfigurationError, match=r"one file, 1\.pt, would be resnet8_w8 l2 eps 1 seed 0 and resnet8_w8 linf"
+    ):
+        validate(overlaid({"weights": weights, **NO_WIDTHS, "grid": parts}))
+    weights["mine"]["path"] = "{norm}_{eps}.pt"
+    assert len(validate(overlaid({"weights": weights, **NO_WIDTHS, "grid": parts})).grid) == 2
+    twice = {"mine": weights["mine"], "again": {"kind": "files", "path": "./{norm}_{eps}.pt"}}
+    parts[1] |= {"backbones": "again", "norm": "l2"}
+    parts[1]["eps"] = [0]
+    with pytest.raises(ConfigurationError, match=r"weights\.again\.path = .* weights\.mine names the same file"):
+        validate(overlaid({"weights": twice, **NO_WIDTHS, "grid": parts}))

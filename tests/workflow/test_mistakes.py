@@ -7,7 +7,7 @@ import pytest
 import yaml
 from support.checkouts import Checkout
 from support.dry_runs import Call, Outcome, outcomes
-from support.mistakes import MISTAKES, OF_THE_GRID, TEXTS, UNREADABLE, from_files
+from support.mistakes import MISTAKES, OF_THE_GRID, TEXTS, UNREADABLE, from_files, grid
 
 OVERLAYS = [*MISTAKES, *OF_THE_GRID]
 FILE = "mine.yaml"
@@ -143,7 +143,8 @@ ABSENT = [
 def test_what_is_not_on_this_machine_ends_a_run_before_its_first_job(tmp_path: Path) -> None:
     """A dry run shows the jobs all the same, so that one may plan before the images are there."""
     checkout = Checkout(tmp_path, "extends: default\n")
-    files = written(checkout, "absent", [yaml.safe_dump({"extends": "default"} | over).encode() for over, _ in ABSENT])
+    small = {"extends": "default", "targets": ["coarse"], **grid(eps=[0], modes=["fixed-feature"])}
+    files = written(checkout, "absent", [yaml.safe_dump(small | over).encode() for over, _ in ABSENT])
     given = [["--cores", "1", "--configfile", str(file)] for file in files]
     planned = outcomes([("snakemake", ["-n", *one]) for one in given], tmp_path)
     assert [status for status, _ in planned] == [0] * len(files)
