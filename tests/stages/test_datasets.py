@@ -18,7 +18,7 @@ from robust_transfer.datasets.arrow import checksum, entry_splits, open_split
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import to_store
 from robust_transfer.datasets.resident import square_images
-from robust_transfer.datasets.splits import balanced_subset, validation_mask
+from robust_transfer.datasets.splits import balanced_subset, few_mask, validation_mask
 from robust_transfer.datasets.storing import SplitWriter, in_order, raw_shape
 from robust_transfer.stages import datasets as prepare
 from robust_transfer.store.entry import Entry, StoreError, open_entry, write_json
@@ -56,6 +56,14 @@ def test_validation_masks_are_stratified_and_nested():
             assert mask[smaller].all()
             np.testing.assert_array_equal(mask, validation_mask(labels, fraction, seed))
             smaller = mask
+
+
+def test_few_images_of_each_class_are_that_many():
+    labels = np.repeat([0, 1, 2], [4, 20, 9])
+    assert np.bincount(labels[few_mask(labels, 9, 0)]).tolist() == [4, 9, 9]
+    assert few_mask(labels, 20, 0).all()
+    with pytest.raises(ValueError, match="images_per_class = 21: no class has more than 20 training images"):
+        few_mask(labels, 21, 0)
 
 
 def test_limits_are_balanced_and_nested():

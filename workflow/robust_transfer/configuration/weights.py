@@ -53,7 +53,7 @@ class FileWeights(Model):
     kind: Literal["files"]
     path: str
     """Below `running.weights`; `{architecture}`, `{norm}`, `{eps}` and `{seed}` stand for the network's. Of an eps \
-that is a fraction of 255 the numerator is written."""
+that is a fraction of 255 the numerator is written. `{seed:02}` pads a seed. No two networks share a file."""
 
     @field_validator("path")
     @classmethod
