@@ -240,7 +240,7 @@ MISTAKES: list[Mistake] = [
         ["architectures[0] = resnet8_w99999999", "at most 1202 layers and width 1024"],
     ),
     (grid(architectures=["resnet99998_w16"]), ["architectures[0] = resnet99998_w16", "at most 1202 layers"]),
-    (grid(architectures=["resnet8_w" + "9" * 30]), ["architectures[0] = resnet8_w9", "no such architecture"]),
+    (grid(architectures=["resnet8_w" + "9" * 5000]), ["architectures[0] = resnet8_w9", "no such architecture"]),
     (grid(architectures=["resnet08_w16"]), ["architectures[0] = resnet08_w16", "write resnet8_w16"]),
     (grid(images_per_class=[1]), ["grid[0].images_per_class[0] = 1", "a number from 2 up"]),
     (grid(images_per_class=["ten"]), ["grid[0].images_per_class[0] = ten", "`all` or a number"]),

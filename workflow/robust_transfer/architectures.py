@@ -10,7 +10,9 @@ from pathlib import Path
 
 TIMM = "timm_"
 """What the names of timm's networks begin with here."""
-SMALL_RESNET = re.compile(r"resnet(\d{1,9})_w(\d{1,9})")
+SMALL_RESNET = re.compile(r"resnet(\d+)_w(\d+)")
+LONGEST = 100
+"""Characters of a name; timm's are shorter, and the names of entries hold one."""
 DEEPEST, WIDEST = 1202, 1024
 """Layers of the deepest ResNet of He et al. (2016), and a width at which the last layers have 4096 channels."""
 
@@ -60,6 +62,8 @@ def timm_catalogue() -> tuple[str, ...]:
 
 def check_architecture(architecture: str) -> None:
     """Raise ValueError, with a near name and all that exist, for an architecture that cannot be built."""
+    if len(architecture) > LONGEST:
+        raise ValueError(f"no such architecture: no name of one has more than {LONGEST} characters")
     if name := timm_name(architecture):
         _check_timm(architecture, name)
         return

@@ -104,8 +104,8 @@ class GridPart(Model):
     """Settings of the paper protocol to measure under; `{}` is that of the sections `linear_heads` and `finetuning`."""
     images_per_class: Annotated[tuple[ImagesPerClass, ...], Field(min_length=1)] = ("all",)
     """Training images of each class that transfer gets, validation images among them: `all`, or numbers. Those of a \
-smaller number are among those of a larger one, by transfer seed. A number that no class has is refused. One draw of few \
-images says little: each number is measured on five, unless `transfer_seeds` says otherwise."""
+smaller number are among those of a larger one, by transfer seed. A number that no class has is refused. One draw of \
+few images says little: each number is measured on five, unless `transfer_seeds` says otherwise."""
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
     """`native` images, and short sides in pixels to which targets are downscaled first."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
