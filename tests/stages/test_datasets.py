@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from robust_transfer.dag.checks import torchvision_datasets
 from robust_transfer.datasets.arrow import checksum, entry_splits, open_split
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import to_store
@@ -793,3 +794,9 @@ def test_a_real_set(tmp_path):
     squares = square_images(open_split(entry, "train"), 32, 1.0)
     assert 60 < squares.mean() < 200
     assert pa.ipc.open_file(str(entry.path / "train.arrow")).schema.names == ["image", "label"]
+
+
+def test_planning_knows_the_names_that_torchvision_has():
+    from torchvision import datasets
+
+    assert {*torchvision_datasets()} == {*datasets.__all__}

@@ -321,6 +321,14 @@ MISTAKES: list[Mistake] = [
     ),
     (imported({"kind": "timm"}), ["grid[0]", "timm has no weights of resnet8_w8", "timm_<name>"]),
     (imported({"kind": "stylized-imagenet"}), ["grid[0]", "no resnet8_w8 trained on sin", "resnet50"]),
+    # Lists that name a thing twice, and what YAML reads as a number or a switch.
+    ({"figures": {"draw": ["headline", "headline"]}}, ["figures.draw", "named twice: headline"]),
+    ({"figures": {"widths": ["resnet8_w8", "resnet8_w8"]}}, ["figures.widths", "named twice: resnet8_w8"]),
+    (
+        {"running": {"stop_before": 2030}},
+        ["running.stop_before = 2030", "a number, as YAML reads it", "2030-01-31T08:00"],
+    ),
+    ({"missing": False}, ["missing = false", "not a switch; write stop or drop"]),
     # Recipes.
     (
         {"pretraining": {"recipe": "fsat"}},
@@ -373,6 +381,18 @@ OF_THE_GRID: list[Mistake] = [
             **grid(images_per_class=[5000]),
         },
         ["grid[0].images_per_class = 5000", "no class of coarse has more than 919"],
+    ),
+    (
+        {"datasets": {"coarse": {"train_limit": 3}}, **grid()},
+        ["datasets.coarse.train_limit = 3", "each of the 10 classes", "write 10 or more"],
+    ),
+    (
+        {"datasets": {"coarse": {"origin": {"kind": "catalogue", "dataset": "dtd"}, "test_limit": 30}}, **grid()},
+        ["datasets.coarse.test_limit = 30", "each of the 47 classes", "write 47 or more"],
+    ),
+    (
+        {"datasets": {"coarse": {"origin": {"kind": "torchvision", "dataset": "Cifar10", "root": "x"}}}, **grid()},
+        ["datasets.coarse.origin.dataset = Cifar10", "no such class; did you mean CIFAR10"],
     ),
     (
         long_names("s" * 80, "w" * 80, "t" * 80),

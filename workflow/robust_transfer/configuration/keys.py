@@ -6,7 +6,7 @@ import functools
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
@@ -44,6 +44,14 @@ def is_name(key: Key, merged: Any) -> bool:
         and not any(isinstance(one, BeforeValidator) for one in field.metadata)
         and (_has_text(field.annotation))
     )
+
+
+def choices(key: Key, merged: Any) -> list[str]:
+    """The texts of which one is to stand at `key`, or in the list there; none if others may stand there too."""
+    model = _model_at(key[:-1], merged) if key else None
+    field = model.model_fields.get(str(key[-1])) if model else None
+    found = _alternatives(field.annotation) if field else []
+    return [str(one) for one in typing.get_args(found[0])] if found and typing.get_origin(found[0]) is Literal else []
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from robust_transfer.configuration.base import SWITCH
 from robust_transfer.configuration.files import EXTENDS, Key, dotted, read_yaml, shortened, spelled
-from robust_transfer.configuration.keys import described, is_name, known_keys, places, tags
+from robust_transfer.configuration.keys import choices, described, is_name, known_keys, places, tags
 
 NOWHERE = object()
 
@@ -120,7 +120,8 @@ class _Mistake:
         """What stands where something of another type is to stand."""
         kind, value = self._error["type"], self._value
         if kind == SWITCH:
-            return "not a switch"
+            options = choices(self._key, self._merged)
+            return f"not a switch; write {_one_of(options, '')}" if options else "not a switch"
         if kind in ("tuple_type", "list_type"):
             return _as_a_list(value, self._written)
         if value is None:

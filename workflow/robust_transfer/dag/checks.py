@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import difflib
+import functools
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 from robust_transfer.configuration.base import LARGEST
 from robust_transfer.configuration.catalogue.datasets import catalogued
-from robust_transfer.configuration.datasets import CatalogueOrigin, DatasetSettings, ShapesOrigin
+from robust_transfer.configuration.datasets import (
+    CatalogueOrigin,
+    DatasetSettings,
+    Origin,
+    ShapesOrigin,
+    TorchvisionOrigin,
+)
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.training import RECIPES
 from robust_transfer.dag.grid import Grid, PlannedEntry
@@ -25,7 +35,12 @@ def mistakes(grid: Grid) -> list[str]:
     """One line for each thing that cannot be as the configuration says."""
     if blocked := [*_no_folders(grid.experiment)]:
         return blocked
-    return [*_long_names(grid), *_more_than_there_are(grid.experiment, grid)]
+    return [
+        *_long_names(grid),
+        *_unknown_to_torchvision(grid),
+        *_limits_below_classes(grid),
+        *_more_than_there_are(grid.experiment, grid),
+    ]
 
 
 def recipe_notices(grid: Grid) -> list[str]:
@@ -58,6 +73,59 @@ def _long_names(grid: Grid) -> Iterator[str]:
         )
 
 
+def _unknown_to_torchvision(grid: Grid) -> Iterator[str]:
+    known = {name.lower(): name for name in torchvision_datasets()}
+    for dataset in grid.stage("datasets").values():
+        origin = dataset.settings.origin if isinstance(dataset.settings, DatasetSettings) else None
+        if isinstance(origin, TorchvisionOrigin) and known and origin.dataset not in known.values():
+            near = [known[name] for name in difflib.get_close_matches(origin.dataset.lower(), known, n=2)]
+            hint = f"did you mean {' or '.join(near)}?" if near else "see torchvision's list of datasets"
+            key = f"datasets.{dataset.name}.origin.dataset"
+            yield f"{key} = {origin.dataset}: torchvision.datasets has no such class; {hint}"
+
+
+@functools.cache
+def torchvision_datasets() -> tuple[str, ...]:
+    """Names of torchvision's datasets, read from its file: importing it takes seconds. Empty where it is not there."""
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return ()
+    for statement in ast.parse((Path(found.origin).parent / "datasets" / "__init__.py").read_text()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__":
+            return tuple(ast.literal_eval(statement.value))
+    return ()
+
+
+def _limits_below_classes(grid: Grid) -> Iterator[str]:
+    """Limits of datasets that cannot hold one image of each class."""
+    for dataset in grid.stage("datasets").values():
+        settings = dataset.settings
+        assert isinstance(settings, DatasetSettings)
+        limits = {"train_limit": settings.train_limit, "test_limit": settings.test_limit}
+        for key, limit in ((key, limit) for key, limit in limits.items() if limit):
+            classes = _classes(settings.origin) if limit < MOST_CLASSES or not _is_drawn(settings.origin) else None
+            if classes and limit < classes:
+                yield (
+                    f"datasets.{dataset.name}.{key} = {limit}: cannot hold an image of each of the {classes} classes; "
+                    f"write {classes} or more"
+                )
+
+
+def _is_drawn(origin: Origin) -> bool:
+    return isinstance(origin, ShapesOrigin)
+
+
+def _classes(origin: Origin) -> int | None:
+    """How many classes a dataset has; None where its images say."""
+    if isinstance(origin, ShapesOrigin):
+        from robust_transfer.datasets.origins.shapes import classes_of  # numpy, which a plan seldom needs
+
+        return len(classes_of(origin))
+    if isinstance(origin, CatalogueOrigin) and not origin.partial:
+        return catalogued(origin.dataset).classes
+    return None
+
+
 def _more_than_there_are(experiment: Experiment, grid: Grid) -> Iterator[str]:
     """Numbers of images per class that no class has: their rows would say so, and be of all images."""
     datasets = {entry.name: entry for entry in grid.stage("datasets").values()}
@@ -69,7 +137,7 @@ def _more_than_there_are(experiment: Experiment, grid: Grid) -> Iterator[str]:
                 if most is not None and images > most:
                     yield (
                         f"grid[{i}].images_per_class = {images}: no class of {target} has more than {most} training "
-                        f"images; write a number up to {most}, or `all`"
+                        f"images; write {f'a number up to {most}, or ' if most > 1 else ''}`all`"
                     )
                     break
 
@@ -85,9 +153,7 @@ def _largest_class(dataset: PlannedEntry, store: Path, wanted: int) -> int | Non
         images = min(origin.train, limit)
         if wanted <= images // MOST_CLASSES:
             return None
-        from robust_transfer.datasets.origins.shapes import classes_of  # numpy, which a plan seldom needs
-
-        return -(-images // len(classes_of(origin)))
+        return -(-images // (_classes(origin) or 1))
     if isinstance(origin, CatalogueOrigin):
         known = catalogued(origin.dataset)
         split = known.splits[origin.split]
