@@ -217,6 +217,10 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
     _store_command(commands)
 
+    check = commands.add_parser("check", help="say what is wrong with a configuration, in the file's own lines")
+    _add_configfile(check)
+    check.set_defaults(run=_run_check)
+
     where = commands.add_parser("where", help="say where the results of an experiment lie")
     _add_configfile(where)
     where.set_defaults(run=_run_where)
@@ -433,7 +437,7 @@ def _wiring(files: Sequence[Path]) -> Wiring:
     from robust_transfer.dag.availability import planned
     from robust_transfer.dag.wiring import Wiring
 
-    return Wiring(planned(load(files)))
+    return Wiring(planned(load(files)), files=files)
 
 
 def _run_entries(args: argparse.Namespace) -> None:
@@ -445,6 +449,14 @@ def _run_entries(args: argparse.Namespace) -> None:
     for entry in wiring.grid.entries:
         state = "made" if finished(wiring.store / entry) else "to make"
         print(f"{state:8} {wiring.store / entry}")
+
+
+def _run_check(args: argparse.Namespace) -> None:
+    wiring = _wiring(args.configfile)
+    for line in wiring.notices():
+        print(line)
+    experiment, entries = wiring.grid.experiment, wiring.grid.entries
+    print(f"experiment {experiment.experiment}: no mistake found; {len(entries)} entries, results in {wiring.results}")
 
 
 def _run_plan(args: argparse.Namespace) -> None:
