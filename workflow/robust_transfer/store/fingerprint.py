@@ -27,7 +27,7 @@ OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
-        *("store.entry", "store.finished", "store.fingerprint", "store.made", "store.provenance", "store.upkeep"),
+        *("store.definitions", "store.entry", "store.finished", "store.fingerprint", "store.made", "store.provenance", "store.upkeep"),
         "machine.launch",
     )
 )
@@ -43,7 +43,7 @@ def fingerprint(name: str) -> str:
 @functools.cache
 def module_fingerprints(name: str) -> dict[str, str]:
     """Fingerprint of each module behind a stage or a figure, by its name in this package."""
-    return {module: _module_fingerprint(_file(f"{PACKAGE}.{module}")) for module in modules(name)}
+    return {module: _module_fingerprint(module_file(module)) for module in modules(name)}
 
 
 def changed_modules(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
@@ -100,6 +100,21 @@ def _imports(path: Path) -> tuple[str, ...]:
 
 @functools.cache
 def _module_fingerprint(path: Path) -> str:
+    return fingerprint_of(*what_it_says(path))
+
+
+def module_file(name: str) -> Path:
+    """The file of a module, by its name in this package."""
+    return _file(f"{PACKAGE}.{name}")
+
+
+def fingerprint_of(tree: ast.Module, renamed: list[str]) -> str:
+    """Fingerprint of a module, from what `what_it_says` found."""
+    return _digest(dump(tree) + " ".join(sorted(renamed)))
+
+
+def what_it_says(path: Path) -> tuple[ast.Module, list[str]]:
+    """The tree of a module without what no fingerprint covers, and what it imports from this package by another name."""
     tree = ast.parse(path.read_text())  # a tree of its own, since it is cut here
     _WithoutRemarks(has_log=_has_log(tree)).visit(tree)
     renamed: list[str] = []
@@ -113,7 +128,7 @@ def _module_fingerprint(path: Path) -> str:
             renamed += [name for statement in statements for name in _renamed(statement)]
             kept = [one for one in statements if not _is_text(one) and not _is_own_import(one)]
             setattr(node, block, kept or ([ast.Pass()] if block == "body" else []))
-    return _digest(_dump(tree) + " ".join(sorted(renamed)))
+    return tree, renamed
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
@@ -161,15 +176,15 @@ def _renamed(statement: ast.stmt) -> list[str]:
     return [f"{alias.name}={alias.asname}" for alias in statement.names if alias.asname]
 
 
-def _dump(node: object) -> str:
+def dump(node: object) -> str:
     """The tree as text, the same in every version of Python: fields that are empty are left out, as newer versions add
     some, and so is what only type checkers read of a definition."""
     if isinstance(node, list):
-        return f"[{','.join(_dump(one) for one in node)}]"
+        return f"[{','.join(dump(one) for one in node)}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = ((name, value) for name, value in ast.iter_fields(node) if name not in _UNREAD and value not in (None, []))
-    return f"{type(node).__name__}({','.join(f'{name}={_dump(value)}' for name, value in fields)})"
+    return f"{type(node).__name__}({','.join(f'{name}={dump(value)}' for name, value in fields)})"
 
 
 _UNREAD = ("type_params", "type_comment", "kind", "ctx")

@@ -12,10 +12,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robust_transfer.registry import FIGURES
+from robust_transfer.store.definitions import record_definitions
 from robust_transfer.store.entry import CARD, write_json
 from robust_transfer.store.finished import FINISHED, damaged, sha256
+from robust_transfer.store.fingerprint import module_fingerprints
 
 MADE = ".made"
+CODE = "code"
+"""Folder in `.made` with what modules defined when a product was made."""
 
 
 def digest(described: Any) -> str:
@@ -39,7 +44,25 @@ def write_made(folder: Path, product: str, made_from: Mapping[str, str], files: 
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
     }
     (folder / MADE).mkdir(exist_ok=True)
-    write_json(folder / MADE / f"{product}.json", {"made_from": dict(made_from), "files": described})
+    code = code_of(product)
+    record_definitions(folder / MADE / CODE, code, write_json)
+    record = {"made_from": dict(made_from), "modules": module_fingerprints(code), "files": described}
+    write_json(folder / MADE / f"{product}.json", record)
+
+
+def code_of(product: str) -> str:
+    """The name by which `fingerprint` knows the code behind a product: `figures/width` for `figure_width`."""
+    figure = product.removeprefix("figure_")
+    return f"figures/{figure}" if figure in FIGURES and figure != product else product
+
+
+def made_by_modules(folder: Path, product: str) -> dict[str, str] | None:
+    """Fingerprint of each module that a product was made by; None if that is not recorded."""
+    try:
+        modules = json.loads((folder / MADE / f"{product}.json").read_text())["modules"]
+        return {str(name): str(one) for name, one in modules.items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def made(folder: Path, product: str) -> dict[str, str] | None:
