@@ -10,6 +10,7 @@ from robust_transfer.configuration.base import Model, Name
 from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
+from robust_transfer.configuration.paths import WrittenFolder
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Architecture, Evaluation, InputSize, Norm, Pretraining
 from robust_transfer.configuration.transfer import (
@@ -128,10 +129,10 @@ class Experiment(Model):
     """Title of the report."""
     notice: str = ""
     """A caution that the report and the terminal summary show with the results."""
-    store: Annotated[str, Field(min_length=1)] = "store"
-    """Folder of everything that is expensive to compute; experiments share it."""
-    results: Annotated[str, Field(min_length=1)] = "results"
-    """Folder of results, one folder per experiment."""
+    store: WrittenFolder = "store"
+    """Folder of everything that is expensive to compute; experiments share it. `~` and `$NAME` are resolved."""
+    results: WrittenFolder = "results"
+    """Folder of results, one folder per experiment. `~` and `$NAME` are resolved."""
     input_size: InputSize
     """Side of the network's input in pixels; eps is measured there."""
     preprocessing: Preprocessing = Preprocessing()

@@ -244,5 +244,7 @@ def _dotted(key: Key) -> str:
 
 
 def _show(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value) if value in ("", None) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if value in ("", None) or text != text.strip() or not text.isprintable():
+        text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

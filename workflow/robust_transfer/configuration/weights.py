@@ -11,6 +11,7 @@ from robust_transfer.architectures import CATALOGUE, timm_name
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.catalogue.weights import TrainedOn, released_files, weights_catalogue
 from robust_transfer.configuration.eps import Eps
+from robust_transfer.configuration.paths import ReadPath, resolved
 from robust_transfer.configuration.training import Architecture, InputSize, Norm
 
 PLACEHOLDERS = ("architecture", "norm", "eps", "seed")
@@ -48,9 +49,9 @@ class FileWeights(Model):
     """Any checkpoints that lie on the disk: state dicts, or training checkpoints that hold one."""
 
     kind: Literal["files"]
-    path: str
-    """Below `running.weights`; `{architecture}`, `{norm}`, `{eps}` and `{seed}` stand for the network's. Of an eps \
-that is a fraction of 255 the numerator is written."""
+    path: ReadPath
+    """Below `running.weights`, or absolute; `~` and `$NAME` are resolved. `{architecture}`, `{norm}`, `{eps}` and \
+`{seed}` stand for the network's. Of an eps that is a fraction of 255 the numerator is written."""
 
     @field_validator("path")
     @classmethod
@@ -123,5 +124,6 @@ def stylized_file(weights: StylizedWeights, architecture: str) -> str:
 
 
 def named_file(weights: FileWeights, architecture: str, norm: str | None, eps: str, seed: int) -> str:
-    """The path of `files` with its placeholders filled in."""
-    return weights.path.format(architecture=architecture, norm=norm or "l2", eps=eps.partition("/")[0], seed=seed)
+    """The path of `files` with its placeholders filled in, `~` and variables resolved."""
+    path = weights.path.format(architecture=architecture, norm=norm or "l2", eps=eps.partition("/")[0], seed=seed)
+    return str(resolved(path))

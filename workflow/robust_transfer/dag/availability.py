@@ -17,6 +17,7 @@ from robust_transfer.configuration.datasets import (
 )
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import ConfigurationError
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag.grid import Grid, PlannedEntry, plan
@@ -136,7 +137,7 @@ def _why_missing(entry: PlannedEntry, running: Running) -> str | None:
         path, fix = origin.root, "put the files there, or set download: true"
     else:
         return None
-    if Path(path).expanduser().is_dir():
+    if resolved(path).is_dir():
         return None
     name = "root" if isinstance(origin, TorchvisionOrigin) else "path"
     return f"{key}.{name} = {path}: no such folder (from {Path.cwd()}); {fix}"

@@ -158,7 +158,7 @@ def _listed(origin: FolderOrigin | ParquetOrigin) -> _OriginCounts | None:
     from robust_transfer.datasets.errors import DatasetError
     from robust_transfer.datasets.origins.opening import open_origin
 
-    root = Path(origin.path).expanduser()
+    root = resolved(origin.path)
     if not root.is_dir():
         return None
     try:

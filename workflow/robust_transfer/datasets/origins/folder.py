@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import FolderOrigin
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.datasets.arrow import SPLITS
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
@@ -29,7 +30,7 @@ def open_folder(origin: FolderOrigin) -> Collection:
 
     Without either, a share of every class is set aside for testing, by seed. Raises DatasetError.
     """
-    root = Path(origin.path).expanduser()
+    root = resolved(origin.path)
     if not root.is_dir():
         raise DatasetError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {EXPECTED}")
     folders = _split_folders(root)

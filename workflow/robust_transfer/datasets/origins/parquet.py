@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import ParquetOrigin
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.datasets.arrow import SPLITS, Labels
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
@@ -41,7 +42,7 @@ class _Classes:
 
 def open_parquet(origin: ParquetOrigin) -> Collection:
     """Read the labels in a folder of parquet files; raises DatasetError if it is not as described above."""
-    root = Path(origin.path).expanduser()
+    root = resolved(origin.path)
     return read_parquet(_files(root), origin, read_info(root))
 
 
