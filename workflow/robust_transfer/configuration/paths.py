@@ -31,10 +31,10 @@ def resolved(text: str) -> Path:
         name = match[1] or match[2]
         if not os.environ.get(name):
             raise ValueError(f"${name} is not set; export it, or write the path out")
-    path = os.path.expanduser(os.path.expandvars(text))
-    if text.startswith("~") and path.startswith("~"):
-        raise ValueError(f"{text.partition('/')[0]} is no user's home; write the path out, or ./~… for such a name")
-    return Path(path)
+    try:
+        return Path(os.path.expandvars(text)).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{text.partition('/')[0]} is no user's home; write the path out") from None
 
 
 def _readable(text: str) -> str:

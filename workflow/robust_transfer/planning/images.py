@@ -17,6 +17,7 @@ from robust_transfer.configuration.datasets import (
     ShapesOrigin,
     TorchvisionOrigin,
 )
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.dag.grid import PlannedEntry
 from robust_transfer.datasets.storing import RAW_SIDE
 from robust_transfer.store.entry import CARD
