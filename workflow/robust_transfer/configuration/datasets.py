@@ -73,8 +73,8 @@ class FolderOrigin(Model):
 
 
 class ParquetOrigin(Model):
-    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`): one image and its label
-    per row."""
+    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`), or shards of them: one image and
+    its label per row."""
 
     kind: Literal["parquet"]
     path: ReadPath
