@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
+from robust_transfer.architectures import check_side
 from robust_transfer.configuration.base import Model, Name
 from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
@@ -213,6 +214,27 @@ did. With both every number is there twice, and figures show the first."""
                         check_weights(weights, architecture, part.norm, eps)
                     except ValueError as error:
                         raise ValueError(f"grid[{i}]: {name}: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _networks_take_the_images(self) -> Experiment:
+        first = self.pretraining.training.first_side(self.input_size)
+        for i, part in enumerate(self.grid):
+            for j, architecture in enumerate(part.architectures):
+                try:
+                    check_side(architecture, self.input_size)
+                except ValueError as error:
+                    raise ValueError(
+                        f"grid[{i}].architectures[{j}] = {architecture}: {error}, which input_size says; change one of "
+                        "the two"
+                    ) from None
+                try:
+                    check_side(architecture, first if self.weights_of(part) is None else self.input_size)
+                except ValueError as error:
+                    raise ValueError(
+                        f"grid[{i}].architectures[{j}] = {architecture}: {error}, with which its training starts; set "
+                        "pretraining.training.start_scale: 1, or a larger one"
+                    ) from None
         return self
 
     def weights_of(self, part: GridPart) -> Weights | None:

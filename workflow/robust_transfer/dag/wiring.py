@@ -46,8 +46,9 @@ def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine
     wiring = Wiring(planned(experiment, decided), engine)
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
-    for line in wiring.notices() if engine.is_main else ():
-        print(line, file=sys.stderr)
+    if engine.is_main:
+        for line in (*wiring.notices(), *(wiring.absences() if engine.is_dry_run else ())):
+            print(line, file=sys.stderr)
     return wiring
 
 
@@ -188,7 +189,7 @@ class Wiring:
         """Before the first job: check that data is where the configuration says and that networks have the layers it
         names, and describe the entries."""
         self._check_origins()
-        self._check_networks()
+        self.check_networks()
         try:
             self.write_entries()
             for entry in self.grid.entries:
@@ -201,11 +202,24 @@ class Wiring:
                 "make room or set them elsewhere"
             ) from error
 
+    def absences(self) -> list[str]:
+        """What a run would not start with, for a dry run: what can be fetched is told of, in a line for each.
+
+        Raises ConfigurationError for a path in the configuration where nothing is, and for a layer or side that a
+        network does not have: nobody but the author of the configuration can put that right.
+        """
+        if messages := absent(self.grid, stated=True):
+            raise ConfigurationError("\n".join(messages))
+        self.check_networks()
+        if messages := absent(self.grid, stated=False):
+            return [*messages, "A run stops there before its first job; this dry run goes on."]
+        return []
+
     def _check_origins(self) -> None:
         if messages := absent(self.grid):
             raise ConfigurationError("\n".join(messages))
 
-    def _check_networks(self) -> None:
+    def check_networks(self) -> None:
         """Look into the networks, without weights, where a layer is named or timm is to build them."""
         wanted: dict[tuple[str, int, str | None], None] = {}
         for entry in self.grid.entries.values():
