@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import to_store
-from robust_transfer.datasets.split_names import split_of
+from robust_transfer.datasets.names import split_of
 from support.prepared_datasets import encoded, pixels, prepared, write_folder, write_parquet
 
 FLOWERS = {"daisy": 3, "rose": 3, "tulip": 3}

@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 import torch
-from robust_transfer.architectures import CATALOGUE, SIDES, check_side
+from robust_transfer.architectures import CATALOGUE
 from robust_transfer.configuration.load import ConfigurationError, load
+from robust_transfer.configuration.sides import SIDES, check_side
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.networks.layers import outline
 from robust_transfer.training.schedules import side_at

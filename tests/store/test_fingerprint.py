@@ -17,11 +17,12 @@ MODULES = {
         datasets.arrow datasets.collection datasets.errors datasets.fetching.archive_members
         datasets.fetching.archive_writer datasets.fetching.archives datasets.fetching.disk datasets.fetching.downloads
         datasets.fetching.partial_files datasets.fetching.remote_files datasets.fetching.web_pages datasets.finding
-        datasets.images datasets.origins.catalogued datasets.origins.folder datasets.origins.layouts
+        datasets.images datasets.names datasets.originals datasets.origins.catalogued datasets.origins.folder
+        datasets.origins.layouts
         datasets.origins.layouts.annotated datasets.origins.layouts.caltech datasets.origins.layouts.cifar
         datasets.origins.layouts.imagenet datasets.origins.layouts.lists datasets.origins.opening
         datasets.origins.parquet datasets.origins.shapes datasets.origins.torchvision datasets.resident datasets.splits
-        datasets.storing stages.datasets
+        datasets.storing stages.datasets store.originals
     """,
     "granularity": """
         datasets.arrow datasets.images datasets.resident datasets.storing stages.granularity
@@ -29,7 +30,7 @@ MODULES = {
     "importing": """
         architectures datasets.errors datasets.fetching.disk datasets.fetching.downloads datasets.fetching.partial_files
         datasets.fetching.remote_files datasets.fetching.web_pages networks.backbones networks.build
-        networks.small_resnet stages.importing tables.published weights.checkpoints weights.files weights.pickle_machine
+        networks.small_resnet stages.importing store.originals tables.published weights.checkpoints weights.files weights.pickle_machine
         weights.pickle_values weights.pickles
     """,
     "pretraining": """

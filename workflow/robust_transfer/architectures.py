@@ -28,18 +28,6 @@ _CATALOGUE = """
 """
 CATALOGUE = tuple(_CATALOGUE.split())
 
-# Smallest and largest side of the images that networks take, by what their names begin with; others take every side
-# that a configuration may state. A test holds this equal to what the networks do on the meta device.
-SIDES: dict[str, tuple[int, int | None]] = {
-    "alexnet": (63, None),
-    "convnext": (32, None),
-    "densenet": (29, None),
-    "inception_v3": (75, None),
-    "maxvit": (221, 224),
-    "vgg": (32, None),
-    "vit": (224, 224),
-}
-
 
 def small_resnet(architecture: str) -> tuple[int, int] | None:
     """Depth and width of a small CIFAR-style ResNet such as `resnet8_w16`; None if the name is not of that form."""
@@ -88,17 +76,6 @@ def check_architecture(architecture: str) -> None:
             f"by depth 6n + 2 and width (resnet8_w16, resnet20_w32, …), and {', '.join(CATALOGUE)}; with timm "
             f"installed, all of its own as {TIMM}<name>"
         )
-
-
-def check_side(architecture: str, side: int) -> None:
-    """Raise ValueError, with the sides that do, for a network that cannot take images of `side` pixels.
-
-    Networks of timm are not known here; they have to be built.
-    """
-    least, most = next((sides for family, sides in SIDES.items() if architecture.startswith(family)), (1, None))
-    if side < least or (most is not None and side > most):
-        takes = f"at least {least} px" if most is None else f"{least} px" if least == most else f"{least} to {most} px"
-        raise ValueError(f"{architecture} takes images of {takes}, and not of {side}")
 
 
 def _check_timm(architecture: str, name: str) -> None:

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
-from robust_transfer.architectures import check_side
 from robust_transfer.configuration.base import Model, Name
 from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.paths import WrittenFolder
 from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.sides import check_side
 from robust_transfer.configuration.training import Architecture, Evaluation, InputSize, Norm, Pretraining
 from robust_transfer.configuration.transfer import (
     BatchNorm,

@@ -32,6 +32,9 @@ end of the job, where SLURM states it."""
     """Folder of published weights as they were downloaded."""
     downloads: bool = False
     """Let jobs download what is missing in these two folders, where somebody still offers it."""
+    strict: bool = False
+    """Refuse to plan where finished entries are kept although the images or weights they were made from, or the code \
+that made them, are others by now. Default: one line says so."""
     workers: NonNegativeInt | None = None
     """Processes that decode images to train on or to extract features from. Default: as many as the job has threads."""
     resident_mb: PositiveInt = 4096

@@ -17,7 +17,7 @@ from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
-from robust_transfer.dag import experiment_file
+from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.grid import Grid, PlannedEntry
@@ -47,6 +47,7 @@ def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
     if engine.is_main:
+        wiring.check_strictness()
         for line in (*wiring.notices(), *(wiring.absences() if engine.is_dry_run else ())):
             print(line, file=sys.stderr)
     return wiring
@@ -282,7 +283,20 @@ class Wiring:
 
     def notices(self) -> list[str]:
         """What to know before a run starts."""
-        return [*self.place_notices(), *self.dropped_notices(), *self.eps_notices(), *self.stale.notices()]
+        places = [*self.place_notices(), *self.dropped_notices(), *self.eps_notices()]
+        return [*places, *self.original_notices, *self.stale.notices()]
+
+    @functools.cached_property
+    def original_notices(self) -> list[str]:
+        """One line for each finished entry whose originals are others by now."""
+        return originals.notices(self.grid, self.store)
+
+    def check_strictness(self) -> None:
+        """Raise ConfigurationError where `running.strict` is set and entries are kept that would be made otherwise."""
+        if self.grid.experiment.running.strict and (lines := [*self.original_notices, *self.stale.kept_notices()]):
+            raise ConfigurationError(
+                "\n".join([*lines, "running.strict = true: renew these entries, or set it to false"])
+            )
 
     def place_notices(self) -> list[str]:
         """One line if the store is to be made anew and not in the checkout, as by `-s` without `--directory`."""

@@ -18,7 +18,7 @@ from robust_transfer.configuration.catalogue.datasets import (
     catalogued,
 )
 from robust_transfer.configuration.datasets import CatalogueOrigin
-from robust_transfer.datasets.split_names import split_of
+from robust_transfer.datasets.names import split_of
 
 HUGGING_FACE = "huggingface"
 """Folder, below the dataset's, for files from the Hugging Face Hub."""

@@ -24,11 +24,6 @@ from robust_transfer.datasets.arrow import Images
 from robust_transfer.datasets.resident import resized_shape
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000", "AVIF")
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff"),
-    *(".jp2", ".avif", ".heic", ".heif", ".jxl"),
-)
-"""Of files that are images. Those of which Pillow has no decoder are named as unreadable, and not passed over."""
 _NOT_READ = {b"ftyphei": "HEIC", b"ftyphev": "HEIC", b"ftypmif1": "HEIF", b"ftypmsf1": "HEIF", b"JXL ": "JPEG XL"}
 """What formats that Pillow does not read have in their first bytes."""
 PIXEL_LIMIT = 89_478_485  # Pillow's own: 256 MiB of RGB. Larger images count as decompression bombs

@@ -1,6 +1,6 @@
 """The origin `folder`: class folders, or `train/` and `test/` (or `val/`) each holding class folders.
 
-Names of splits are taken in any case and in the usual spellings (`Training`, `valid`, `test-images`; `split_names`).
+Names of splits are taken in any case and in the usual spellings (`Training`, `valid`, `test-images`; `datasets.names`).
 Images are the files with an image's suffix, at any depth below a class folder; symbolic links are followed. Hidden
 files and files of other kinds are ignored and counted. Classes are in the order of their names.
 """
@@ -21,8 +21,8 @@ from robust_transfer.configuration.paths import resolved
 from robust_transfer.datasets.arrow import SPLITS
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.images import SUFFIXES, ImageSource
-from robust_transfer.datasets.split_names import split_of
+from robust_transfer.datasets.images import ImageSource
+from robust_transfer.datasets.names import SUFFIXES, split_of
 from robust_transfer.datasets.splits import TEST, validation_mask
 
 EXPECTED = "expected are class folders with images, or train/ and test/ (or val/) that each hold class folders"

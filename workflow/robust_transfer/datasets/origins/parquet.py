@@ -1,7 +1,7 @@
 """The origin `parquet`: `train.parquet` and `test.parquet`, perhaps `validation.parquet`, one image per row.
 
 A split may also be in shards, `train-00000-of-00004.parquet`, as the Hugging Face Hub keeps them, and be spelled in any
-usual way (`training`, `valid-…`; `split_names`). Without test files those for validation are tested on.
+usual way (`training`, `valid-…`; `datasets.names`). Without test files those for validation are tested on.
 
 Images are encoded files: bytes, or a struct with a field `bytes`. Labels are integers or class names. Class names come
 from `classes` in an `info.json` beside the files, else from the Hugging Face description in the schema, else they are
@@ -28,7 +28,7 @@ from robust_transfer.datasets.arrow import SPLITS, Labels
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import ImageSource, UnreadableImage
-from robust_transfer.datasets.split_names import split_of
+from robust_transfer.datasets.names import split_of
 
 _NAME = re.compile(r"(?P<split>[A-Za-z]+)(?P<shard>[-_.].*)?")
 """`train`, or `train-00000-of-00004`, without the suffix."""

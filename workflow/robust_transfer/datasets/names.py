@@ -1,9 +1,14 @@
-"""What folders and files of the splits of a dataset are called: `train`, `Training`, `val`, `valid`, `test-set`, …"""
+"""What names say: which files are images, and which folders and files hold the splits of a dataset."""
 
 from __future__ import annotations
 
 import re
 
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff"),
+    *(".jp2", ".avif", ".heic", ".heif", ".jxl"),
+)
+"""Of files that are images. Those of which Pillow has no decoder are named as unreadable, and not passed over."""
 NAMES = {
     "train": ("train", "training", "trn", "trainset", "trainingset", "trainval"),
     "validation": ("validation", "val", "valid", "validate", "validating", "dev", "valset", "validationset"),
