@@ -185,6 +185,12 @@ def test_of_very_many_files_their_folders_are_recorded(tmp_path: Path, monkeypat
     assert "a/ holds 3 files and held 2" in differences(tmp_path / "entry", root, lambda name: True)
 
 
+def test_a_link_to_nothing_is_no_file(made: Path) -> None:
+    (made / "images" / "a" / "gone.png").symlink_to("nowhere")
+    assert told(made) == []
+    assert "a/gone.png" not in record(made / "images", lambda name: True)["files"]
+
+
 def test_a_long_list_is_cut(made: Path) -> None:
     write_folder(made / "images", {"c": 9})
     (line,) = told(made)

@@ -30,8 +30,8 @@ MODULES = {
     "importing": """
         architectures datasets.errors datasets.fetching.disk datasets.fetching.downloads datasets.fetching.partial_files
         datasets.fetching.remote_files datasets.fetching.web_pages networks.backbones networks.build
-        networks.small_resnet stages.importing store.originals tables.published weights.checkpoints weights.files weights.pickle_machine
-        weights.pickle_values weights.pickles
+        networks.small_resnet stages.importing store.originals tables.published weights.checkpoints weights.files
+        weights.pickle_machine weights.pickle_values weights.pickles
     """,
     "pretraining": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources

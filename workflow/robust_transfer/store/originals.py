@@ -33,7 +33,7 @@ def record(root: Path, wanted: Wanted) -> dict[str, Any]:
     if len(found) > FILES:
         return {"root": str(root.absolute()), "folders": dict(_folders(root))}
     hashed = sum(size for size, _ in found.values()) <= HASHED_BYTES
-    files = {name: [*seen, sha256(_below(root, name)) if hashed else None] for name, seen in found.items()}
+    files = {name: [*seen, _checksum(_below(root, name)) if hashed else None] for name, seen in found.items()}
     return {"root": str(root.absolute()), "files": files}
 
 
@@ -70,7 +70,7 @@ def _other_files(before: dict[str, Any], root: Path, wanted: Wanted, moved: bool
             yield f"{name} has {now[name][0]:,} bytes and had {size:,}"
         elif now[name][1] != changed and checksum is None and not moved:
             yield f"{name} was written anew since"
-        elif now[name][1] != changed and checksum is not None and sha256(_below(root, name)) != checksum:
+        elif now[name][1] != changed and checksum is not None and _checksum(_below(root, name)) != checksum:
             yield f"{name} has other content"
 
 
@@ -97,9 +97,13 @@ def _files(root: Path, wanted: Wanted) -> Iterator[tuple[str, tuple[int, int]]]:
         for name in names:
             path = os.path.join(folder, name)  # noqa: PTH118, strings: there may be a million
             below = os.path.relpath(path, root)
-            if wanted(below):
+            if not wanted(below):
+                continue
+            try:
                 status = os.stat(path)  # noqa: PTH116
-                yield below, (status.st_size, status.st_mtime_ns)
+            except OSError:  # a link to nothing; the stage names it if it is an image
+                continue
+            yield below, (status.st_size, status.st_mtime_ns)
 
 
 def _folders(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -116,6 +120,14 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
         if real not in seen:
             seen.add(real)
             yield folder, sorted(name for name in names if not name.startswith("."))
+
+
+def _checksum(path: Path) -> str | None:
+    """None for a file that cannot be read."""
+    try:
+        return sha256(path)
+    except OSError:
+        return None
 
 
 def _below(root: Path, name: str) -> Path:
