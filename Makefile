@@ -11,7 +11,11 @@ GPU ?=
 KNOWN_EXTRAS := attacks huggingface peers timm
 BIN := .venv/bin
 IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
-SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
+# A file's name as one word of a shell, whatever it has in it; a name with spaces is one file where there is such a file.
+quoted = '$(subst ','\'',$(1))'
+is_one = $(shell test -e $(call quoted,$(value CONFIG)) && echo yes)
+FILES := $(if $(is_one),$(call quoted,$(value CONFIG)),$(foreach file,$(value CONFIG),$(call quoted,$(file))))
+SETTINGS := $(if $(value CONFIG),--configfile $(FILES))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
 .PHONY: help setup demo plan report test test-faults check format lock docs clean
@@ -62,10 +66,12 @@ plan: setup
 
 # An HTML file on its own, with every figure, its caption and how it was made.
 report: setup
-	@set -e; html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
-	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer $$html)" ]; then \
-		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html > $${html%/*}/logs/html.log 2>&1 || \
-			{ cat $${html%/*}/logs/html.log; exit 1; }; \
+	@set -e; html="$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html"; \
+	folder="$${html%/*}"; \
+	if ! [ "$$html" -nt "$$folder/results.parquet" ] || \
+		[ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer "$$html")" ]; then \
+		$(BIN)/snakemake --cores 1 $(SETTINGS) --report "$$html" > "$$folder/logs/html.log" 2>&1 || \
+			{ cat "$$folder/logs/html.log"; exit 1; }; \
 	fi; \
 	echo "Report: $$html"
 

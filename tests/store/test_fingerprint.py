@@ -18,11 +18,12 @@ MODULES = {
         datasets.fetching.archive_members
         datasets.fetching.archive_writer datasets.fetching.archives datasets.fetching.disk datasets.fetching.downloads
         datasets.fetching.partial_files datasets.fetching.remote_files datasets.fetching.web_pages datasets.finding
-        datasets.images datasets.origins.catalogued datasets.origins.folder datasets.origins.layouts
+        datasets.images datasets.names datasets.originals datasets.origins.catalogued datasets.origins.folder
+        datasets.origins.layouts
         datasets.origins.layouts.annotated datasets.origins.layouts.caltech datasets.origins.layouts.cifar
         datasets.origins.layouts.imagenet datasets.origins.layouts.lists datasets.origins.opening
         datasets.origins.parquet datasets.origins.shapes datasets.origins.torchvision datasets.resident datasets.splits
-        datasets.storing stages.datasets
+        datasets.storing stages.datasets store.originals
     """,
     "granularity": """
         datasets.arrow datasets.images datasets.resident datasets.storing stages.granularity
@@ -31,8 +32,8 @@ MODULES = {
         architectures datasets.errors datasets.fetching.archive_formats datasets.fetching.disk
         datasets.fetching.downloads datasets.fetching.partial_files
         datasets.fetching.remote_files datasets.fetching.web_pages networks.backbones networks.build
-        networks.small_resnet stages.importing tables.published weights.checkpoints weights.files weights.pickle_machine
-        weights.pickle_values weights.pickles weights.state_dicts
+        networks.small_resnet stages.importing store.originals tables.published weights.checkpoints weights.files
+        weights.pickle_machine weights.pickle_values weights.pickles weights.state_dicts
     """,
     "pretraining": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
@@ -78,8 +79,8 @@ MODULES = {
         stages.selecting statistics.predictions store.features store.predictions store.runs
     """,
     "results": """
-        stages.results statistics.intervals statistics.metrics statistics.predictions statistics.selection
-        store.features store.predictions tables.categories tables.errors tables.experiment_info tables.flags
+        stages.results statistics.comparable statistics.intervals statistics.metrics statistics.predictions
+        statistics.selection store.features store.predictions tables.categories tables.errors tables.experiment_info tables.flags
         tables.key tables.parquet tables.results
         tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
@@ -90,7 +91,8 @@ MODULES = {
         tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.cells figures.drawing figures.lettering figures.style figures.width stages.figures
+        figures figures.axes figures.cells figures.drawing figures.kinds figures.lettering figures.style figures.width
+        stages.figures
         tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
         tables.training
     """,

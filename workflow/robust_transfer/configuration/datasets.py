@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from robust_transfer.configuration.base import ALWAYS, NEVER, Line, Model
 from robust_transfer.configuration.catalogue.datasets import catalogue, catalogued
+from robust_transfer.configuration.paths import ReadPath
 
 Metric = Literal["top1", "mean_per_class"]
 ShapesTask = Literal["objects", "coarse", "fine", "textures", "counting"]
@@ -72,8 +73,8 @@ class FolderOrigin(Model):
     """A folder of class folders, or of `train/` and `test/` (or `val/`) each holding class folders."""
 
     kind: Literal["folder"]
-    path: Annotated[str, Field(min_length=1)]
-    """The folder; relative paths start at the working directory."""
+    path: ReadPath
+    """The folder; relative paths start at the working directory, and `~` and `$NAME` are resolved."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of every class set aside for testing, where the folder has no `test/` or `val/`."""
     seed: int = 0
@@ -81,12 +82,12 @@ class FolderOrigin(Model):
 
 
 class ParquetOrigin(Model):
-    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`): one image and its label
-    per row."""
+    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`), or shards of them: one image and
+    its label per row."""
 
     kind: Literal["parquet"]
-    path: Annotated[str, Field(min_length=1)]
-    """The folder; relative paths start at the working directory."""
+    path: ReadPath
+    """The folder; relative paths start at the working directory, and `~` and `$NAME` are resolved."""
     image_column: str = "image"
     """Column of encoded images: bytes, or a struct with a field `bytes` as Hugging Face writes it."""
     label_column: str = "label"
@@ -99,7 +100,7 @@ class TorchvisionOrigin(Model):
     kind: Literal["torchvision"]
     dataset: str
     """The class, for instance `CIFAR10` or `Flowers102`."""
-    root: Annotated[str, Field(min_length=1)]
+    root: ReadPath
     """Folder that holds, or will hold, the files."""
     download: bool = False
     """Let torchvision download what is missing."""

@@ -61,7 +61,7 @@ class Stale:
 
     def notices(self) -> list[str]:
         """One line for each stage with entries that are made again, or kept although other code made them."""
-        return [*self._kept_notices(), *self._again_notices()]
+        return [*self.kept_notices(), *self._again_notices()]
 
     def _reason(self, entry: PlannedEntry) -> Reason | None:
         path, stage = self._store / entry.id, STAGES[entry.stage]
@@ -120,7 +120,8 @@ class Stale:
         if changed := [product for product, other_code in self.products.items() if other_code]:
             yield f"tables and figures: {len(changed)} made again, since their code has changed: {listed(changed)}"
 
-    def _kept_notices(self) -> Iterator[str]:
+    def kept_notices(self) -> Iterator[str]:
+        """One line for each stage with entries that are kept although other code made them."""
         for name in STAGES:
             if found := [modules for entry, modules in self._kept.items() if entry.startswith(f"{name}/")]:
                 yield (

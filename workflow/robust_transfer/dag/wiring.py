@@ -17,7 +17,7 @@ from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
-from robust_transfer.dag import experiment_file
+from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
 from robust_transfer.dag.engine import Engine
@@ -49,8 +49,10 @@ def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine
     wiring = Wiring(planned(experiment, decided), engine, paths)
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
-    for line in wiring.notices() if engine.is_main else ():
-        print(line, file=sys.stderr)
+    if engine.is_main:
+        wiring.check_strictness()
+        for line in (*wiring.notices(), *(wiring.absences() if engine.is_dry_run else ())):
+            print(line, file=sys.stderr)
     return wiring
 
 
@@ -191,7 +193,7 @@ class Wiring:
         """Before the first job: check that data is where the configuration says and that networks have the layers it
         names, and describe the entries."""
         self._check_origins()
-        self._check_networks()
+        self.check_networks()
         try:
             self.write_entries()
             remember(self.results, self._files)
@@ -205,11 +207,24 @@ class Wiring:
                 "make room or set them elsewhere"
             ) from error
 
+    def absences(self) -> list[str]:
+        """What a run would not start with, for a dry run: what can be fetched is told of, in a line for each.
+
+        Raises ConfigurationError for a path in the configuration where nothing is, and for a layer or side that a
+        network does not have: nobody but the author of the configuration can put that right.
+        """
+        if messages := absent(self.grid, stated=True):
+            raise ConfigurationError("\n".join(messages))
+        self.check_networks()
+        if messages := absent(self.grid, stated=False):
+            return [*messages, "A run stops there before its first job; this dry run goes on."]
+        return []
+
     def _check_origins(self) -> None:
         if messages := absent(self.grid):
             raise ConfigurationError("\n".join(messages))
 
-    def _check_networks(self) -> None:
+    def check_networks(self) -> None:
         """Look into the networks, without weights, where a layer is named or timm is to build them."""
         wanted: dict[tuple[str, int, str | None], None] = {}
         for entry in self.grid.entries.values():
@@ -281,8 +296,21 @@ class Wiring:
             *self.dropped_notices(),
             *recipe_notices(self.grid),
             *self.eps_notices(),
+            *self.original_notices,
             *self.stale.notices(),
         ]
+
+    @functools.cached_property
+    def original_notices(self) -> list[str]:
+        """One line for each finished entry whose originals are others by now."""
+        return originals.notices(self.grid, self.store)
+
+    def check_strictness(self) -> None:
+        """Raise ConfigurationError where `running.strict` is set and entries are kept that would be made otherwise."""
+        if self.grid.experiment.running.strict and (lines := [*self.original_notices, *self.stale.kept_notices()]):
+            raise ConfigurationError(
+                "\n".join([*lines, "running.strict = true: renew these entries, or set it to false"])
+            )
 
     def place_notices(self) -> list[str]:
         """One line if the store is to be made anew and not in the checkout, as by `-s` without `--directory`."""
