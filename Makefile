@@ -1,5 +1,6 @@
 # The one command is `make demo`. Everything else here is a step of it, or for those who change the code.
 # Needs python3 (3.11 or later) with venv; uv and all packages go into .venv, at the versions and hashes of requirements.lock.
+# The package itself is installed in place: `.venv/bin/robust-transfer` runs what lies in workflow/.
 # EXTRAS adds what most people do without, from locks of its own: `attacks` (AutoAttack), `peers` (libraries compared with),
 # `timm` (its architectures), `huggingface` (downloads from its hub).
 
@@ -32,7 +33,7 @@ help:
 
 setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 
-.venv/installed: requirements.lock
+.venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or later is needed: make setup PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
@@ -42,6 +43,7 @@ setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 	@echo "Installing the locked packages into .venv (about 6 GB, most of it torch's CUDA libraries)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "$(IMPORTS)"  # compiled once here, not in a hundred short jobs
 	@touch $@
 
@@ -56,11 +58,11 @@ demo: setup
 
 # What an experiment will take: by published rates of a GPU (GPU=A100), else measured on this machine for a minute or two.
 plan: setup
-	@PYTHONPATH=workflow $(BIN)/python -m robust_transfer plan $(SETTINGS) $(if $(GPU),--gpu $(GPU),--calibrate)
+	@$(BIN)/robust-transfer plan $(SETTINGS) $(if $(GPU),--gpu $(GPU),--calibrate)
 
 # An HTML file on its own, with every figure, its caption and how it was made.
 report: setup
-	@set -e; html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
+	@set -e; html=$$($(BIN)/robust-transfer where $(SETTINGS))/report.html; \
 	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer $$html)" ]; then \
 		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html > $${html%/*}/logs/html.log 2>&1 || \
 			{ cat $${html%/*}/logs/html.log; exit 1; }; \
@@ -101,7 +103,7 @@ lock:
 	done
 
 docs: setup
-	PYTHONPATH=workflow $(BIN)/python -m robust_transfer schema
+	$(BIN)/robust-transfer schema
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache workflow/robust_transfer.egg-info
