@@ -31,9 +31,9 @@ help:
 	@echo "make lock          renew the requirements*.lock from pyproject.toml"
 	@echo "make clean         remove .venv and caches; results/ and store/ stay"
 
-setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
+setup: .venv/installed .venv/package $(EXTRAS:%=.venv/installed-%)
 
-.venv/installed: requirements.lock pyproject.toml
+.venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.11 or later is needed: make setup PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
@@ -43,8 +43,12 @@ setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 	@echo "Installing the locked packages into .venv (about 6 GB, most of it torch's CUDA libraries)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "$(IMPORTS)"  # compiled once here, not in a hundred short jobs
+	@touch $@
+
+# The package itself, in place: `uv pip sync` above has left it out. Built by the locked setuptools, without a network.
+.venv/package: pyproject.toml .venv/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # On top of the rest, which `uv pip sync` above has left without them. The lock is whole, so nothing is resolved again.

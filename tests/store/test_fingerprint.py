@@ -83,14 +83,13 @@ MODULES = {
         tables.transfer_sanity
     """,
     "report": """
-        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.markdown
-        figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
-        tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.training
+        figures.cells figures.labels stages.report tables.categories tables.errors tables.experiment_info tables.flags
+        tables.key tables.parquet tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures
-        tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
-        tables.training
+        figures figures.axes figures.cells figures.drawing figures.labels figures.numbers figures.style figures.width
+        stages.figures tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet
+        tables.results tables.training
     """,
 }
 

@@ -107,7 +107,7 @@ class CatalogueOrigin(Model):
 
     kind: Literal["catalogue"]
     dataset: str
-    """Name in the catalogue, such as `aircraft`; `python -m robust_transfer catalogue` lists them."""
+    """Name in the catalogue, such as `aircraft`; `robust-transfer catalogue` lists them."""
     split: str = "paper"
     """Which division into training and test images: `paper`, or where that one is not the official one, `official`."""
     revision: PositiveInt = Field(default=0, json_schema_extra=ALWAYS)  # stands in the hash even if not stated

@@ -70,7 +70,7 @@ def _datasets_in_brief(grid: Grid, missing: dict[str, str]) -> str:
         else:
             lines.append(f"  {name:<12} {why}")
     lines += [
-        "`python -m robust_transfer catalogue NAME` says what to fetch and where to put it.",
+        "`robust-transfer catalogue NAME` says what to fetch and where to put it.",
         "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them.",
     ]
     return "\n".join(lines)

@@ -146,7 +146,7 @@ class Wiring:
         if folder not in self._stages[stage]:
             raise ConfigurationError(
                 f"{self.store / stage / folder}: not an entry of experiment {self.grid.experiment.experiment}; "
-                "`python -m robust_transfer entries` lists those that are"
+                "`robust-transfer entries` lists those that are"
             )
         return self._stages[stage][folder]
 
@@ -285,7 +285,7 @@ def _same_settings(path: Path, found: dict[str, Any], now: dict[str, Any]) -> No
         raise ConfigurationError(
             f"{path}: made with {key} = {before}, which the same configuration now reads as {value}: "
             "a default changed, or the file was edited; state the old value in the configuration, "
-            f"or move the entry aside: python -m robust_transfer store renew {path.parent}"
+            f"or move the entry aside: robust-transfer store renew {path.parent}"
         )
 
 

@@ -18,13 +18,14 @@ from robust_transfer.figures.cells import (
     Panel,
     protocol_label,
 )
-from robust_transfer.figures.drawing import Number, number
-from robust_transfer.figures.style import architecture_label
+from robust_transfer.figures.labels import architecture_label, signed, signed_interval
+from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 from robust_transfer.statistics.metrics import METRICS
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 
 CAPTION = "Standard against the best robust networks"
+COLUMNS = (*columns(), "chosen_eps", "chosen_arch")
 
 
 def headline(results: pd.DataFrame) -> Tables:
@@ -89,22 +90,6 @@ def _difference(comparison: Comparison) -> Cell:
         starred=comparison.decided,
         failed=bool(comparison.failed),
     )
-
-
-def difference_text(row: Estimate) -> str:
-    """A paired difference in percentage points with its interval."""
-    return f"{signed(row.value)} {signed_interval(row)}"
-
-
-def signed_interval(row: Estimate) -> str:
-    """The interval of a difference in percentage points."""
-    return f"[{signed(row.ci_low)}, {signed(row.ci_high)}]"
-
-
-def signed(number: float, decimals: int = 1) -> str:
-    """A number, such as percentage points, with its sign; what is 0 at these decimals has none."""
-    text = f"{number:+.{decimals}f}"
-    return text.replace("-", "−") if text[1:].strip("0.") else text[1:]
 
 
 def _numbers(cells: Cells, panel: Panel, comparison: Comparison) -> list[Number]:

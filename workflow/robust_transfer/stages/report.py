@@ -24,8 +24,7 @@ from robust_transfer.figures.cells import (
     Panel,
     protocol_label,
 )
-from robust_transfer.figures.headline import difference_text
-from robust_transfer.figures.style import architecture_label
+from robust_transfer.figures.labels import architecture_label, difference_text
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.flags import DAGGER, FLAGS, failures
 from robust_transfer.tables.key import BEST_ARCH
