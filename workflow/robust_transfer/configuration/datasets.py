@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -145,6 +146,22 @@ class CatalogueOrigin(Model):
 Origin = Annotated[
     ShapesOrigin | FolderOrigin | ParquetOrigin | TorchvisionOrigin | CatalogueOrigin, Field(discriminator="kind")
 ]
+
+
+def same_images(one: Origin, other: Origin) -> bool:
+    """Whether two origins are of the same images, however they divide or limit them."""
+    return _place(one) == _place(other)
+
+
+def _place(origin: Origin) -> tuple[object, ...]:
+    match origin:
+        case FolderOrigin() | ParquetOrigin():
+            return (Path(origin.path).expanduser().resolve(),)
+        case TorchvisionOrigin():
+            return origin.dataset, Path(origin.root).expanduser().resolve()
+        case CatalogueOrigin():
+            return (origin.dataset,)
+    return (origin,)
 
 
 class Dataset(Model):

@@ -20,6 +20,8 @@ Key = tuple[int | str, ...]
 NOWHERE = object()
 EXTENDS = "extends"
 """Key of a file that states only what differs from others: their names."""
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
+"""Those that come with the software; a file extends them by name."""
 DEFAULT = Path(__file__).parents[3] / "config.yaml"
 """The experiment where no file is named. `extends: default` means it, wherever the file lies that says so."""
 
@@ -32,14 +34,15 @@ def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Exp
     """The experiment that these files describe, and over them `options`: settings given on the command line.
 
     Without files it is that of config.yaml. Mappings merge; later lists and values replace earlier ones. A file that
-    `extends` others comes after them. With another source, title and notice of the files before are let go: they speak
-    of other images.
+    `extends` others comes after them. With another source, title and notice of config.yaml are let go: they speak of
+    its images.
     """
     found: dict[str, Any] = {}
     paths = extended(paths or [DEFAULT])
+    texts = {key: value for key, value in read_yaml(DEFAULT).items() if key in ("title", "notice")}
     for content in (*(read_yaml(path) for path in paths), options or {}):
         if content.get("source") not in (None, found.get("source")):
-            found = {key: value for key, value in found.items() if key not in ("title", "notice")}
+            found = {key: value for key, value in found.items() if key not in texts or value != texts[key]}
         merge(found, {key: value for key, value in content.items() if key != EXTENDS})
     return validate(found, paths)
 
@@ -47,8 +50,9 @@ def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Exp
 def extended(paths: Sequence[Path], above: tuple[Path, ...] = ()) -> list[Path]:
     """The files, each after those that it names under `extends` (relative to itself), and each once.
 
-    `default` among those names is the repository's config.yaml, which lies below all other files. Raises
-    ConfigurationError for files that extend each other in a circle.
+    `default` among those names is the repository's config.yaml, which lies below all other files, and another name
+    without a suffix is a file of its experiments/. Raises ConfigurationError for files that extend each other in a
+    circle, and for a name that is none.
     """
     found: list[Path] = []
     for path in paths:
@@ -58,9 +62,24 @@ def extended(paths: Sequence[Path], above: tuple[Path, ...] = ()) -> list[Path]:
         bases = [named] if isinstance(named, str) else named
         if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
             raise ConfigurationError(f"{path}: {EXTENDS} = {named}: write the name of a file, or a list of names")
-        found += extended([DEFAULT if base == "default" else path.parent / base for base in bases], (*above, path))
+        found += extended([_base(base, path) for base in bases], (*above, path))
         found.append(path)
     return sorted(dict.fromkeys(found), key=lambda path: path != DEFAULT)
+
+
+def _base(name: str, path: Path) -> Path:
+    """The file that `name` means under `extends` of the file `path`."""
+    if name == "default":
+        return DEFAULT
+    if Path(name).suffix or "/" in name or (path.parent / name).exists():
+        return path.parent / name
+    shipped = {one.stem: one for one in sorted(EXPERIMENTS.glob("*.yaml"))}
+    if name not in shipped:
+        raise ConfigurationError(
+            f"{path}: {EXTENDS} = {name}: no experiment of that name; write {_one_of(['default', *shipped], name)}, or "
+            "the name of a file with its suffix"
+        )
+    return shipped[name]
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

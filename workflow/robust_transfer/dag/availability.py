@@ -53,6 +53,11 @@ def absent(grid: Grid) -> list[str]:
     datasets, files = _missing_datasets(grid), _missing_weights(grid)
     folder = grid.experiment.running.weights_folder
     messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
+    if grid.experiment.source in datasets and all(grid.experiment.weights_of(part) for part in grid.experiment.grid):
+        messages.append(
+            f"source = {grid.experiment.source}: no backbone trains on it; `missing: drop` leaves out its evaluation "
+            "and transfers all the same"
+        )
     if len(files) > WHOLE:
         return [*messages, _weights_in_brief(files, folder)]
     return messages + [missing_weights(settings, folder) for settings in files]

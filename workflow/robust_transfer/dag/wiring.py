@@ -22,6 +22,7 @@ from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.dag.methods import made_by, methods
+from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
@@ -185,8 +186,8 @@ class Wiring:
         return path.exists() and path.stat().st_mtime >= self._start
 
     def prepare(self) -> None:
-        """Before the first job: check that data is where the configuration says and that networks have the layers it
-        names, and describe the entries."""
+        """Before the first job: check that data is where the configuration says, that networks have the source's
+        classes and the layers it names, and describe the entries."""
         self._check_origins()
         self._check_networks()
         try:
@@ -202,7 +203,7 @@ class Wiring:
             ) from error
 
     def _check_origins(self) -> None:
-        if messages := absent(self.grid):
+        if messages := absent(self.grid) or foreign_networks(self.grid):
             raise ConfigurationError("\n".join(messages))
 
     def _check_networks(self) -> None:

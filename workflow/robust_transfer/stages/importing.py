@@ -27,6 +27,7 @@ from robust_transfer.store.entry import Entry
 from robust_transfer.tables.published import published_accuracy
 from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import located
+from robust_transfer.weights.outputs import class_names
 
 log = logging.getLogger("robust_transfer")
 
@@ -60,11 +61,6 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             draft.facts |= {} if known is None else {"published_top1": known}
         draft.timing.update(device="cpu", threads=threads)
     _report(entry.name, path, draft.facts)
-
-
-def class_names(classes_n: int) -> list[str]:
-    """Names of the outputs: of a thousand ImageNet's WordNet numbers in their order, of others their numbers."""
-    return list(imagenet_classes()) if classes_n == len(imagenet_classes()) else [str(i) for i in range(classes_n)]
 
 
 def _normalise_as_timm(settings: ImportingSettings, network: Network) -> None:
