@@ -11,6 +11,12 @@ EXTRAS ?=
 GPU ?=
 KNOWN_EXTRAS := attacks huggingface peers timm
 BIN := .venv/bin
+# Snakemake, matplotlib and uv keep caches below HOME, and Snakemake stops where it cannot.
+ifndef XDG_CACHE_HOME
+ifneq ($(shell mkdir -p "$$HOME/.cache" 2>/dev/null && test -w "$$HOME/.cache" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+endif
+endif
 IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
 SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))

@@ -158,8 +158,10 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path))
         handlers[1].setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
-    # Of several processes on one training the first speaks.
-    logging.basicConfig(level=logging.INFO if is_main() else logging.WARNING, handlers=handlers)
+    # Of several processes on one training the first speaks. Libraries are heard when they warn: the one that embeds
+    # fonts writes hundreds of lines for each figure.
+    logging.basicConfig(level=logging.WARNING, handlers=handlers)
+    log.setLevel(logging.INFO if is_main() else logging.WARNING)
 
 
 def _run_stage(args: argparse.Namespace) -> int:

@@ -7,12 +7,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robust_transfer.architectures import timm_name
-from robust_transfer.configuration.load import ConfigurationError, load
+from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
@@ -35,7 +35,7 @@ DROPPED = "ROBUST_TRANSFER_DROPPED"
 BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
-def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine) -> Wiring:
+def wire(files: Sequence[str | Path], options: Mapping[str, Any], engine: Engine) -> Wiring:
     """Plan the experiment of these files, later ones over earlier ones, and over them the values of `--config`.
 
     Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
@@ -44,7 +44,7 @@ def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine
     """
     experiment = load([Path(file) for file in files], options)
     decided = None if engine.is_main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
-    wiring = Wiring(planned(experiment, decided), engine)
+    wiring = Wiring(planned(experiment, decided), engine, files)
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
     for line in wiring.notices() if engine.is_main else ():
@@ -70,8 +70,8 @@ def memory(megabytes: int) -> Callable[[Any, int], int]:
 class Wiring:
     """The grid of one experiment as the Snakefile sees it; every path is below the store or the results folder."""
 
-    def __init__(self, grid: Grid, engine: Engine | None = None) -> None:
-        self.grid, self._engine, self._start = grid, engine, time.time()
+    def __init__(self, grid: Grid, engine: Engine | None = None, files: Sequence[str | Path] = ()) -> None:
+        self.grid, self._engine, self._start, self._files = grid, engine, time.time(), files
         self._is_forced = False
         self.store = Path(grid.experiment.store)
         self.results = Path(grid.experiment.results) / grid.experiment.experiment
@@ -160,7 +160,18 @@ class Wiring:
         """Show the experiment's summary and where its figures lie, if this run made or kept them."""
         summary = self.results / "summary.txt"
         if summary.exists():
-            print(summary.read_text(), file=sys.stderr)
+            print(summary.read_text() + self._report_notice(), file=sys.stderr)
+
+    def _report_notice(self) -> str:
+        """How to have the HTML report, where it is not there or older than the results. `make` writes it by itself."""
+        html, results = self.results / "report.html", self.results / "results.parquet"
+        current = html.exists() and results.exists() and html.stat().st_mtime >= results.stat().st_mtime
+        if current or "MAKELEVEL" in os.environ:
+            return ""
+        stated = [Path(file).resolve() for file in self._files if Path(file).resolve() != DEFAULT.resolve()]
+        files = " ".join(os.path.relpath(file) for file in stated)
+        config = f' CONFIG="{files}"' if " " in files else f" CONFIG={files}" if files else ""
+        return f"report   `make report{config}` writes {html}\n"
 
     def print_failures(self) -> None:
         """List the jobs of this run that failed, each with the end of its log."""
