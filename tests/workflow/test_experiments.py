@@ -275,7 +275,12 @@ class TestMissing:
 
     def test_a_source_to_train_on_is_not(self, tmp_path: Path) -> None:
         overlay = tiny(
-            missing="drop", store=str(tmp_path), running={"data": str(tmp_path)}, source="dtd", backbones="trained"
+            missing="drop",
+            store=str(tmp_path),
+            running={"data": str(tmp_path)},
+            source="dtd",
+            backbones="trained",
+            targets=["coarse"],
         )
         with pytest.raises(ConfigurationError, match="source = dtd: its images are missing, and backbones train on"):
             planned(load([DEFAULT], overlay))

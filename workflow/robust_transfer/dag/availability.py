@@ -53,7 +53,8 @@ def absent(grid: Grid) -> list[str]:
     datasets, files = _missing_datasets(grid), _missing_weights(grid)
     folder = grid.experiment.running.weights_folder
     messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
-    if grid.experiment.source in datasets and all(grid.experiment.weights_of(part) for part in grid.experiment.grid):
+    imported = all(grid.experiment.weights_of(part) for part in grid.experiment.grid)
+    if imported and grid.experiment.source in datasets and len(datasets) <= WHOLE:
         messages.append(
             f"source = {grid.experiment.source}: no backbone trains on it; `missing: drop` leaves out its evaluation "
             "and transfers all the same"
@@ -76,7 +77,8 @@ def _datasets_in_brief(grid: Grid, missing: dict[str, str]) -> str:
             lines.append(f"  {name:<12} {why}")
     lines += [
         "`robust-transfer catalogue NAME` says what to fetch and where to put it.",
-        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them.",
+        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them, "
+        "and without a source that no backbone trains on.",
     ]
     return "\n".join(lines)
 

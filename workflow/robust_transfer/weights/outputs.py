@@ -33,7 +33,8 @@ def outputs_for(known: Sequence[str], classes: Sequence[str], *, imported: bool)
 def other_classes(network: str, outputs: int, source: str, classes: int) -> str:
     """The message for a network with so many outputs that was trained on other classes than those of `source`."""
     text = (
-        f"{network}: its {outputs} outputs are not the {classes} classes of {source}; a backbone is evaluated on the "
+        f"{network}: its {outputs} outputs are not the {classes} classes of {source}"
+        f"{', or not in their order' if outputs == classes else ''}; a backbone is evaluated on the "
         "dataset it was trained on: name that one as source"
     )
     if outputs == len(imagenet_classes()):
