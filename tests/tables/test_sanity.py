@@ -104,7 +104,9 @@ def test_accuracy_that_guessing_gives_is_flagged():
 
 def test_chance_is_told_by_images_enough_and_the_message_says_how_many():
     (flag,) = at_chance(10.1, 10, 1000, "test")
-    assert flag.message.startswith("accuracy on 1000 test images is 10.1 %, and guessing among 10 classes gives 10.0 %")
+    assert flag.message.startswith(
+        "accuracy on 1000 test images is 10.1 % [8.4, 12.1], and guessing among 10 classes gives 10.0 %"
+    )
     assert at_chance(16.0, 21, 18, "test") == []  # its interval reaches to 38 %
     assert names(at_chance(16.0, 21, 18 * 50, "test")) == []
     assert names(at_chance(6.0, 21, 18 * 50, "test")) == ["at-chance"]

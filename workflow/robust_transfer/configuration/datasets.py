@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -117,7 +118,7 @@ class CatalogueOrigin(Model):
 
     kind: Literal["catalogue"]
     dataset: str
-    """Name in the catalogue, such as `aircraft`; `python -m robust_transfer catalogue` lists them."""
+    """Name in the catalogue, such as `aircraft`; `robust-transfer catalogue` lists them."""
     split: str = "paper"
     """Which division into training and test images: `paper`, or where that one is not the official one, `official`."""
     revision: PositiveInt = Field(default=0, json_schema_extra=ALWAYS)  # stands in the hash even if not stated
@@ -155,6 +156,22 @@ class CatalogueOrigin(Model):
 Origin = Annotated[
     ShapesOrigin | FolderOrigin | ParquetOrigin | TorchvisionOrigin | CatalogueOrigin, Field(discriminator="kind")
 ]
+
+
+def same_images(one: Origin, other: Origin) -> bool:
+    """Whether two origins are of the same images, however they divide or limit them."""
+    return _place(one) == _place(other)
+
+
+def _place(origin: Origin) -> tuple[object, ...]:
+    match origin:
+        case FolderOrigin() | ParquetOrigin():
+            return (Path(origin.path).expanduser().resolve(),)
+        case TorchvisionOrigin():
+            return origin.dataset, Path(origin.root).expanduser().resolve()
+        case CatalogueOrigin():
+            return (origin.dataset,)
+    return (origin,)
 
 
 class Dataset(Model):

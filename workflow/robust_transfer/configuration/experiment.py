@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Line, Model, Name
-from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
+from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing, same_images
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.paths import WrittenFolder
@@ -188,6 +188,7 @@ did. With both every number is there twice, and figures show the first."""
                 raise ValueError(f"{where} = {name}: no such dataset; datasets defines {known}")
         if len(set(self.targets)) != len(self.targets):
             raise ValueError(f"targets = {', '.join(self.targets)}: a target is named twice")
+        self._refuse_the_source_as_target()
         for i, part in enumerate(self.grid):
             for j, target in enumerate(part.targets or ()):
                 if target not in self.targets:
@@ -195,6 +196,21 @@ did. With both every number is there twice, and figures show the first."""
                         f"grid[{i}].targets[{j}] = {target}: not a target; targets names {', '.join(self.targets)}"
                     )
         return self
+
+    def _refuse_the_source_as_target(self) -> None:
+        """Training images, and test images of the same classes, would count as transfer."""
+        source = self.datasets[self.source].origin
+        for i, target in enumerate(self.targets):
+            if target == self.source:
+                what = "the source itself"
+            elif same_images(self.datasets[target].origin, source):
+                what = f"the same images as the source, {self.source}"
+            else:
+                continue
+            raise ValueError(
+                f"targets[{i}] = {target}: {what}, on which backbones train; take it out: accuracy on the source is "
+                "measured without that (mode: source)"
+            )
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Experiment:

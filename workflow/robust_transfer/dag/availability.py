@@ -65,6 +65,12 @@ def absent(grid: Grid, stated: bool | None = None) -> list[str]:
         files = [one for one in files if isinstance(one.weights, FileWeights) == stated]
     folder = grid.experiment.running.weights_folder
     messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
+    imported = all(grid.experiment.weights_of(part) for part in grid.experiment.grid)
+    if imported and grid.experiment.source in datasets and len(datasets) <= WHOLE:
+        messages.append(
+            f"source = {grid.experiment.source}: no backbone trains on it; `missing: drop` leaves out its evaluation "
+            "and transfers all the same"
+        )
     if len(files) > WHOLE:
         return [*messages, _weights_in_brief(files, folder)]
     return messages + [missing_weights(settings, folder) for settings in files]
@@ -82,8 +88,9 @@ def _datasets_in_brief(grid: Grid, missing: dict[str, str]) -> str:
         else:
             lines.append(f"  {name:<12} {why}")
     lines += [
-        "`python -m robust_transfer catalogue NAME` says what to fetch and where to put it.",
-        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them.",
+        "`robust-transfer catalogue NAME` says what to fetch and where to put it.",
+        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them, "
+        "and without a source that no backbone trains on.",
     ]
     return "\n".join(lines)
 

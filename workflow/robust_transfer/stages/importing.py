@@ -28,6 +28,7 @@ from robust_transfer.store.originals import record, write_record
 from robust_transfer.tables.published import published_accuracy
 from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import located
+from robust_transfer.weights.outputs import class_names
 from robust_transfer.weights.pickles import shown
 from robust_transfer.weights.state_dicts import WHOLE
 
@@ -66,11 +67,6 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         draft.timing.update(device="cpu", threads=threads)
     write_record(entry.path, originals)
     _report(entry.name, path, draft.facts)
-
-
-def class_names(classes_n: int) -> list[str]:
-    """Names of the outputs: of a thousand ImageNet's WordNet numbers in their order, of others their numbers."""
-    return list(imagenet_classes()) if classes_n == len(imagenet_classes()) else [str(i) for i in range(classes_n)]
 
 
 def _normalise_as_timm(settings: ImportingSettings, network: Network) -> None:

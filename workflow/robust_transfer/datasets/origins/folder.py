@@ -63,6 +63,12 @@ def open_folder(origin: FolderOrigin) -> Collection:
     return Collection(classes, splits, described, licence, ignored)
 
 
+def class_folders(origin: FolderOrigin) -> tuple[str, ...]:
+    """The names of the classes of a folder, without a look at the images. Raises DatasetError."""
+    folders = _split_folders(Path(origin.path).expanduser())
+    return tuple(entry.name for entry in _folders(folders["train"]))
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split. A `train` that holds images and no folders is a class like any other."""
     named: dict[str, list[Path]] = {}
