@@ -28,6 +28,11 @@ class Engine:
         """Whether this process runs the workflow, and is not a job on a cluster that plans again to run one job."""
         return bool(self._workflow.is_main_process)
 
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether jobs are listed and not run."""
+        return bool(self._workflow.output_settings.dryrun)
+
     def force(self, files: Iterable[str]) -> None:
         """Have the jobs with these outputs run, if the targets need them."""
         dag = self._workflow.dag

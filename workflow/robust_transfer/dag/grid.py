@@ -212,9 +212,11 @@ def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         )
         where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
         downscaled = {} if view == "native" else {"downscaled": view}
+        layer = grid.experiment.features.layer
+        features = downscaled | ({"layer": layer} if layer else {})
         for protocol, measured_by in (("frozen", to.probe), ("knn", to.knn)):
             if "fixed-feature" in part.modes and protocol in part.protocols:
-                how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(downscaled))
+                how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(features))
                 grid._measure(measured_by(), backbone, how)
         for variant in part.variants:
             if "fixed-feature" in part.modes and "paper" in part.protocols:

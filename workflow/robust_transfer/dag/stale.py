@@ -142,7 +142,7 @@ class Stale:
             if found := [modules for entry, modules in self.kept.items() if entry.startswith(f"{name}/")]:
                 yield (
                     f"{name}: kept {len(found)} of {len(self._grid.stage(name))} entries made by other code "
-                    f"(changed since: {named(*found)}); to make one anew: python -m robust_transfer store renew "
+                    f"(changed since: {named(*found)}); to make one anew: robust-transfer store renew "
                     f"{self._store / name}/<entry>"
                 )
 

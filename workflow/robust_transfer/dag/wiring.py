@@ -7,23 +7,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from robust_transfer.architectures import timm_name
-from robust_transfer.configuration.load import ConfigurationError, load
+from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
-from robust_transfer.dag import experiment_file
+from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
+from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
@@ -36,7 +37,7 @@ DROPPED = "ROBUST_TRANSFER_DROPPED"
 BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
-def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine) -> Wiring:
+def wire(files: Sequence[str | Path], options: Mapping[str, Any], engine: Engine) -> Wiring:
     """Plan the experiment of these files, later ones over earlier ones, and over them the values of `--config`.
 
     Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
@@ -49,8 +50,10 @@ def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine
     wiring = Wiring(planned(experiment, decided), engine, paths)
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
-    for line in wiring.notices() if engine.is_main else ():
-        print(line, file=sys.stderr)
+    if engine.is_main:
+        wiring.check_strictness()
+        for line in (*wiring.notices(), *(wiring.absences() if engine.is_dry_run else ())):
+            print(line, file=sys.stderr)
     return wiring
 
 
@@ -149,7 +152,7 @@ class Wiring:
         if folder not in self._stages[stage]:
             raise ConfigurationError(
                 f"{self.store / stage / folder}: not an entry of experiment {self.grid.experiment.experiment}; "
-                "`python -m robust_transfer entries` lists those that are"
+                "`robust-transfer entries` lists those that are"
             )
         return self._stages[stage][folder]
 
@@ -162,7 +165,18 @@ class Wiring:
         """Show the experiment's summary and where its figures lie, if this run made or kept them."""
         summary = self.results / "summary.txt"
         if summary.exists():
-            print(summary.read_text(), file=sys.stderr)
+            print(summary.read_text() + self._report_notice(), file=sys.stderr)
+
+    def _report_notice(self) -> str:
+        """How to have the HTML report, where it is not there or older than the results. `make` writes it by itself."""
+        html, results = self.results / "report.html", self.results / "results.parquet"
+        current = html.exists() and results.exists() and html.stat().st_mtime >= results.stat().st_mtime
+        if current or "MAKELEVEL" in os.environ:
+            return ""
+        stated = [Path(file).resolve() for file in self._files if Path(file).resolve() != DEFAULT.resolve()]
+        files = " ".join(os.path.relpath(file) for file in stated)
+        config = f' CONFIG="{files}"' if " " in files else f" CONFIG={files}" if files else ""
+        return f"report   `make report{config}` writes {html}\n"
 
     def print_failures(self) -> None:
         """List the jobs of this run that failed, each with the end of its log."""
@@ -188,10 +202,10 @@ class Wiring:
         return path.exists() and path.stat().st_mtime >= self._start
 
     def prepare(self) -> None:
-        """Before the first job: check that data is where the configuration says and that networks have the layers it
-        names, and describe the entries."""
+        """Before the first job: check that data is where the configuration says, that networks have the source's
+        classes and the layers it names, and describe the entries."""
         self._check_origins()
-        self._check_networks()
+        self.check_networks()
         try:
             self.write_entries()
             remember(self.results, self._files)
@@ -205,11 +219,24 @@ class Wiring:
                 "make room or set them elsewhere"
             ) from error
 
+    def absences(self) -> list[str]:
+        """What a run would not start with, for a dry run: what can be fetched is told of, in a line for each.
+
+        Raises ConfigurationError for a path in the configuration where nothing is, and for a layer or side that a
+        network does not have: nobody but the author of the configuration can put that right.
+        """
+        if messages := absent(self.grid, stated=True):
+            raise ConfigurationError("\n".join(messages))
+        self.check_networks()
+        if messages := absent(self.grid, stated=False):
+            return [*messages, "A run stops there before its first job; this dry run goes on."]
+        return []
+
     def _check_origins(self) -> None:
-        if messages := absent(self.grid):
+        if messages := absent(self.grid) or foreign_networks(self.grid):
             raise ConfigurationError("\n".join(messages))
 
-    def _check_networks(self) -> None:
+    def check_networks(self) -> None:
         """Look into the networks, without weights, where a layer is named or timm is to build them."""
         wanted: dict[tuple[str, int, str | None], None] = {}
         for entry in self.grid.entries.values():
@@ -281,8 +308,21 @@ class Wiring:
             *self.dropped_notices(),
             *recipe_notices(self.grid),
             *self.eps_notices(),
+            *self.original_notices,
             *self.stale.notices(),
         ]
+
+    @functools.cached_property
+    def original_notices(self) -> list[str]:
+        """One line for each finished entry whose originals are others by now."""
+        return originals.notices(self.grid, self.store)
+
+    def check_strictness(self) -> None:
+        """Raise ConfigurationError where `running.strict` is set and entries are kept that would be made otherwise."""
+        if self.grid.experiment.running.strict and (lines := [*self.original_notices, *self.stale.kept_notices()]):
+            raise ConfigurationError(
+                "\n".join([*lines, "running.strict = true: renew these entries, or set it to false"])
+            )
 
     def place_notices(self) -> list[str]:
         """One line if the store is to be made anew and not in the checkout, as by `-s` without `--directory`."""
@@ -299,7 +339,7 @@ def _same_settings(path: Path, found: dict[str, Any], now: dict[str, Any]) -> No
         raise ConfigurationError(
             f"{path}: made with {key} = {before}, which the same configuration now reads as {value}: "
             "a default changed, or the file was edited; state the old value in the configuration, "
-            f"or move the entry aside: python -m robust_transfer store renew {path.parent}"
+            f"or move the entry aside: robust-transfer store renew {path.parent}"
         )
 
 

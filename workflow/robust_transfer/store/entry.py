@@ -231,15 +231,14 @@ def finished(path: Path) -> bool:
 
 def renewing(path: Path) -> str:
     """What to do about an entry that is not as it should be."""
-    return f"to make it anew: python -m robust_transfer store renew {path}"
+    return f"to make it anew: robust-transfer store renew {path}"
 
 
 def open_entry(path: Path) -> Entry:
     """Open the entry at `path` by its `entry.json`; raises StoreError if there is none, or it is not one."""
     if not (path / ENTRY).exists():
         raise StoreError(
-            f"{path}: no {ENTRY} there; write the entries of an experiment with "
-            "`python -m robust_transfer entries --write`"
+            f"{path}: no {ENTRY} there; write the entries of an experiment with `robust-transfer entries --write`"
         )
     described = read_json(path / ENTRY)
     try:

@@ -2,9 +2,9 @@
 
 A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
 comments, docstrings and imports of this package, without annotations that nothing reads, and without what is logged,
-as far as that computes nothing. Names of local variables are part of it. It stops at the configuration models and the
-command line, since values are in an entry's hash, and at the bookkeeping of the store and of interrupted jobs, which
-says how outputs are named, locked, kept and described and not what is in them.
+as far as that computes nothing. Local variables may be called anything (`local_names.py`). It stops at the
+configuration models and the command line, since values are in an entry's hash, and at the bookkeeping of the store and
+of interrupted jobs, which says how outputs are named, locked, kept and described and not what is in them.
 
 It is a digest over what the modules say, sorted, and not over where they lie: a module that is moved or renamed, or
 imported from elsewhere, reruns nothing.
@@ -21,13 +21,23 @@ from pathlib import Path
 from typing import TypeGuard
 
 from robust_transfer.registry import ALL_STAGES, FIGURES, PACKAGE
+from robust_transfer.store.local_names import rename_locals
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
-        *("store.definitions", "store.entry", "store.finished", "store.fingerprint", "store.made", "store.provenance", "store.upkeep"),
+        *(
+            "store.definitions",
+            "store.entry",
+            "store.finished",
+            "store.fingerprint",
+            "store.local_names",
+            "store.made",
+            "store.provenance",
+            "store.upkeep",
+        ),
         "machine.launch",
     )
 )
@@ -128,6 +138,7 @@ def what_it_says(path: Path) -> tuple[ast.Module, list[str]]:
             renamed += [name for statement in statements for name in _renamed(statement)]
             kept = [one for one in statements if not _is_text(one) and not _is_own_import(one)]
             setattr(node, block, kept or ([ast.Pass()] if block == "body" else []))
+    rename_locals(tree)
     return tree, renamed
 
 
