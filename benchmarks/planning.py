@@ -35,8 +35,8 @@ from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import sha256, write_json
-from robust_transfer.store.finished import content
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
+from robust_transfer.store.finished import content
 from robust_transfer.store.made import digest, digest_of_cards, write_made
 from robust_transfer.store.provenance import versions
 

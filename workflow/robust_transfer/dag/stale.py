@@ -46,7 +46,7 @@ class Product:
     """Tables, a figure or the summary, to be made again."""
 
     before: Mapping[str, str] | None
-    """What they were made from, as `store/made.py` records it; None if there is no record, or files are not as it says."""
+    """What they were made from, as `store/made.py` records it; None without a record, or if files are not as it has."""
     now: Mapping[str, str]
     """What they are to be made from; the checksum of a table that is itself made again is empty."""
 

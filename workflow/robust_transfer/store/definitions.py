@@ -45,13 +45,14 @@ def record_definitions(folder: Path, name: str, write: Callable[[Path, Any], Non
 def definitions(path: Path) -> tuple[str, dict[str, str]]:
     """Fingerprint of a module, and of everything that it defines by name: `pgd`, `L2.project`, `STEPS`."""
     tree, renamed = what_it_says(path)
+    fingerprint = fingerprint_of(tree, renamed)  # before `_named` takes methods out of their classes
     said: dict[str, list[str]] = {}
     for name, node in _named(tree):
         said.setdefault(name, []).append(dump(node))
     if renamed:
         said.setdefault(STATEMENTS, []).extend(sorted(renamed))
     digests = {name: hashlib.sha256(" ".join(texts).encode()).hexdigest()[:8] for name, texts in said.items()}
-    return fingerprint_of(tree, renamed), digests
+    return fingerprint, digests
 
 
 def changed_code(before: Mapping[str, str], now: Mapping[str, str], folders: Sequence[Path]) -> list[str]:

@@ -124,7 +124,7 @@ def fingerprint_of(tree: ast.Module, renamed: list[str]) -> str:
 
 
 def what_it_says(path: Path) -> tuple[ast.Module, list[str]]:
-    """The tree of a module without what no fingerprint covers, and what it imports from this package by another name."""
+    """The tree of a module without what no fingerprint covers, and which own names it imports by other names."""
     tree = ast.parse(path.read_text())  # a tree of its own, since it is cut here
     _WithoutRemarks(has_log=_has_log(tree)).visit(tree)
     renamed: list[str] = []

@@ -15,8 +15,8 @@ from typing import Any
 from robust_transfer.registry import FIGURES
 from robust_transfer.store.definitions import record_definitions
 from robust_transfer.store.entry import CARD, write_json
-from robust_transfer.store.finished import FINISHED, damaged, sha256
 from robust_transfer.store.fingerprint import module_fingerprints
+from robust_transfer.store.finished import FINISHED, damaged, sha256
 
 MADE = ".made"
 CODE = "code"
