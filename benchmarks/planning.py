@@ -101,7 +101,8 @@ def outputs(rule: str) -> list[str]:
 
 def finish(grid: Grid, folder: Path) -> None:
     """Fill the store as if all had been made: cards as they are, with empty files."""
-    store, contents, made_with = folder / "store", {}, versions()
+    store, made_with = folder / "store", versions()
+    contents: dict[str, str] = {}
     for entry in grid.entries.values():
         path = store / entry.id
         path.mkdir(parents=True)

@@ -9,11 +9,12 @@ be named.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from robust_transfer.store.fingerprint import (
     changed_modules,
@@ -29,19 +30,23 @@ STATEMENTS = "its statements"
 """What stands at a module's top and is neither a definition nor an assignment to a name."""
 
 
-def record_definitions(folder: Path, name: str, write: Callable[[Path, Any], None]) -> None:
-    """Have `write` write what the modules behind a stage (`probing`) or figure (`figures/width`) define, if not known.
+def record_definitions(folder: Path, name: str) -> None:
+    """Write what the modules behind a stage (`probing`) or a figure (`figures/width`) define, where it is not known.
 
-    `write` is `store.entry.write_json`, whose module imports this one.
+    In one piece each, and not flushed to disk, which takes a second for all: a record that is lost with the machine's
+    power loses the names of functions in an explanation.
     """
     for module, fingerprint in module_fingerprints(name).items():
         if (folder / f"{fingerprint}.json").exists():
             continue
         found, defined = definitions(module_file(module))
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / f"{found}.json", {"module": module, "definitions": defined})
+        draft = folder / f".{found}.{os.getpid()}"
+        draft.write_text(json.dumps({"module": module, "definitions": defined}, indent=1))
+        draft.replace(folder / f"{found}.json")
 
 
+@functools.cache
 def definitions(path: Path) -> tuple[str, dict[str, str]]:
     """Fingerprint of a module, and of everything that it defines by name: `pgd`, `L2.project`, `STEPS`."""
     tree, renamed = what_it_says(path)

@@ -149,7 +149,7 @@ class Entry:
             # Asked first: what is checked out may change while a long job runs.
             made_by = {"code": fingerprint(self.stage), "modules": module_fingerprints(self.stage)}
             made_by["inputs"], made_with = kept.contents(self._store, self.inputs), software()
-            record_definitions(self._store / CODE, self.stage, write_json)
+            record_definitions(self._store / CODE, self.stage)
             try:
                 yield draft
                 self._publish(draft, time.monotonic() - start, made_by, made_with)

@@ -45,7 +45,7 @@ def write_made(folder: Path, product: str, made_from: Mapping[str, str], files: 
     }
     (folder / MADE).mkdir(exist_ok=True)
     code = code_of(product)
-    record_definitions(folder / MADE / CODE, code, write_json)
+    record_definitions(folder / MADE / CODE, code)
     record = {"made_from": dict(made_from), "modules": module_fingerprints(code), "files": described}
     write_json(folder / MADE / f"{product}.json", record)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from robust_transfer.store.entry import CARD, ENTRY, LOCK, StoreError, open_entry, write_bytes
 from robust_transfer.store.finished import FINISHED, damaged, free_name, kept_card, missing_outputs, read_card
+
+MOVED_ASIDE = re.compile(r"\.old\d+$")
+"""End of the name of an entry that `store renew`, or a job that made it anew, has moved aside."""
 
 
 def renew(path: Path) -> Path:
