@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.configuration.base import identity, kept
+from robust_transfer.configuration.base import kept
 from robust_transfer.dag.grid import PlannedEntry
 from robust_transfer.store.entry import ENTRY
 from robust_transfer.store.finished import read_card
@@ -95,7 +95,7 @@ def _read(folder: Path) -> Iterator[Finished]:
 
 
 def _compared(before: Finished, now: PlannedEntry) -> Nearest:
-    settings = _differing(before.settings, kept(now.settings), identity(now.settings))
+    settings = _differing(before.settings, kept(now.settings), now.settings.identity)
     inputs = {role: one.id for role, one in now.inputs.items()}
     other = tuple(role for role in sorted({*inputs, *before.inputs}) if inputs.get(role) != before.inputs.get(role))
     return Nearest(before, tuple(settings), other)

@@ -22,7 +22,7 @@ from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import CARD, sha256
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
-from robust_transfer.store.finished import content, kept_card, missing_outputs, read_card
+from robust_transfer.store.finished import card_and_checksum, content, kept_card, missing_outputs
 from robust_transfer.store.made import code_of, digest, digest_of_cards, made
 
 NAMED = 5
@@ -62,6 +62,7 @@ class Stale:
     def __init__(self, grid: Grid, store: Path, results: Path) -> None:
         self._grid, self._store, self._results = grid, store, results
         self._contents: dict[str, str | None] = {}  # by id, of entries that stay as they are
+        self._checksums: dict[str, str | None] = {}  # by id, of cards
         self.kept: dict[str, set[str]] = {}  # by id of expensive entries that other code made: its modules
         self.entries: dict[str, Reason] = {}
         for entry in grid.entries.values():
@@ -82,7 +83,7 @@ class Stale:
 
     def _reason(self, entry: PlannedEntry) -> Reason | None:
         path, stage = self._store / entry.id, STAGES[entry.stage]
-        card = read_card(path)
+        card, self._checksums[entry.id] = card_and_checksum(path)
         if card is None:
             return Reason("new")
         made_from = {role: self._contents.get(one.id) for role, one in entry.inputs.items()}
@@ -105,7 +106,7 @@ class Stale:
 
     def _stale_products(self) -> Iterator[tuple[str, Product]]:
         """Tables, figures and summary, and of each what it was made from and is to be made from."""
-        entries = digest_of_cards(self._store, self._grid.entries)
+        entries = digest_of_cards(self._store, self._grid.entries, self._checksums)
         now = {"code": fingerprint("results"), "experiment": digest(describe(self._grid)), "entries": entries}
         before = made(self._results, "results")
         if stale := bool(self.entries) or before != now:
