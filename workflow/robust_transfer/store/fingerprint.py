@@ -18,10 +18,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from robust_transfer.registry import ALL_STAGES, FIGURES, PACKAGE
+from robust_transfer.store import local_names
 from robust_transfer.store.local_names import rename_locals
+from robust_transfer.store.remembered import Remembered
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = tuple(
@@ -36,12 +38,14 @@ OUTSIDE = tuple(
             "store.local_names",
             "store.made",
             "store.provenance",
+            "store.remembered",
             "store.upkeep",
         ),
         "machine.launch",
     )
 )
 """Modules, and packages with all their modules, at which fingerprints stop."""
+_REMEMBERED = Remembered(Path(__file__), [Path(__file__), Path(local_names.__file__)])
 
 
 @functools.cache
@@ -53,7 +57,9 @@ def fingerprint(name: str) -> str:
 @functools.cache
 def module_fingerprints(name: str) -> dict[str, str]:
     """Fingerprint of each module behind a stage or a figure, by its name in this package."""
-    return {module: _module_fingerprint(module_file(module)) for module in modules(name)}
+    found = {module: _module_fingerprint(module_file(module)) for module in modules(name)}
+    _REMEMBERED.save()
+    return found
 
 
 def changed_modules(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
@@ -99,18 +105,27 @@ def _is_module(name: str) -> bool:
 
 @functools.cache
 def _imports(path: Path) -> tuple[str, ...]:
+    return tuple(name for name in _found_out(path)[1] if _is_module(name))
+
+
+@functools.cache
+def _module_fingerprint(path: Path) -> str:
+    return str(_found_out(path)[0])
+
+
+def _found_out(path: Path) -> Any:
+    """A module's fingerprint, and all that it imports."""
+    return _REMEMBERED.of(path, lambda: [fingerprint_of(*what_it_says(path)), _imported(path)])
+
+
+def _imported(path: Path) -> list[str]:
     names: list[str] = []
     for node in _statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if _is_module(name))
-
-
-@functools.cache
-def _module_fingerprint(path: Path) -> str:
-    return fingerprint_of(*what_it_says(path))
+    return [name for name in names if _is_own(name)]
 
 
 def module_file(name: str) -> Path:
