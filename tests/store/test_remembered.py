@@ -8,6 +8,12 @@ from robust_transfer.store import remembered
 from robust_transfer.store.remembered import Remembered
 
 
+@pytest.fixture(autouse=True)
+def writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python may write byte code, whatever the environment of the tests says."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+
 def asked(folder: Path, text: str, answer: str, code: str = "code") -> str:
     """What is found out by a process of its own about a text, if `find_out` says `answer`."""
     (folder / "code.py").write_text(code)
