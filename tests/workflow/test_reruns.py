@@ -128,6 +128,32 @@ def test_a_removed_entry_comes_back_and_what_hangs_on_it_is_not_computed(checkou
     assert checkout.planned() == {}
 
 
+def test_an_adopted_store_draws_all_figures_in_a_new_clone_and_computes_nothing_else(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    pack, configured = tmp_path / "pack.tar", ("--configfile", "experiment.yaml")
+    said = checkout.python("store", "export", str(pack), *configured, "--results")
+    assert said.returncode == 0, said.stderr
+    (tmp_path / "clone").mkdir()
+    clone = Checkout(tmp_path / "clone", SMALL)
+    assert clone.python("store", "adopt", str(pack), "--without-results").returncode == 0
+    before = kept(clone)
+    assert clone.planned() == COLLECTED
+    run = clone.snakemake()
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "finished before" not in run.stderr
+    assert kept(clone) == before
+    assert results(clone) == results(checkout)
+    figures = Path("results", "small", "figures")
+    for drawn in (checkout.folder / figures).glob("*.csv"):
+        assert (clone.folder / figures / drawn.name).read_text() == drawn.read_text()
+    assert clone.python("store", "verify").returncode == 0
+    shutil.rmtree(clone.folder / "store")
+    shutil.rmtree(clone.folder / "results")
+    assert clone.python("store", "adopt", str(pack)).returncode == 0
+    assert clone.planned() == {}
+
+
 def test_a_failed_run_is_not_nothing_to_be_done(checkout: Checkout) -> None:
     (metrics,) = (checkout.folder / "store" / "probing").glob("*eps0_*/metrics.json")
     rows = json.loads(metrics.read_text())

@@ -14,13 +14,18 @@ if TYPE_CHECKING:
 
 
 def add_planning_commands(commands: Commands) -> None:
-    """Add `entries`, `plan`, `layers`, `catalogue`, `check`, `where` and `schema`."""
+    """Add `entries`, `why`, `plan`, `layers`, `catalogue`, `check`, `where` and `schema`."""
     entries = commands.add_parser(
         "entries", help="list the entries of an experiment; with --write make them ready to run"
     )
     add_configfile(entries)
     entries.add_argument("--write", action="store_true", help="write the entry.json files, so that stages run by hand")
     entries.set_defaults(run=_run_entries)
+
+    why = commands.add_parser("why", help="say what would run again, and for which reason")
+    why.add_argument("target", nargs="?", help="an entry, a stage or a figure (figure_width); default: everything")
+    add_configfile(why)
+    why.set_defaults(run=_run_why)
 
     _plan_command(commands)
 
@@ -85,6 +90,12 @@ def _run_entries(args: argparse.Namespace) -> None:
     for entry in wiring.grid.entries:
         state = "made" if finished(wiring.store / entry) else "to make"
         print(f"{state:8} {wiring.store / entry}")
+
+
+def _run_why(args: argparse.Namespace) -> None:
+    from robust_transfer.dag.why import why
+
+    print("\n".join(why(_wiring(args.configfile), args.target)))
 
 
 def _run_check(args: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from typing import Annotated, Any
 
@@ -49,6 +50,11 @@ class Model(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What `identity` says, found out once: thousands of entries share their settings."""
+        return identity(self)
 
     @model_validator(mode="before")
     @classmethod

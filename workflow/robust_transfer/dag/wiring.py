@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from robust_transfer.architectures import timm_name
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
@@ -34,6 +35,7 @@ from robust_transfer.tables.sanity import eps_flags
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
 """Environment variable with the datasets that this run leaves out, as JSON."""
+Function = TypeVar("Function", bound=Callable[..., Any])
 BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
@@ -69,7 +71,13 @@ def memory(megabytes: int) -> Callable[[Any, int], int]:
     def scaled(wildcards: Any, attempt: int) -> int:
         return megabytes * min(attempt, 2)
 
-    return scaled
+    return with_signature(scaled)
+
+
+def with_signature(function: Function) -> Function:
+    """The function, which has its signature at hand: Snakemake asks for it twice for each job and function."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 class Wiring:
@@ -88,7 +96,7 @@ class Wiring:
         def card_of_input(wildcards: Any) -> str:
             return self._read(self._entry(stage, wildcards.entry).inputs[role].id, CARD)
 
-        return card_of_input
+        return with_signature(card_of_input)
 
     def runs(self, stage: str) -> Callable[[Any], list[str]]:
         """Input function: the cards of the runs that an entry of this stage chooses from, which may be none."""
@@ -96,7 +104,7 @@ class Wiring:
         def cards_of_runs(wildcards: Any) -> list[str]:
             return [self._read(run.id, CARD) for run in self._entry(stage, wildcards.entry).runs.values()]
 
-        return cards_of_runs
+        return with_signature(cards_of_runs)
 
     def measurements(self, wildcards: Any) -> list[str]:
         """Input function: the `metrics.json` of every entry that measures something."""
@@ -117,11 +125,14 @@ class Wiring:
     @property
     def measured(self) -> list[str]:
         """The files that `measurements` names."""
-        return [str(self.store / entry / "metrics.json") for entry in self.grid.measurements]
+        return [self._path(entry, "metrics.json") for entry in self.grid.measurements]
+
+    def _path(self, entry: str, name: str) -> str:
+        return f"{self.store}/{entry}/{name}"  # a Path would take four times as long, and there are many
 
     def _read(self, entry: str, name: str) -> str:
         """A file of an entry, as another job's input."""
-        return self._settled(str(self.store / entry / name), entry not in self._stale_entries)
+        return self._settled(self._path(entry, name), entry not in self._stale_entries)
 
     def _settled(self, path: str, stays: bool) -> str:
         """An input, which makes jobs run again if and only if it is made again itself.
@@ -140,11 +151,11 @@ class Wiring:
         """What is to be made again."""
         return Stale(self.grid, self.store, self.results)
 
-    @property
+    @functools.cached_property
     def _stale_entries(self) -> Collection[str]:
         return self.stale.entries if self._engine and self._engine.is_main else ()
 
-    @property
+    @functools.cached_property
     def _stale_products(self) -> Collection[str]:
         return self.stale.products if self._engine and self._engine.is_main else ()
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from robust_transfer.registry import STAGES
 from robust_transfer.store import finished as kept
+from robust_transfer.store.definitions import CODE, record_definitions
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.store.finished import CARD as CARD
 from robust_transfer.store.finished import DRAFT as DRAFT
@@ -148,6 +149,7 @@ class Entry:
             # Asked first: what is checked out may change while a long job runs.
             made_by = {"code": fingerprint(self.stage), "modules": module_fingerprints(self.stage)}
             made_by["inputs"], made_with = kept.contents(self._store, self.inputs), software()
+            record_definitions(self._store / CODE, self.stage)
             try:
                 yield draft
                 self._publish(draft, time.monotonic() - start, made_by, made_with)

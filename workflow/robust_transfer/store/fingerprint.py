@@ -18,10 +18,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from robust_transfer.registry import ALL_STAGES, FIGURES, PACKAGE
+from robust_transfer.store import local_names
 from robust_transfer.store.local_names import rename_locals
+from robust_transfer.store.remembered import Remembered
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = tuple(
@@ -29,18 +31,21 @@ OUTSIDE = tuple(
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
         *(
+            "store.definitions",
             "store.entry",
             "store.finished",
             "store.fingerprint",
             "store.local_names",
             "store.made",
             "store.provenance",
+            "store.remembered",
             "store.upkeep",
         ),
         "machine.launch",
     )
 )
 """Modules, and packages with all their modules, at which fingerprints stop."""
+_REMEMBERED = Remembered(Path(__file__), [Path(__file__), Path(local_names.__file__)])
 
 
 @functools.cache
@@ -52,7 +57,9 @@ def fingerprint(name: str) -> str:
 @functools.cache
 def module_fingerprints(name: str) -> dict[str, str]:
     """Fingerprint of each module behind a stage or a figure, by its name in this package."""
-    return {module: _module_fingerprint(_file(f"{PACKAGE}.{module}")) for module in modules(name)}
+    found = {module: _module_fingerprint(module_file(module)) for module in modules(name)}
+    _REMEMBERED.save()
+    return found
 
 
 def changed_modules(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
@@ -98,17 +105,41 @@ def _is_module(name: str) -> bool:
 
 @functools.cache
 def _imports(path: Path) -> tuple[str, ...]:
+    return tuple(name for name in _found_out(path)[1] if _is_module(name))
+
+
+@functools.cache
+def _module_fingerprint(path: Path) -> str:
+    return str(_found_out(path)[0])
+
+
+def _found_out(path: Path) -> Any:
+    """A module's fingerprint, and all that it imports."""
+    return _REMEMBERED.of(path, lambda: [fingerprint_of(*what_it_says(path)), _imported(path)])
+
+
+def _imported(path: Path) -> list[str]:
     names: list[str] = []
     for node in _statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if _is_module(name))
+    return [name for name in names if _is_own(name)]
 
 
-@functools.cache
-def _module_fingerprint(path: Path) -> str:
+def module_file(name: str) -> Path:
+    """The file of a module, by its name in this package."""
+    return _file(f"{PACKAGE}.{name}")
+
+
+def fingerprint_of(tree: ast.Module, renamed: list[str]) -> str:
+    """Fingerprint of a module, from what `what_it_says` found."""
+    return _digest(dump(tree) + " ".join(sorted(renamed)))
+
+
+def what_it_says(path: Path) -> tuple[ast.Module, list[str]]:
+    """The tree of a module without what no fingerprint covers, and which own names it imports by other names."""
     tree = ast.parse(path.read_text())  # a tree of its own, since it is cut here
     _WithoutRemarks(has_log=_has_log(tree)).visit(tree)
     renamed: list[str] = []
@@ -123,7 +154,7 @@ def _module_fingerprint(path: Path) -> str:
             kept = [one for one in statements if not _is_text(one) and not _is_own_import(one)]
             setattr(node, block, kept or ([ast.Pass()] if block == "body" else []))
     rename_locals(tree)
-    return _digest(_dump(tree) + " ".join(sorted(renamed)))
+    return tree, renamed
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
@@ -171,15 +202,15 @@ def _renamed(statement: ast.stmt) -> list[str]:
     return [f"{alias.name}={alias.asname}" for alias in statement.names if alias.asname]
 
 
-def _dump(node: object) -> str:
+def dump(node: object) -> str:
     """The tree as text, the same in every version of Python: fields that are empty are left out, as newer versions add
     some, and so is what only type checkers read of a definition."""
     if isinstance(node, list):
-        return f"[{','.join(_dump(one) for one in node)}]"
+        return f"[{','.join(dump(one) for one in node)}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = ((name, value) for name, value in ast.iter_fields(node) if name not in _UNREAD and value not in (None, []))
-    return f"{type(node).__name__}({','.join(f'{name}={_dump(value)}' for name, value in fields)})"
+    return f"{type(node).__name__}({','.join(f'{name}={dump(value)}' for name, value in fields)})"
 
 
 _UNREAD = ("type_params", "type_comment", "kind", "ctx")

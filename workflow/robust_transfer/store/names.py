@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 from robust_transfer.store.entry import StoreError, finished
-from robust_transfer.store.upkeep import entries_in
+from robust_transfer.store.upkeep import MOVED_ASIDE, entries_in
 
-MOVED_ASIDE = re.compile(r"\.old\d+$")
 SHOWN = 6
 """So many entries are named where words fit several."""
 
