@@ -50,7 +50,9 @@ setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $<
 	@touch $@
 
+# `check` reads the configuration first: Snakemake reads --configfile before the Snakefile, and names no file in its errors.
 demo: setup
+	@PYTHONPATH=workflow $(BIN)/python -m robust_transfer check $(SETTINGS)
 	$(BIN)/snakemake --cores $(CORES) $(SETTINGS)
 	@$(MAKE) --no-print-directory report
 

@@ -14,17 +14,17 @@ from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.wiring import export_environment, memory, wire
 from robust_transfer.registry import FIGURES
 
-if not workflow.configfiles:
-
-    configfile: DEFAULT
-
-
 export_environment(PACKAGE)
 
 try:
     WIRING = wire(workflow.configfiles, workflow.config_settings.config, Engine(workflow, ancient))
 except ConfigurationError as error:
     raise WorkflowError(str(error))
+if not workflow.configfiles:  # after our own reading, which says what is wrong with the file
+
+    configfile: DEFAULT
+
+
 config.update(WIRING.configuration)  # for the report's texts
 STORE = WIRING.store
 RESULTS = WIRING.results

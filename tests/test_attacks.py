@@ -98,6 +98,13 @@ class TestBall:
         by_pixel = start.flatten(1).mean(0)
         assert by_pixel.square().mean().sqrt() == pytest.approx(scale.item() / 20, rel=0.15)
 
+    @pytest.mark.parametrize("n", [0, 1])
+    @pytest.mark.parametrize("attack", [Attack(steps=2), Attack(steps=2, random_start=True, restarts=2)], ids=str)
+    def test_batches_of_no_image_and_of_one_are_attacked(self, threat, attack, n):
+        starts = Starts(7, 2, torch.arange(n))
+        assert pgd(NETWORK, images(n), labels(n), threat, attack, starts).shape == (n, 3, 16, 16)
+        assert threat.random_start(starts.keys(0), images(n)).shape == (n, 3, 16, 16)
+
 
 def test_l2_starts_fill_the_ball_evenly():
     """In few dimensions the radius shows: its cube is uniform for three numbers."""

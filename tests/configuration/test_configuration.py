@@ -10,6 +10,7 @@ import yaml
 from robust_transfer.configuration import schema
 from robust_transfer.configuration.eps import canonical_eps, eps_name, eps_value
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load, merge, validate
+from support.mistakes import MISTAKES, NO_WIDTHS, from_files, grid
 from support.paths import ROOT
 
 
@@ -17,86 +18,6 @@ def overlaid(over: dict[str, Any]) -> dict[str, Any]:
     configuration: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
     merge(configuration, over)
     return configuration
-
-
-def grid(**part: object) -> dict[str, Any]:
-    block = {"architectures": ["resnet8_w8"], "eps": [0, 0.25], **part}
-    return {"grid": [block], "figures": {"widths": [], "fixed_eps": None}}
-
-
-def parquet(**changes: object) -> dict[str, Any]:
-    return {"datasets": {"coarse": {"origin": {"kind": "parquet", "path": "x"}, **changes}}}
-
-
-# What is wrong, and words that the message must hold: the key, the value, the fix.
-MISTAKES = [
-    ({"epoch": 3}, ["epoch = 3", "unknown key", "known here: experiment"]),
-    ({"pretraining": {"traning": {}}}, ["pretraining.traning", "did you mean training?"]),
-    ({"pretraining": {"training": {"epochs": 0}}}, ["pretraining.training.epochs = 0", "greater than 0", "Passes"]),
-    ({"pretraining": {"training": {"epochs": 2.5}}}, ["pretraining.training.epochs = 2.5", "integer"]),
-    ({"pretraining": {"training": {"epochs": True}}}, ["epochs = true", "not a switch"]),
-    ({"pretraining": {"training": {"learning_rate": "fast"}}}, ["learning_rate = fast", "number"]),
-    ({"pretraining": {"training": {"learning_rate": float("inf")}}}, ["learning_rate = inf", "finite"]),
-    ({"pretraining": {"training": {"momentum": 1.0}}}, ["pretraining.training.momentum = 1.0", "less than 1"]),
-    ({"pretraining": {"training": {"schedule": "onecycle"}}}, ["schedule = onecycle", "did you mean one-cycle?"]),
-    ({"pretraining": {"training": {"augmentation": "crop"}}}, ["augmentation = crop", "crop-flip"]),
-    ({"pretraining": {"training": {"precision": "fp16"}}}, ["precision = fp16", "fp32, tf32 or bf16"]),
-    ({"pretraining": {"training": {"nesterov": True, "momentum": 0}}}, ["pretraining.training", "momentum above 0"]),
-    ({"pretraining": {"training": {"batchnorm_group": 100}}}, ["batchnorm_group 100 does not divide batch_size 32"]),
-    ({"pretraining": {"training": {"batchnorm_group": 1}}}, ["batchnorm_group = 1", "greater than or equal to 2"]),
-    ({"pretraining": {"attack": {"steps": 0}}}, ["pretraining.attack.steps = 0", "Gradient steps"]),
-    ({"pretraining": {"attack": {"restarts": 3, "random_start": False}}}, ["restarts: 3", "random_start: true"]),
-    ({"pretraining": {"recipe": "fast", "training": {"batch_size": 100}}}, ["batchnorm_group 64 does not divide"]),
-    ({"pretraining": {"training": {"start_scale": 0}}}, ["start_scale = 0", "share of `input_size`"]),
-    ({"pretraining": {"training": {"average_decay": 1}}}, ["average_decay = 1", "less than 1"]),
-    ({"running": {"save_seconds": -1}}, ["running.save_seconds = -1", "greater than or equal to 0"]),
-    ({"pretraining": {"recipe": "My Recipe"}}, ["pretraining.recipe = My Recipe", "pattern"]),
-    (grid(eps=[0, -1]), ["grid[0].eps[1] = -1", "0 (standard training) or a positive radius"]),
-    (grid(eps=[0, "abc"]), ["grid[0].eps[1] = abc", "4/255"]),
-    (grid(eps=[0, "4/254"]), ["grid[0].eps[1] = 4/254", "fraction of 255"]),
-    (grid(eps=["4/255"]), ["grid[0]", "4/255 is a fraction of 255, which only norm: linf takes"]),
-    (grid(eps=[8], norm="linf"), ["grid[0]", "write 8/255"]),
-    (grid(eps=[0.1, 0.10]), ["grid[0].eps", "named twice: 0.1"]),
-    (grid(eps=[]), ["grid[0].eps", "at least 1"]),
-    (grid(eps=[float("nan")]), ["grid[0].eps[0] = nan", "positive radius"]),
-    (grid(norm="l1"), ["grid[0].norm = l1", "l2 or linf"]),
-    (grid(seeds=[-1]), ["grid[0].seeds[0] = -1", "greater than or equal to 0"]),
-    (grid(targets=["flowers"]), ["grid[0].targets[0] = flowers", "not a target; targets names coarse"]),
-    (grid(modes=["full"]), ["grid[0].modes[0] = full", "fixed-feature or full-network"]),
-    (grid(views=[24]), ["grid[0].views[0] = 24", "smaller than input_size 24", "use 8, 12 or 16"]),
-    (grid(views=["small"]), ["grid[0].views[0] = small", "`native` or a short side in pixels"]),
-    (grid(architectures=["resnet_18"]), ["grid[0].architectures[0] = resnet_18", "did you mean resnet18"]),
-    (grid(architectures=["resnet9_w16"]), ["grid[0].architectures[0] = resnet9_w16", "6n + 2", "resnet8_w16"]),
-    ({"grid": []}, ["grid", "at least 1"]),
-    ({"source": "imagenet"}, ["source = imagenet", "no such dataset; datasets defines coarse"]),
-    ({"targets": ["coarse", "coarse"]}, ["targets = coarse, coarse", "named twice"]),
-    ({"targets": []}, ["targets", "at least 1"]),
-    ({"input_size": 4}, ["input_size = 4", "greater than or equal to 16"]),
-    ({"experiment": "a/b"}, ["experiment = a/b", "pattern"]),
-    ({"datasets": {"coarse": {"origin": {"kind": "zip"}}}}, ["no such kind of origin: zip", "parquet"]),
-    ({"datasets": {"new": {"origin": {"path": "x"}}}}, ["datasets.new.origin", "says no kind"]),
-    ({"datasets": {"new": {"origin": {"kind": "parquet"}}}}, ["datasets.new.origin.path", "required and not there"]),
-    ({"datasets": {"new": {"origin": {"kind": "folder", "path": "x", "split": 1}}}}, ["origin.split", "unknown key"]),
-    ({"datasets": {"coarse": {"stored_side": 64}}}, ["datasets.coarse", "above the generator's side 24"]),
-    ({"datasets": {"coarse": {"train_limit": 0}}}, ["datasets.coarse.train_limit = 0", "At most this many"]),
-    ({"datasets": {"coarse": {"metric": "accuracy"}}}, ["datasets.coarse.metric = accuracy", "mean_per_class"]),
-    ({"datasets": {"my set": {"origin": {"kind": "folder", "path": "x"}}}}, ["my set", "pattern"]),
-    ({"probing": {"strengths": [0.1, 0]}}, ["probing.strengths[1] = 0", "greater than 0"]),
-    ({"probing": {"strengths": [0.1, 0.1]}}, ["probing", "strengths names a value twice"]),
-    ({"probing": {"solver": "liblinear"}}, ["probing.solver = liblinear", "write lbfgs or scikit-learn"]),
-    ({"knn": {"neighbours": [0]}}, ["knn.neighbours[0] = 0", "greater than 0"]),
-    ({"knn": {"neighbours": [5, 5]}}, ["knn", "neighbours names a number twice"]),
-    ({"knn": {"weights": "uniform", "temperature": 0.1}}, ["knn", "temperature is not read with weights: uniform"]),
-    ({"probing": {"validation_fraction": 1}}, ["probing.validation_fraction = 1", "less than 1"]),
-    ({"finetuning": {"learning_rates": []}}, ["finetuning.learning_rates", "at least 1"]),
-    ({"finetuning": {"training": {"learning_rate": 1.0}}}, ["finetuning", "list the rates in learning_rates"]),
-    ({"figures": {"draw": ["headlines"]}}, ["figures.draw[0] = headlines", "did you mean headline?"]),
-    ({"figures": {"fixed_eps": 7}}, ["figures.fixed_eps = 7", "not a robust eps of the grid"]),
-    ({"figures": {"widths": ["resnet50"]}}, ["figures.widths[0] = resnet50", "not in the grid"]),
-    ({"selection": ["train"]}, ["selection[0] = train", "validation"]),
-    ({"preprocessing": {"resize_ratio": 0.5}}, ["preprocessing.resize_ratio = 0.5", "greater than or equal to 1"]),
-    ({"pretraining": "fast"}, ["pretraining = fast", "dictionary"]),
-]
 
 
 @pytest.mark.parametrize(("over", "words"), MISTAKES, ids=lambda value: str(value)[:50])
@@ -109,6 +30,7 @@ def test_a_mistake_gets_one_message_that_names_key_value_and_fix(
         load([overlay])
     message = str(error.value)
     assert len(message.splitlines()) == 1, message
+    assert message.isprintable(), message
     assert message.startswith(f"{overlay}: "), message
     for word in words:
         assert word in message
@@ -241,3 +163,67 @@ def test_a_notice_speaks_of_the_images_it_came_with(tmp_path: Path) -> None:
     assert (load([mine]).title, load([mine]).notice) == ("", "")
     mine.write_text("extends: default\nsource: fine\nnotice: Mine.\n")
     assert load([mine]).notice == "Mine."
+
+
+def test_what_an_alias_shares_is_changed_where_it_is_named_alone(tmp_path: Path) -> None:
+    base, mine = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text(
+        "extends: default\n"
+        "datasets:\n"
+        "  one: &folder {origin: {kind: folder, path: photos}}\n"
+        "  two: *folder\n"
+        "  three: {<<: *folder, seed: 3}\n"
+    )
+    mine.write_text("extends: base.yaml\ndatasets: {one: {train_limit: 5, origin: {path: others}}}\n")
+    datasets = load([mine]).datasets
+    assert (datasets["one"].train_limit, datasets["two"].train_limit) == (5, None)
+    assert [datasets[name].origin.model_dump()["path"] for name in ("one", "two", "three")] == [
+        "others",
+        "photos",
+        "photos",
+    ]
+    assert datasets["three"].seed == 3
+
+
+def test_aliases_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    lists = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    path.write_text("\n".join(["a0: &a0 [1]", *lists]))
+    with pytest.raises(ConfigurationError, match="aliases make more than 1,000,000 values"):
+        load([path])
+
+
+def test_a_mark_of_byte_order_is_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("\ufeffextends: default\ntitle: Café\n".encode())
+    assert load([path]).title == "Café"
+
+
+def test_a_name_in_quotes_may_be_what_yaml_reads_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('extends: default\nexperiment: "102"\ndatasets: {"no": {origin: {kind: folder, path: x}}}\n')
+    experiment = load([path])
+    assert experiment.experiment == "102"
+    assert "no" in experiment.datasets
+
+
+def test_each_network_has_a_file_of_its_own() -> None:
+    """A standard network is one whatever the norm of its part, and seeds may be padded."""
+    experiment = validate(overlaid(from_files("{architecture}_{norm}_{eps}_{seed:03}.pt", eps=[0, 1], seeds=[0, 1])))
+    assert experiment.weights["mine"].kind == "files"
+    parts = [
+        {"architectures": ["resnet8_w8"], "eps": eps, "norm": norm, "backbones": "mine"}
+        for norm, eps in (("l2", [0, 1]), ("linf", [0, "1/255"]))
+    ]
+    weights = {"mine": {"kind": "files", "path": "{eps}.pt"}}
+    with pytest.raises(
+        ConfigurationError, match=r"one file, 1\.pt, would be resnet8_w8 l2 eps 1 seed 0 and resnet8_w8 linf"
+    ):
+        validate(overlaid({"weights": weights, **NO_WIDTHS, "grid": parts}))
+    weights["mine"]["path"] = "{norm}_{eps}.pt"
+    assert len(validate(overlaid({"weights": weights, **NO_WIDTHS, "grid": parts})).grid) == 2
+    twice = {"mine": weights["mine"], "again": {"kind": "files", "path": "./{norm}_{eps}.pt"}}
+    parts[1] |= {"backbones": "again", "norm": "l2"}
+    parts[1]["eps"] = [0]
+    with pytest.raises(ConfigurationError, match=r"weights\.again\.path = .* weights\.mine names the same file"):
+        validate(overlaid({"weights": twice, **NO_WIDTHS, "grid": parts}))

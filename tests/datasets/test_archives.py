@@ -147,6 +147,49 @@ def test_long_names_of_every_tar_format_come_out(place, form):
     assert files_in(place.folder) == {name: b"x"}
 
 
+LATIN = ("gr\udcf6ßer", b"Latin-1 in bytes"), ("café\udce9/x.jpg", b"in a folder"), ("b/\udcff", b"below")
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
+def test_names_that_are_not_utf_8_come_out_and_are_known_again(place, form, monkeypatch):
+    archive = place.put(tarred(*LATIN, form=form), "gr\udcf6ße.tar")
+    unpack(archive, place.folder)
+    assert files_in(place.folder) == dict(LATIN)
+    monkeypatch.setattr(archives, "Writer", None)
+    unpack(archive, place.folder)
+    shutil.rmtree(place.folder / "café\udce9")
+    with pytest.raises(TypeError):  # it is unpacked again
+        unpack(archive, place.folder)
+
+
+def test_class_archives_of_names_that_are_not_utf_8_come_out(place):
+    content = tarred(("gr\udcf6n.tar", tarred(("1.jpg", b"1"))), form=tarfile.GNU_FORMAT)
+    archive = place.put(content)
+    for _ in range(2):
+        unpack_class_archives(archive, place.folder)
+    assert files_in(place.folder) == {"gr\udcf6n/1.jpg": b"1"}
+
+
+def test_a_zip_whose_names_are_not_the_utf_8_that_it_says_is_named(place):
+    content = zipped(("gr\u00fcn.jpg", b"1")).replace("\u00fc".encode(), b"\xff\xff")
+    place.refuses(content, "a member whose name is not the UTF-8 that it is said to be")
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".jpg", "x/" * 20 + "y" * 400])
+def test_names_too_long_for_the_file_system_are_not_told_to_make_room(place, name):
+    place.refuses(tarred((name, b"1")), "the file system does not take this name .*under a shorter name")
+
+
+@pytest.mark.parametrize("make", [tarred, zipped])
+def test_names_in_messages_are_short_and_do_not_steer_the_terminal(place, make):
+    for name in ("\x1b[2J\x1b]0;title\x07/../x", "../" + "x" * 30_000):
+        archive = place.put(make((name, b"1")))
+        with pytest.raises(DatasetError, match="leads out") as caught:
+            unpack(archive, place.folder)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_zips_of_every_method_come_out(place, method):
     unpack(place.put(zipped(*FILES.items(), method=method)), place.folder)
@@ -302,6 +345,15 @@ def test_links_by_way_of_other_links_are_refused(place):
         ("a/out", SYMLINK | {"linkname": "b/up/../../outside.txt"}),
     )
     place.refuses(content, "'a/out' is a link out of the folder")
+
+
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "zip"])
+def test_links_without_a_target_are_refused_as_such(place, kind):
+    if kind == "zip":
+        content = zipped(FINE, ("link", (stat.S_IFLNK | 0o777, "")))
+    else:
+        content = tarred(FINE, ("link", (SYMLINK if kind == "symlink" else HARDLINK) | {"linkname": ""}))
+    place.refuses(content, "'link' is a link to nothing, since its target is empty.*unpack it by hand")
 
 
 @pytest.mark.parametrize("target", ["nothing", "link", "a/link", ".", ""])
@@ -490,6 +542,16 @@ def test_a_tar_without_an_end_mark_is_whole_where_the_compression_says_so(place)
         (gzip.compress(b"not a tar" * 1000, mtime=0), "a gzip file that holds no tar"),
         (b"PK\x03\x04" + bytes(100), "damaged or cut short"),
         (bytes(10_240), "no file in it"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(100), r"a 7z archive, a format that is not read here; unpack it \(`7z x data"),
+        (b"Rar!\x1a\x07\x00" + bytes(100), "a RAR archive, .*unrar x data.bin.*pack what it held again as tar or zip"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(100), "a RAR archive, a format that is not read here"),
+        (b"\x28\xb5\x2f\xfd" + bytes(100), "compressed by zstd, .*zstd -dc data.bin"),
+        (b"\x1f\x9d\x90" + bytes(100), "compressed by compress, a format"),
+        (b"LZIP\x01" + bytes(100), "compressed by lzip, a format"),
+        (lzma.compress(b"x" * 100, lzma.FORMAT_ALONE), "compressed by lzma, a format"),
+        (b"!<arch>\ndebian-binary" + bytes(100), "an ar archive, a format"),
+        (b"070701" + bytes(104), "a cpio archive, a format"),
+        (b"PK\x07\x08PK\x03\x04" + bytes(100), "the first part of a split zip"),
     ],
 )
 def test_what_is_no_archive_is_named(place, content, message):

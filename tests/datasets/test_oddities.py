@@ -236,6 +236,19 @@ def test_a_long_list_of_unreadable_images_is_cut_and_counted(tmp_path):
     assert "broken29" not in str(error.value)
 
 
+def test_names_that_are_not_utf_8_are_listed_where_images_are_skipped_and_refused_as_classes(tmp_path):
+    write_folder(tmp_path / "set", {"cat": 5, "dog": 5})
+    (tmp_path / "set" / "cat" / "0.png").rename(tmp_path / "set" / "cat" / "gr\udcf6n.png")
+    (tmp_path / "set" / "cat" / "h\udcf6.png").write_bytes(b"no")
+    origin = {"kind": "folder", "path": str(tmp_path / "set")}
+    facts = prepared(tmp_path, origin, unreadable="skip").facts()
+    assert facts["skipped_images"] == ["cat/h\\xf6.png"]
+    assert sum(facts["counts"].values()) == 10
+    (tmp_path / "set" / "dog").rename(tmp_path / "set" / "d\udcf6g")
+    with pytest.raises(DatasetError, match=r"a class folder, 'd\\udcf6g', is not UTF-8, .* rename it"):
+        prepared(tmp_path, origin)
+
+
 def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path):
     write_folder(tmp_path / "set" / "train", {"cat": 3})
     write_folder(tmp_path / "set" / "test", {"cat": 1})

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.container import BarContainer
+from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
-from robust_transfer.figures import style
+from robust_transfer.figures import lettering, style
 from robust_transfer.figures.axes import EpsAxis
 from robust_transfer.figures.cells import Cells, protocol_label
 from robust_transfer.figures.fixed_robustness import linear_fit
@@ -297,6 +298,96 @@ def test_nothing_is_clipped_and_no_labels_overlap(name, size, request):
     titles = [ax.title.get_window_extent(renderer) for ax in figure.axes if ax.get_title()]
     legends = [legend.get_window_extent(renderer) for legend in figure.legends]
     assert not any(a.overlaps(b) for a, b in combinations(titles + legends, 2))
+
+
+LABELS = (
+    "Cost $5 to $x_{", r"\frac a $$ \alpha & <b> #%~^ {", "_begins so | and | goes on", "汉字数据集 日本語の長い題名",
+    "A very long title that nobody would write but somebody does, with more words than three lines of it can hold",
+    "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def labelled() -> pd.DataFrame:
+    """Six targets whose labels are what someone may write into a configuration."""
+    found = table(6, (*SMALL_ARCHS, "timm_a_network_of_a_very_long_name_in.which_there-are_no_spaces"), SMALL_EPS)
+    return about(found, targets=tuple(Target(f"Target {i + 1}", label, "top1") for i, label in enumerate(LABELS)))
+
+
+@pytest.mark.parametrize("name", ["fixed_feature", "source_accuracy", "granularity", "width"])
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_labels_are_drawn_as_they_are_written_and_fit(name, labelled):
+    figure = drawn(name, labelled, laid_out=True).figure
+    titles = [ax.get_title() for ax in figure.axes]
+    assert [title.replace("\n", "").replace(" ", "") for title in titles[:3]] == [
+        label.replace(" ", "") for label in LABELS[:3]
+    ]
+    assert titles[4].startswith("A very long title")
+    assert max(title.count("\n") for title in titles) <= 2
+    renderer, page = figure.canvas.get_renderer(), figure.bbox
+    for text in visible_texts(figure):
+        assert not text.get_parse_math()
+        box = text.get_window_extent(renderer)
+        assert page.x0 - 1 <= box.x0 <= box.x1 <= page.x1 + 1, text
+        assert page.y0 - 1 <= box.y0 <= box.y1 <= page.y1 + 1, text
+    boxes = [ax.title.get_window_extent(renderer) for ax in figure.axes]
+    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+def test_training_curves_of_networks_of_long_names_fit(small_curves):
+    long = "timm_a_network_of_a_very_long_name_in.which_there-are_no_spaces_at_all"
+    figure = drawn("training", curves((*SMALL_ARCHS, long), SMALL_EPS, 3), laid_out=True).figure
+    renderer = figure.canvas.get_renderer()
+    names = [ax.yaxis.label.get_window_extent(renderer) for ax in figure.axes if ax.get_ylabel()]
+    assert not any(a.overlaps(b) for a, b in combinations(names, 2))
+
+
+def test_legends_show_what_begins_with_an_underscore():
+    with matplotlib.rc_context(style.RC):
+        figure = style.figure(style.COLUMN, 1)
+        figure.subplots()
+        style.legends(figure, style.remarks(figure, ["_begins so", "$x$"]))
+    assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["_begins so", "$x$"]
+
+
+class TestLettering:
+    def test_lines_fit_and_hold_the_whole_label(self):
+        for label in LABELS:
+            lines = lettering.wrapped(label, 1.0, 7, most=99).split("\n")
+            assert "".join(lines).replace(" ", "") == label.replace(" ", "")
+            assert all(lettering.width(line, 7) <= 1 for line in lines)
+        assert lettering.wrapped("short", 1.0, 7) == "short"
+        assert lettering.wrapped("two\nlines", 1.0, 7) == "two\nlines"
+        assert lettering.wrapped("W" * 99, 0.5, 7, most=2).endswith("…")
+
+    def test_letters_that_no_font_has_are_said_once(self, labelled, tmp_path, caplog, recwarn, monkeypatch):
+        only = [one for one in fontManager.ttflist if "DejaVu" in one.name]
+        monkeypatch.setattr(fontManager, "ttflist", only)
+        lettering._covering.cache_clear()
+        with matplotlib.rc_context(style.RC):
+            drawn("width", labelled).write(tmp_path / "width")
+        assert [record.getMessage().startswith("no installed font has the letters") for record in caplog.records] == [
+            True
+        ]
+        assert "fonts-noto-cjk" in caplog.text
+        assert not [one for one in recwarn if "Glyph" in str(one.message)]
+        lettering._covering.cache_clear()
+
+    def test_a_font_that_has_the_letters_is_taken(self, tmp_path, caplog):
+        """Of letters that DejaVu Sans lacks and another font that comes with matplotlib has."""
+        known = lettering._characters(lettering._path(lettering.FONT))
+        other = next(one for one in fontManager.ttflist if one.name == "STIXGeneral" and one.weight == 400)
+        letters = "".join(sorted(lettering._characters(other.fname) - known))[:5]
+        assert letters
+        with matplotlib.rc_context(style.RC):
+            figure = style.figure(1, 1)
+            text = figure.text(0, 0, f"a {letters}")
+            assert lettering.use_fonts(figure) == []
+        families = text.get_fontfamily()
+        assert families[0] == lettering.FONT
+        assert len(families) > 1
+        assert not {*families} & {*lettering.BOXES}
 
 
 def test_bars_are_as_high_as_the_csv_says(small):

@@ -1,5 +1,6 @@
 """Tables as DataFrames, and what LaTeX, HTML and Markdown make of their marks, labels and headings."""
 
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -129,6 +130,36 @@ def test_hostile_labels_are_escaped() -> None:
     assert len(page.of("b")) == 4  # those of the marks alone
 
 
+@pytest.mark.parametrize(
+    ("label", "in_latex", "in_markdown"),
+    [
+        ("a--b---c", "a-{}-b-{}--c", "a--b---c"),
+        ("``x''", r"\textasciigrave{}\textasciigrave{}x'{}'", r"\`\`x''"),
+        ("[a](http://b)", "[a](http://b)", r"\[a](http://b)"),
+        ("![a][b]", "![a][b]", r"!\[a][b]"),
+        ("x^2^ ~~y~~", r"x\textasciicircum{}2\textasciicircum{} \textasciitilde{}\textasciitilde{}y"
+         r"\textasciitilde{}\textasciitilde{}", r"x\^2\^ \~\~y\~\~"),
+        ("a &amp; b", r"a \&amp; b", r"a \&amp; b"),
+        ("a | b \\| c", r"a \textbar{} b \textbackslash{}\textbar{} c", r"a \| b \\\| c"),
+        ("100 % #1", r"100 \% \#1", "100 % #1"),
+        ("−1 [−2, 3]", "$-$1 [$-$2, 3]", "−1 [−2, 3]"),
+    ],
+)  # fmt: skip
+def test_what_formats_interpret_is_written_literally(label: str, in_latex: str, in_markdown: str) -> None:
+    assert latex.text(label) == in_latex
+    assert markdown.text(label) == in_markdown
+    page = Page(Tables([headed(label)], [label], []).html())
+    assert [tag for tag, text in page.texts if text == f"{label} 1"] == ["th", "th"]
+    for line in Tables([headed(label)], [], []).markdown().splitlines():
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) in (0, 2 + len(MARKS)), line
+
+
+def test_latex_with_letters_that_pdflatex_lacks_says_what_to_compile_it_by() -> None:
+    assert "lualatex or xelatex" in Tables([headed("汉字")], [], []).latex()
+    assert "lualatex" not in everything().latex()
+    assert "lualatex" not in Tables([headed("Größe café")], [], []).latex()
+
+
 def test_no_line_of_latex_begins_as_an_argument_of_the_line_above() -> None:
     rows = [TableRow((label,), [Cell("1")]) for label in ("[a]", "*b", "c")]
     text = Tables([Table.of(rows, [""], ["x"], "")], [], []).latex()
@@ -220,7 +251,8 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 @pytest.mark.parametrize("packages", ["booktabs", "booktabs,graphicx"])
 def test_latex_compiles(packages: str, tmp_path: Path) -> None:
-    everything().write(tmp_path / "every")
+    every = everything()
+    Tables([*every.tables, headed("``a'' --b [c] ~^")], every.notes, []).write(tmp_path / "every")
     (tmp_path / "paper.tex").write_text(
         rf"\documentclass{{article}}\usepackage{{{packages}}}\begin{{document}}"
         r"\begin{table}\centering\input{every.tex}\caption{Every mark}\end{table}\end{document}"

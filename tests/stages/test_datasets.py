@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from robust_transfer.dag.checks import torchvision_datasets
 from robust_transfer.datasets.arrow import checksum, entry_splits, open_split
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import to_store
 from robust_transfer.datasets.resident import square_images
-from robust_transfer.datasets.splits import balanced_subset, validation_mask
+from robust_transfer.datasets.splits import balanced_subset, few_mask, validation_mask
 from robust_transfer.datasets.storing import SplitWriter, in_order, raw_shape
 from robust_transfer.stages import datasets as prepare
 from robust_transfer.store.entry import Entry, StoreError, open_entry, write_json
@@ -56,6 +57,14 @@ def test_validation_masks_are_stratified_and_nested():
             assert mask[smaller].all()
             np.testing.assert_array_equal(mask, validation_mask(labels, fraction, seed))
             smaller = mask
+
+
+def test_few_images_of_each_class_are_that_many():
+    labels = np.repeat([0, 1, 2], [4, 20, 9])
+    assert np.bincount(labels[few_mask(labels, 9, 0)]).tolist() == [4, 9, 9]
+    assert few_mask(labels, 20, 0).all()
+    with pytest.raises(ValueError, match="images_per_class = 21: no class has more than 20 training images"):
+        few_mask(labels, 21, 0)
 
 
 def test_limits_are_balanced_and_nested():
@@ -785,3 +794,9 @@ def test_a_real_set(tmp_path):
     squares = square_images(open_split(entry, "train"), 32, 1.0)
     assert 60 < squares.mean() < 200
     assert pa.ipc.open_file(str(entry.path / "train.arrow")).schema.names == ["image", "label"]
+
+
+def test_planning_knows_the_names_that_torchvision_has():
+    from torchvision import datasets
+
+    assert {*torchvision_datasets()} == {*datasets.__all__}

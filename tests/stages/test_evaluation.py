@@ -122,6 +122,31 @@ def test_block_by_block_it_is_the_same(source, backbone, monkeypatch):
     assert rows(entries[0]) == rows(entries[1])
 
 
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_a_block_in_which_no_image_is_right_is_evaluated(tmp_path, source, backbone, norm, random_start, monkeypatch):
+    """Of blocks of one image and of six: those of a class that the network takes for the other are all lost."""
+    write_parquet(tmp_path / "data/train.parquet", *greys(8))
+    images, labels = greys(7)
+    write_parquet(tmp_path / "data/test.parquet", images, [*labels[:3], *(1 - label for label in labels[3:])])
+    source = prepared(source.path.parents[2], {"kind": "parquet", "path": str(tmp_path / "data")})
+    attack = {"steps": 2, "random_start": random_start}
+    for block in (1, 3, 6, 2048):
+        monkeypatch.setattr(resident, "BLOCK", block)
+        found = rows(evaluated(source, backbone, norm=norm, eps=["0.01", "0.05"], attack=attack))
+        assert [row["value"] for row in found if row["metric"] == "top1"] == [pytest.approx(300 / 7)] * 3
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_single_test_image_is_evaluated(tmp_path, source, backbone, right):
+    write_parquet(tmp_path / "data/train.parquet", *greys(8))
+    (image,), (label,) = greys(1)
+    write_parquet(tmp_path / "data/test.parquet", [image], [label if right else 1 - label])
+    source = prepared(source.path.parents[2], {"kind": "parquet", "path": str(tmp_path / "data")})
+    found = rows(evaluated(source, backbone, eps=["0.01"], attack={"steps": 2, "random_start": True}))
+    assert [(row["n"], row["value"]) for row in found] == [(1, 100.0 * right)] * 4
+
+
 def test_random_starts_go_by_an_images_number(source):
     """Not by its place in a block: which images are lost hangs on the start, where the attack is weak."""
     network = build("resnet8_w4", 4, seed=3).eval()
@@ -239,6 +264,17 @@ class TestAutoAttack:
         [(adversary, *_)] = shortened
         assert adversary.attacks_to_run == ["apgd-ce", "fab-t", "square"]
         assert adversary.fab.n_target_classes == 1
+
+    @pytest.mark.parametrize("wrong", [5, 6])
+    def test_one_image_or_none_that_is_right_is_attacked(self, wrong):
+        network = build("resnet8_w4", 10, seed=4).eval()
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(0, 256, (6, SIDE, SIDE, 3), dtype=torch.uint8, generator=generator)
+        clean = predict(network, pixels, "fp32")
+        labels = torch.from_numpy(clean).clone()
+        labels[:wrong] = (labels[:wrong] + 1) % 10
+        found = evaluation.autoattacked_predictions(network, pixels, labels, clean, Linf(0.5), 0, "fp32")
+        assert (found[:wrong] == clean[:wrong]).all()
 
     def test_made_again_it_finds_the_same(self, source, backbone):
         files = [

@@ -150,6 +150,30 @@ class TestFiles:
         with torch.no_grad():
             assert torch.equal(load_backbone(entry)(images(32)), network(images(32)))
 
+    def test_which_weights_of_a_file_were_taken_stands_in_the_log_and_the_card(self, folder, tmp_path, caplog):
+        raw, averaged = (build("resnet8_w4", 7, seed=seed).eval() for seed in (5, 6))
+        content = {"net": {f"module.{name}": one for name, one in raw.state_dict().items()}}
+        content["net_ema"] = {f"_orig_mod.{name}": one for name, one in averaged.state_dict().items()}
+        torch.save(content, folder / "mine.pt")
+        kind = {"kind": "files", "path": "mine.pt"}
+        with pytest.raises(CheckpointError, match=r"raw weights .* and averaged ones .*key: net_ema"):
+            imported(tmp_path / "unsaid", architecture="resnet8_w4", weights=kind)
+        with caplog.at_level("INFO", "robust_transfer"):
+            entry = imported(tmp_path, architecture="resnet8_w4", weights=kind | {"key": "net_ema"})
+        with torch.no_grad():
+            assert torch.equal(load_backbone(entry)(images(32)), averaged(images(32)))
+        assert "the weights at net_ema, a moving average, names without _orig_mod.; not net" in caplog.text
+        facts = entry.facts()["imported"]
+        assert (facts["key"], facts["averaged"], facts["others"]) == ("net_ema", True, ["net"])
+        assert facts["wrapper"] == "_orig_mod."
+
+    def test_a_folder_in_place_of_the_file_is_named_as_one(self, folder, tmp_path):
+        (folder / "mine.pt").mkdir()
+        of = {"architecture": "resnet8_w4", "weights": {"kind": "files", "path": "mine.pt"}}
+        assert not is_present(settings(**of), folder)
+        with pytest.raises(WeightsError, match=r"mine.pt: a folder, where a file is needed"):
+            imported(tmp_path, **of)
+
     def test_one_of_our_own_weights(self, folder, tmp_path):
         released(folder)
         first = imported(tmp_path, **RELEASED)

@@ -1,6 +1,9 @@
 """The terminal summary says what the table says, and the report's captions render for every experiment."""
 
+import re
+from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -13,7 +16,7 @@ from robust_transfer.dag.grid import plan
 from robust_transfer.dag.methods import made_by
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.registry import FIGURES
-from robust_transfer.stages.report import COLUMNS, summary
+from robust_transfer.stages.report import COLUMNS, _short, summary
 from robust_transfer.tables.training import FLAG_COLUMNS, write_flags
 from support.fake_entries import Fake
 from support.paths import ROOT
@@ -140,6 +143,32 @@ def test_summary_lists_at_most_ten_lines_of_flags_and_counts_the_others(tmp_path
 
 def test_summary_says_nothing_of_flags_where_there_are_none(tmp_path):
     assert flagged(tmp_path, []) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "short"),
+    [
+        ("Flowers", "Flowers"),
+        ("x" * 40, "x" * 29 + "…"),
+        ("a " + "汉" * 40, "a " + "汉" * 27 + "…"),
+        ("a label of many words that is longer", "a label of many words that is…"),
+    ],
+)
+def test_long_labels_are_cut_and_never_away(label, short):
+    assert _short(label) == short
+
+
+def test_the_caption_that_names_the_source_takes_its_label_literally():
+    experiment = load([])
+    label = "a |b| *c `d` e_ <f> {{ g }}"
+    datasets = {**experiment.datasets}
+    datasets[experiment.source] = datasets[experiment.source].model_copy(update={"label": label})
+    configuration = Wiring(plan(experiment.model_copy(update={"datasets": datasets}))).configuration
+    caption = Environment().from_string((CAPTIONS / "source_accuracy.rst").read_text())
+    text = caption.render(snakemake=SimpleNamespace(config=configuration))
+    body = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
+    assert "system-message" not in body
+    assert label in " ".join(unescape(re.sub(r"<[^>]+>", "", body)).split())
 
 
 EXPERIMENTS = {path.stem: path for path in sorted((ROOT / "experiments").glob("*.yaml"))}

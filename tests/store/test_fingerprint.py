@@ -14,7 +14,8 @@ from support.paths import ROOT
 # What each stage's fingerprint covers. A module that appears here by surprise reruns the stage whenever it is edited.
 MODULES = {
     "datasets": """
-        datasets.arrow datasets.collection datasets.errors datasets.fetching.archive_members
+        datasets.arrow datasets.collection datasets.errors datasets.fetching.archive_formats
+        datasets.fetching.archive_members
         datasets.fetching.archive_writer datasets.fetching.archives datasets.fetching.disk datasets.fetching.downloads
         datasets.fetching.partial_files datasets.fetching.remote_files datasets.fetching.web_pages datasets.finding
         datasets.images datasets.origins.catalogued datasets.origins.folder datasets.origins.layouts
@@ -27,10 +28,11 @@ MODULES = {
         datasets.arrow datasets.images datasets.resident datasets.storing stages.granularity
     """,
     "importing": """
-        architectures datasets.errors datasets.fetching.disk datasets.fetching.downloads datasets.fetching.partial_files
+        architectures datasets.errors datasets.fetching.archive_formats datasets.fetching.disk
+        datasets.fetching.downloads datasets.fetching.partial_files
         datasets.fetching.remote_files datasets.fetching.web_pages networks.backbones networks.build
         networks.small_resnet stages.importing tables.published weights.checkpoints weights.files weights.pickle_machine
-        weights.pickle_values weights.pickles
+        weights.pickle_values weights.pickles weights.state_dicts
     """,
     "pretraining": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
@@ -83,12 +85,12 @@ MODULES = {
         tables.transfer_sanity
     """,
     "report": """
-        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.markdown
-        figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
+        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.lettering
+        figures.markdown figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
         tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.cells figures.drawing figures.style figures.width stages.figures
+        figures figures.axes figures.cells figures.drawing figures.lettering figures.style figures.width stages.figures
         tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
         tables.training
     """,

@@ -237,6 +237,12 @@ class TestFit:
         assert plain[0].robust_accuracy is None
 
 
+def test_a_batch_of_one_image_that_batchnorm_cannot_take_is_refused_with_what_to_write():
+    loader = loader_of(*squares(4), short_recipe(batch_size=1), input_size=32)
+    with pytest.raises(TrainingError, match=r"batches of one image: at 32 px .* set training.batch_size to 2 or more"):
+        fit(build("resnet18", CLASSES), loader, short_recipe(batch_size=1), input_size=32, seed=0)
+
+
 class TestSgd:
     """Three steps on ½·w², by hand."""
 

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import torch
 from robust_transfer.networks.backbones import save_weights
-from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
+from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build
 from robust_transfer.weights import pickle_machine
-from robust_transfer.weights.checkpoints import find_state, head_path, load_published, unwrapped
+from robust_transfer.weights.checkpoints import head_path, load_published
+from robust_transfer.weights.pickle_values import as_key
 from robust_transfer.weights.pickles import Checkpoint, CheckpointError, Placeholder, read_checkpoint
+from robust_transfer.weights.state_dicts import find_state, unwrapped
 from safetensors.torch import save_file
 from support.checkpoint_files import (
     Stored,
@@ -283,9 +285,9 @@ class TestStateDicts:
 
     def test_the_first_known_key_is_taken(self, tmp_path):
         content = {"model": {"a": torch.ones(1)}, "state_dict": {"b": torch.ones(1)}}
-        assert find_state(Checkpoint(content, (), "zip"), tmp_path)[1] == "model"
+        assert find_state(Checkpoint(content, (), "zip"), tmp_path).key == "model"
         assert (
-            find_state(Checkpoint({"model": "resnet18"} | {"state_dict": content["model"]}, (), "zip"), tmp_path)[1]
+            find_state(Checkpoint({"model": "resnet18"} | {"state_dict": content["model"]}, (), "zip"), tmp_path).key
             == "state_dict"
         )
 
@@ -554,3 +556,253 @@ class TestDamaged:
             (tmp_path / "x.safetensors").write_bytes(whole[:length])
             with pytest.raises(CheckpointError, match="cut short"):
                 read_checkpoint(tmp_path / "x.safetensors")
+
+
+class TestKeys:
+    """Where the weights are in a file, by what name, and which of several."""
+
+    @pytest.fixture
+    def network(self):
+        return with_statistics(build("resnet8_w4", 3, seed=1))
+
+    @pytest.fixture
+    def average(self):
+        return with_statistics(build("resnet8_w4", 3, seed=2), seed=1)
+
+    def imported(self, content, tmp_path, key=None):
+        torch.save(content, tmp_path / "x.pt")
+        return load_published(tmp_path / "x.pt", "resnet8_w4", None, input_size=32, key=key)
+
+    def refused(self, content, says, tmp_path, key=None):
+        with pytest.raises(CheckpointError, match=says) as error:
+            self.imported(content, tmp_path, key)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 2000
+        return str(error.value)
+
+    @pytest.mark.parametrize(
+        "prefix",
+        ["_orig_mod.", "module.module.", "module._orig_mod.", "_orig_mod.module.", "model._orig_mod.", "net.",
+         "backbone.", "module.net.", "model.module.model.", "_fsdp_wrapped_module.", "network.model."],
+    )  # fmt: skip
+    def test_prefixes_of_wrappers_are_removed(self, prefix, network, tmp_path):
+        state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+        imported = self.imported({"state_dict": state}, tmp_path)
+        assert torch.equal(imported.network.head.weight, network.head.weight)
+        assert sorted(imported.facts["wrapper"].split(".")) == sorted(prefix.split("."))
+
+    def test_a_part_that_was_compiled_alone_is_read(self, network, tmp_path):
+        state = {name.replace("body.", "body._orig_mod."): tensor for name, tensor in network.state_dict().items()}
+        assert torch.equal(self.imported(state, tmp_path).network.head.weight, network.head.weight)
+
+    @pytest.mark.parametrize(
+        "key",
+        ["net", "model_state_dict", "network", "weights", "params", "classifier", "checkpoint.model", "a.b.state_dict",
+         "model.state_dict", "state_dict_ema", "ema", "model_ema", "ema.module", "swa_model", "ema_state_dict"],
+    )  # fmt: skip
+    def test_weights_are_found_at_any_key(self, key, network, tmp_path):
+        content = network.state_dict()
+        for part in reversed(key.split(".")):
+            content = {part: content, "epoch": 3}
+        momenta = {"state": {name: {"weight": torch.ones(1)} for name in ("a", "b")}, "head.weight": torch.ones(2)}
+        imported = self.imported(content | {"optimizer": momenta, "lr_scheduler": {"weight": torch.ones(1)}}, tmp_path)
+        assert torch.equal(imported.network.head.weight, network.head.weight)
+        assert imported.facts["key"] == key
+        assert imported.facts["averaged"] == ("ema" in key or "swa" in key)
+        assert imported.facts["others"] == []
+
+    @pytest.mark.parametrize(
+        ("raw", "averaged"),
+        [("state_dict", "state_dict_ema"), ("model", "ema"), ("net", "net_ema"), ("params", "params_ema"),
+         ("model", "model_ema"), ("model", "averaged_model"), ("model", "ema.state_dict"), ("file", "ema"),
+         ("weights", "swa")],
+    )  # fmt: skip
+    def test_averages_beside_raw_weights_are_refused_unless_the_key_says_which(
+        self, raw, averaged, network, average, tmp_path
+    ):
+        content = network.state_dict() if raw == "file" else {raw: network.state_dict()}
+        inner = average.state_dict()
+        for part in reversed(averaged.split(".")):
+            inner = {part: inner}
+        content = {**content, **inner}
+        error = self.refused(content, rf"raw weights \('{raw}'\) and averaged ones \('{averaged}'\)", tmp_path)
+        assert f"key: {averaged}" in error
+        for key, original in ((raw, network), (averaged, average)):
+            imported = self.imported(content, tmp_path, key)
+            assert torch.equal(imported.network.head.weight, original.head.weight)
+            facts = imported.facts
+            assert (facts["key"], facts["averaged"]) == (key, key == averaged)
+            assert facts["others"] == [averaged if key == raw else raw]
+
+    @pytest.mark.parametrize("around", ["", "module."])
+    @pytest.mark.parametrize("raw", ["model.", ""])
+    def test_averages_beside_raw_weights_under_a_prefix_are_refused_too(self, raw, around, network, average, tmp_path):
+        state = {f"{around}{raw}{name}": tensor for name, tensor in network.state_dict().items()}
+        state |= {f"{around}model_ema.{name}": tensor for name, tensor in average.state_dict().items()}
+        self.refused(
+            {"state_dict": state}, rf"averaged ones \({around}model_ema\.….*key: {around}model_ema}}`", tmp_path
+        )
+        imported = self.imported({"state_dict": state}, tmp_path, f"{around}model_ema")
+        assert torch.equal(imported.network.head.weight, average.head.weight)
+        assert imported.facts["averaged"]
+        if raw:
+            imported = self.imported({"state_dict": state}, tmp_path, f"{around}model")
+            assert torch.equal(imported.network.head.weight, network.head.weight)
+
+    def test_torchs_own_average_is_read_and_named_so(self, network, tmp_path):
+        averaged = torch.optim.swa_utils.AveragedModel(network)
+        averaged.update_parameters(network)
+        imported = self.imported(averaged.state_dict(), tmp_path)
+        assert torch.equal(imported.network.head.weight, network.head.weight)
+        assert imported.facts["averaged"]
+
+    def test_several_of_unknown_names_are_refused(self, network, average, tmp_path):
+        content = {"student": network.state_dict(), "guide": average.state_dict()}
+        self.refused(content, r"several dicts of weights \('student'; 'guide'\).*key: student", tmp_path)
+        assert torch.equal(self.imported(content, tmp_path, "guide").network.head.weight, average.head.weight)
+
+    def test_a_key_that_is_not_there_is_refused_with_those_that_are(self, network, tmp_path):
+        self.refused({"net": network.state_dict()}, r"no weights at key 'ema'; it has them at 'net'", tmp_path, "ema")
+
+    def test_missing_and_unexpected_names_are_listed_apart(self, network, tmp_path):
+        state = {f"trunk.{name}": tensor for name, tensor in network.state_dict().items()}
+        error = self.refused(state, r"is missing; and \d+ more; trunk\.[\w.]+ is unexpected; .*and \d+ more", tmp_path)
+        assert error.count("is missing") == error.count("is unexpected") == 3
+        assert torch.equal(self.imported(state, tmp_path, "trunk").network.head.weight, network.head.weight)
+
+
+class TestValues:
+    """Weights that no network can have."""
+
+    def refused(self, tmp_path, says, **changed):
+        state = {**build("resnet8_w4", 3).state_dict(), **changed}
+        torch.save(state, tmp_path / "x.pt")
+        with pytest.raises(CheckpointError, match=says) as error:
+            load_published(tmp_path / "x.pt", "resnet8_w4", None, input_size=32)
+        return str(error.value)
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize(
+        "name", ["head.weight", "body.stem.1.running_mean", "body.stem.1.running_var", "head.bias"]
+    )
+    def test_what_is_not_finite_is_refused(self, name, value, tmp_path):
+        tensor = build("resnet8_w4", 3).state_dict()[name].clone()
+        tensor.flatten()[1] = value
+        self.refused(
+            tmp_path, rf"{name} has 1 values of {tensor.numel()} that are not finite \({value}\)", **{name: tensor}
+        )
+
+    def test_a_variance_that_is_negative_is_refused(self, tmp_path):
+        name = "body.stem.1.running_var"
+        self.refused(tmp_path, rf"{name} has 4 negative values of 4 \(-1\), and it is a var", **{name: -torch.ones(4)})
+
+    def test_what_float32_cannot_hold_is_refused(self, tmp_path):
+        self.refused(
+            tmp_path,
+            "head.bias has values that float32 cannot hold",
+            **{"head.bias": torch.full((3,), 1e300, dtype=torch.float64)},
+        )
+
+    def test_complex_and_float8_weights_are_refused(self, tmp_path):
+        self.refused(
+            tmp_path, "head.bias is complex64 where the network", **{"head.bias": torch.ones(3).to(torch.complex64)}
+        )
+        for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+            error = self.refused(tmp_path, "a type that is not read; save", **{"head.bias": torch.ones(3).to(dtype)})
+            assert str(dtype).removeprefix("torch.") in error
+        state = build("resnet8_w4", 3).state_dict() | {"head.bias": torch.ones(3).to(torch.float8_e4m3fn)}
+        save_file(state, tmp_path / "x.safetensors")
+        with pytest.raises(CheckpointError, match=r"head\.bias is float8_e4m3fn, of quantised weights"):
+            load_published(tmp_path / "x.safetensors", "resnet8_w4", None, input_size=32)
+
+    def test_half_a_normalisation_and_one_of_bytes_are_refused(self, tmp_path):
+        mean = torch.tensor([0.5, 0.5, 0.5]).view(1, 3, 1, 1)
+        state = {name: one for name, one in build("resnet8_w4", 3).state_dict().items() if "normalise" not in name}
+        for given, says in (
+            ({"normalise.mean": mean}, "a normalisation's mean and no std"),
+            ({"normalise.std": mean}, "a normalisation's std and no mean"),
+            (
+                {"normalise.mean": 255 * mean, "normalise.std": 58 * mean},
+                r"the mean 127.5, 127.5, 127.5, where images are",
+            ),
+        ):
+            torch.save(state | given, tmp_path / "x.pt")
+            with pytest.raises(CheckpointError, match=says):
+                load_published(tmp_path / "x.pt", "resnet8_w4", None, input_size=32)
+
+    @pytest.mark.parametrize("shape", [(30_000_000, 0), (0, 16), (0,), (30_000_000, 0, 1)])
+    def test_no_memory_is_taken_for_a_head_that_is_none(self, shape, tmp_path, monkeypatch):
+        monkeypatch.setattr(Network, "replace_head", None)
+        self.refused(tmp_path, r"head.weight is \[\d+", **{"head.weight": torch.empty(shape)})
+
+    def test_a_hint_never_says_that_a_number_of_classes_is_not_itself(self, tmp_path):
+        torch.save(build("resnet8_w4", 3).state_dict() | {"head.bias": torch.ones(4)}, tmp_path / "x.pt")
+        for classes in (3, None):
+            with pytest.raises(CheckpointError) as error:
+                load_published(tmp_path / "x.pt", "resnet8_w4", classes, input_size=32)
+            assert "classes, not" not in str(error.value)
+
+
+class TestMessages:
+    """Names in a file are someone else's text: messages stay short and in one line."""
+
+    LONG = "x" * 20_000_000
+    ESCAPES = "\x1b[2J\x1b]0;gone\x07\nweight\u202e"
+
+    @pytest.mark.parametrize("name", [LONG, ESCAPES], ids=["long", "escapes"])
+    @FORMATS
+    def test_names_are_short_and_printable(self, name, stream, tmp_path):
+        state = build("resnet8_w4", 3).state_dict()
+        contents = [state | {name: torch.ones(1)}, state | {name: "text"}, {name: 3}, {"model": {name: 3}},
+                    {name: state, "other": state}, {"model": state, name + ".ema": state}]  # fmt: skip
+        for content in contents:
+            torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=not stream)
+            with pytest.raises(CheckpointError) as error:
+                load_published(tmp_path / "x.pt", "resnet8_w4", None, input_size=32)
+            assert str(error.value).isprintable()
+            assert len(str(error.value)) < 1500
+
+    def test_safetensors_names_are_too(self, tmp_path):
+        state = build("resnet8_w4", 3).state_dict() | {self.ESCAPES: torch.ones(1)}
+        save_file(state, tmp_path / "x.safetensors")
+        with pytest.raises(CheckpointError) as error:
+            load_published(tmp_path / "x.safetensors", "resnet8_w4", None, input_size=32)
+        assert str(error.value).isprintable()
+
+    @pytest.mark.parametrize("kind", ["dict", "set"])
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_keys_that_share_a_hash_do_not_hang(self, kind, sign, tmp_path):
+        """A dict of these 80,000 takes a minute; that of 400,000, for which a file has room, half an hour."""
+        keys = [sign * i * (2**61 - 1) for i in range(1, 80_000)]
+        parts = [pickle.dumps(key, 2)[2:-1] for key in keys]
+        made = b"(" + b"N".join(parts) + b"Nd." if kind == "dict" else b"\x8f(" + b"".join(parts) + b"\x90."
+        start = time.monotonic()
+        read_checkpoint(write_stream(tmp_path / "x.pt", b"\x80\x04" + made))
+        assert time.monotonic() - start < 15
+
+    def test_memo_indices_are_as_small_as_pickles_have_them(self, tmp_path):
+        with pytest.raises(CheckpointError, match="a memo index of 61 bits"):
+            read_checkpoint(write_stream(tmp_path / "x.pt", b"Np%d\n." % (2**61 - 1)))
+
+    def test_keys_whose_hash_a_file_chooses_are_none(self):
+        for key in (2**60, -(2**61), 10**30, (1, 2), (1.5,), ("a", 1)):
+            assert isinstance(as_key(key), Placeholder)
+        for kept in ("a", b"a", 0, -1, 2**59, 140_000_000_000_000, 2.5, None, True, ("a", "b")):
+            assert as_key(kept) == kept
+
+    def test_a_folder_is_named_as_one(self, tmp_path):
+        (tmp_path / "model.safetensors").write_bytes(b"x")
+        with pytest.raises(CheckpointError, match=r"no such file: it is a folder; .* in it: model\.safetensors"):
+            read_checkpoint(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("head", "says"),
+        [(b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it first"), (b"Rar!\x1a\x07\x01\x00", "a RAR archive; unpack"),
+         (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it first"),
+         (b"\xef\xbb\xbf<!DOCTYPE html><html>", "an HTML page"), (b"\n\xef\xbb\xbf<html>", "an HTML page"),
+         (b'\xef\xbb\xbf{"error": 1}', "a JSON message")],
+    )  # fmt: skip
+    def test_other_formats_are_named(self, head, says, tmp_path):
+        (tmp_path / "x.ckpt").write_bytes(head + bytes(64))
+        with pytest.raises(CheckpointError, match=says):
+            read_checkpoint(tmp_path / "x.ckpt")

@@ -15,7 +15,8 @@ from robust_transfer import cli
 from robust_transfer.configuration.catalogue.datasets import catalogue
 from robust_transfer.configuration.catalogue.weights import released_files
 from robust_transfer.configuration.experiment import Experiment
-from robust_transfer.configuration.load import DEFAULT, ConfigurationError, extended, load
+from robust_transfer.configuration.files import extended
+from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
 from robust_transfer.configuration.training import RECIPES
 from robust_transfer.configuration.transfer import Finetuning, FinetuningSettings, LinearHeads, LinearHeadsSettings
 from robust_transfer.configuration.weights import ImportingSettings

@@ -11,6 +11,10 @@ from pathlib import Path
 TIMM = "timm_"
 """What the names of timm's networks begin with here."""
 SMALL_RESNET = re.compile(r"resnet(\d+)_w(\d+)")
+LONGEST = 100
+"""Characters of a name; timm's are shorter, and the names of entries hold one."""
+DEEPEST, WIDEST = 1202, 1024
+"""Layers of the deepest ResNet of He et al. (2016), and a width at which the last layers have 4096 channels."""
 
 # torchvision's classification networks whose last layer is linear (the squeezenets' is a convolution), and
 # wide_resnet50_4, which the paper adds to them. A test holds this equal to what the installed torchvision offers.
@@ -58,11 +62,17 @@ def timm_catalogue() -> tuple[str, ...]:
 
 def check_architecture(architecture: str) -> None:
     """Raise ValueError, with a near name and all that exist, for an architecture that cannot be built."""
+    if len(architecture) > LONGEST:
+        raise ValueError(f"no such architecture: no name of one has more than {LONGEST} characters")
     if name := timm_name(architecture):
         _check_timm(architecture, name)
         return
     if small := small_resnet(architecture):
         depth, width = small
+        if architecture != f"resnet{depth}_w{width}":
+            raise ValueError(f"{architecture}: zeros before a number make another name; write resnet{depth}_w{width}")
+        if depth > DEEPEST or width > WIDEST:
+            raise ValueError(f"{architecture}: a small ResNet has at most {DEEPEST} layers and width {WIDEST}")
         if depth < 8 or depth % 6 != 2:
             near = " or ".join(f"resnet{6 * n + 2}_w{width}" for n in _near_blocks(depth))
             raise ValueError(f"{architecture}: a small ResNet has 6n + 2 layers (8, 14, 20, …); did you mean {near}?")
@@ -71,11 +81,21 @@ def check_architecture(architecture: str) -> None:
         return
     if architecture not in CATALOGUE:
         near = ", ".join(difflib.get_close_matches(architecture, [*CATALOGUE, "resnet8_w16", "resnet20_w16"], n=3))
+        if near:
+            raise ValueError(f"{architecture}: no such architecture; did you mean {near}?")
         raise ValueError(
-            f"{architecture}: no such architecture{f'; did you mean {near}?' if near else '.'} There are small ResNets "
-            f"by depth 6n + 2 and width (resnet8_w16, resnet20_w32, …), and {', '.join(CATALOGUE)}; with timm "
-            f"installed, all of its own as {TIMM}<name>"
+            f"{architecture}: no such architecture. There are small ResNets by depth 6n + 2 and width (resnet8_w16, "
+            f"resnet20_w32, …), and {', '.join(_families())}, as torchvision calls its own; "
+            f"with timm installed, all of its own as {TIMM}<name>"
         )
+
+
+def _families() -> list[str]:
+    """torchvision's names by what they begin with: `alexnet`, `convnext_…`."""
+    grouped: dict[str, list[str]] = {}
+    for name in CATALOGUE:
+        grouped.setdefault(re.split(r"[_\d]", name)[0], []).append(name)
+    return [names[0] if len(names) == 1 else f"{family}…" for family, names in grouped.items()]
 
 
 def _check_timm(architecture: str, name: str) -> None:

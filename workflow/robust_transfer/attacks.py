@@ -38,7 +38,7 @@ class L2:
         # Sums of four uniform 16-bit numbers, nearly Gaussian and the same integers on every device, give a direction.
         parts = torch.stack([(bits >> shift) & 0xFFFF for shift in (0, 16, 32, 48)]).sum(0)
         direction = (parts - 2 * 0xFFFF).to(like.dtype)
-        radius = randomness.uniform(keys, torch.full_like(keys, -1)) ** (1 / like[0].numel())
+        radius = randomness.uniform(keys, torch.full_like(keys, -1)) ** (1 / like.shape[1:].numel())
         return direction * (self.eps * radius.to(like.dtype).view(-1, 1, 1, 1) / _norms(direction))
 
 
@@ -97,7 +97,7 @@ def pgd(
     Parameters
     ----------
     network : from images to logits [N, classes]; its modules' modes and its parameters are left as they were.
-    images : float [N, 3, H, W] in [0, 1].
+    images : float [N, 3, H, W] in [0, 1]; N may be 0.
     labels : int64 [N], the true classes.
     threat : the norm and radius of the ball; a radius of 0 returns `images`.
     attack : steps; `relative_step_size`, times eps (default 2 / steps); `use_best`, to return for each image the
@@ -114,7 +114,7 @@ def pgd(
     ------
     ValueError : if `attack.random_start` is set and `starts` is missing.
     """
-    if threat.eps == 0:
+    if threat.eps == 0 or not len(images):  # an empty batch: of a block in which nothing is left to attack
         return images
     if attack.random_start and starts is None:
         raise ValueError("random_start: true needs `starts`, the seed, epoch and indices of the images")

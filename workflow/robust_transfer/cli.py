@@ -6,13 +6,16 @@ Modules of stages are imported when their command runs, so that no command pays 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import datetime
+from opcode import opmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,10 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if place := _place(error):
             log.error("%s: %s", place, error)
             return 1
-        if not isinstance(error, (ValueError, RuntimeError, OSError)):
-            raise
-        log.error("%s: %s", type(error).__name__, error, exc_info=not _is_ours(error))
+        ours = isinstance(error, (ValueError, RuntimeError, OSError)) and _is_ours(error)
+        log.error("%s: %s", type(error).__name__, error, exc_info=not ours)
         return 1
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        return 128 + signal.SIGINT  # as a shell reports it
 
 
 def _place(error: BaseException | None) -> str:
@@ -84,11 +89,17 @@ def _place(error: BaseException | None) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Errors raised by this package are worded for the user, who needs no traceback; others are a developer's."""
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    return frame is not None and Path(__file__).parent in Path(frame.tb_frame.f_code.co_filename).parents
+    """Errors raised by this package are worded for the user, who needs no traceback; others are a developer's.
+
+    An error of compiled code (torch, numpy) ends in a line of this package too, but not in one that raises.
+    """
+    entry = error.__traceback__
+    while entry and entry.tb_next:
+        entry = entry.tb_next
+    if entry is None or Path(__file__).parent not in Path(entry.tb_frame.f_code.co_filename).parents:
+        return False
+    raises = entry.tb_frame.f_code.co_code[entry.tb_lasti] == opmap["RAISE_VARARGS"]
+    return raises or isinstance(error, OSError)  # which names its file
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,6 +217,10 @@ def _planning_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
 
     _store_command(commands)
 
+    check = commands.add_parser("check", help="say what is wrong with a configuration, in the file's own lines")
+    _add_configfile(check)
+    check.set_defaults(run=_run_check)
+
     where = commands.add_parser("where", help="say where the results of an experiment lie")
     _add_configfile(where)
     where.set_defaults(run=_run_where)
@@ -290,10 +305,16 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
     handlers[0].setFormatter(logging.Formatter(f"{name}%(message)s"))
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        handlers.append(file)
+        if file.stream and not faulthandler.is_enabled():
+            faulthandler.enable(file.stream)  # a crash in a library's own code, of which Python sees no exception
+    # Libraries are heard from warnings on: fontTools describes every glyph of every font that a figure embeds.
+    logging.basicConfig(level=logging.WARNING, handlers=handlers)
+    logging.captureWarnings(True)
     # Of several processes on one training the first speaks.
-    logging.basicConfig(level=logging.INFO if is_main() else logging.WARNING, handlers=handlers)
+    log.setLevel(logging.INFO if is_main() else logging.WARNING)
 
 
 def _run_stage(args: argparse.Namespace) -> int:
@@ -416,7 +437,7 @@ def _wiring(files: Sequence[Path]) -> Wiring:
     from robust_transfer.dag.availability import planned
     from robust_transfer.dag.wiring import Wiring
 
-    return Wiring(planned(load(files)))
+    return Wiring(planned(load(files)), files=files)
 
 
 def _run_entries(args: argparse.Namespace) -> None:
@@ -428,6 +449,14 @@ def _run_entries(args: argparse.Namespace) -> None:
     for entry in wiring.grid.entries:
         state = "made" if finished(wiring.store / entry) else "to make"
         print(f"{state:8} {wiring.store / entry}")
+
+
+def _run_check(args: argparse.Namespace) -> None:
+    wiring = _wiring(args.configfile)
+    for line in wiring.notices():
+        print(line)
+    experiment, entries = wiring.grid.experiment, wiring.grid.entries
+    print(f"experiment {experiment.experiment}: no mistake found; {len(entries)} entries, results in {wiring.results}")
 
 
 def _run_plan(args: argparse.Namespace) -> None:

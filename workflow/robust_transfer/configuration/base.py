@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 # How a setting enters the hash of the entry it belongs to (DESIGN 11). Without a mark it is left out while it stands
 # at its default, so that adding a setting re-keys nothing.
@@ -15,8 +17,28 @@ ALWAYS: JsonDict = {
 }  # changes the mathematics (precision, augmentation, BatchNorm group): always explicit
 NEVER: JsonDict = {"identity": "never"}  # changes speed or rounding only (workers, device): never part of it
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""Names of folders are made of it. No description here: it would take the place of those that keys have."""
+SWITCH = "switch"
+"""Type of the error where true or false stands and no switch is meant."""
+
+LARGEST = 2**31 - 1
+"""Largest whole number: seeds and counts are int32 in the tables of results."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
+"""Names of folders are made of it, with others beside it, in at most 255 bytes. No description here: it would take the
+place of those that keys have."""
+
+
+def _one_line(text: str) -> str:
+    """Refuse control characters, which figures cannot draw and terminals obey; any white space is a space."""
+    line = " ".join(text.split())
+    strange = [letter for letter in line if unicodedata.category(letter) in ("Cc", "Cs")]
+    if strange:
+        raise ValueError(f"has the control character {strange[0]!r}; write text alone")
+    return line
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""Text that is shown in one line: in figures, tables and headings."""
 
 
 class Model(BaseModel):
@@ -29,13 +51,21 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _switches_are_not_numbers(cls, data: Any) -> Any:
-        """YAML's true and yes would pass for 1 and "True": refuse them where no switch is meant."""
+        """YAML's true and yes would pass for 1 and "True": refuse them where no switch is meant, in lists too."""
         for name, field in cls.model_fields.items() if isinstance(data, dict) else ():
-            if isinstance(data.get(name), bool) and field.annotation is not bool:
-                raise ValueError(
-                    f"{name} = {str(data[name]).lower()}: not a switch; write {field.description or 'a value'}"
-                )
+            if field.annotation is not bool:
+                _check_plain(data.get(name), (name,))
         return data
+
+
+def _check_plain(value: Any, within: tuple[int | str, ...]) -> None:
+    where = {"within": within, "value": value}
+    if isinstance(value, bool):
+        raise PydanticCustomError(SWITCH, "not a switch", where)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise PydanticCustomError("too_large", f"no whole number here goes beyond {LARGEST}", where)
+    for i, item in enumerate(value if isinstance(value, list | tuple) else ()):
+        _check_plain(item, (*within, i))
 
 
 def identity(model: BaseModel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from robust_transfer.configuration.base import ALWAYS, NEVER, Model
+from robust_transfer.configuration.base import ALWAYS, NEVER, Line, Model
 from robust_transfer.configuration.catalogue.datasets import catalogue, catalogued
 
 Metric = Literal["top1", "mean_per_class"]
@@ -20,6 +20,15 @@ class Statistics(Model):
     """Of red, green and blue."""
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.0)
     """Of red, green and blue."""
+
+    @model_validator(mode="after")
+    def _of_unit_pixels(self) -> Statistics:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not all(0 <= value <= 1 for value in values):
+                divided = ", ".join(f"{value / 255:.4g}" for value in values)
+                fix = f"; divide by 255: [{divided}]" if all(0 <= value <= 255 for value in values) else ""
+                raise ValueError(f"{name} = {list(values)}: pixels are in [0, 1], and so is their {name}{fix}")
+        return self
 
 
 class ShapesOrigin(Model):
@@ -63,7 +72,7 @@ class FolderOrigin(Model):
     """A folder of class folders, or of `train/` and `test/` (or `val/`) each holding class folders."""
 
     kind: Literal["folder"]
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """The folder; relative paths start at the working directory."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of every class set aside for testing, where the folder has no `test/` or `val/`."""
@@ -76,7 +85,7 @@ class ParquetOrigin(Model):
     per row."""
 
     kind: Literal["parquet"]
-    path: str
+    path: Annotated[str, Field(min_length=1)]
     """The folder; relative paths start at the working directory."""
     image_column: str = "image"
     """Column of encoded images: bytes, or a struct with a field `bytes` as Hugging Face writes it."""
@@ -90,7 +99,7 @@ class TorchvisionOrigin(Model):
     kind: Literal["torchvision"]
     dataset: str
     """The class, for instance `CIFAR10` or `Flowers102`."""
-    root: str
+    root: Annotated[str, Field(min_length=1)]
     """Folder that holds, or will hold, the files."""
     download: bool = False
     """Let torchvision download what is missing."""
@@ -168,7 +177,7 @@ class Dataset(Model):
     normalisation: Statistics = Field(default=Statistics(), json_schema_extra=NEVER)
     """What transfer with `normalisation: target` normalises its images by. Default: nothing, as the paper's code \
 had it for all targets but the two CIFARs."""
-    label: str | None = Field(default=None, json_schema_extra=NEVER)
+    label: Line | None = Field(default=None, json_schema_extra=NEVER)
     """What figures call it. Default: its name."""
 
     @model_validator(mode="before")

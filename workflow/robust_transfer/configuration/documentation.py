@@ -48,6 +48,9 @@ figures: {widths: []}
 `--config 'key=value'` of Snakemake lies over all files. Editors that know YAML schemas complete every key from
 `workflow/robust_transfer/configuration/schema.json`, which the first line of each file in `experiments/` names. A
 mistake gets one message before any job starts: the file, the key, its value, and what to write instead.
+`python -m robust_transfer check --configfile mine.yaml` gives it too, and of files that are no YAML a better one than
+`snakemake`, [which reads them first](running.md#what-is-wrong-with-a-configuration). A key that stands twice in one
+mapping is a mistake, and so is a name without quotes that YAML reads as something else: `no`, `on`, `102`.
 
 *In the hash* says whether a key is part of the hash in the names of the entries that it defines
 ([architecture](architecture.md#the-life-of-an-entry)). A change of such a key makes other entries beside the old ones.

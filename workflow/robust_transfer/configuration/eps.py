@@ -11,6 +11,10 @@ MEND = (
     "an eps is 0 (standard training) or a positive radius in [0, 1] pixel units, "
     "written as a decimal (0.25) or, for norm linf, as a fraction of 255 (4/255)"
 )
+SMALLEST, LARGEST = Decimal("0.000001"), Decimal(10_000)
+"""Radii above 0, in [0, 1] pixel units or, of a fraction, in its numerator."""
+DIGITS = 24
+"""Characters of a decimal: the 17 digits of a float, point and zeros before them."""
 
 
 def canonical_eps(value: object) -> str:
@@ -32,7 +36,13 @@ def canonical_eps(value: object) -> str:
         raise ValueError(MEND)
     if radius == 0:
         return "0"
+    if not SMALLEST <= radius <= LARGEST:
+        raise ValueError(
+            f"an eps above 0 lies between {SMALLEST} and {LARGEST}: images of 1024 px differ by 1774 at most"
+        )
     plain = format(radius.normalize(), "f")
+    if len(plain) > DIGITS:
+        raise ValueError(f"more digits than a number has in a computer; round it, to {float(radius):.6g} for instance")
     return f"{plain}/255" if slash else plain
 
 

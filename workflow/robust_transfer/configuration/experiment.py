@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
+import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
-from robust_transfer.configuration.base import Model, Name
+from robust_transfer.configuration.base import Line, Model, Name
 from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.running import Running
-from robust_transfer.configuration.training import Architecture, Evaluation, InputSize, Norm, Pretraining
+from robust_transfer.configuration.training import RECIPES, Architecture, Evaluation, InputSize, Norm, Pretraining
 from robust_transfer.configuration.transfer import (
     BatchNorm,
     Features,
@@ -24,7 +28,7 @@ from robust_transfer.configuration.transfer import (
     ProtocolName,
     Selection,
 )
-from robust_transfer.configuration.weights import FileWeights, Weights, check_weights
+from robust_transfer.configuration.weights import FileWeights, Weights, check_weights, shared_file
 
 TRAINED = "trained"
 """Backbones that this experiment trains itself."""
@@ -49,6 +53,20 @@ SUBSETS = (0, 1, 2, 3, 4)
 """Seeds of the subsets that transfer from few images is measured on, where no seeds are stated."""
 
 ImagesPerClass = Annotated[Literal["all"] | int, BeforeValidator(_images)]
+
+
+def _folder(path: str) -> str:
+    if odd := sorted(dict.fromkeys(re.findall(r"^[-~]|[^\w./~+@%:,=-]", path))):
+        shown = " ".join("a space" if character == " " else f"`{character}`" for character in odd)
+        raise ValueError(
+            f"{shown} in the path of a folder that jobs write to, where shell and Snakemake give it a meaning of its "
+            "own; take a path without, or a link to this one"
+        )
+    return path
+
+
+Folder = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
+"""A folder that rules write to: its path stands in shell commands and patterns of file names."""
 
 
 class Variant(Model):
@@ -86,8 +104,8 @@ class GridPart(Model):
     """Settings of the paper protocol to measure under; `{}` is that of the sections `linear_heads` and `finetuning`."""
     images_per_class: Annotated[tuple[ImagesPerClass, ...], Field(min_length=1)] = ("all",)
     """Training images of each class that transfer gets, validation images among them: `all`, or numbers. Those of a \
-smaller number are among those of a larger one, by transfer seed. One draw of few images says little: each number is \
-measured on five, unless `transfer_seeds` says otherwise."""
+smaller number are among those of a larger one, by transfer seed. A number that no class has is refused. One draw of \
+few images says little: each number is measured on five, unless `transfer_seeds` says otherwise."""
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
     """`native` images, and short sides in pixels to which targets are downscaled first."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
@@ -124,13 +142,13 @@ class Experiment(Model):
 
     experiment: Name
     """Name of the experiment: what it measures and draws lies under `results/<experiment>/`."""
-    title: str = ""
+    title: Line = ""
     """Title of the report."""
     notice: str = ""
     """A caution that the report and the terminal summary show with the results."""
-    store: Annotated[str, Field(min_length=1)] = "store"
+    store: Folder = "store"
     """Folder of everything that is expensive to compute; experiments share it."""
-    results: Annotated[str, Field(min_length=1)] = "results"
+    results: Folder = "results"
     """Folder of results, one folder per experiment."""
     input_size: InputSize
     """Side of the network's input in pixels; eps is measured there."""
@@ -212,6 +230,34 @@ did. With both every number is there twice, and figures show the first."""
                         check_weights(weights, architecture, part.norm, eps)
                     except ValueError as error:
                         raise ValueError(f"grid[{i}]: {name}: {error}") from None
+        if shared := shared_file(self._files()):
+            raise ValueError(shared)
+        return self
+
+    def _files(self) -> Iterator[tuple[str, FileWeights, str, Norm, str, int]]:
+        """The networks of the grid that come from files, as `shared_file` takes them."""
+        for part in self.grid:
+            weights = self.weights_of(part)
+            if isinstance(weights, FileWeights):
+                name = part.backbones or self.backbones
+                for architecture, eps, seed in itertools.product(part.architectures, part.eps, part.seeds):
+                    yield name, weights, architecture, part.norm, eps, seed
+
+    @model_validator(mode="after")
+    def _recipe_says_something(self) -> Experiment:
+        """A name that brings no values, by a slip, would train the paper's 90 epochs."""
+        recipe, stated = self.pretraining.recipe, self.pretraining.training.model_fields_set
+        if (
+            recipe not in RECIPES
+            and "epochs" not in stated
+            and any(self.weights_of(part) is None for part in self.grid)
+        ):
+            near = difflib.get_close_matches(recipe, RECIPES, n=1)
+            raise ValueError(
+                f"pretraining.recipe = {recipe}: brings no values, and pretraining.training.epochs is not stated; "
+                f"{f'did you mean {near[0]}? If not, ' if near else ''}state the settings of training, or write "
+                f"{' or '.join(RECIPES)}, which bring theirs"
+            )
         return self
 
     def weights_of(self, part: GridPart) -> Weights | None:

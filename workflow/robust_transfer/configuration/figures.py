@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import Eps
@@ -48,3 +48,11 @@ of equals the middle one."""
     """Architectures along the x axis of the width figure, in this order. Default: all, in the grid's order."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples of test images, for the stability of choices and the error that all seeds share."""
+
+    @field_validator("draw", "widths")
+    @classmethod
+    def _nothing_twice(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"named twice: {', '.join(twice)}; name each once")
+        return names

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
 from robust_transfer.configuration.base import Model
 
@@ -39,6 +39,14 @@ end of the job, where SLURM states it."""
     deterministic: bool = False
     """Let GPUs use deterministic algorithms alone, so that a training that was interrupted ends with the same bits as \
 one that was not; CPUs always do."""
+
+    @field_validator("stop_before", mode="before")
+    @classmethod
+    def _a_time_is_no_number(cls, value: object) -> object:
+        """YAML reads 12:30 as 750, which would be seconds since 1970, and 2030 likewise."""
+        if isinstance(value, int | float):
+            raise ValueError("a number, as YAML reads it; write date and time, such as 2030-01-31T08:00")
+        return value
 
     def originals(self, dataset: str) -> Path:
         """Folder of a catalogued dataset's images as they were downloaded."""

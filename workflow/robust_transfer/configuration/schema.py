@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robust_transfer.configuration.experiment import Experiment
-from robust_transfer.configuration.load import EXTENDS
+from robust_transfer.configuration.files import EXTENDS
 
 PATH = Path(__file__).with_name("schema.json")
 

@@ -186,7 +186,7 @@ class Pretraining(Model):
 
     recipe: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")] = "paper"
     """What this recipe is called in tables. `paper` and `fast` bring values for `training` and `attack`, over which \
-those stated count; another name brings none."""
+those stated count; another name brings none, and needs `training.epochs`."""
     training: Recipe = Recipe()
     """Optimiser, schedule, augmentation, precision."""
     attack: Attack = Attack()

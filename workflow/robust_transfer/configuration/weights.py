@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import string
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
@@ -50,17 +53,28 @@ class FileWeights(Model):
     kind: Literal["files"]
     path: str
     """Below `running.weights`; `{architecture}`, `{norm}`, `{eps}` and `{seed}` stand for the network's. Of an eps \
-that is a fraction of 255 the numerator is written."""
+that is a fraction of 255 the numerator is written. `{seed:02}` pads a seed. No two networks share a file."""
+    key: Annotated[str, Field(min_length=1)] | None = None
+    """Which weights to take of a file that has several: their key in it, such as `state_dict_ema` or \
+`ema.state_dict`, or what their names begin with, such as `model_ema`. Default: those at `model`, `state_dict` and the \
+like; a file that has a moving average beside the raw weights is refused."""
 
     @field_validator("path")
     @classmethod
     def _known_placeholders(cls, path: str) -> str:
+        if not path.strip() or not path.isprintable():
+            raise ValueError("no path; write that of a file below running.weights")
         try:
-            fields = {name for _, name, _, _ in string.Formatter().parse(path) if name is not None}
+            fields = [found for found in string.Formatter().parse(path) if found[1] is not None]
         except ValueError as error:
             raise ValueError(f"{error}; write a literal brace twice") from None
-        if unknown := fields - {*PLACEHOLDERS}:
-            raise ValueError(f"no such placeholder: {', '.join(sorted(unknown))}; there are {', '.join(PLACEHOLDERS)}")
+        for _, name, width, conversion in fields:
+            if name not in PLACEHOLDERS:
+                raise ValueError(f"no such placeholder: {name or '{}'}; there are {', '.join(PLACEHOLDERS)}")
+            if conversion or not (not width or (name == "seed" and re.fullmatch(r"0[1-9]d?", width))):
+                raise ValueError(
+                    f"{{{name}}} takes no format; write {{{name}}} alone, or of a seed {{seed:02}} for two digits"
+                )
         return path
 
 
@@ -120,6 +134,28 @@ def stylized_file(weights: StylizedWeights, architecture: str) -> str:
         there = [f"{name} ({', '.join(files)})" for name, files in known.files.items()]
         raise ValueError(f"no {architecture} trained on {weights.trained_on}; there are {'; '.join(there)}")
     return f"{known.address}/{path}"
+
+
+def shared_file(networks: Iterable[tuple[str, FileWeights, str, Norm, str, int]]) -> str | None:
+    """What is wrong if one file stands for several networks; None if each has its own.
+
+    Networks are given as the name of their weights, these, architecture, norm, eps and seed.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for name, weights, architecture, norm, eps, seed in networks:
+        file = os.path.normpath(named_file(weights, architecture, norm, eps, seed))
+        network = f"{architecture} {f'{norm} eps {eps}' if eps != '0' else 'eps 0'} seed {seed}"
+        before = found.setdefault(file, (name, network))
+        if before[0] != name:
+            return (
+                f"weights.{name}.path = {weights.path}: weights.{before[0]} names the same file; leave one of them out"
+            )
+        if before[1] != network:
+            return (
+                f"weights.{name}.path = {weights.path}: one file, {file}, would be {before[1]} and {network}; "
+                "name each network's own file by {architecture}, {norm}, {eps} or {seed}, or list one network in grid"
+            )
+    return None
 
 
 def named_file(weights: FileWeights, architecture: str, norm: str | None, eps: str, seed: int) -> str:

@@ -19,6 +19,7 @@ from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.weights import ImportingSettings
+from robust_transfer.dag.checks import mistakes
 from robust_transfer.dag.grid import Grid, PlannedEntry, plan
 from robust_transfer.datasets.finding import missing, present_source
 from robust_transfer.store.entry import finished
@@ -33,9 +34,11 @@ def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> G
     """The grid of an experiment, less the datasets whose images are missing where it says `missing: drop`.
 
     `without` names those datasets where that was decided before. Raises ConfigurationError if nothing would be left,
-    or if the source of backbones that are to be trained is missing.
+    if the source of backbones that are to be trained is missing, or for what `checks` finds.
     """
     grid = plan(experiment)
+    if messages := mistakes(grid):
+        raise ConfigurationError("\n".join(messages))
     if experiment.missing == "stop":
         return grid
     names = without if without is not None else tuple(_missing_datasets(grid))

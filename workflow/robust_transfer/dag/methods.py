@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import assert_never
+from unicodedata import east_asian_width
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.experiment import TRAINED, Experiment, GridPart
@@ -42,7 +43,7 @@ def methods(experiment: Experiment, dropped: Collection[str] = ()) -> str:
     title = _escaped(experiment.title or experiment.experiment)
     notice = _escaped(" ".join(experiment.notice.split()))
     paragraphs = [
-        f"{title}\n{'=' * len(title)}",
+        f"{title}\n{'=' * sum(1 + (east_asian_width(letter) in 'WF') for letter in title)}",
         f".. admonition:: Read this first\n\n   {notice}" if notice else "",
         QUESTION,
         "**Backbones.** "
@@ -77,7 +78,7 @@ def _backbones(experiment: Experiment) -> list[str]:
         networks.setdefault(_recipe(experiment, part), []).extend(part.architectures)
     if trained := networks.pop(TRAINED, []):
         sentences.append(
-            f"{_listed(trained)} {_are(trained)} trained on {_label(experiment, experiment.source)} at {size}, "
+            f"{_listed(trained)} {_are(trained)} trained on {label(experiment, experiment.source)} at {size}, "
             f"for {_counted(training.epochs, 'epoch')} in batches of {training.batch_size}."
         )
     if networks:
@@ -154,7 +155,7 @@ def _source(experiment: Experiment, dropped: Collection[str]) -> list[str]:
         else:
             how = "it is evaluated on clean images alone"
         sentences.append(
-            f"What a network is worth on the source, {_label(experiment, experiment.source)}, is its accuracy on the "
+            f"What a network is worth on the source, {label(experiment, experiment.source)}, is its accuracy on the "
             f"source's test images: {how}."
         )
     if any(_recipe(experiment, part) == TRAINED for part in experiment.grid):
@@ -164,9 +165,9 @@ def _source(experiment: Experiment, dropped: Collection[str]) -> list[str]:
 
 def _left_out(experiment: Experiment, dropped: Collection[str]) -> str:
     """Datasets whose images are missing; empty where none are."""
-    absent = [", ".join(_label(experiment, name) for name in experiment.targets if name in dropped)]
+    absent = [", ".join(label(experiment, name) for name in experiment.targets if name in dropped)]
     if experiment.source in dropped:
-        source = _label(experiment, experiment.source)
+        source = label(experiment, experiment.source)
         absent.append(f"the source, {source}, so that no accuracy on it was measured")
     what = "; and ".join(filter(None, absent))
     return f"**Left out**, since their images were not there: {what}." if what else ""
@@ -177,7 +178,7 @@ def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
     transfers = [part for part in experiment.grid if part.modes]
     if not transfers:
         return ["Nothing is transferred: networks are evaluated on the source alone."]
-    targets = [_label(experiment, name) for name in experiment.targets if name not in dropped]
+    targets = [label(experiment, name) for name in experiment.targets if name not in dropped]
     sentences = [f"The {'target is' if len(targets) == 1 else 'targets are'} {_listed(targets)}."]
     scopes = {
         (frozenset(part.modes), experiment.targets if part.targets is None else part.targets)
@@ -334,7 +335,8 @@ def _protocols(experiment: Experiment) -> set[str]:
     return {name for part in experiment.grid if "fixed-feature" in part.modes for name in part.protocols}
 
 
-def _label(experiment: Experiment, name: str) -> str:
+def label(experiment: Experiment, name: str) -> str:
+    """What figures call a dataset, as reStructuredText."""
     return _escaped(experiment.datasets[name].label or name)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
+from robust_transfer.dag.checks import recipe_notices
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.grid import Grid, PlannedEntry
-from robust_transfer.dag.methods import made_by, methods
+from robust_transfer.dag.methods import label, made_by, methods
+from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
 from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
@@ -41,9 +43,10 @@ def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine
     origin's keys. In the main process notices about what is made again or kept, and large eps, go to the terminal.
     Raises ConfigurationError.
     """
-    experiment = load([Path(file) for file in files], options)
+    paths = [Path(file) for file in files]
+    experiment = load(paths, options)
     decided = None if engine.is_main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
-    wiring = Wiring(planned(experiment, decided), engine)
+    wiring = Wiring(planned(experiment, decided), engine, paths)
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
     for line in wiring.notices() if engine.is_main else ():
@@ -69,8 +72,8 @@ def memory(megabytes: int) -> Callable[[Any, int], int]:
 class Wiring:
     """The grid of one experiment as the Snakefile sees it; every path is below the store or the results folder."""
 
-    def __init__(self, grid: Grid, engine: Engine | None = None) -> None:
-        self.grid, self._engine, self._start = grid, engine, time.time()
+    def __init__(self, grid: Grid, engine: Engine | None = None, files: Sequence[Path] = ()) -> None:
+        self.grid, self._engine, self._files, self._start = grid, engine, files, time.time()
         self._is_forced = False
         self.store = Path(grid.experiment.store)
         self.results = Path(grid.experiment.results) / grid.experiment.experiment
@@ -191,6 +194,7 @@ class Wiring:
         self._check_networks()
         try:
             self.write_entries()
+            remember(self.results, self._files)
             for entry in self.grid.entries:
                 keep_published(self.store / entry)
         except StoreError as error:
@@ -258,6 +262,7 @@ class Wiring:
         """What the report's texts need: all settings as plain values, its methods section, and what wrote it."""
         experiment, dropped = self.grid.experiment, self.grid.dropped
         texts = {"methods": methods(experiment, dropped), "made_by": made_by(software())}
+        texts["source_label"] = label(experiment, experiment.source)
         return {**experiment.model_dump(mode="json"), "dropped": list(dropped), **texts}
 
     def eps_notices(self) -> list[str]:
@@ -268,7 +273,16 @@ class Wiring:
 
     def notices(self) -> list[str]:
         """What to know before a run starts."""
-        return [*self.place_notices(), *self.dropped_notices(), *self.eps_notices(), *self.stale.notices()]
+        experiment = self.grid.experiment
+        return [
+            *self.place_notices(),
+            *namesake_notices(experiment, self.results, self._files),
+            *leftover_notices(self.results, experiment.figures.draw, "results" in self.stale.products),
+            *self.dropped_notices(),
+            *recipe_notices(self.grid),
+            *self.eps_notices(),
+            *self.stale.notices(),
+        ]
 
     def place_notices(self) -> list[str]:
         """One line if the store is to be made anew and not in the checkout, as by `-s` without `--directory`."""

@@ -51,9 +51,15 @@ def balanced_subset(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray
 def few_mask(labels: NDArray[np.int64], images: int, seed: int) -> NDArray[np.bool_]:
     """Which images to use for `images` per class: bool [N]; all of a class that has no more.
 
-    Those for a smaller number are among those for a larger one. Labels are int64 [N].
+    Those for a smaller number are among those for a larger one. Labels are int64 [N]. Raises ValueError where no class
+    has so many: that would be all images under another name.
     """
-    rank, _ = _ranks(labels, seed, FEW)
+    rank, size = _ranks(labels, seed, FEW)
+    if images > size.max(initial=0):
+        raise ValueError(
+            f"images_per_class = {images}: no class has more than {size.max(initial=0)} training images; write that "
+            "many at most, or `all`"
+        )
     mask: NDArray[np.bool_] = rank < images
     return mask
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import NORM_LABELS, Estimate
+from robust_transfer.figures.lettering import wrapped
 from robust_transfer.figures.style import INK, SMALL, Look, architecture_label
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _power_of_ten(eps: str) -> bool:
 def architecture_ticks(ax: Axes, archs: Sequence[str], *, labelled: bool) -> None:
     """An x axis of architectures at 0, 1, 2, …; names are slanted where there are more than two."""
     ax.set_xlim(-0.6, max(len(archs) - 0.4, 1.0))
-    names = [architecture_label(arch) for arch in archs]
+    names = [wrapped(architecture_label(arch), 0.9, SMALL) for arch in archs]
     crowded = len(archs) > 2
     look: Look = {"rotation": 35 if len(archs) < 7 else 60, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     ax.set_xticks(range(len(archs)), names if labelled else [""] * len(archs), **look)

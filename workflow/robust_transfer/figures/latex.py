@@ -36,9 +36,17 @@ SPECIAL = {
     "†": r"\dag{}",
     "–": "--",
     "—": "---",
+    # Ligatures.
+    "--": "-{}-",
+    "`": r"\textasciigrave{}",
+    "''": "'{}'",
 }
 """Characters that LaTeX interprets, or that its fonts lack. All others are written as they are, in UTF-8."""
 _SPECIAL = re.compile("|".join(map(re.escape, SPECIAL)))
+IN_PDFLATEX = "‘’“”„•≤"
+"""Letters beyond Latin ones that pdflatex has, in text or as tables here write them."""
+UNICODE = """% It has letters that pdflatex lacks: compile it by lualatex or xelatex, with fontspec.
+"""
 
 
 def document(tables: Sequence[Table], notes: Sequence[str]) -> str:
@@ -48,7 +56,9 @@ def document(tables: Sequence[Table], notes: Sequence[str]) -> str:
         parts += [r"\sbox0{%", *_tabular(table), "}", SHRINK, r"\par\medskip"]
     if notes:
         parts += [r"\begin{minipage}{\linewidth}\footnotesize", "\n\n".join(map(text, notes)), r"\end{minipage}\par"]
-    return "\n".join([USAGE + r"{\footnotesize", *parts, "}", ""])
+    written = "\n".join(parts)
+    usage = USAGE + UNICODE * any(letter > "\u024f" and letter not in IN_PDFLATEX for letter in written)
+    return "\n".join([usage + r"{\footnotesize", written, "}", ""])
 
 
 def text(plain: str) -> str:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from robust_transfer.figures.tables import Cell, Table
 
-SPECIAL = re.compile(r"[\\|<`$]|(?<=\S)\*|\*(?=\S)|(?<!\w)_|_(?!\w)|&(?=#?\w+;)")
-"""Characters that Markdown interprets. It takes a `*` between spaces and a `_` inside a word literally."""
+SPECIAL = re.compile(r"[\\|<`$~^]|(?<=\S)\*|\*(?=\S)|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|\[(?=[^]]*\][(\[{:])|\[(?=[@^])")
+"""Characters that Markdown interprets. It takes a `*` between spaces, a `_` inside a word and brackets that begin no
+link literally."""
 
 
 def document(tables: Sequence[Table], notes: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robust_transfer.figures.lettering import FONT, literal, width, wrapped
 from robust_transfer.tables.flags import DAGGER
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ MARKERS = "osD^vPX<>"
 """One for each architecture, in the experiment's order."""
 FAILED = f"{DAGGER} a training or transfer behind it failed (flags.csv)"
 """What a dagger means, and the label by which `legends` finds them."""
+TITLE_LINE = 0.125
+"""Height in inches of each further line of a panel's title."""
 SMALL = 6.0
 """Font size in points of ticks and notes; the smallest there is but for notes inside bars."""
 
@@ -39,7 +42,8 @@ Look = dict[str, Any]
 
 # Typed loosely: matplotlib's types name every key.
 RC: Any = {
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
+    "text.parse_math": False,
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -131,7 +135,13 @@ def panels(titles: Sequence[str], row_height: float, extra_height: float) -> tup
     """
     rows = -(-len(titles) // 4)
     columns = -(-len(titles) // rows)
-    made = figure(COLUMN if len(titles) == 1 else PAGE, rows * row_height + extra_height)
+    across = COLUMN if len(titles) == 1 else PAGE
+    # An axes is narrower than its share of the page, by the labels of its ticks.
+    titles = [wrapped(title, across / columns - 0.45, RC["axes.titlesize"]) for title in titles]
+    lines = [
+        max(title.count("\n") for title in titles[start : start + columns]) for start in range(0, len(titles), columns)
+    ]
+    made = figure(across, rows * row_height + extra_height + TITLE_LINE * sum(lines))
     grid = made.subplots(rows, columns, squeeze=False)
     axes = list(grid.flat)
     for unused in axes[len(titles) :]:
@@ -143,31 +153,44 @@ def panels(titles: Sequence[str], row_height: float, extra_height: float) -> tup
 
 def legends(drawn: Figure, *groups: Sequence[Any]) -> None:
     """Legends above the panels, each group on lines of its own; the figure grows by the height they need."""
-    line, width = 0.145, drawn.get_figwidth()
+    line, page = 0.145, drawn.get_figwidth()
     if any(text.get_label() == FAILED for ax in drawn.axes for text in ax.texts):
         groups = (*groups, remarks(drawn, [FAILED]))
-    blocks = [(handles, _legend_columns(handles, width)) for handles in groups if handles]
-    band = 0.06 + line * sum(-(-len(handles) // columns) for handles, columns in blocks)
+    blocks = [(handles, _legend_columns(handles, page)) for handles in groups if handles]
+    labels = [
+        [wrapped(handle.get_label(), page - 0.5, RC["legend.fontsize"]) for handle in handles] for handles, _ in blocks
+    ]
+    heights = [
+        sum(max(one.count("\n") + 1 for one in own[start : start + columns]) for start in range(0, len(own), columns))
+        for own, (_, columns) in zip(labels, blocks, strict=True)
+    ]
+    band = 0.06 + line * sum(heights)
     height = drawn.get_figheight() + band
     drawn.set_figheight(height)
     engine = drawn.get_layout_engine()
     assert engine is not None
     engine.set(rect=(0, 0, 1, 1 - band / height))  # type: ignore[call-arg]
     top = height - 0.03
-    for handles, columns in blocks:
+    for (handles, columns), own, of_block in zip(blocks, labels, heights, strict=True):
         # matplotlib fills columns first; readers read lines.
-        in_lines = [handles[i] for column in range(columns) for i in range(column, len(handles), columns)]
+        order = [i for column in range(columns) for i in range(column, len(handles), columns)]
         place: Look = {"loc": "upper center", "bbox_to_anchor": (0.5, top / height), "borderaxespad": 0, "borderpad": 0}
-        drawn.legend(handles=in_lines, ncols=columns, labelspacing=0.35, **place).set_in_layout(False)
-        top -= line * -(-len(handles) // columns)
+        # matplotlib leaves out what has a label that begins with `_`, so that labels are set afterwards.
+        look: Look = {"labels": ["."] * len(order), "ncols": columns, "labelspacing": 0.35, **place}
+        made = drawn.legend(handles=[handles[i] for i in order], **look)
+        made.set_in_layout(False)
+        for text, i in zip(made.get_texts(), order, strict=True):
+            text.set_text(own[i])
+        top -= line * of_block
 
 
-def _legend_columns(handles: Sequence[Any], width: float) -> int:
-    """Columns, as many as fit into a width in inches."""
-    lengths = [len(handle.get_label()) for handle in handles]
+def _legend_columns(handles: Sequence[Any], page: float) -> int:
+    """Columns, as many as fit into a page's width in inches."""
+    points = RC["legend.fontsize"]
+    lengths = [max(0.052 * len(one), width(one, points)) for one in (handle.get_label() for handle in handles)]
     for columns in range(len(handles), 1, -1):
         widest = [max(lengths[column::columns]) for column in range(columns)]
-        if sum(0.36 + 0.052 * length for length in widest) <= width:
+        if sum(0.36 + length for length in widest) <= page:
             return columns
     return 1
 
@@ -235,8 +258,10 @@ def remarks(drawn: Figure, texts: Sequence[str]) -> list[Any]:
     """Legend handles that are words alone, each text in as many lines as the figure's width asks for."""
     from textwrap import wrap
 
-    letters = int((drawn.get_figwidth() - 0.36) / 0.052)
-    return [words(line) for text in texts for line in wrap(text, letters)]
+    inches = drawn.get_figwidth() - 0.36
+    lines = [line for text in texts for line in wrap(text, int(inches / 0.052))]
+    points = RC["legend.fontsize"]
+    return [words(fit) for line in lines for fit in wrapped(line, inches + 0.3, points, most=99).split("\n")]
 
 
 def architecture_handles(archs: Sequence[str]) -> list[Any]:
@@ -260,8 +285,9 @@ def save(drawn: Figure, stem: Path) -> None:
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
         "png": {"Software": None},
     }
-    # Once laid out it stays: laying out takes longer than drawing, and there are three files to draw.
-    drawn.draw_without_rendering()
-    drawn.set_layout_engine("none")
-    for kind, metadata in nothing_that_changes.items():
-        drawn.savefig(stem.parent / f"{stem.name}.{kind}", metadata=metadata)
+    with literal(drawn):
+        # Once laid out it stays: laying out takes longer than drawing, and there are three files to draw.
+        drawn.draw_without_rendering()
+        drawn.set_layout_engine("none")
+        for kind, metadata in nothing_that_changes.items():
+            drawn.savefig(stem.parent / f"{stem.name}.{kind}", metadata=metadata)

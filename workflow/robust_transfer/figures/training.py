@@ -13,6 +13,7 @@ from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing, Number
+from robust_transfer.figures.lettering import wrapped
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.training import NULLABLE
 
@@ -80,7 +81,7 @@ def training(table: pd.DataFrame) -> Drawing:
     grid = figure.subplots(len(groups), len(measures), squeeze=False)
     colours = style.eps_colours(sorted(table["eps"].unique(), key=eps_value))
     for place, (group, axes) in enumerate(zip(groups, grid, strict=True)):
-        axes[0].set_ylabel(group.label)
+        axes[0].set_ylabel(wrapped(group.label, height - 0.1, style.RC["axes.labelsize"]))
         _shade(axes[0], group)
         for name, ax in zip(measures, axes, strict=True):
             _panel(ax, group, name, colours)
@@ -92,7 +93,7 @@ def training(table: pd.DataFrame) -> Drawing:
     left_out = [group.label.replace("\n", " ") for i, group in enumerate(every) if i not in kept]
     if left_out:
         names = ", ".join([*left_out[:3], *([f"{len(left_out) - 3} more"] if len(left_out) > 3 else [])])
-        missing.append(style.words(f"in training.parquet, not drawn: {names}"))
+        missing += style.remarks(figure, [f"in training.parquet, not drawn: {names}"])
     style.legends(figure, _eps_handles(curves, colours), [*_other_handles(groups), *missing])
     return Drawing(figure, _numbers(groups, measures))
 

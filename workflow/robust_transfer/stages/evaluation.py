@@ -163,7 +163,10 @@ def attacked_predictions(
     """
     folded = Folded(network.eval())
     predictions = torch.from_numpy(clean).to(labels.device, copy=True)
-    for indices in torch.split(torch.nonzero(predictions == labels).flatten(), BATCH):
+    correct = torch.nonzero(predictions == labels).flatten()
+    if not len(correct):  # torch.split would give one empty batch
+        return clean
+    for indices in torch.split(correct, BATCH):
         images = as_images(pixels[indices])
         with autocast(precision, images.device):
             images = pgd(folded, images, labels[indices], threat, attack, Starts(seed, 0, first + indices))

@@ -54,7 +54,7 @@ def _style() -> AbstractContextManager[None]:
 def _write_numbers(numbers: list[Number], path: Path) -> None:
     """Write the numbers drawn, one mark per line; numbers to four decimals, nothing where nothing was measured."""
     names = list(dict.fromkeys(name for one in numbers for name in one))
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)
         for one in numbers:

@@ -27,6 +27,8 @@ from robust_transfer.store.entry import Entry
 from robust_transfer.tables.published import published_accuracy
 from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import located
+from robust_transfer.weights.pickles import shown
+from robust_transfer.weights.state_dicts import WHOLE
 
 log = logging.getLogger("robust_transfer")
 
@@ -38,7 +40,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     with entry.writing() as draft:
         path, file = located(settings, running().weights_folder, downloads=running().downloads)
         classes_n = None if isinstance(settings.weights, FileWeights) else len(imagenet_classes())
-        imported = load_published(path, settings.architecture, classes_n, input_size=settings.input_size)
+        key = settings.weights.key if isinstance(settings.weights, FileWeights) else None
+        imported = load_published(path, settings.architecture, classes_n, input_size=settings.input_size, key=key)
         network = imported.network
         _normalise_as_timm(settings, network)
         facts: dict[str, Any] = {
@@ -80,5 +83,15 @@ def _normalise_as_timm(settings: ImportingSettings, network: Network) -> None:
 
 def _report(name: str, path: Path, facts: dict[str, Any]) -> None:
     log.info("%s: %s parameters from %s", name, f"{facts['parameters']:,}", path)
-    if met := facts["imported"].get("globals_met"):
+    told = facts["imported"]
+    where = "all of the file" if told["key"] == WHOLE else f"the weights at {shown(told['key'])}"
+    log.info(
+        "%s: taken are %s%s%s%s", name, where,
+        ", a moving average" * told["averaged"],
+        f", names without {shown(told['wrapper'])}" * bool(told["wrapper"]),
+        f"; not {', '.join(told['others'])}" * bool(told["others"]),
+    )  # fmt: skip
+    if not told["normalisation"] and told["kind"] == "files":
+        log.info("%s: the file has no normalisation: ImageNet's mean and std are taken", name)
+    if met := told["globals_met"]:
         log.info("%s: it also names, and nothing of it was executed: %s", name, ", ".join(met))

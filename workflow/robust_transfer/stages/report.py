@@ -86,7 +86,7 @@ def _table(heading: str, lines: list[tuple[Panel, Comparison]]) -> str:
         robust, difference = comparison.robust, comparison.difference
         rows.append(
             [
-                "  " + textwrap.shorten(panel.label, LABEL, placeholder="…"),
+                "  " + _short(panel.label),
                 _percent(comparison.standard, marked),
                 _percent(robust, marked),
                 f"({robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])})" if robust else "",
@@ -101,6 +101,13 @@ def _table(heading: str, lines: list[tuple[Panel, Comparison]]) -> str:
     head = "  ".join(f"{name:>{width}}" for name, width in zip(rows[0][1:], widths, strict=True))
     body = ["  ".join([f"{row[0]:<{first}}", *_aligned(row[1:], widths)]).rstrip() for row in rows[1:]]
     return "\n".join([heading, " " * (first + 2) + head.rstrip(), *body])
+
+
+def _short(label: str) -> str:
+    """A label in at most LABEL letters, cut at a word where one ends near."""
+    label = " ".join(label.split())
+    whole = textwrap.shorten(label, LABEL, placeholder="…")
+    return whole if len(whole) > LABEL // 2 or len(label) <= LABEL else f"{label[: LABEL - 1]}…"
 
 
 def _aligned(row: list[str], widths: list[int]) -> list[str]:

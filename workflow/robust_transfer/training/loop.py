@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -225,7 +226,7 @@ class Training:
             if self.random:  # dropout draws from torch's generator: make it a function of the step and the group
                 place = number * self.team.size + self.team.rank
                 torch.manual_seed(randomness.key(self.seed, randomness.LAYERS, self.step, place))
-            with autocast(recipe.precision, self.device):
+            with _enough_for_batchnorm(part), autocast(recipe.precision, self.device):
                 logits = _at_least_float32(self.network(part))
             logits = logits.movedim(1, -1)  # of parallel heads [B, H, K], which is how they lie in memory
             targets = targets.view(-1, *[1] * len(self.heads)).expand(-1, *self.heads)
@@ -391,6 +392,20 @@ def _check_groups(recipe: Recipe, n: int, team: ProcessGroup) -> None:
             f"{team.size} processes for batches of {groups} BatchNorm group{'s' * (groups > 1)}: set "
             f"training.batchnorm_group to {max(2, size // team.size)} or less, or ask for {groups} GPU at most"
         )
+
+
+@contextmanager
+def _enough_for_batchnorm(images: Tensor) -> Iterator[None]:
+    """Turn the refusal of torch's BatchNorm, of a single image and a map of one pixel, into a TrainingError."""
+    try:
+        yield
+    except ValueError as error:
+        if len(images) > 1 or "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            f"batches of one image: at {images.shape[-1]} px some layers have maps of a single pixel, of which "
+            "BatchNorm needs two; set training.batch_size to 2 or more"
+        ) from error
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -21,32 +21,22 @@ from torch import Tensor, nn
 from robust_transfer.architectures import small_resnet, timm_name
 from robust_transfer.networks.build import Network, build
 from robust_transfer.store.entry import sha256
-from robust_transfer.weights.pickles import Checkpoint, CheckpointError, Placeholder, read_checkpoint
+from robust_transfer.weights.pickles import Checkpoint, CheckpointError, read_checkpoint, shown
+from robust_transfer.weights.state_dicts import Unwrapped, find_state, listed, unwrapped
 
-STATE_KEYS = ("model", "state_dict")
 ACCURACIES = ("nat_prec1", "adv_prec1", "best_prec1")
+GLOBALS = 50
+"""Names of functions and classes in a file that its card lists at most; genuine files have a dozen."""
 PAPERS = (
     "resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4", "densenet161", "mnasnet1_0", "mobilenet_v2",
     "resnext50_32x4d", "shufflenet_v2_x1_0", "vgg16_bn",
 )  # fmt: skip
 """Architectures of the released checkpoints, of which an error suggests the one that fits a file."""
 
-_MEANS, _STDS = (("normalizer.new_mean", "normalise.mean"), ("normalizer.new_std", "normalise.std"))
 # Auxiliary heads of torchvision's training, which our networks are built without.
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _COUNTER = "num_batches_tracked"  # a buffer of BatchNorm since torch 0.4.1, of no effect here
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # names in DenseNets up to torchvision 0.2.0
-
-
-@dataclass(frozen=True)
-class Unwrapped:
-    """A state dict by its network's own names, without the prefixes of the modules that wrapped it in training."""
-
-    state: dict[str, Tensor]
-    wrapper: str
-    """The prefix that was removed: `module.model.`, …"""
-    mean: Tensor | None
-    std: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -59,33 +49,35 @@ class Imported:
     """JSON values: the file's format, size, checksum, and the epoch and accuracies recorded in it."""
 
 
-def load_published(path: Path, architecture: str, classes: int | None, *, input_size: int) -> Imported:
+def load_published(
+    path: Path, architecture: str, classes: int | None, *, input_size: int, key: str | None = None
+) -> Imported:
     """The network of a checkpoint file; nothing in the file is executed.
 
     The file must have exactly the weights of `architecture`, by torchvision's, timm's or this package's names, in any
-    floating dtype; BatchNorm's counters may be missing. `classes` is the number of outputs; None is that of the file.
-    A normalisation in the file becomes the network's, else ImageNet's stays: what torchvision offers as googlenet and
-    inception_v3, and timm for some networks, was trained with another. Needs memory for the file, or twice the network.
+    floating dtype of two bytes or more; BatchNorm's counters may be missing. `classes` is the number of outputs; None
+    is that of the file. `key` says which weights where the file has several (`find_state`). A normalisation in the file
+    becomes the network's, else ImageNet's stays: what torchvision offers as googlenet and inception_v3, and timm for
+    some networks, was trained with another. Needs memory for the file, or twice the network.
 
-    Raises CheckpointError, which names what is missing, unexpected or of another shape, and ValueError for an
-    architecture that does not exist.
+    Raises CheckpointError, which names what is missing, unexpected, of another shape or not finite, and ValueError for
+    an architecture that does not exist.
     """
     checkpoint = read_checkpoint(path)
-    state, key = find_state(checkpoint, path)
-    facts = _facts(checkpoint, path) | {"key": key}
+    found = find_state(checkpoint, path, key)
+    facts = _facts(checkpoint, path) | {"key": found.key, "averaged": found.averaged, "others": list(found.others)}
     del checkpoint  # and with it the optimiser's state, as large as the network
-    plain = unwrapped(state, path)
-    del state
+    plain = unwrapped(found.state, path)
+    del found
     with torch.device("cpu"):
         network = build(architecture, classes or 1, input_size=input_size)
     weights = _by_our_names(plain.state, network)
-    head = weights.get("head.weight")
-    if classes is None and head is not None and head.ndim == 2:
-        network.replace_head(len(head))
+    if classes is None:
+        _fit_head(network, weights.get("head.weight"), path)
     normalisation = _normalisation(plain, path)
     if normalisation:
         weights |= {"normalise.mean": normalisation[0], "normalise.std": normalisation[1]}
-    _fill(network, weights, plain.state, path)
+    _fill(network, weights, plain.state, path, classes_known=classes is not None)
     facts["wrapper"] = plain.wrapper
     facts["normalisation"] = (
         None
@@ -95,71 +87,13 @@ def load_published(path: Path, architecture: str, classes: int | None, *, input_
     return Imported(network.eval(), facts)
 
 
-def find_state(checkpoint: Checkpoint, path: Path) -> tuple[dict[str, Tensor], str]:
-    """The state dict in a file's content, and its key: `model`, `state_dict`, or `file` if it is all of the content.
-
-    Raises CheckpointError if there is none, or if it holds anything but tensors; other keys are ignored.
-    """
-    content = checkpoint.content
-    if isinstance(content, Placeholder):
-        raise CheckpointError(f"{path}: {_object(content.name)}")
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, where a dict of weights is needed")
-    for key in STATE_KEYS:
-        state = content.get(key)
-        if isinstance(state, Placeholder):
-            raise CheckpointError(f"{path}: {key!r} {_object(state.name)}")
-        if isinstance(state, dict):
-            return _tensors(state, f"{path}: {key!r}"), key
-    if not any(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(
-            f"{path}: no weights in it: neither {' nor '.join(map(repr, STATE_KEYS))} nor tensors by name, but "
-            f"{_listed([ascii(key) for key in content]) or 'nothing'}"
-        )
-    return _tensors(content, f"{path}:"), "file"
-
-
-def _tensors(state: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
-    for name, value in state.items():
-        if isinstance(name, Placeholder) or isinstance(value, Placeholder):
-            culprit = name if isinstance(name, Placeholder) else value
-            raise CheckpointError(
-                f"{where} has {culprit.name} among its weights ({ascii(name)[:80]}), which is not executed; save a "
-                "state_dict() of tensors alone"
-            )
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{where} has a {type(value).__name__} named {ascii(name)[:80]} among its weights")
-    return dict(state)
-
-
-def _object(name: str) -> str:
-    return f"is an object of {name}, which is not executed; save its state_dict() instead of the whole network"
-
-
-def unwrapped(state: Mapping[str, Tensor], path: Path) -> Unwrapped:
-    """Remove the prefixes `module.` and `model.` (once or twice), and the second copy of the weights under `attacker.`.
-
-    Mean and std [3, 1, 1] are those of a `normalizer`, if there is one.
-    """
-    weights, wrapper = dict(state), ""
-    weights, wrapper = _without("module.", weights, wrapper, path)
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("attacker.")}
-    means = [weights.pop(name) for name in _MEANS if name in weights]
-    stds = [weights.pop(name) for name in _STDS if name in weights]
-    for _ in range(2):
-        weights, wrapper = _without("model.", weights, wrapper, path)
-    return Unwrapped(weights, wrapper, *(tensors[0] if tensors else None for tensors in (means, stds)))
-
-
-def _without(prefix: str, state: dict[str, Tensor], wrapper: str, path: Path) -> tuple[dict[str, Tensor], str]:
-    if not any(name.startswith(prefix) for name in state):
-        return state, wrapper
-    renamed = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if len(renamed) != len(state):
-        raise CheckpointError(
-            f"{path}: has weights both as {prefix}<name> and as <name>; which of them to use is unclear"
-        )
-    return renamed, wrapper + prefix
+def _fit_head(network: Network, head: Tensor | None, path: Path) -> None:
+    """Give the network as many outputs as the file's head has, if that is one of this architecture."""
+    if head is None or head.ndim != 2 or head.shape[1] != network.head.in_features:
+        return  # `_fill` says what is wrong with it; a number of classes taken from it could ask for any memory
+    if not len(head):
+        raise CheckpointError(f"{path}: its head.weight is {list(head.shape)}: a network of no classes")
+    network.replace_head(len(head))
 
 
 def _by_our_names(state: dict[str, Tensor], network: Network) -> dict[str, Tensor]:
@@ -195,33 +129,70 @@ def head_path(network: Network) -> str:
     return paths[-1]  # which build put in its place
 
 
-def _fill(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
+def _fill(
+    network: Network, weights: dict[str, Tensor], state: dict[str, Tensor], path: Path, *, classes_known: bool
+) -> None:
     """Copy `weights` into the network; `state` has them by their names in the file, for a suggestion on errors."""
     expected = network.state_dict()
     given = weights.keys() | {n for n in expected if n.startswith("normalise.") or n.endswith(_COUNTER)}
-    differing = [f"{name} is missing" for name in expected if name not in given]
-    differing += [f"{name} is unexpected" for name in weights if name not in expected]
-    for name in weights.keys() & expected.keys():
-        theirs, ours = weights[name], expected[name]
-        if theirs.shape != ours.shape:
-            differing.append(f"{name} is {list(theirs.shape)} where the network has {list(ours.shape)}")
-        elif theirs.dtype.is_floating_point != ours.dtype.is_floating_point:
-            differing.append(f"{name} is {theirs.dtype} where the network has {ours.dtype}".replace("torch.", ""))
-    if differing:
-        what = f"not the weights of {network.architecture} with {network.classes} classes"
-        raise CheckpointError(f"{path}: {what}: {_listed(differing)}{_suggestion(network, weights, state)}")
+    differing = [
+        [f"{name} is missing" for name in expected if name not in given],
+        [f"{shown(name)} is unexpected" for name in weights if name not in expected],
+        [text for name in expected if name in weights for text in _difference(name, weights[name], expected[name])],
+    ]
+    if any(differing):
+        of = f" with {network.classes} classes" * classes_known
+        what = f"not the weights of {network.architecture}{of}"
+        kinds = "; ".join(listed(of_kind, 3) for of_kind in differing if of_kind)
+        raise CheckpointError(f"{path}: {what}: {kinds}{_suggestion(network, weights, state)}")
     for name, tensor in expected.items():  # load_state_dict of MNASNets requires a version that files do not have
         if name in weights:
+            _refuse_impossible(name, weights[name], path)
             tensor.copy_(weights[name])
+            if not tensor.isfinite().all():
+                raise CheckpointError(
+                    f"{path}: {name} has values that {tensor.dtype} cannot hold".replace("torch.", "")
+                )
         elif name.endswith(_COUNTER):
             tensor.zero_()
+
+
+def _difference(name: str, theirs: Tensor, ours: Tensor) -> list[str]:
+    """What is wrong with a weight's shape or dtype: a text, or none."""
+    dtype = str(theirs.dtype).removeprefix("torch.")
+    if theirs.shape != ours.shape:
+        return [f"{name} is {list(theirs.shape)} where the network has {list(ours.shape)}"]
+    if theirs.dtype.is_floating_point != ours.dtype.is_floating_point:
+        return [f"{name} is {dtype} where the network has {str(ours.dtype).removeprefix('torch.')}"]
+    if theirs.dtype.is_floating_point and theirs.dtype.itemsize < 2:
+        return [f"{name} is {dtype}, of quantised weights whose scales are elsewhere: save them as float32 or bfloat16"]
+    return []
+
+
+def _refuse_impossible(name: str, tensor: Tensor, path: Path) -> None:
+    """Raise CheckpointError for values that no network has: not finite, or a negative variance."""
+    finite = tensor.isfinite()
+    if not finite.all():
+        wrong = tensor[~finite].flatten()
+        raise CheckpointError(
+            f"{path}: {name} has {len(wrong)} values of {tensor.numel()} that are not finite ({wrong[0].item()}): its "
+            "training diverged, or the file was damaged; take an earlier checkpoint, or fetch it again"
+        )
+    if name.endswith("running_var") and (tensor < 0).any():
+        raise CheckpointError(
+            f"{path}: {name} has {int((tensor < 0).sum())} negative values of {tensor.numel()} "
+            f"({tensor.min().item():.3g}), and it is a variance: the file was damaged or altered; fetch it again"
+        )
 
 
 def _suggestion(network: Network, weights: dict[str, Tensor], state: dict[str, Tensor]) -> str:
     """The end of an error's message: the number of classes or the architecture that fits the file, if any."""
     head = weights.get("head.weight")
-    if head is not None and _body(weights) == _body(network.state_dict()):
+    fits = _body(weights) == _body(network.state_dict())
+    if fits and head is not None and head.ndim == 2 and 0 < len(head) != network.classes:
         return f". The network in the file has {len(head)} classes, not {network.classes}"
+    if fits:
+        return ""
     for architecture in PAPERS:
         with torch.device("meta"):
             other = build(architecture, 1)
@@ -244,22 +215,33 @@ def _normalisation(plain: Unwrapped, path: Path) -> tuple[Tensor, Tensor] | None
     if plain.mean is None or plain.std is None:
         return None
     for name, tensor in (("mean", plain.mean), ("std", plain.std)):
-        if tensor.numel() != 3 or not tensor.isfinite().all() or (name == "std" and not (tensor > 0).all()):
+        if (
+            tensor.numel() != 3
+            or tensor.dtype.is_complex
+            or not tensor.isfinite().all()
+            or (name == "std" and not (tensor > 0).all())
+        ):
             raise CheckpointError(
                 f"{path}: its normalisation has a {name} of shape {list(tensor.shape)} that is not three finite "
                 f"{'positive ' * (name == 'std')}numbers"
             )
+    if not ((plain.mean >= 0) & (plain.mean <= 1)).all():
+        mean = ", ".join(f"{value:g}" for value in plain.mean.flatten().tolist())
+        raise CheckpointError(
+            f"{path}: its normalisation has the mean {mean}, where images are in [0, 1]; divide its mean and std by "
+            "255 if its images were in 0 to 255"
+        )
     return plain.mean.reshape(1, 3, 1, 1).float(), plain.std.reshape(1, 3, 1, 1).float()
 
 
 def _facts(checkpoint: Checkpoint, path: Path) -> dict[str, Any]:
     content = checkpoint.content if isinstance(checkpoint.content, dict) else {}
-    epoch = _number(content.get("epoch"))
+    epoch, met = _number(content.get("epoch")), list(checkpoint.globals_met)
     return {
         "format": checkpoint.format,
         "bytes": path.stat().st_size,
         "sha256": sha256(path),
-        "globals_met": list(checkpoint.globals_met),
+        "globals_met": met[:GLOBALS] + [f"and {len(met) - GLOBALS} more"] * (len(met) > GLOBALS),
         "epoch": None if epoch is None else int(epoch),
         **{name: _number(content.get(name)) for name in ACCURACIES},
     }
@@ -270,7 +252,3 @@ def _number(value: Any) -> float | None:
     if isinstance(value, Tensor) and value.numel() == 1 and not value.dtype.is_complex:
         value = value.item()
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _listed(what: list[str]) -> str:
-    return "; ".join(what[:5]) + (f"; and {len(what) - 5} more" if len(what) > 5 else "")

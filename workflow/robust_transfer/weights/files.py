@@ -110,7 +110,8 @@ def missing_weights(settings: ImportingSettings, folder: Path) -> str:
     """The message for weights that are missing: what to download and where to put it."""
     file = published_file(settings)
     name = f"{settings.architecture}, {settings.norm} eps {settings.eps}" if settings.norm else settings.architecture
-    text = f"{folder / file.path}: no such file, and it holds the weights of {name}; "
+    there = "a folder, where a file is needed" if (folder / file.path).is_dir() else "no such file"
+    text = f"{folder / file.path}: {there}, and it holds the weights of {name}; "
     if file.url or file.repository:
         return text + f"fetch {file.address} and put it there, or set running: {{downloads: true}}"
     return text + "put it there, or correct weights and running.weights in the configuration"

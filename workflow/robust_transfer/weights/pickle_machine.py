@@ -96,6 +96,8 @@ class Machine:
         elif name in _FRESH:
             stack.append(_FRESH[name]())
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            if argument >= 2**32:  # PUT has it in decimals, so that a file could choose many of one hash
+                raise CheckpointError(f"{self.path}: its pickle has a memo index of {argument.bit_length()} bits")
             self._memo[argument] = stack[-1]
         elif name == "MEMOIZE":
             self._memo[len(self._memo)] = stack[-1]

@@ -131,11 +131,16 @@ ELEMENTS = {
 
 
 def as_key(value: Any) -> Any:
-    """A value as a key: any but simple ones becomes a Placeholder, since nested tuples can take for ever to hash."""
-    simple = (str, bytes, int, float, type(None), Placeholder)
-    if isinstance(value, simple):
+    """A value as a key: any but simple ones becomes a Placeholder, since nested tuples can take for ever to hash.
+
+    So do numbers from 2⁶⁰ up and tuples of numbers: a file can choose many that have one hash, each of which a dict
+    compares with all before it. Hashes of text are different in every process.
+    """
+    if isinstance(value, (str, bytes, float, type(None), Placeholder)):
         return value
-    if isinstance(value, tuple) and len(value) <= 16 and all(isinstance(part, simple) for part in value):
+    if isinstance(value, int) and value.bit_length() <= 60:
+        return value
+    if isinstance(value, tuple) and len(value) <= 16 and all(isinstance(part, str | bytes) for part in value):
         return value
     return Placeholder(f"a {type(value).__name__} as a key")
 
@@ -206,6 +211,8 @@ def _tensor_v3(
 ) -> Any:
     if any(rest):
         return Placeholder("torch._utils._rebuild_tensor_v3 with metadata")
+    if not isinstance(dtype, Elements):  # float8 and other types that are not read
+        return Placeholder(f"a tensor of {getattr(dtype, 'name', '?')}")
     return _view(machine, storage, dtype.dtype, offset, size, stride)
 
 

@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 
 from torch import Tensor
 
+from robust_transfer.datasets.fetching.archive_formats import unread_format
 from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
 from robust_transfer.weights.pickle_machine import PICKLE_BYTES, Machine
 from robust_transfer.weights.pickle_values import (
@@ -32,9 +33,10 @@ from robust_transfer.weights.pickle_values import (
     shown,
 )
 
-__all__ = ["Checkpoint", "CheckpointError", "Placeholder", "read_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "Placeholder", "read_checkpoint", "shown"]
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the stream format
+SUFFIXES = (".pt", ".pth", ".ckpt", ".tar", ".bin", ".safetensors")
 _CHUNK = 16 * 2**20  # bytes read at a time
 
 
@@ -56,6 +58,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     and the rest of its content less than a gigabyte, whatever the file claims. Raises CheckpointError for a file that
     is something else, is cut short or altered, was written on a big-endian machine, or claims more than it has.
     """
+    if path.is_dir():
+        raise CheckpointError(
+            f"{path}: no such file: it is a folder; give the path of the checkpoint file{_files_in(path)}"
+        )
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; give the path of a checkpoint file")
     with open(path, "rb") as file:
@@ -95,14 +101,22 @@ def _refuse_others(path: Path, head: bytes) -> None:
             f"{path}: a tar archive. If it is torch's own format of before 2017, load it with torch and save it "
             "again; if checkpoints are packed in it, unpack it"
         )
-    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")):
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
         raise CheckpointError(f"{path}: a compressed file; unpack it first")
+    if unread := unread_format(head, path.name):
+        raise CheckpointError(f"{path}: {unread[0]}; unpack it first ({unread[1].partition(' |')[0]})")
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path}: not a safetensors file, or its header is cut short: fetch it again")
     if not head.startswith((b"PK\x03\x04", b"\x80")):
         raise CheckpointError(
             f"{path}: not a checkpoint: it begins with {head[:16]!r}, which neither torch.save nor safetensors writes"
         )
+
+
+def _files_in(folder: Path) -> str:
+    """The end of a message: files in a folder that may be meant."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in SUFFIXES)
+    return f" in it: {', '.join(map(shown, names[:5]))}{', …' * (len(names) > 5)}" if names else ""
 
 
 # The three formats
@@ -116,7 +130,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path}: the safetensors file is cut short or damaged ({error}); fetch it again"
+            f"{path}: the safetensors file is cut short or damaged ({shown(str(error))}); fetch it again"
         ) from None
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
 
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.fetching.disk import CHUNK
+from robust_transfer.datasets.fetching.archive_formats import HEAD, unread_format
+from robust_transfer.datasets.fetching.disk import CHUNK, printable
 
 EXPANSION, ALLOWANCE = 20, 10**9
 """An archive may expand to this many times its size, plus this many bytes. Compression hardly shrinks images, and lists
@@ -38,7 +39,7 @@ COMPRESSED: tuple[tuple[bytes, str, Callable[..., Any]], ...] = (
     (b"\xfd7zXZ\x00", "xz", lzma.open),
 )
 ZIPPED = (b"PK\x03\x04", b"PK\x05\x06")
-MAGIC = 6  # bytes that tell the formats apart: as many as xz begins with
+MAGIC = HEAD  # bytes that tell the formats apart; xz begins with 6
 OURS = re.compile(r"\..*\.(unpacking|moving|unpacked|part|verified|lock)", re.DOTALL)
 EXTENSIONS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -105,6 +106,11 @@ def reading(archive: Path) -> Iterator[None]:
         yield
     except DatasetError:
         raise
+    except UnicodeDecodeError as error:  # of a zip that says that its names are UTF-8
+        raise DatasetError(
+            f"{archive}: has a member whose name is not the UTF-8 that it is said to be ({error.reason}); fetch it "
+            "again, or unpack it by hand"
+        ) from error
     except DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DatasetError(f"{archive}: damaged or cut short ({reason}); fetch it again") from error
@@ -128,6 +134,12 @@ def members_of(archive: Path, limit: Limit) -> Iterator[Member]:
                     while metered.read(CHUNK):  # up to the checksum at the stream's end
                         pass
                 return
+        if unread := unread_format(head, archive.name):
+            kind, command = unread
+            raise DatasetError(
+                f"{archive}: {kind}, a format that is not read here; unpack it (`{command}`), pack what it held again "
+                f"as tar or zip (`tar -czf {archive.name} <what it held>`), and put that in its place"
+            )
         yield from tar_members(file, archive, "neither zip nor tar", seekable=True)
 
 
@@ -232,6 +244,6 @@ def parts_of(name: str, archive: Path) -> tuple[str, ...]:
 def refusal(archive: Path, name: str, why: str) -> DatasetError:
     """What to raise for a member that is not to be trusted; `why` is the predicate of a sentence about it."""
     return DatasetError(
-        f"{archive}: its member {name!r} {why}, which no archive of images needs, so it is not unpacked; download it "
-        "again from its publisher, or inspect it and unpack it by hand"
+        f"{archive}: its member '{printable(name)}' {why}, which no archive of images needs, so it is not unpacked; "
+        "download it again from its publisher, or inspect it and unpack it by hand"
     )

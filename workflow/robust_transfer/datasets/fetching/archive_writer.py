@@ -15,7 +15,7 @@ from typing import IO
 
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.archive_members import Limit, Member, parts_of, refusal
-from robust_transfer.datasets.fetching.disk import CHUNK, Progress, not_written
+from robust_transfer.datasets.fetching.disk import CHUNK, Progress, not_written, printable
 
 LONGEST_TARGET = 4096  # bytes of a link's target, PATH_MAX of Linux; one byte more is refused when it is made
 
@@ -98,6 +98,8 @@ class Writer:
         if target is None:
             with member.content() as source:
                 target = os.fsdecode(source.read(LONGEST_TARGET + 1))
+        if not target:
+            raise refusal(self.archive, member.name, "is a link to nothing, since its target is empty")
         above = len(parts_of(member.name, self.archive)) - 1 if member.kind == "symlink" else 0
         rest = target
         while above and rest.startswith("../"):
@@ -107,7 +109,7 @@ class Writer:
         try:
             parts_of(rest, self.archive)
         except DatasetError:
-            raise refusal(self.archive, member.name, f"is a link out of the folder, to {target!r}") from None
+            raise refusal(self.archive, member.name, f"is a link out of the folder, to '{printable(target)}'") from None
         return target
 
     def _make_hardlink(self, member: Member, parts: tuple[str, ...], target: str) -> None:
@@ -131,7 +133,7 @@ class Writer:
             raise refusal(self.archive, member.name, "is there twice") from None
         except OSError as error:
             raise DatasetError(
-                f"{self.archive}: its member {member.name!r}: {not_written(path, size, error)}"
+                f"{self.archive}: its member '{printable(member.name)}': {not_written(path, size, error)}"
             ) from error
 
 
@@ -142,7 +144,8 @@ def _created(path: Path) -> IO[bytes]:
 def check_free(archive: Path, folder: Path, name: str) -> None:
     """Raise DatasetError where that name is taken in the folder."""
     if os.path.lexists(folder / name):
+        there = printable(str(folder / name), 1000)
         raise DatasetError(
-            f"{archive}: holds {name!r}, and {folder / name} is there already; move it away, or unpack this archive "
+            f"{archive}: holds '{printable(name)}', and {there} is there already; move it away, or unpack this archive "
             "into a folder of its own"
         )

@@ -31,7 +31,16 @@ from robust_transfer.datasets.fetching.archive_members import (
     tar_members,
 )
 from robust_transfer.datasets.fetching.archive_writer import Writer, check_free
-from robust_transfer.datasets.fetching.disk import CHUNK, Progress, exclusively, make_folder, not_written, read_object
+from robust_transfer.datasets.fetching.disk import (
+    CHUNK,
+    Progress,
+    exclusively,
+    in_utf8,
+    make_folder,
+    not_written,
+    printable,
+    read_object,
+)
 from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
 from robust_transfer.store.entry import StoreError, read_json, write_json
 
@@ -100,7 +109,7 @@ def _unpack(names: _Names, keep: Sequence[str], limit: Limit) -> None:
                 for member in members_of(names.archive, limit):
                     writer.add(member)
             writer.finish()
-            write_json(draft / STAMP, {**identity, "names": _listed(writer.root)})
+            write_json(draft / STAMP, {**identity, "names": _shown(writer.root)})
             os.sync()  # or a power cut could leave empty files under final names
             draft.rename(names.moving)
         log.info("%s: %d files in %.0f s", names.archive, writer.files, time.monotonic() - start)
@@ -124,7 +133,7 @@ def _unpack_classes(names: _Names, limit: Limit) -> None:
     if not classes:
         raise DatasetError(f"{archive}: holds no class archives; expected are tars named <class>.tar")
     try:
-        write_json(names.stamp, {**_identity(archive, ALL), "names": sorted(classes)})
+        write_json(names.stamp, {**_identity(archive, ALL), "names": sorted(map(in_utf8, classes))})
     except StoreError as error:
         raise DatasetError(str(error)) from error
     log.info("%s: %d classes in %s", archive, len(classes), names.folder)
@@ -136,7 +145,7 @@ def _done(names: _Names, keep: Sequence[str]) -> bool:
     Raises DatasetError where another archive of its name has been, or other parts of it.
     """
     stamp = read_object(names.stamp)
-    if not stamp or not set(stamp.get("names", ("",))) <= set(_listed(names.folder)):
+    if not stamp or not set(stamp.get("names", ("",))) <= set(_shown(names.folder)):
         return False  # never, or its content was moved away
     now = _identity(names.archive, keep) if names.archive.exists() else {"keep": list(keep)}
     if stamp != {**stamp, **now}:
@@ -157,7 +166,7 @@ def _identity(archive: Path, keep: Sequence[str]) -> dict[str, Any]:
         digest = hashlib.sha256(file.read(CHUNK))
         file.seek(max(0, size - CHUNK))
         digest.update(file.read(CHUNK))
-    return {"archive": archive.name, "bytes": size, "ends_sha256": digest.hexdigest(), "keep": list(keep)}
+    return {"archive": in_utf8(archive.name), "bytes": size, "ends_sha256": digest.hexdigest(), "keep": list(keep)}
 
 
 def _check_archive(archive: Path) -> None:
@@ -181,7 +190,7 @@ def _move(names: _Names, identity: dict[str, Any]) -> None:
     if stamp != {**stamp, **identity}:
         raise DatasetError(
             f"{names.moving}: left by unpacking another {names.archive.name}, which was interrupted; remove it, and "
-            f"move away what of {', '.join(stamp['names'][:5])} is beside it"
+            f"move away what of {', '.join(map(printable, stamp['names'][:5]))} is beside it"
         )
     content = names.moving / CONTENT
     for name in _listed(content):
@@ -193,6 +202,11 @@ def _move(names: _Names, identity: dict[str, Any]) -> None:
 
 def _listed(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def _shown(folder: Path) -> list[str]:
+    """The names in a folder as a stamp has them."""
+    return sorted(map(in_utf8, _listed(folder)))
 
 
 @contextmanager
@@ -223,7 +237,7 @@ def _class_of(member: Member, archive: Path) -> str:
 
 
 def _unpack_class(archive: Path, member: Member, folder: Path, limit: Limit) -> None:
-    inner = archive / member.name  # for messages: the archive, and the one in it
+    inner = archive / printable(member.name)  # for messages: the archive, and the one in it
     with (
         _drafted(folder.with_name(f".{folder.name}.unpacking")) as draft,
         member.content() as source,

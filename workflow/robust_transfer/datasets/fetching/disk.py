@@ -26,6 +26,17 @@ PROGRESS_SECONDS = 10.0
 log = logging.getLogger("robust_transfer")
 
 
+def printable(name: str, longest: int = 200) -> str:
+    """A name from the disk or an archive, fit for a message: in one line, of letters that can be printed, and short."""
+    name = name if len(name) <= longest else f"{name[: longest // 2]}…{name[-longest // 2 :]}"
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def in_utf8(name: str) -> str:
+    """A name from the disk as UTF-8, in which files are written: other bytes, as of Latin-1 names, are escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it; raises DatasetError where that is not allowed."""
     try:
@@ -35,7 +46,12 @@ def make_folder(folder: Path) -> None:
 
 
 def not_written(path: Path, size: int, error: OSError) -> DatasetError:
-    """What to raise where the disk refused so many bytes."""
+    """What to raise where the disk refused so many bytes, or the file system the name."""
+    if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+        return DatasetError(
+            f"{printable(str(path))}: the file system does not take this name ({error.strerror}); unpack it by hand "
+            "under a shorter name in UTF-8, or choose another folder"
+        )
     return DatasetError(f"{refused(path, size, error)}; make room there or choose another folder, and run it again")
 
 

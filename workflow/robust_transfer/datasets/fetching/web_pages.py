@@ -23,8 +23,14 @@ MAY_HOLD: dict[Disguise, tuple[str, ...]] = {
 }
 """Suffixes of names under which each is the file that was asked for."""
 
-# The byte order marks of UTF-8 and UTF-16, and the encodings that they announce.
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# The byte order marks of UTF-8, UTF-32 and UTF-16, and the encodings that they announce; UTF-32's begins as UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 _PRECEDING = re.compile(r"\s*(?:<!--.*?-->\s*|<\?.*?\?>\s*)*", re.DOTALL)
 """What may stand before the first tag: white space, comments, an XML declaration and processing instructions."""
 _HTML = re.compile(
@@ -46,10 +52,11 @@ def disguise(head: bytes, name: str = "") -> Disguise | None:
 
 def _text(head: bytes) -> str:
     """The beginning as text in lower case, without byte order mark and leading white space."""
+    head = head.lstrip(b" \t\r\n\f")
     for mark, encoding in _MARKS:
         if head.startswith(mark):
-            return head.removeprefix(mark).decode(encoding, "replace").lstrip().lower()
-    return head.decode("latin-1").lstrip(" \t\r\n\f").lower()
+            return head.decode(encoding, "replace").lstrip("\ufeff \t\r\n\f").lower()  # some servers add a second
+    return head.decode("latin-1").lower()
 
 
 def _kind(text: str) -> Disguise | None:

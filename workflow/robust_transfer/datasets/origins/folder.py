@@ -17,6 +17,7 @@ from robust_transfer.configuration.datasets import FolderOrigin
 from robust_transfer.datasets.arrow import SPLITS
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
+from robust_transfer.datasets.fetching.disk import in_utf8, printable
 from robust_transfer.datasets.images import ImageSource
 from robust_transfer.datasets.splits import TEST, validation_mask
 
@@ -97,6 +98,11 @@ class _Tree:
             if entry.name.startswith(".") or not entry.is_dir():
                 self.ignored += entry.name != "info.json"
                 continue
+            if any("\ud800" <= letter <= "\udfff" for letter in entry.name):  # they stand for bytes that are not UTF-8
+                raise DatasetError(
+                    f"{folder}: the name of a class folder, '{printable(entry.name)}', is not UTF-8, which the store "
+                    "needs; rename it (of Latin-1 names: `convmv -r -f latin1 -t utf8 --notest <folder>`)"
+                )
             self.classes.append(entry.name)
             self.files += [(entry.name, path) for path in self._images(entry.path, {os.path.realpath(entry.path)})]
 
@@ -119,7 +125,7 @@ class _Tree:
         def read(indices: NDArray[np.int64]) -> Iterator[tuple[str, ImageSource]]:
             for i in indices:
                 path = Path(self.files[i][1])
-                yield str(path.relative_to(root)), path
+                yield in_utf8(str(path.relative_to(root))), path
 
         return LabelledImages(np.array([number[name] for name, _ in self.files], np.int64), read)
 
