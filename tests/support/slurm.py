@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -235,7 +236,5 @@ def _is_left_over(path: Path) -> bool:
 if __name__ == "__main__":  # python tests/support/slurm.py FOLDER: a cluster to try things on, until Ctrl-C
     with Cluster(Path(sys.argv[1])) as shown:
         print(shown.run("sinfo"), flush=True)
-        try:
-            time.sleep(float(sys.argv[2]) if len(sys.argv) > 2 else 1e6)
-        except KeyboardInterrupt:
-            pass
+        with suppress(KeyboardInterrupt):
+            time.sleep(1e6)
