@@ -1,27 +1,32 @@
 # The one command is `make demo`. Everything else here is a step of it, or for those who change the code.
 # Needs python3 (3.11 or later) with venv; uv and all packages go into .venv, at the versions and hashes of requirements.lock.
 # EXTRAS adds what most people do without, from locks of its own: `attacks` (AutoAttack), `peers` (libraries compared with),
-# `timm` (its architectures), `huggingface` (downloads from its hub).
+# `timm` (its architectures), `huggingface` (downloads from its hub), `slurm` and `generic` (Snakemake's executors for
+# SLURM and for other schedulers: docs/cluster.md).
 
 PYTHON ?= python3
 CORES ?= all
 CONFIG ?=
+PROFILE ?=
 EXTRAS ?=
 GPU ?=
-KNOWN_EXTRAS := attacks huggingface peers timm
+KNOWN_EXTRAS := attacks generic huggingface peers slurm timm
 BIN := .venv/bin
 IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
 SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
-.PHONY: help setup demo plan report test test-faults check format lock docs clean
+.PHONY: help setup executors demo plan report test test-faults check format lock docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          set up, run the default experiment, show its headline table and where the report lies"
-	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment"
+	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment;"
+	@echo "                   PROFILE=slurm runs it on a cluster (docs/cluster.md)"
 	@echo "make setup         install everything into .venv; EXTRAS=\"attacks huggingface peers timm\" adds AutoAttack,"
-	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures"
+	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures;"
+	@echo "                   slurm or generic, what Snakemake needs on a cluster"
+	@echo "make executors     what it needs on a cluster, beside .venv, for the tests"
 	@echo "make plan          what an experiment will take before it runs, measured here; GPU=A100: by published rates"
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
@@ -51,9 +56,16 @@ setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 	@touch $@
 
 # `check` reads the configuration first: Snakemake reads --configfile before the Snakefile, and names no file in its errors.
+# Beside .venv, so that other starts of Snakemake do not wait for a SLURM that is not there.
+executors: .venv-slurm/installed .venv-generic/installed
+
+.venv-%/installed: requirements-%.lock .venv/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(@D) --no-deps --require-hashes --requirement $<
+	@touch $@
+
 demo: setup
 	@PYTHONPATH=workflow $(BIN)/python -m robust_transfer check $(SETTINGS)
-	$(BIN)/snakemake --cores $(CORES) $(SETTINGS)
+	$(BIN)/snakemake $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES)) $(SETTINGS)
 	@$(MAKE) --no-print-directory report
 
 # What an experiment will take: by published rates of a GPU (GPU=A100), else measured on this machine for a minute or two.
@@ -106,4 +118,4 @@ docs: setup
 	PYTHONPATH=workflow $(BIN)/python -m robust_transfer schema
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-slurm .venv-generic .pytest_cache .mypy_cache .ruff_cache

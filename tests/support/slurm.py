@@ -88,7 +88,7 @@ def lacking(plugins: bool = True) -> str:
     if CONFIGURATION.exists() and not _is_left_over(CONFIGURATION):
         return f"{CONFIGURATION} is there: another SLURM"
     if plugins and not plugin_folder():
-        return "Snakemake's executor for SLURM is not installed: make .venv-slurm"
+        return "Snakemake's executor for SLURM is not installed: make executors"
     return ""
 
 
