@@ -130,10 +130,15 @@ class Cluster:
         assert not check or ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    def jobs(self, state: str = "all") -> dict[str, str]:
-        """State of every job that SLURM remembers, or of those in that state, by number."""
-        lines = self.run("squeue", "-h", f"--states={state}", "-o", "%i %T").splitlines()
-        return dict(line.split() for line in lines)
+    def jobs(self, state: str = "all", folder: Path | None = None) -> dict[str, str]:
+        """State of every job that SLURM remembers, by number.
+
+        Args:
+            state: Those in one of these states alone.
+            folder: Those that were submitted there alone.
+        """
+        lines = [line.split() for line in self.run("squeue", "-h", f"--states={state}", "-o", "%i %T %Z").splitlines()]
+        return {number: now for number, now, there in lines if folder is None or there == str(folder)}
 
     def start_controller(self) -> None:
         """Start slurmctld, and wait until it answers."""
@@ -198,16 +203,21 @@ class Cluster:
     def _start(self, name: str, command: Sequence[str]) -> None:
         with (self.folder / f"{name}.out.log").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for this process, which then stops them in order
+                preexec_fn=die_with_parent,
             )
 
     def _stop(self) -> None:
         """Cancel what runs, stop the daemons and remove their configuration."""
         try:
-            if "slurmctld" in self._daemons and self.jobs("pending,running,completing,suspended"):
-                self.run("scancel", "--user=root", "--signal=KILL", check=False)
+            active = "pending,running,completing,suspended"
+            if "slurmctld" in self._daemons and self.jobs(active):
                 self.run("scancel", "--user=root", check=False)
-                self.wait(lambda: not self.jobs("pending,running,completing,suspended"), "end of the jobs")
+                self.wait(lambda: not self.jobs(active), "end of the jobs")
         finally:
             for daemon in reversed(self._daemons.values()):
                 daemon.terminate()
