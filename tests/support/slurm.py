@@ -68,7 +68,7 @@ JobAcctGatherParams=OverMemoryKill
 GresTypes=gpu
 MinJobAge=300
 KillWait=10
-ReturnToService=2
+ReturnToService=1
 SchedulerParameters=bf_interval=1,sched_min_interval=100000
 PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=UNLIMITED
 {nodes}

@@ -66,6 +66,10 @@ LONGER = {"training": {"epochs": 100, "batch_size": 16}, "attack": {"steps": 20}
 class OnSlurm(Checkout):
     """A checkout whose experiment runs through the profile."""
 
+    def __init__(self, folder: Path, experiment: str) -> None:
+        super().__init__(folder, experiment)
+        self.started: list[subprocess.Popen[bytes]] = []
+
     def command(self, *arguments: str, overlay: str = "experiment.yaml") -> list[str]:
         return [sys.executable, "-m", "snakemake", *OPTIONS, *arguments, "--configfile", overlay]
 
@@ -73,7 +77,18 @@ class OnSlurm(Checkout):
         """Start it in a session of its own; what it says is appended to `run.txt`."""
         with (self.folder / "run.txt").open("ab") as log:
             command = self.command(*arguments, overlay=overlay)
-            return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(
+                    signal.SIGINT, signal.SIG_DFL
+                ),  # ignored where tests run behind a shell
+            )
+        self.started.append(process)
+        return process
 
     def said(self) -> str:
         return (self.folder / "run.txt").read_text()
@@ -128,12 +143,15 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.fixture
-def checkout(here: Checkout, tmp_path: Path) -> OnSlurm:
+def checkout(here: Checkout, tmp_path: Path) -> Iterator[OnSlurm]:
     """Its datasets alone, to go on with on SLURM."""
     (tmp_path / "checkout").mkdir()
     checkout = OnSlurm(tmp_path / "checkout", SMALL)
     shutil.copytree(here.folder / "store" / "datasets", checkout.folder / "store" / "datasets", symlinks=True)
-    return checkout
+    yield checkout
+    for process in checkout.started:  # of a test that failed
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +361,7 @@ def test_a_training_moves_from_a_node_that_goes_down(cluster: slurm.Cluster, che
     node = cluster.run("squeue", "-h", "-j", job, "-o", "%N").strip()
     cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
     try:
+        time.sleep(5)
         start_at_once(cluster, job)
         wait_until(lambda: cluster.jobs().get(job) == "RUNNING", checkout, process)
         assert cluster.run("squeue", "-h", "-j", job, "-o", "%N").strip() != node
