@@ -209,16 +209,14 @@ def test_the_profile_replaces_the_default_one_without_losing_what_that_sets() ->
 
 @on_slurm
 def test_a_job_finds_out_when_it_ends(cluster: slurm.Cluster) -> None:
-    code = "from robust_transfer.resuming.scheduler import end_of_job; import os; print(os.environ['SLURM_JOB_ID'], "
-    code += "end_of_job(), end_of_job() if os.environ.pop('SLURM_JOB_END_TIME', 1) else 0)"
-    python = ["env", f"PYTHONPATH={WORKFLOW}", sys.executable, "-c", code]
-    job, stated, asked = cluster.run("srun", "--time=3", "--mem=100", *python).split()
-    end = cluster.run("scontrol", "show", "job", job)
-    assert re.search(r"TimeLimit=00:03:00", end)
-    start = time.mktime(time.strptime(re.findall(r"StartTime=(\S+)", end)[0], "%Y-%m-%dT%H:%M:%S"))
-    assert float(stated) == float(asked) == start + 180
-    _, stated, asked = cluster.run("srun", "--mem=100", *python).split()
-    assert {stated, asked} <= {"None", str(float(stated)) if stated != "None" else "None"}
+    code = "from robust_transfer.resuming.scheduler import end_of_job; import os; print(os.environ['SLURM_JOB_ID']); "
+    code += "print(end_of_job())"
+    python = ["env", "-u", "SLURM_JOB_END_TIME", f"PYTHONPATH={WORKFLOW}", sys.executable, "-c", code]
+    job, end = cluster.run("srun", "--time=3", "--mem=100", *python).split()
+    (start,) = re.findall(r"StartTime=(\S+)", cluster.run("scontrol", "show", "job", job))
+    assert float(end) == time.mktime(time.strptime(start, "%Y-%m-%dT%H:%M:%S")) + 180
+    _, end = cluster.run("srun", "--mem=100", *python).split()
+    assert end == "None"
 
 
 @on_slurm
