@@ -263,8 +263,9 @@ def test_the_experiment_has_the_results_that_it_has_here(
     for kind in ("csv", "html", "md"):
         ours, theirs = ((one.folder / f"results/small/figures/headline.{kind}").read_text() for one in (checkout, here))
         assert ours == theirs
-    comments = cluster.run("squeue", "-h", "--states=all", "-o", "%k")
-    assert len(re.findall(r"^probing", comments.replace("rule_", ""), re.M)) == 1  # two probes in one allocation
+    allocations = cluster.run("squeue", "-h", "--states=all", "-o", "%k %m %l %C").splitlines()
+    probes = [line for line in allocations if "probing" in line]
+    assert probes == ["rule_probing_probing 8000M 1:00:00 1"]  # two in turn: the memory of one, the time of both
     overlays = [
         checkout.overlay("probe.yaml", probing={"strengths": [0.1, 0.01]}),
         checkout.overlay("eps.yaml", evaluation={"eps": [0.25]}),
