@@ -27,6 +27,7 @@ from robust_transfer.configuration.running import VARIABLE, Running, running
 from robust_transfer.machine.launch import is_main, launch
 from robust_transfer.registry import STAGES, Stage
 from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
+from robust_transfer.resuming.scheduler import queue_again
 
 if TYPE_CHECKING:
     from robust_transfer.store.entry import Entry
@@ -70,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args) or 0)
     except Interrupted as left:
         log.warning("%s", left)
+        if left.goes_on and is_main():
+            queue_again()
         return EXIT_CODE
     except Exception as error:
         if place := _place(error):

@@ -25,7 +25,7 @@ costs. A state that takes long to write is saved less often, so that at most a t
     """Go on with a training whose state other code saved; its card will say so."""
     stop_before: datetime | None = None
     """Time at which trainings and extractions save and leave, such as 2030-01-31T08:00. Default: shortly before the \
-end of the job, where SLURM states it."""
+time limit, in a SLURM job."""
     data: ReadPath = "data"
     """Folder of images as they were downloaded, those of each dataset of the catalogue in a folder of its name."""
     weights: ReadPath = "weights"

@@ -28,6 +28,7 @@ from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, re
 from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
+from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
 from robust_transfer.store.finished import keep_published
 from robust_transfer.store.provenance import ROOT, software
@@ -47,6 +48,7 @@ def wire(files: Sequence[str | Path], options: Mapping[str, Any], engine: Engine
     Raises ConfigurationError.
     """
     paths = [Path(file) for file in files]
+    engine.ignore_usr1()
     experiment = load(paths, options)
     decided = None if engine.is_main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
     wiring = Wiring(planned(experiment, decided), engine, paths)
@@ -215,6 +217,8 @@ class Wiring:
     def prepare(self) -> None:
         """Before the first job: check that data is where the configuration says, that networks have the source's
         classes and the layers it names, and describe the entries."""
+        if self._engine and self._engine.executor == "slurm":
+            os.environ[REQUEUE] = "1"
         self._check_origins()
         self.check_networks()
         try:
