@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import importlib
+import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from opcode import opmap
 from pathlib import Path
@@ -21,9 +22,11 @@ from typing import TYPE_CHECKING
 
 from robust_transfer import __version__
 from robust_transfer.configuration.running import VARIABLE, Running, running
+from robust_transfer.machine.cards import driver_fault, visible
 from robust_transfer.machine.launch import is_main, launch
 from robust_transfer.registry import ALL_STAGES, FIGURES, STAGES, Stage
-from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
+from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted, Interruption
+from robust_transfer.store.entry import GPU, EntryInUseError
 
 if TYPE_CHECKING:
     from robust_transfer.dag.wiring import Wiring
@@ -332,25 +335,77 @@ def _run_stage(args: argparse.Namespace) -> int:
     settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
     os.environ[VARIABLE] = settings.model_dump_json()
     if args.processes > 1 and "WORLD_SIZE" not in os.environ:
-        return _launch(entry, args.processes, args.given)
+        return _launch(entry, args)
+    if "WORLD_SIZE" in os.environ:
+        return _run_in_team(entry, args)
+    while True:
+        with entry.locked():  # waits for another job that makes it, and has no GPU meanwhile
+            if _is_finished(entry):
+                return 0
+        with ExitStack() as stack, _gpus(args, 1) as gpus:
+            try:
+                stack.enter_context(entry.locked(wait=False))
+            except EntryInUseError:
+                continue
+            if not _is_finished(entry):
+                _work(entry, args, gpus)
+            return 0
+
+
+def _run_in_team(entry: Entry, args: argparse.Namespace) -> int:
+    """Run a stage as one of several processes, which have their GPUs from whoever started them."""
     with entry.locked() if is_main() else nullcontext():
         if is_main() and _is_finished(entry):
-            return EXIT_CODE if "WORLD_SIZE" in os.environ else 0  # other processes of this training are to end too
-        stage = importlib.import_module(STAGES[args.stage].module)
-        stage.run(entry, threads=args.threads, device=_device(args.device))
+            return EXIT_CODE  # the other processes of this training are to end too
+        _work(entry, args, ExitStack())
     return 0
 
 
-def _launch(entry: Entry, processes: int, arguments: Sequence[str]) -> int:
+def _work(entry: Entry, args: argparse.Namespace, gpus: ExitStack) -> None:
+    """Run a stage on the device that it gets; on the CPU it gives back the GPUs that were taken for it."""
+    stage = STAGES[args.stage]
+    device = _device(args.device if stage.uses_gpu or args.device == "cuda" else "cpu")
+    if device == "cpu":
+        gpus.close()
+    module = importlib.import_module(stage.module)
+    module.run(entry, threads=args.threads, device=device)
+
+
+def _launch(entry: Entry, args: argparse.Namespace) -> int:
     """Run a stage in several processes, unless another job has finished the entry before they start."""
     with entry.locked():  # not longer: the first of the processes takes it
         if _is_finished(entry):
             return 0
-    code = launch(processes, arguments)
+    with _gpus(args, args.processes):
+        code = launch(args.processes, args.given)
     if code == EXIT_CODE:
         with entry.locked():
             return 0 if _is_finished(entry) else code
     return code
+
+
+@contextmanager
+def _gpus(args: argparse.Namespace, count: int) -> Iterator[ExitStack]:
+    """Hold as many GPUs as the job needs, until the block or the stack ends; none where there are none to use.
+
+    Nobody waits for a GPU while it holds an entry, so that no two jobs wait for each other.
+    """
+    stage = STAGES[args.stage]
+    is_wanted = args.device != "cpu" and (stage.uses_gpu or args.device == "cuda")
+    cards = visible() if is_wanted and not driver_fault() else ()
+    with ExitStack() as stack:
+        if cards:
+            from robust_transfer.machine.slots import taken
+
+            share = running().jobs_per_gpu.get(args.stage, 1) if count == 1 else 1
+            with Interruption(running().deadline) as interruption:
+
+                def look() -> None:
+                    if reason := interruption.reason:
+                        raise Interrupted(f"{reason} while waiting for a GPU; run the same command to go on")
+
+                stack.enter_context(taken(cards, count, share, look))
+        yield stack
 
 
 def _is_finished(entry: Entry) -> bool:
@@ -362,13 +417,15 @@ def _is_finished(entry: Entry) -> bool:
 
 
 def _device(asked: str) -> str:
-    """`cuda` if asked for or, for `auto`, if the NVIDIA driver shows a device; found out without importing torch."""
-    if asked != "auto":
-        return asked
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible in ("", "-1") or not Path("/proc/driver/nvidia/gpus").exists():
+    """`cpu`, or `cuda` if torch can use a GPU, which the job's `timing.json` then names. Imports torch unless `cpu`."""
+    if asked == "cpu":
         return "cpu"
-    return "cuda"
+    from robust_transfer.machine.detection import described, resolved
+
+    device = resolved(asked)
+    if device == "cuda":
+        os.environ[GPU] = json.dumps(described())
+    return device
 
 
 def _run_results(args: argparse.Namespace) -> None:
@@ -470,7 +527,7 @@ def _run_plan(args: argparse.Namespace) -> None:
             currency=args.currency,
             calibrate=args.calibrate,
             calibration=args.calibration,
-            device=_device(args.device),
+            device=_device(args.device if args.calibrate else "cpu"),
             cores=args.cores,
             in_json=args.json,
         )
