@@ -82,11 +82,12 @@ class Job:
     def __init__(self, folder: Path, count: int = 1, jobs: int = 1, cards: Sequence[str] = (A, B), passing: float = 60):
         variables = {"ROBUST_TRANSFER_SLOTS": str(folder)}
         self.process = start(HOLDER, ",".join(cards), count, jobs, passing, variables=variables)
-        os.set_blocking(self.process.stdout.fileno(), True)
+        self.names = ""
 
     def cards(self) -> str:
         """What it has got, once it has."""
-        return first_line(self.process.stdout)
+        self.names = self.names or first_line(self.process.stdout)
+        return self.names
 
     def end(self) -> None:
         self.process.communicate("\n", timeout=60)
@@ -159,7 +160,7 @@ def test_a_dead_one_that_waited_is_waited_for_by_nobody(folder: Path, started: l
 def test_jobs_that_share_cards_are_spread_and_counted(folder: Path, started: list[Job]) -> None:
     for _ in range(4):
         started.append(Job(folder, jobs=2))
-        started[-1].names = started[-1].cards()
+        started[-1].cards()
     assert sorted(job.names for job in started) == [A, A, B, B]
     assert started[0].names != started[1].names
     started.append(Job(folder, jobs=2))
@@ -183,7 +184,7 @@ def test_who_wants_several_has_them_at_once_and_nobody_starves(folder: Path, sta
     time.sleep(1.5)
     assert waiting(folder) == 5  # none of the small ones took it
     started[1].end()
-    order = []
+    order: list[Job] = []
     while len(order) < 5:
         for job in [*both, *small]:
             if job not in order and job.process.poll() is None and readable(job):
@@ -194,7 +195,7 @@ def test_who_wants_several_has_them_at_once_and_nobody_starves(folder: Path, sta
 
 
 def readable(job: Job) -> bool:
-    return bool(select.select([job.process.stdout], [], [], 0.05)[0])
+    return bool(select.select([job.process.stdout or 0], [], [], 0.05)[0])
 
 
 def test_equal_jobs_are_served_in_their_order(folder: Path, started: list[Job]) -> None:
@@ -304,8 +305,10 @@ def test_users_share_the_cards_of_a_machine(folder: Path) -> None:
         from robust_transfer.machine.cards import Card
         os.setgid(65534), os.setuid(65534)
         def look(): print("waits", flush=True), os._exit(0)
-        with slots.taken([Card("a", "a"), Card("b", "b")], 1, 1, look=look): print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
-        with slots.taken([Card("a", "a")], 1, 1, look=look): print("has it")
+        with slots.taken([Card("a", "a"), Card("b", "b")], 1, 1, look=look):
+            print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+        with slots.taken([Card("a", "a")], 1, 1, look=look):
+            print("has it")
     """
     environment = os.environ | {"ROBUST_TRANSFER_SLOTS": str(folder)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)

@@ -11,6 +11,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from robust_transfer import __version__
 from robust_transfer.configuration.running import VARIABLE, Running, running
 from robust_transfer.machine.cards import driver_fault, visible
-from robust_transfer.machine.launch import is_main, launch
+from robust_transfer.machine.launch import LAUNCHED, Machines, is_main, join_step, launch
 from robust_transfer.registry import ALL_STAGES, FIGURES, STAGES, Stage
 from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted, Interruption
 from robust_transfer.store.entry import GPU, EntryInUseError
@@ -145,7 +146,10 @@ def _stage_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         command.add_argument(
             "--processes", type=int, default=1, help="processes that share the training, a GPU each (default: 1)"
         )
-    command.set_defaults(run=_run_stage, stage=stage.name, processes=1, stop_before=None, other_code=False)
+        command.add_argument("--machines", type=_positive, default=1, help="machines that do the same (default: 1)")
+        command.add_argument("--machine", type=int, default=0, help="number of this one, from 0")
+        command.add_argument("--meet", metavar="HOST:PORT", help="where they meet: a free port of machine 0")
+    command.set_defaults(run=_run_stage, stage=stage.name, processes=1, machines=1, stop_before=None, other_code=False)
     command.set_defaults(originals=None, downloads=False)
 
 
@@ -334,7 +338,9 @@ def _run_stage(args: argparse.Namespace) -> int:
     stated |= {STAGES[args.stage].originals or "": args.originals, "downloads": args.downloads or None}
     settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
     os.environ[VARIABLE] = settings.model_dump_json()
-    if args.processes > 1 and "WORLD_SIZE" not in os.environ:
+    if STAGES[args.stage].multiprocess:
+        join_step()
+    if args.processes * args.machines > 1 and "WORLD_SIZE" not in os.environ:
         return _launch(entry, args)
     if "WORLD_SIZE" in os.environ:
         return _run_in_team(entry, args)
@@ -354,9 +360,12 @@ def _run_stage(args: argparse.Namespace) -> int:
 
 def _run_in_team(entry: Entry, args: argparse.Namespace) -> int:
     """Run a stage as one of several processes, which have their GPUs from whoever started them."""
+    is_launched = LAUNCHED in os.environ
+    if not is_main() and not is_launched and entry.is_kept():
+        return 0  # as the first process finds too
     with entry.locked() if is_main() else nullcontext():
         if is_main() and _is_finished(entry):
-            return EXIT_CODE  # the other processes of this training are to end too
+            return EXIT_CODE if is_launched else 0  # has the launcher end the others
         _work(entry, args, ExitStack())
     return 0
 
@@ -373,15 +382,30 @@ def _work(entry: Entry, args: argparse.Namespace, gpus: ExitStack) -> None:
 
 def _launch(entry: Entry, args: argparse.Namespace) -> int:
     """Run a stage in several processes, unless another job has finished the entry before they start."""
+    machines = _machines(args)
+    if machines.number:  # the first process of all holds the entry, on another machine
+        with _gpus(args, args.processes):
+            return 0 if entry.is_kept() else launch(args.processes, args.given, machines)
     with entry.locked():  # not longer: the first of the processes takes it
         if _is_finished(entry):
             return 0
     with _gpus(args, args.processes):
-        code = launch(args.processes, args.given)
+        code = launch(args.processes, args.given, machines)
     if code == EXIT_CODE:
         with entry.locked():
             return 0 if _is_finished(entry) else code
     return code
+
+
+def _machines(args: argparse.Namespace) -> Machines:
+    if args.machines == 1:
+        return Machines()
+    if not 0 <= args.machine < args.machines or not re.fullmatch(r"[^:\s]+:\d+", args.meet or ""):
+        raise UsageError(
+            f"--machines {args.machines} --machine {args.machine} --meet {args.meet}: say on each machine its number, "
+            f"0 to {args.machines - 1}, and on all of them the same HOST:PORT of machine 0"
+        )
+    return Machines(args.machines, args.machine, args.meet)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Engine:
     def resource(self, rule: str, name: str) -> Any:
         """What a rule, or `--set-resources`, asks for; None if that depends on the job, or nothing is asked for."""
         found = self._workflow.get_rule(rule).resources.get(name)
-        return found.value if found is not None and not found.is_evaluable() else None
+        return None if found.is_evaluable() else found.value
 
     def ask(self, rule: str, **resources: int) -> None:
         """Have all jobs of a rule ask for more than it says."""

@@ -21,6 +21,7 @@ from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
 from robust_transfer.dag.engine import Engine
+from robust_transfer.dag.gpus import gpu_notices, limit_gpus
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
@@ -123,12 +124,13 @@ class Wiring:
     def _settled(self, path: str, stays: bool) -> str:
         """An input, which makes jobs run again if and only if it is made again itself.
 
-        The first that Snakemake asks for has it run what is stale.
+        The first that Snakemake asks for has it run what is stale, and count GPUs: by then it knows where jobs run.
         """
         if self._engine is None:
             return path
         if self._engine.is_main and not self._is_forced:
             self._engine.force(self.stale.files())
+            limit_gpus(self._engine, self.grid.experiment.running)
             self._is_forced = True
         return self._engine.settled(path) if stays else path
 
@@ -281,6 +283,7 @@ class Wiring:
             *self.dropped_notices(),
             *recipe_notices(self.grid),
             *self.eps_notices(),
+            *gpu_notices(),
             *self.stale.notices(),
         ]
 

@@ -189,6 +189,14 @@ class Entry:
         lost, unless somebody says so.
         """
         kept.recover(self.path)
+        if not self.is_kept():
+            return False
+        kept.publish(self.path)
+        shutil.rmtree(self.path / STATE, ignore_errors=True)
+        return True
+
+    def is_kept(self) -> bool:
+        """Whether what the entry keeps is what it is to be; raises StoreError as `publish_finished` does."""
         card = kept.kept_card(self.path)
         if card is None or not kept.same_inputs(card, kept.contents(self._store, self.inputs)):
             return False
@@ -200,8 +208,6 @@ class Entry:
                 raise StoreError(f"{told}; {renewing(self.path)}")
             log.warning("%s; it is made again", told)
             return False
-        kept.publish(self.path)
-        shutil.rmtree(self.path / STATE, ignore_errors=True)
         return True
 
     @property
