@@ -29,6 +29,7 @@ from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
 from robust_transfer.store.finished import keep_published
+from robust_transfer.store.locking import check_locks, lock_notices
 from robust_transfer.store.provenance import ROOT, software
 from robust_transfer.tables.sanity import eps_flags
 
@@ -196,6 +197,8 @@ class Wiring:
         self._check_networks()
         try:
             self.write_entries()
+            if not all(finished(self.store / entry) for entry in self.grid.entries):
+                check_locks(self.store)
             remember(self.results, self._files)
             for entry in self.grid.entries:
                 keep_published(self.store / entry)
@@ -284,6 +287,7 @@ class Wiring:
             *recipe_notices(self.grid),
             *self.eps_notices(),
             *gpu_notices(),
+            *lock_notices(self.store),
             *self.stale.notices(),
         ]
 

@@ -27,7 +27,15 @@ OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
-        *("store.entry", "store.finished", "store.fingerprint", "store.made", "store.provenance", "store.upkeep"),
+        *(
+            "store.entry",
+            "store.finished",
+            "store.fingerprint",
+            "store.locking",
+            "store.made",
+            "store.provenance",
+            "store.upkeep",
+        ),
         "machine.launch",
     )
 )
