@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,12 @@ def test_a_card_that_torch_has_no_code_for_is_named(
     assert "serves 7.5 and later; leave it out of CUDA_VISIBLE_DEVICES" in caplog.text
 
 
-def run(code: str, *arguments: object, gpus: int = 1, **variables: str) -> subprocess.Popen[str]:
+def run(
+    code: str, *arguments: object, gpus: int = 1, variables: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Start code under the emulation, with so many cards."""
     command = ["sh", str(EMULATION / "emulated"), sys.executable, "-c", code, *map(str, arguments)]
-    pipe, told = subprocess.PIPE, environment(FAKE_GPUS=str(gpus), EMULATION=str(EMULATION), **variables)
+    pipe, told = subprocess.PIPE, environment(FAKE_GPUS=str(gpus), EMULATION=str(EMULATION), **(variables or {}))
     return subprocess.Popen(command, env=told, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -98,6 +101,7 @@ def printed(process: subprocess.Popen[str]) -> str:
 
 RESOLVE = """
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from robust_transfer.machine import cards, detection
 cards.DRIVER = Path(sys.argv[1])
@@ -105,6 +109,7 @@ print(detection.resolved("auto"), detection.described() if len(sys.argv) > 2 els
 """
 STAGE = """
 import os, sys
+from collections.abc import Mapping
 from pathlib import Path
 sys.path.insert(0, os.environ["EMULATION"])
 import run  # has gloo take NCCL's place
@@ -139,7 +144,7 @@ class TestEmulated:
         entry, by_cpu = self.entry(source), self.entry(source)
         folder = driver(tmp_path / "driver", UUIDS[:2])
         told = {"ROBUST_TRANSFER_SLOTS": str(tmp_path / "slots"), "CUDA_VISIBLE_DEVICES": f"{UUIDS[1]}"}
-        printed(run(STAGE, folder, "pretraining", entry.path, **told))
+        printed(run(STAGE, folder, "pretraining", entry.path, variables=told))
         timing = json.loads((entry.path / "timing.json").read_text())
         assert timing["device"] == "cuda"
         assert timing["gpu"]["cards"] == UUIDS[1]
@@ -157,7 +162,7 @@ class TestEmulated:
         for rank in ("0", "1"):
             own = {"CUDA_VISIBLE_DEVICES": "0" if shared else rank} if seen == 1 else {}
             variables = team | own | {"RANK": rank, "LOCAL_RANK": rank}
-            processes.append(run(STAGE, tmp_path, "pretraining", entry.path, gpus=seen, **variables))
+            processes.append(run(STAGE, tmp_path, "pretraining", entry.path, gpus=seen, variables=variables))
         errors = [process.communicate(timeout=300)[1] for process in processes]
         if shared:
             assert [process.returncode for process in processes] == [1, 1]

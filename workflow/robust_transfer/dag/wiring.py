@@ -20,6 +20,7 @@ from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
+from robust_transfer.dag.clock import date_now
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.gpus import gpu_notices, limit_gpus
 from robust_transfer.dag.grid import Grid, PlannedEntry
@@ -202,6 +203,7 @@ class Wiring:
             remember(self.results, self._files)
             for entry in self.grid.entries:
                 keep_published(self.store / entry)
+            self._date_now()
         except StoreError as error:
             raise ConfigurationError(str(error)) from error
         except OSError as error:
@@ -209,6 +211,12 @@ class Wiring:
                 f"store = {self.store}, results = {self.results}: cannot be written ({error}); "
                 "make room or set them elsewhere"
             ) from error
+
+    def _date_now(self) -> None:
+        """Date what jobs read no later than now."""
+        read = [self.store / entry / name for entry in self.grid.entries for name in (CARD, TIMING, "metrics.json")]
+        if dated := date_now([*read, *self.results.glob("*.*")]):
+            print(f"{dated} files were from the future, after a jump of the clock; they are dated now", file=sys.stderr)
 
     def _check_origins(self) -> None:
         if messages := absent(self.grid):
