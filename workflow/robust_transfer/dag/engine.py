@@ -54,6 +54,25 @@ class Engine:
         self._user_forces = bool(dag.forcerules or dag.forcefiles)
         dag.forcefiles.update(files)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether jobs run on this machine, and are not handed to a scheduler."""
+        return bool(self._workflow.local_exec)
+
+    def limit(self, resource: str, total: int) -> None:
+        """How much of a resource the jobs that run at one time may ask for, unless `--resources` says so."""
+        if resource not in self._workflow.global_resources:
+            self._workflow.register_resource(resource, total)
+
+    def resource(self, rule: str, name: str) -> Any:
+        """What a rule, or `--set-resources`, asks for; None if that depends on the job, or nothing is asked for."""
+        found = self._workflow.get_rule(rule).resources.get(name)
+        return None if found.is_evaluable() else found.value
+
+    def ask(self, rule: str, **resources: int) -> None:
+        """Have all jobs of a rule ask for more than it says."""
+        self._workflow.get_rule(rule).resources.update(resources)
+
     def settled(self, path: str) -> str:
         """An input that stays as it is. Where `--forcerun` asks for jobs, what hangs on them is left to Snakemake."""
         return path if self._user_forces and self.is_main else self._ancient(path)
