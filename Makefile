@@ -2,14 +2,16 @@
 # Needs python3 (3.11 or later) with venv; uv and all packages go into .venv, at the versions and hashes of requirements.lock.
 # The package itself is installed in place: `.venv/bin/robust-transfer` runs what lies in workflow/.
 # EXTRAS adds what most people do without, from locks of its own: `attacks` (AutoAttack), `peers` (libraries compared with),
-# `timm` (its architectures), `huggingface` (downloads from its hub).
+# `timm` (its architectures), `huggingface` (downloads from its hub), `slurm` and `generic` (Snakemake's executors for
+# SLURM and for other schedulers: docs/cluster.md).
 
 PYTHON ?= python3
 CORES ?= all
 CONFIG ?=
+PROFILE ?=
 EXTRAS ?=
 GPU ?=
-KNOWN_EXTRAS := attacks huggingface peers timm
+KNOWN_EXTRAS := attacks generic huggingface peers slurm timm
 BIN := .venv/bin
 # Snakemake, matplotlib and uv keep caches below HOME, and Snakemake stops where it cannot.
 ifndef XDG_CACHE_HOME
@@ -25,14 +27,17 @@ FILES := $(if $(is_one),$(call quoted,$(value CONFIG)),$(foreach file,$(value CO
 SETTINGS := $(if $(value CONFIG),--configfile $(FILES))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
-.PHONY: help setup demo plan report test test-faults check format lock docs clean
+.PHONY: help setup executors demo plan report test test-faults check format lock docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          set up, run the default experiment, show its headline table and where the report lies"
-	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment"
+	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment;"
+	@echo "                   PROFILE=slurm runs it on a cluster (docs/cluster.md)"
 	@echo "make setup         install everything into .venv; EXTRAS=\"attacks huggingface peers timm\" adds AutoAttack,"
-	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures"
+	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures;"
+	@echo "                   slurm or generic, what Snakemake needs on a cluster"
+	@echo "make executors     what it needs on a cluster, beside .venv, for the tests"
 	@echo "make plan          what an experiment will take before it runs, measured here; GPU=A100: by published rates"
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
@@ -67,9 +72,16 @@ setup: .venv/installed .venv/package $(EXTRAS:%=.venv/installed-%)
 	@touch $@
 
 # `check` reads the configuration first: Snakemake reads --configfile before the Snakefile, and names no file in its errors.
+# Beside .venv, so that other starts of Snakemake do not wait for a SLURM that is not there.
+executors: .venv-slurm/installed .venv-generic/installed
+
+.venv-%/installed: requirements-%.lock .venv/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(@D) --no-deps --require-hashes --requirement $<
+	@touch $@
+
 demo: setup
 	@$(BIN)/robust-transfer check $(SETTINGS)
-	$(BIN)/snakemake --cores $(CORES) $(SETTINGS)
+	$(BIN)/snakemake $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES)) $(SETTINGS)
 	@$(MAKE) --no-print-directory report
 
 # What an experiment will take: by published rates of a GPU (GPU=A100), else measured on this machine for a minute or two.
@@ -124,4 +136,4 @@ docs: setup
 	$(BIN)/robust-transfer schema
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache workflow/robust_transfer.egg-info
+	rm -rf .venv .venv-slurm .venv-generic .pytest_cache .mypy_cache .ruff_cache workflow/robust_transfer.egg-info

@@ -158,17 +158,18 @@ def test_every_setting_is_documented() -> None:
 
 def test_a_notice_speaks_of_the_images_it_came_with(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
+    others = "targets: [coarse]\ngrid: [{architectures: [resnet8_w16], eps: [0, 0.4]}]\nfigures: {widths: []}\n"
     mine.write_text("extends: default\nexperiment: mine\n")
     assert load([mine]).notice == load([DEFAULT]).notice != ""
-    mine.write_text("extends: default\nsource: fine\ntargets: [coarse]\n")
+    mine.write_text(f"extends: default\nsource: fine\n{others}")
     assert (load([mine]).title, load([mine]).notice) == ("", "")
-    mine.write_text("extends: default\nsource: fine\ntargets: [coarse]\nnotice: Mine.\n")
+    mine.write_text(f"extends: default\nsource: fine\n{others}notice: Mine.\n")
     assert load([mine]).notice == "Mine."
     again = tmp_path / "again.yaml"
     again.write_text("extends: mine.yaml\nsource: objects\n")
     assert (load([again]).title, load([again]).notice) == ("", "Mine.")  # one's own is kept
     mine.write_text("extends: default\ntitle: My title\n")
-    again.write_text("extends: mine.yaml\nsource: fine\ntargets: [coarse]\n")
+    again.write_text(f"extends: mine.yaml\nsource: fine\n{others}")
     assert (load([again]).title, load([again]).notice) == ("My title", "")
     assert load([again], {"source": "textures"}).title == "My title"
 

@@ -125,7 +125,7 @@ def test_a_change_is_told_in_one_line_and_refused_where_asked(
     (line,) = told(made)
     assert line.startswith(f"{entry}")
     assert says in line
-    assert f"to make it anew: python -m robust_transfer store renew {made}/store/{entry}" in line
+    assert f"to make it anew: robust-transfer store renew {made}/store/{entry}" in line
     assert line in Wiring(plan(validate(configuration(made)))).notices()
     Wiring(plan(validate(configuration(made)))).check_strictness()
     with pytest.raises(ConfigurationError, match=r"running\.strict = true: renew these entries") as error:

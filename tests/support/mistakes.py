@@ -26,9 +26,9 @@ def from_files(path: str, **part: object) -> dict[str, Any]:
 
 def long_names(source: str, weights: str, target: str) -> dict[str, Any]:
     """An experiment whose names are allowed one by one."""
-    origin = {"origin": {"kind": "folder", "path": "x"}}
+    datasets = {name: {"origin": {"kind": "folder", "path": path}} for name, path in ((source, "x"), (target, "y"))}
     return {
-        "datasets": {source: origin, target: origin},
+        "datasets": datasets,
         "source": source,
         "targets": [target],
         "weights": {weights: {"kind": "files", "path": "x.pt"}},
@@ -413,6 +413,7 @@ OF_THE_GRID: list[Mistake] = [
             "missing": "drop",
             "targets": ["coarse"],
             "datasets": {"coarse": {"origin": {"kind": "folder", "path": "no/where"}}},
+            **grid(),
         },
         ["targets = coarse", "the images of all are missing"],
     ),

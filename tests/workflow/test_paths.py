@@ -74,11 +74,13 @@ def test_make_takes_the_name_of_a_configuration_as_it_is(name: str, tmp_path: Pa
     (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
     binaries = tmp_path / ".venv" / "bin"
     binaries.mkdir(parents=True)
-    (tmp_path / "requirements.lock").touch()
-    for program in ("python", "snakemake"):
+    for stated in ("requirements.lock", "pyproject.toml"):
+        (tmp_path / stated).touch()
+    for program in ("python", "snakemake", "robust-transfer"):
         (binaries / program).write_text('#!/bin/sh\nfor one; do echo "<$one>"; done\n')
         (binaries / program).chmod(0o755)
-    (tmp_path / ".venv" / "installed").touch()
+    for done in ("installed", "package"):
+        (tmp_path / ".venv" / done).touch()
     expected = name.split() if name == "a.yaml b.yaml" else [name]
     for one in expected:
         (tmp_path / one).touch()
@@ -106,7 +108,9 @@ class TestWhatPathsStandFor:
 
     def test_a_folder_of_images_is_the_same_dataset_under_any_home(self) -> None:
         """What stands in the configuration defines the entry, so that a store can be shared."""
-        found = validate({**yaml.safe_load((ROOT / "config.yaml").read_text()), "targets": ["mine"], "datasets": DATA})
+        grid = [{"architectures": ["resnet8_w16"], "eps": [0]}]
+        over = {"targets": ["mine"], "datasets": DATA, "grid": grid, "figures": {}}
+        found = validate({**yaml.safe_load((ROOT / "config.yaml").read_text()), **over})
         assert found.datasets["mine"].origin == FolderOrigin(kind="folder", path="~/images")
 
     @pytest.mark.parametrize(

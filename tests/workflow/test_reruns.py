@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from robust_transfer.store.finished import FINISHED
 from support.checkouts import Checkout, edit, extend
+from support.disks import read_only, without_locks
 
 SMALL = """
 extends: default
@@ -87,7 +88,7 @@ def test_without_snakemakes_records_what_is_stale_runs_and_nothing_else(checkout
     eps = checkout.overlay("eps.yaml", probing={"strengths": [0.1, 0.01]})
     assert checkout.planned(overlay=eps) == {"probing": 2, **COLLECTED}
     extend(package(checkout) / "figures" / "html.py")
-    assert checkout.planned() == {"figure_headline": 1, "report": 1}
+    assert checkout.planned() == {"figure_headline": 1}
     extend(package(checkout) / "attacks.py")
     run = checkout.snakemake("-n")
     assert "evaluation: 2 of 2 made again (changed since: attacks)" in run.stderr
@@ -104,7 +105,7 @@ def test_another_clone_on_the_store_sees_what_other_code_made(checkout: Checkout
 
 
 def test_an_edited_rule_keeps_what_is_expensive(checkout: Checkout) -> None:
-    edit(checkout.folder / "rules" / "pretraining.smk", "--log {log}", " --log {log} --device cpu")
+    edit(checkout.folder / "rules" / "pretraining.smk", "--log {log:q}", " --log {log:q} --device cpu")
     edit(checkout.folder / "rules" / "finetuning.smk", "    params:\n", "    params:\n        another=1,\n")
     assert checkout.planned() == {}
 
@@ -167,6 +168,57 @@ def test_a_failed_run_is_not_nothing_to_be_done(checkout: Checkout) -> None:
         assert "metrics.json: " in run.stderr
         assert checkout.planned(overlay=overlay) == COLLECTED
     assert checkout.python("store", "verify").returncode == 1
+
+
+def test_a_clock_that_jumps_back_a_day_changes_no_plan(checkout: Checkout) -> None:
+    """All that was made is then from tomorrow."""
+    tomorrow = time.time() + 86400
+    for path in (*checkout.folder.rglob("*"), *(checkout.folder / ".snakemake").rglob("*")):
+        os.utime(path, (tomorrow, tomorrow), follow_symlinks=False)
+    assert checkout.planned() == {}
+    eps = checkout.overlay("eps.yaml", probing={"strengths": [0.1, 0.01]})
+    assert checkout.planned(overlay=eps) == {"probing": 2, **COLLECTED}
+    before, table = kept(checkout), results(checkout)
+    for path in (checkout.folder / "store" / "probing").glob("*/card.json"):
+        path.unlink()
+    run = checkout.snakemake()
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert not lost(before, checkout)
+    assert results(checkout) == table
+    assert checkout.planned() == {}
+
+
+def test_from_a_read_only_store_everything_is_drawn_and_nothing_else_begun(checkout: Checkout) -> None:
+    store = checkout.folder / "store"
+    eps = checkout.overlay("eps.yaml", probing={"strengths": [0.1, 0.01]})
+    shutil.rmtree(checkout.folder / "results")
+    with read_only(store):
+        assert checkout.planned() == COLLECTED
+        run = checkout.snakemake()
+        assert run.returncode == 0, run.stderr[-3000:]
+        assert checkout.planned() == {}
+        run = checkout.snakemake(overlay=eps)
+        assert run.returncode != 0
+        assert "store = store, results = results/small: cannot be written (" in run.stderr
+        assert "Read-only file system" in run.stderr
+        assert "make room or set them elsewhere" in run.stderr
+    assert checkout.planned(overlay=eps) == {"probing": 2, **COLLECTED}
+
+
+@pytest.mark.parametrize("granted", [False, True])
+def test_on_a_disk_without_locks_nothing_is_begun(
+    granted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkout").mkdir()
+    checkout = Checkout(tmp_path / "checkout", SMALL)
+    with monkeypatch.context() as patch:
+        for name, value in without_locks(tmp_path, checkout.folder / "store", granted=granted).items():
+            patch.setenv(name, value)
+        run = checkout.snakemake()
+    assert run.returncode != 0
+    assert "store = store: its file system does not honour locks (" in run.stderr
+    assert not list((checkout.folder / "store").glob("*/*/card.json"))
+    assert not list((checkout.folder / "store").glob("*/*/*.log"))
 
 
 # Below: kills, and two at once.

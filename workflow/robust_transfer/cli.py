@@ -10,10 +10,11 @@ import faulthandler
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from opcode import opmap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +25,12 @@ from robust_transfer.commands.planning import add_planning_commands
 from robust_transfer.commands.results import add_results_commands
 from robust_transfer.commands.upkeep import add_store_command
 from robust_transfer.configuration.running import VARIABLE, Running, running
-from robust_transfer.machine.launch import is_main, launch
+from robust_transfer.machine.cards import driver_fault, visible
+from robust_transfer.machine.launch import LAUNCHED, Machines, is_main, join_step, launch
 from robust_transfer.registry import STAGES, Stage
-from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted
+from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted, Interruption
+from robust_transfer.resuming.scheduler import queue_again
+from robust_transfer.store.entry import EntryInUseError
 
 if TYPE_CHECKING:
     from robust_transfer.store.entry import Entry
@@ -70,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(args.run(args) or 0)
     except Interrupted as left:
         log.warning("%s", left)
+        if left.goes_on and is_main():
+            queue_again()
         return EXIT_CODE
     except Exception as error:
         if place := _place(error):
@@ -144,7 +150,10 @@ def _stage_command(commands: Commands, stage: Stage) -> None:
         command.add_argument(
             "--processes", type=int, default=1, help="processes that share the training, a GPU each (default: 1)"
         )
-    command.set_defaults(run=_run_stage, stage=stage.name, processes=1, stop_before=None, other_code=False)
+        command.add_argument("--machines", type=positive, default=1, help="machines that do the same (default: 1)")
+        command.add_argument("--machine", type=int, default=0, help="number of this one, from 0")
+        command.add_argument("--meet", metavar="HOST:PORT", help="where they meet: a free port of machine 0")
+    command.set_defaults(run=_run_stage, stage=stage.name, processes=1, machines=1, stop_before=None, other_code=False)
     command.set_defaults(originals=None, downloads=False)
 
 
@@ -191,26 +200,98 @@ def _run_stage(args: argparse.Namespace) -> int:
     stated |= {STAGES[args.stage].originals or "": args.originals, "downloads": args.downloads or None}
     settings = Running.model_validate(running().model_dump() | {k: v for k, v in stated.items() if v is not None})
     os.environ[VARIABLE] = settings.model_dump_json()
-    if args.processes > 1 and "WORLD_SIZE" not in os.environ:
-        return _launch(entry, args.processes, args.given)
+    if STAGES[args.stage].multiprocess:
+        join_step()
+    if args.processes * args.machines > 1 and "WORLD_SIZE" not in os.environ:
+        return _launch(entry, args)
+    if "WORLD_SIZE" in os.environ:
+        return _run_in_team(entry, args)
+    while True:
+        with entry.locked():  # waits for another job that makes it, and has no GPU meanwhile
+            if _is_finished(entry):
+                return 0
+        with ExitStack() as stack, _gpus(args, 1) as gpus:
+            try:
+                stack.enter_context(entry.locked(wait=False))
+            except EntryInUseError:
+                continue
+            if not _is_finished(entry):
+                _work(entry, args, gpus)
+            return 0
+
+
+def _run_in_team(entry: Entry, args: argparse.Namespace) -> int:
+    """Run a stage as one of several processes, which have their GPUs from whoever started them."""
+    is_launched = LAUNCHED in os.environ
+    if not is_main() and not is_launched and entry.is_kept():
+        return 0  # as the first process finds too
     with entry.locked() if is_main() else nullcontext():
         if is_main() and _is_finished(entry):
-            return EXIT_CODE if "WORLD_SIZE" in os.environ else 0  # other processes of this training are to end too
-        stage = importlib.import_module(STAGES[args.stage].module)
-        stage.run(entry, threads=args.threads, device=device(args.device))
+            return EXIT_CODE if is_launched else 0  # has the launcher end the others
+        _work(entry, args, ExitStack())
     return 0
 
 
-def _launch(entry: Entry, processes: int, arguments: Sequence[str]) -> int:
+def _work(entry: Entry, args: argparse.Namespace, gpus: ExitStack) -> None:
+    """Run a stage on the device that it gets; on the CPU it gives back the GPUs that were taken for it."""
+    stage = STAGES[args.stage]
+    device_used = device(args.device if stage.uses_gpu or args.device == "cuda" else "cpu")
+    if device_used == "cpu":
+        gpus.close()
+    module = importlib.import_module(stage.module)
+    module.run(entry, threads=args.threads, device=device_used)
+
+
+def _launch(entry: Entry, args: argparse.Namespace) -> int:
     """Run a stage in several processes, unless another job has finished the entry before they start."""
+    machines = _machines(args)
+    if machines.number:  # the first process of all holds the entry, on another machine
+        with _gpus(args, args.processes):
+            return 0 if entry.is_kept() else launch(args.processes, args.given, machines)
     with entry.locked():  # not longer: the first of the processes takes it
         if _is_finished(entry):
             return 0
-    code = launch(processes, arguments)
+    with _gpus(args, args.processes):
+        code = launch(args.processes, args.given, machines)
     if code == EXIT_CODE:
         with entry.locked():
             return 0 if _is_finished(entry) else code
     return code
+
+
+def _machines(args: argparse.Namespace) -> Machines:
+    if args.machines == 1:
+        return Machines()
+    if not 0 <= args.machine < args.machines or not re.fullmatch(r"[^:\s]+:\d+", args.meet or ""):
+        raise UsageError(
+            f"--machines {args.machines} --machine {args.machine} --meet {args.meet}: say on each machine its number, "
+            f"0 to {args.machines - 1}, and on all of them the same HOST:PORT of machine 0"
+        )
+    return Machines(args.machines, args.machine, args.meet)
+
+
+@contextmanager
+def _gpus(args: argparse.Namespace, count: int) -> Iterator[ExitStack]:
+    """Hold as many GPUs as the job needs, until the block or the stack ends; none where there are none to use.
+
+    Nobody waits for a GPU while it holds an entry, so that no two jobs wait for each other.
+    """
+    stage = STAGES[args.stage]
+    is_wanted = args.device != "cpu" and (stage.uses_gpu or args.device == "cuda")
+    cards = visible() if is_wanted and not driver_fault() else ()
+    with ExitStack() as stack:
+        if cards:
+            from robust_transfer.machine.slots import taken
+
+            share = running().jobs_per_gpu.get(args.stage, 1) if count == 1 else 1
+            with Interruption(running().deadline) as interruption:
+
+                def look() -> None:
+                    if reason := interruption.reason:
+                        raise Interrupted(f"{reason} while waiting for a GPU; run the same command to go on")
+
+                stack.enter_context(taken(cards, count, share, look))
+        yield stack
 
 
 def _is_finished(entry: Entry) -> bool:

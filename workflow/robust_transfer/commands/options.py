@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
+
+from robust_transfer.store.entry import GPU
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command adds itself."""
@@ -45,10 +48,12 @@ def point_in_time(text: str) -> datetime:
 
 
 def device(asked: str) -> str:
-    """`cuda` if asked for or, for `auto`, if the NVIDIA driver shows a device; found out without importing torch."""
-    if asked != "auto":
-        return asked
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible in ("", "-1") or not Path("/proc/driver/nvidia/gpus").exists():
+    """`cpu`, or `cuda` if torch can use a GPU, which the job's `timing.json` then names. Imports torch unless `cpu`."""
+    if asked == "cpu":
         return "cpu"
-    return "cuda"
+    from robust_transfer.machine.detection import described, resolved
+
+    found = resolved(asked)
+    if found == "cuda":
+        os.environ[GPU] = json.dumps(described())
+    return found

@@ -117,7 +117,7 @@ def _run_plan(args: argparse.Namespace) -> None:
             currency=args.currency,
             calibrate=args.calibrate,
             calibration=args.calibration,
-            device=device(args.device),
+            device=device(args.device if args.calibrate else "cpu"),
             cores=args.cores,
             in_json=args.json,
         )

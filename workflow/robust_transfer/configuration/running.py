@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.paths import ReadPath, resolved
 
 VARIABLE = "ROBUST_TRANSFER_RUNNING"
 """Environment variable by which the settings reach jobs, as JSON: a changed setting changes no command line."""
+
+GpuStage = Literal["pretraining", "evaluation", "features", "linear_heads", "finetuning"]
+Sharing = Literal[1, 2, 3, 4, 6, 8, 12, 24]
 
 
 class Running(Model):
@@ -25,7 +29,7 @@ costs. A state that takes long to write is saved less often, so that at most a t
     """Go on with a training whose state other code saved; its card will say so."""
     stop_before: datetime | None = None
     """Time at which trainings and extractions save and leave, such as 2030-01-31T08:00. Default: shortly before the \
-end of the job, where SLURM states it."""
+time limit, in a SLURM job."""
     data: ReadPath = "data"
     """Folder of images as they were downloaded, those of each dataset of the catalogue in a folder of its name."""
     weights: ReadPath = "weights"
@@ -42,6 +46,10 @@ that made them, are others by now. Default: one line says so."""
     deterministic: bool = False
     """Let GPUs use deterministic algorithms alone, so that a training that was interrupted ends with the same bits as \
 one that was not; CPUs always do."""
+
+    jobs_per_gpu: dict[GpuStage, Sharing] = Field(default={})
+    """How many jobs of a stage share a GPU of this machine, such as {features: 4}. Default: each has one of its own. \
+Trainings by several processes always have theirs. On a cluster the scheduler decides."""
 
     @field_validator("stop_before", mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,11 +34,44 @@ class Engine:
         """Whether jobs are listed and not run."""
         return bool(self._workflow.output_settings.dryrun)
 
+    def ignore_usr1(self) -> None:
+        """Let SIGUSR1, which SLURM sends to all processes of a job, reach the stage alone.
+
+        Snakemake would die of it, and the job with it. What is ignored stays ignored in the processes that are started,
+        until one of them handles it.
+        """
+        if not self.is_main:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+    @property
+    def executor(self) -> str:
+        """Name of the executor, once the workflow runs: `local`, `slurm`, …."""
+        return str(self._workflow.executor_plugin.name)
+
     def force(self, files: Iterable[str]) -> None:
         """Have the jobs with these outputs run, if the targets need them."""
         dag = self._workflow.dag
         self._user_forces = bool(dag.forcerules or dag.forcefiles)
         dag.forcefiles.update(files)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether jobs run on this machine, and are not handed to a scheduler."""
+        return bool(self._workflow.local_exec)
+
+    def limit(self, resource: str, total: int) -> None:
+        """How much of a resource the jobs that run at one time may ask for, unless `--resources` says so."""
+        if resource not in self._workflow.global_resources:
+            self._workflow.register_resource(resource, total)
+
+    def resource(self, rule: str, name: str) -> Any:
+        """What a rule, or `--set-resources`, asks for; None if that depends on the job, or nothing is asked for."""
+        found = self._workflow.get_rule(rule).resources.get(name)
+        return None if found.is_evaluable() else found.value
+
+    def ask(self, rule: str, **resources: int) -> None:
+        """Have all jobs of a rule ask for more than it says."""
+        self._workflow.get_rule(rule).resources.update(resources)
 
     def settled(self, path: str) -> str:
         """An input that stays as it is. Where `--forcerun` asks for jobs, what hangs on them is left to Snakemake."""

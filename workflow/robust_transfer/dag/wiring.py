@@ -21,15 +21,19 @@ from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
+from robust_transfer.dag.clock import date_now
 from robust_transfer.dag.engine import Engine
+from robust_transfer.dag.gpus import gpu_notices, limit_gpus
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
 from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
+from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
 from robust_transfer.store.finished import keep_published
+from robust_transfer.store.locking import check_locks, lock_notices
 from robust_transfer.store.provenance import ROOT, software
 from robust_transfer.tables.sanity import eps_flags
 
@@ -47,6 +51,7 @@ def wire(files: Sequence[str | Path], options: Mapping[str, Any], engine: Engine
     Raises ConfigurationError.
     """
     paths = [Path(file) for file in files]
+    engine.ignore_usr1()
     experiment = load(paths, options)
     decided = None if engine.is_main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
     wiring = Wiring(planned(experiment, decided), engine, paths)
@@ -137,12 +142,13 @@ class Wiring:
     def _settled(self, path: str, stays: bool) -> str:
         """An input, which makes jobs run again if and only if it is made again itself.
 
-        The first that Snakemake asks for has it run what is stale.
+        The first that Snakemake asks for has it run what is stale, and count GPUs: by then it knows where jobs run.
         """
         if self._engine is None:
             return path
         if self._engine.is_main and not self._is_forced:
             self._engine.force(self.stale.files())
+            limit_gpus(self._engine, self.grid.experiment.running)
             self._is_forced = True
         return self._engine.settled(path) if stays else path
 
@@ -215,13 +221,18 @@ class Wiring:
     def prepare(self) -> None:
         """Before the first job: check that data is where the configuration says, that networks have the source's
         classes and the layers it names, and describe the entries."""
+        if self._engine and self._engine.executor == "slurm":
+            os.environ[REQUEUE] = "1"
         self._check_origins()
         self.check_networks()
         try:
             self.write_entries()
+            if not all(finished(self.store / entry) for entry in self.grid.entries):
+                check_locks(self.store)
             remember(self.results, self._files)
             for entry in self.grid.entries:
                 keep_published(self.store / entry)
+            self._date_now()
         except StoreError as error:
             raise ConfigurationError(str(error)) from error
         except OSError as error:
@@ -242,6 +253,12 @@ class Wiring:
         if messages := absent(self.grid, stated=False):
             return [*messages, "A run stops there before its first job; this dry run goes on."]
         return []
+
+    def _date_now(self) -> None:
+        """Date what jobs read no later than now."""
+        read = [self.store / entry / name for entry in self.grid.entries for name in (CARD, TIMING, "metrics.json")]
+        if dated := date_now([*read, *self.results.glob("*.*")]):
+            print(f"{dated} files were from the future, after a jump of the clock; they are dated now", file=sys.stderr)
 
     def _check_origins(self) -> None:
         if messages := absent(self.grid) or foreign_networks(self.grid):
@@ -320,6 +337,8 @@ class Wiring:
             *recipe_notices(self.grid),
             *self.eps_notices(),
             *self.original_notices,
+            *gpu_notices(),
+            *lock_notices(self.store),
             *self.stale.notices(),
         ]
 

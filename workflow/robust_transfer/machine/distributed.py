@@ -1,7 +1,7 @@
 """Data-parallel training: several processes, one GPU each, share each batch's BatchNorm groups and sum their gradients.
 
-`python -m robust_transfer pretraining <entry> --processes 2` starts them; so does `torchrun --nproc-per-node 2 -m
-robust_transfer pretraining <entry>`. Both set the environment variables RANK, WORLD_SIZE, …, which are what is read.
+`python -m robust_transfer pretraining <entry> --processes 2` starts them; so do `torchrun --nproc-per-node 2 -m
+robust_transfer pretraining <entry>` and SLURM's `srun`. What is read are the environment variables RANK, WORLD_SIZE, ….
 
 Gradients are summed once per step, after the backward pass. DistributedDataParallel of torch overlaps that exchange
 with the backward pass; here it would gain little, since a step with three steps of PGD computes at least eight passes
@@ -11,6 +11,7 @@ per exchange.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robust_transfer.machine.launch import LAUNCHED, die_with_parent
+from robust_transfer.machine.launch import stay_with_starter
 
 
 @dataclass(frozen=True)
@@ -65,24 +66,41 @@ ALONE = ProcessGroup()
 def process_group(device: str) -> Iterator[ProcessGroup]:
     """The process group that the environment describes; `ALONE` without WORLD_SIZE.
 
-    On `cuda` it selects the GPU numbered LOCAL_RANK, and raises RuntimeError if there is no such GPU.
+    On `cuda` it selects the GPU numbered LOCAL_RANK, or the only one where each process sees its own. Raises
+    RuntimeError if there is no such GPU, or if two processes have the same.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield ALONE
         return
-    if LAUNCHED in os.environ:
-        die_with_parent()
+    stay_with_starter()
     if device == "cuda":
-        local_rank, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if local_rank >= visible:
-            raise RuntimeError(
-                f"{size} processes, and {visible} GPUs are visible: each process needs its own; start fewer processes"
-            )
-        torch.cuda.set_device(local_rank)
+        local_rank, seen = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= seen != 1:
+            raise _too_few(size, seen)
+        torch.cuda.set_device(0 if seen == 1 else local_rank)
     torch.distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
-        control = torch.distributed.new_group(backend="gloo")
-        yield ProcessGroup(torch.distributed.get_rank(), size, control)
+        team = ProcessGroup(torch.distributed.get_rank(), size, torch.distributed.new_group(backend="gloo"))
+        if device == "cuda":
+            _check_gpus(team)
+        yield team
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _check_gpus(team: ProcessGroup) -> None:
+    """Raise RuntimeError if two processes of a machine have the same GPU, which NCCL would hang or fail on."""
+    index = torch.cuda.current_device()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    own = (socket.gethostname(), str(torch.cuda.get_device_properties(index).uuid), visible, index)
+    theirs: list[Any] = [None] * team.size
+    torch.distributed.all_gather_object(theirs, own, group=team.control)
+    if len(set(theirs)) < team.size:
+        raise _too_few(team.size, torch.cuda.device_count())
+
+
+def _too_few(processes: int, visible: int) -> RuntimeError:
+    return RuntimeError(
+        f"{processes} processes, and {visible} GPUs are visible: each process needs its own; start fewer processes"
+    )

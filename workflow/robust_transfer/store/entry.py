@@ -36,12 +36,18 @@ from robust_transfer.store.finished import sha256 as sha256
 from robust_transfer.store.provenance import software, versions
 
 ENTRY, LOCK, STATE = "entry.json", ".lock", ".state"
+GPU = "ROBUST_TRANSFER_GPU"
+"""Environment variable with the GPUs that this job works on, as JSON, for `timing.json`."""
 
 log = logging.getLogger("robust_transfer")
 
 
 class StoreError(RuntimeError):
     """Something in the store is missing, altered or in use; the message names it and the fix."""
+
+
+class EntryInUseError(StoreError):
+    """Another process is writing the entry."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class Entry:
     def locked(self, *, wait: bool = True) -> Iterator[None]:
         """Hold the entry's exclusive lock.
 
-        If another process has it, a line says which, and this one waits; without `wait` StoreError is raised.
+        If another process has it, a line says which, and this one waits; without `wait` EntryInUseError is raised.
         """
         with open(self.path / LOCK, "a+") as lock:
             try:
@@ -120,7 +126,9 @@ class Entry:
                 lock.seek(0)
                 holder = lock.read().strip() or "an unnamed process"
                 if not wait:
-                    raise StoreError(f"{self.path}: {holder} is writing this entry; wait for it, or stop it") from None
+                    raise EntryInUseError(
+                        f"{self.path}: {holder} is writing this entry; wait for it, or stop it"
+                    ) from None
                 log.info("%s: %s is writing this entry; waiting for it", self.path, holder)
                 fcntl.lockf(lock, fcntl.LOCK_EX)
             lock.seek(0)
@@ -168,7 +176,7 @@ class Entry:
             "provenance": versions(),
         }
         timing = {"seconds": round(seconds, 3), "peak_memory_mb": process_memory_mb(), **draft.timing}
-        timing["provenance"] = made_with
+        timing |= {"provenance": made_with, **({"gpu": json.loads(gpu)} if (gpu := os.environ.get(GPU)) else {})}
         write_json(draft.file(TIMING), timing)
         write_json(draft.file(CARD), card)
         kept.keep(self.path, draft.folder, aside=self._expensive)
@@ -183,6 +191,14 @@ class Entry:
         lost, unless somebody says so.
         """
         kept.recover(self.path)
+        if not self.is_kept():
+            return False
+        kept.publish(self.path)
+        shutil.rmtree(self.path / STATE, ignore_errors=True)
+        return True
+
+    def is_kept(self) -> bool:
+        """Whether what the entry keeps is what it is to be; raises StoreError as `publish_finished` does."""
         card = kept.kept_card(self.path)
         if card is None or not kept.same_inputs(card, kept.contents(self._store, self.inputs)):
             return False
@@ -194,8 +210,6 @@ class Entry:
                 raise StoreError(f"{told}; {renewing(self.path)}")
             log.warning("%s; it is made again", told)
             return False
-        kept.publish(self.path)
-        shutil.rmtree(self.path / STATE, ignore_errors=True)
         return True
 
     @property

@@ -36,6 +36,7 @@ OUTSIDE = tuple(
             "store.finished",
             "store.fingerprint",
             "store.local_names",
+            "store.locking",
             "store.made",
             "store.provenance",
             "store.remembered",
