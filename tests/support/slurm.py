@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -243,7 +244,8 @@ def _is_left_over(path: Path) -> bool:
     return first.startswith(MARK) and not Path(f"/proc/{first.rpartition(' ')[2]}").exists()
 
 
-if __name__ == "__main__":  # python tests/support/slurm.py FOLDER: a cluster to try things on, until Ctrl-C
+if __name__ == "__main__":  # python tests/support/slurm.py FOLDER: a cluster to try things on, until Ctrl-C or SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with Cluster(Path(sys.argv[1])) as shown:
         print(shown.run("sinfo"), flush=True)
         with suppress(KeyboardInterrupt):

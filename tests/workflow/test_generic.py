@@ -111,5 +111,4 @@ def test_a_job_that_is_ended_goes_on_in_the_next_attempt(
     assert process.wait(300) == 0, (checkout.folder / "run.txt").read_text()[-3000:]
     (log_of_stage,) = (path.read_text() for path in checkout.folder.glob("store/pretraining/*/pretraining.log"))
     assert "going on at step" in log_of_stage
-    assert ("received: saved at step" in log_of_stage) == (number != signal.SIGKILL)
     assert [one for one in files(undisturbed, "pretraining") if one == files(checkout, "pretraining")[0]]
