@@ -1,27 +1,43 @@
 # The one command is `make demo`. Everything else here is a step of it, or for those who change the code.
 # Needs python3 (3.11 or later) with venv; uv and all packages go into .venv, at the versions and hashes of requirements.lock.
+# The package itself is installed in place: `.venv/bin/robust-transfer` runs what lies in workflow/.
 # EXTRAS adds what most people do without, from locks of its own: `attacks` (AutoAttack), `peers` (libraries compared with),
-# `timm` (its architectures), `huggingface` (downloads from its hub).
+# `timm` (its architectures), `huggingface` (downloads from its hub), `slurm` and `generic` (Snakemake's executors for
+# SLURM and for other schedulers: docs/cluster.md).
 
 PYTHON ?= python3
 CORES ?= all
 CONFIG ?=
+PROFILE ?=
 EXTRAS ?=
 GPU ?=
-KNOWN_EXTRAS := attacks huggingface peers timm
+KNOWN_EXTRAS := attacks generic huggingface peers slurm timm
 BIN := .venv/bin
+# Snakemake, matplotlib and uv keep caches below HOME, and Snakemake stops where it cannot.
+ifndef XDG_CACHE_HOME
+ifneq ($(shell mkdir -p "$$HOME/.cache" 2>/dev/null && test -w "$$HOME/.cache" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+endif
+endif
 IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
-SETTINGS := $(if $(CONFIG),--configfile $(CONFIG))
+# A file's name as one word of a shell, whatever it has in it; a name with spaces is one file where there is such a file.
+quoted = '$(subst ','\'',$(1))'
+is_one = $(shell test -e $(call quoted,$(value CONFIG)) && echo yes)
+FILES := $(if $(is_one),$(call quoted,$(value CONFIG)),$(foreach file,$(value CONFIG),$(call quoted,$(file))))
+SETTINGS := $(if $(value CONFIG),--configfile $(FILES))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
-.PHONY: help setup demo plan report test test-faults check format lock docs clean
+.PHONY: help setup executors demo plan report test test-faults check format lock docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          set up, run the default experiment, show its headline table and where the report lies"
-	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment"
+	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment;"
+	@echo "                   PROFILE=slurm runs it on a cluster (docs/cluster.md)"
 	@echo "make setup         install everything into .venv; EXTRAS=\"attacks huggingface peers timm\" adds AutoAttack,"
-	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures"
+	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures;"
+	@echo "                   slurm or generic, what Snakemake needs on a cluster"
+	@echo "make executors     what it needs on a cluster, beside .venv, for the tests"
 	@echo "make plan          what an experiment will take before it runs, measured here; GPU=A100: by published rates"
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
@@ -30,7 +46,7 @@ help:
 	@echo "make lock          renew the requirements*.lock from pyproject.toml"
 	@echo "make clean         remove .venv and caches; results/ and store/ stay"
 
-setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
+setup: .venv/installed .venv/package $(EXTRAS:%=.venv/installed-%)
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,27 +61,41 @@ setup: .venv/installed $(EXTRAS:%=.venv/installed-%)
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c "$(IMPORTS)"  # compiled once here, not in a hundred short jobs
 	@touch $@
 
+# The package itself, in place: `uv pip sync` above has left it out. Built by the locked setuptools, without a network.
+.venv/package: pyproject.toml .venv/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --offline --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # On top of the rest, which `uv pip sync` above has left without them. The lock is whole, so nothing is resolved again.
 .venv/installed-%: requirements-%.lock .venv/installed
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement $<
 	@touch $@
 
 # `check` reads the configuration first: Snakemake reads --configfile before the Snakefile, and names no file in its errors.
+# Beside .venv, so that other starts of Snakemake do not wait for a SLURM that is not there.
+executors: .venv-slurm/installed .venv-generic/installed
+
+.venv-%/installed: requirements-%.lock .venv/installed
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target $(@D) --no-deps --require-hashes --requirement $<
+	@touch $@
+
 demo: setup
-	@PYTHONPATH=workflow $(BIN)/python -m robust_transfer check $(SETTINGS)
-	$(BIN)/snakemake --cores $(CORES) $(SETTINGS)
+	@$(BIN)/robust-transfer check $(SETTINGS)
+	$(BIN)/snakemake $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES)) $(SETTINGS)
 	@$(MAKE) --no-print-directory report
 
 # What an experiment will take: by published rates of a GPU (GPU=A100), else measured on this machine for a minute or two.
 plan: setup
-	@PYTHONPATH=workflow $(BIN)/python -m robust_transfer plan $(SETTINGS) $(if $(GPU),--gpu $(GPU),--calibrate)
+	@$(BIN)/robust-transfer plan $(SETTINGS) $(if $(GPU),--gpu $(GPU),--calibrate)
 
 # An HTML file on its own, with every figure, its caption and how it was made.
 report: setup
-	@set -e; html=$$(PYTHONPATH=workflow $(BIN)/python -m robust_transfer where $(SETTINGS))/report.html; \
-	if ! [ $$html -nt $${html%/*}/results.parquet ] || [ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer $$html)" ]; then \
-		$(BIN)/snakemake --cores 1 $(SETTINGS) --report $$html > $${html%/*}/logs/html.log 2>&1 || \
-			{ cat $${html%/*}/logs/html.log; exit 1; }; \
+	@set -e; html="$$($(BIN)/robust-transfer where $(SETTINGS))/report.html"; \
+	folder="$${html%/*}"; \
+	if ! [ "$$html" -nt "$$folder/results.parquet" ] || \
+		[ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer "$$html")" ]; then \
+		$(BIN)/snakemake --cores 1 $(SETTINGS) --report "$$html" > "$$folder/logs/html.log" 2>&1 || \
+			{ cat "$$folder/logs/html.log"; exit 1; }; \
 	fi; \
 	echo "Report: $$html"
 
@@ -103,7 +133,7 @@ lock:
 	done
 
 docs: setup
-	PYTHONPATH=workflow $(BIN)/python -m robust_transfer schema
+	$(BIN)/robust-transfer schema
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-slurm .venv-generic .pytest_cache .mypy_cache .ruff_cache workflow/robust_transfer.egg-info

@@ -17,4 +17,4 @@ rule datasets:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer datasets {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer datasets {params.entry:q} --threads {threads} --log {log:q}"

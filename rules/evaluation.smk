@@ -19,4 +19,4 @@ rule evaluation:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer evaluation {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer evaluation {params.entry:q} --threads {threads} --log {log:q}"

@@ -21,4 +21,4 @@ rule features:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer features {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer features {params.entry:q} --threads {threads} --log {log:q}"

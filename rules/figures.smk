@@ -26,4 +26,4 @@ for figure in DRAW:
             figure=figure,
             stem=subpath(output.shown, strip_suffix=shown.suffix),
         shell:
-            "python -m robust_transfer figures {params.figure} {input.table} --out {params.stem} --log {log}"
+            "python -m robust_transfer figures {params.figure:q} {input.table:q} --out {params.stem:q} --log {log:q}"

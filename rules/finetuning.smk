@@ -22,4 +22,4 @@ rule finetuning:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer finetuning {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer finetuning {params.entry:q} --threads {threads} --log {log:q}"

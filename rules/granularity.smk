@@ -19,4 +19,4 @@ rule granularity:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer granularity {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer granularity {params.entry:q} --threads {threads} --log {log:q}"

@@ -16,4 +16,4 @@ rule importing:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer importing {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer importing {params.entry:q} --threads {threads} --log {log:q}"

@@ -19,4 +19,4 @@ rule knn:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer knn {params.entry} --threads {threads} --device cpu --log {log}"
+        "python -m robust_transfer knn {params.entry:q} --threads {threads} --device cpu --log {log:q}"

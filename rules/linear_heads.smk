@@ -21,4 +21,4 @@ rule linear_heads:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer linear_heads {params.entry} --threads {threads} --log {log}"
+        "python -m robust_transfer linear_heads {params.entry:q} --threads {threads} --log {log:q}"

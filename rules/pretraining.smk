@@ -20,4 +20,4 @@ rule pretraining:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer pretraining {params.entry} --threads {threads} --processes {resources.gpu} --log {log}"
+        "python -m robust_transfer pretraining {params.entry:q} --threads {threads} --processes {resources.gpu} --log {log:q}"

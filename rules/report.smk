@@ -13,4 +13,4 @@ rule report:
         mem_mb=memory(1000),
         runtime=30,
     shell:
-        "python -m robust_transfer report {input.results} --flags {input.flags} --out {output} --log {log}"
+        "python -m robust_transfer report {input.results:q} --flags {input.flags:q} --out {output:q} --log {log:q}"

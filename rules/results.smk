@@ -25,10 +25,10 @@ rule results:
         folder=subpath(output.results, parent=True),
     shell:
         """
-        python -m robust_transfer results {params.folder}/experiment.json \
-            --results {output.results} \
-            --timings {output.timings} \
-            --training {output.training} \
-            --flags {output.flags} \
-            --log {log}
+        python -m robust_transfer results {params.folder:q}/experiment.json \
+            --results {output.results:q} \
+            --timings {output.timings:q} \
+            --training {output.training:q} \
+            --flags {output.flags:q} \
+            --log {log:q}
         """

@@ -19,4 +19,4 @@ rule selecting:
     params:
         entry=subpath(output.card, parent=True),
     shell:
-        "python -m robust_transfer selecting {params.entry} --threads {threads} --device cpu --log {log}"
+        "python -m robust_transfer selecting {params.entry:q} --threads {threads} --device cpu --log {log:q}"

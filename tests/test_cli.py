@@ -18,13 +18,16 @@ RUN = """
     import importlib, json, logging, os, sys, warnings
     from pathlib import Path
     from robust_transfer import cli
+    from robust_transfer.commands import results
 
     def die(*_, **__):
         {dies}
 
     name, log, *arguments = sys.argv[1:]
-    for run in ("_run_stage", "_run_results", "_run_figures", "_run_report"):
-        setattr(cli, run, die)
+    cli._run_stage = die
+    for run in ("_run_results", "_run_figures", "_run_report"):
+        assert hasattr(results, run)
+        setattr(results, run, die)
     print(cli.main([name, *arguments, "--log", log]))
 """
 

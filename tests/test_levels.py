@@ -13,6 +13,7 @@ PACKAGE = WORKFLOW / "robust_transfer"
 LEVELS = (
     ("__main__",),
     ("cli",),
+    ("commands",),
     ("planning",),
     ("stages",),
     ("dag", "training"),

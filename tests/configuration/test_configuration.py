@@ -9,6 +9,7 @@ import pytest
 import yaml
 from robust_transfer.configuration import schema
 from robust_transfer.configuration.eps import canonical_eps, eps_name, eps_value
+from robust_transfer.configuration.files import extended
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load, merge, validate
 from support.mistakes import MISTAKES, NO_WIDTHS, from_files, grid
 from support.paths import ROOT
@@ -157,12 +158,20 @@ def test_every_setting_is_documented() -> None:
 
 def test_a_notice_speaks_of_the_images_it_came_with(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
+    others = "targets: [coarse]\ngrid: [{architectures: [resnet8_w16], eps: [0, 0.4]}]\nfigures: {widths: []}\n"
     mine.write_text("extends: default\nexperiment: mine\n")
     assert load([mine]).notice == load([DEFAULT]).notice != ""
-    mine.write_text("extends: default\nsource: fine\n")
+    mine.write_text(f"extends: default\nsource: fine\n{others}")
     assert (load([mine]).title, load([mine]).notice) == ("", "")
-    mine.write_text("extends: default\nsource: fine\nnotice: Mine.\n")
+    mine.write_text(f"extends: default\nsource: fine\n{others}notice: Mine.\n")
     assert load([mine]).notice == "Mine."
+    again = tmp_path / "again.yaml"
+    again.write_text("extends: mine.yaml\nsource: objects\n")
+    assert (load([again]).title, load([again]).notice) == ("", "Mine.")  # one's own is kept
+    mine.write_text("extends: default\ntitle: My title\n")
+    again.write_text(f"extends: mine.yaml\nsource: fine\n{others}")
+    assert (load([again]).title, load([again]).notice) == ("My title", "")
+    assert load([again], {"source": "textures"}).title == "My title"
 
 
 def test_what_an_alias_shares_is_changed_where_it_is_named_alone(tmp_path: Path) -> None:
@@ -227,3 +236,42 @@ def test_each_network_has_a_file_of_its_own() -> None:
     parts[1]["eps"] = [0]
     with pytest.raises(ConfigurationError, match=r"weights\.again\.path = .* weights\.mine names the same file"):
         validate(overlaid({"weights": twice, **NO_WIDTHS, "grid": parts}))
+
+
+@pytest.mark.parametrize(
+    ("origin", "other"),
+    [
+        ({"kind": "folder", "path": "data/birds"}, {"kind": "folder", "path": "data/../data/birds/", "seed": 3}),
+        ({"kind": "folder", "path": "data/birds"}, {"kind": "parquet", "path": "data/birds"}),
+        (
+            {"kind": "catalogue", "dataset": "birdsnap"},
+            {"kind": "catalogue", "dataset": "birdsnap", "split": "official"},
+        ),
+        (
+            {"kind": "torchvision", "dataset": "CIFAR10", "root": "d"},
+            {"kind": "torchvision", "dataset": "CIFAR10", "root": "./d"},
+        ),
+    ],
+)
+def test_the_images_of_the_source_are_no_target(origin: dict[str, Any], other: dict[str, Any]) -> None:
+    datasets = {"one": {"origin": origin}, "again": {"origin": other, "train_limit": 100}}
+    stated = {"datasets": {**datasets, "two": {"origin": {"kind": "folder", "path": "data/two"}}}, "source": "one"}
+    grid = [{"architectures": ["resnet8_w8"], "eps": [0]}]
+    whole = {"experiment": "mine", "input_size": 32, "grid": grid, **stated}
+    assert validate({**whole, "targets": ["two"]}).targets == ("two",)
+    with pytest.raises(ConfigurationError, match=r"targets\[1\] = one: the source itself, on which .*; take it out"):
+        validate({**whole, "targets": ["two", "one"]})
+    with pytest.raises(ConfigurationError, match=r"targets\[0\] = again: the same images as the source, one"):
+        validate({**whole, "targets": ["again"]})
+
+
+def test_a_file_extends_the_experiments_here_by_name(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: own-network\nexperiment: mine\n")
+    assert extended([mine]) == [DEFAULT.parent / "experiments" / "own-network.yaml", mine]
+    mine.write_text("extends: own-netwrk\n")
+    with pytest.raises(ConfigurationError, match=r"extends = own-netwrk: no such file .*did you mean own-network\?"):
+        load([mine])
+    (tmp_path / "own-network").write_text("title: A file of that name comes first\n")
+    mine.write_text("extends: own-network\n")
+    assert extended([mine]) == [tmp_path / "own-network", mine]

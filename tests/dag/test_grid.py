@@ -182,6 +182,19 @@ def test_few_images_are_entries_of_their_own_on_shared_features() -> None:
     assert {key.images_per_class for key in transfers} == {5, 10, None}
 
 
+def test_the_layer_that_features_are_from_is_in_the_key_of_numbers_made_from_them() -> None:
+    part = {**SMALL["grid"][0], "protocols": ["frozen", "knn"], "views": ["native", 8]}  # type: ignore[index]
+    grid = planned(grid=[part], features={"layer": "blocks.0"})
+    variants = {
+        (one.key.protocol, one.key.variant) for one in grid.measurements.values() if one.key.mode == "fixed-feature"
+    }
+    said = {'{"layer":"blocks.0"}', '{"downscaled":8,"layer":"blocks.0"}'}
+    assert variants == {(protocol, variant) for protocol in ("frozen", "knn") for variant in said}
+    others = [one.key.variant for one in grid.measurements.values() if one.key.mode != "fixed-feature"]
+    assert others
+    assert not any("layer" in variant for variant in others)
+
+
 def test_knn_is_measured_beside_the_probe_on_the_same_features() -> None:
     part = {**SMALL["grid"][0], "modes": ["fixed-feature"], "images_per_class": [5, "all"]}  # type: ignore[index]
     frozen, both = planned(grid=[part]), planned(grid=[{**part, "protocols": ["frozen", "knn"]}])

@@ -1,20 +1,23 @@
 """Documents are true: links lead somewhere, commands parse, configurations are valid, code runs, lists are whole."""
 
+import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 import pytest
-import robust_transfer
 import yaml
 from robust_transfer.cli import _parser
 from robust_transfer.configuration.load import load
+from robust_transfer.networks.build import build
 from robust_transfer.registry import ALL_STAGES, FIGURES
 from robust_transfer.tables.flags import FLAGS
 from robust_transfer.tables.results import KEY, SCHEMA
+from support.backbones import stored_backbone
 from support.documents import DOCUMENTS, Block, anchors, blocks, prose, rows
 from support.fake_entries import Fake
 from support.paths import ROOT
@@ -48,13 +51,28 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(there), target
 
 
+OURS = re.compile(r"(?:\S*/)?robust-transfer (?=[a-z])|python -m robust_transfer ")
+INLINE = [said for document in DOCUMENTS for said in re.findall(r"`([^`\n]*)`", prose(document)) if OURS.match(said)]
+WHOLE = [said for said in INLINE if "…" not in said and len(said.split()) > 1]
+
+
 @pytest.mark.parametrize(
-    "command", [line for line in commands() if "python -m robust_transfer" in line], ids=lambda line: line.strip()[:70]
+    "command", [line for line in [*commands(), *WHOLE] if OURS.search(line)], ids=lambda line: line.strip()[:70]
 )
 def test_commands_parse(command: str) -> None:
     words = shlex.split(command.replace("<", "").replace(">", ""), comments=True)
-    arguments = words[words.index("robust_transfer") + 1 :]
+    ours = next(i for i, word in enumerate(words) if word.endswith(("robust-transfer", "robust_transfer")))
+    arguments = words[ours + 1 :]
+    arguments += {"compare": ["one", "another"]}.get(" ".join(arguments), [])  # named in prose without its arguments
     assert _parser().parse_args(arguments).run
+
+
+def test_the_command_that_documents_name_is_installed() -> None:
+    (command,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].items()
+    assert command == ("robust-transfer", "robust_transfer.cli:main")
+    assert callable(getattr(importlib.import_module("robust_transfer.cli"), "main"))  # noqa: B009
+    documents = "".join(document.read_text() for document in DOCUMENTS)
+    assert "PYTHONPATH" not in documents  # nobody has to set it
 
 
 def test_make_has_the_targets_that_documents_name() -> None:
@@ -73,20 +91,55 @@ def test_figures_that_documents_draw_exist() -> None:
 @pytest.mark.parametrize("block", of_document("yaml", "experiment"), ids=lambda block: name(block.document))
 def test_configurations_are_valid(block: Block, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(block.text)
-    assert load([tmp_path / "mine.yaml"]).experiment == yaml.safe_load(block.text)["experiment"]
+    stated = yaml.safe_load(block.text)
+    assert load([tmp_path / "mine.yaml"]).experiment == stated.get("experiment", stated["extends"])
 
 
-@pytest.mark.parametrize("block", of_document("python", "plot"), ids=lambda block: name(block.document))
-def test_plots_are_drawn(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = Fake(tmp_path / "results" / "shapes")
+@pytest.fixture
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory has what looks like the default experiment's results."""
+    fake = Fake(tmp_path / "results" / "shapes", architectures=("resnet8_w16",))
     fake.root.mkdir(parents=True)
     for eps in ("0", "0.25", "1"):
         for target in fake.targets:
-            fake.transfer(60, 50, target=target, eps=eps, arch="resnet8_w16")
+            for seed in (0, 1):
+                fake.transfer(60 + seed, 50, target=target, eps=eps, backbone_seed=seed)
+                fake.transfer(40, 40, target=target, eps=eps, backbone_seed=seed, images_per_class=10)
+                fake.transfer(30, 30, target=target, eps=eps, backbone_seed=seed, variant={"downscaled": 9})
     fake.collect()
     monkeypatch.chdir(tmp_path)
-    if not hasattr(robust_transfer, "read_results"):
-        monkeypatch.setattr(robust_transfer, "read_results", pd.read_parquet, raising=False)
+
+
+@pytest.mark.parametrize("block", of_document("python", "numbers"), ids=lambda block: name(block.document))
+def test_numbers_are_found_as_documents_say(block: Block, shapes: None) -> None:
+    found: dict[str, Any] = {}
+    exec(compile(block.text, str(block.document), "exec"), found)
+    assert found["accuracy"] == 60.5
+    assert len(found["rows"].query("target == 'coarse' and eps_value == 0.25 and `mode` == 'fixed-feature'")) > 20
+    assert list(found["few"]["value"]) == [40, 40, 40]
+
+
+@pytest.mark.parametrize("block", of_document("python", "backbone"), ids=lambda block: name(block.document))
+def test_networks_are_loaded_as_documents_say(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = stored_backbone(tmp_path, build("resnet8_w16", 12), input_size=24)
+    (named,) = re.findall(r'load_backbone\("([^"]+)"\)', block.text)
+    monkeypatch.chdir(tmp_path)
+    Path(named).parent.mkdir(parents=True, exist_ok=True)
+    Path(named).symlink_to(entry.path)
+    found: dict[str, Any] = {}
+    exec(compile(block.text, str(block.document), "exec"), found)
+    assert found["logits"].shape == (8, 12)
+    assert found["features"].shape == (8, 64)
+
+
+def test_columns_that_pandas_has_a_name_for_are_documented() -> None:
+    clashing = {column for column in SCHEMA.names if hasattr(pd.DataFrame, column)}
+    assert clashing == {"mode", "flags"}
+    assert all(f"`rows.{column}`" in (DOCS / "results.md").read_text() for column in clashing)
+
+
+@pytest.mark.parametrize("block", of_document("python", "plot"), ids=lambda block: name(block.document))
+def test_plots_are_drawn(block: Block, tmp_path: Path, shapes: None) -> None:
     found: dict[str, Any] = {}
     with mpl.rc_context({"backend": "agg"}):
         exec(compile(block.text, str(block.document), "exec"), found)

@@ -20,6 +20,8 @@ from robust_transfer.figures import lettering, style
 from robust_transfer.figures.axes import EpsAxis
 from robust_transfer.figures.cells import Cells, protocol_label
 from robust_transfer.figures.fixed_robustness import linear_fit
+from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.numbers import COLUMNS
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
 from robust_transfer.store import fingerprint
@@ -941,7 +943,7 @@ def test_old_entries_draw_what_they_recorded(small_curves):
 def test_of_many_networks_those_with_most_backbones_are_drawn_and_the_others_named(paper_curves):
     drawing = drawn("training", paper_curves)
     labels = [ax.get_ylabel() for ax in drawing.figure.axes if ax.get_ylabel()]
-    assert labels == [style.architecture_label(f) for f in (*PAPER_ARCHS, *(f"densenet{i}" for i in range(161, 165)))]
+    assert labels == [architecture_label(f) for f in (*PAPER_ARCHS, *(f"densenet{i}" for i in range(161, 165)))]
     note = [text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()]
     assert "in training.parquet, not drawn: DenseNet-165, DenseNet-166, DenseNet-167, 1 more" in note
     assert "thin lines: single seeds" in note
@@ -1011,6 +1013,33 @@ def test_files_are_written_and_the_same_bytes_twice(name, collected, tmp_path):
         numbers = list(csv.DictReader(file))
     assert numbers
     assert {number.get("target") for number in numbers} <= {"coarse", "fine", None}
+
+
+@pytest.fixture(scope="module")
+def source_alone(tmp_path_factory):
+    """The tables of an experiment that only evaluates a network on the source: most figures have nothing to show."""
+    fake = Fake(tmp_path_factory.mktemp("source_alone"))
+    fake.source(90)
+    return fake.collect()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_the_csv_has_one_header_with_numbers_and_without(name, collected, source_alone, tmp_path):
+    module = importlib.import_module(f"robust_transfer.figures.{FIGURES[name].module}")
+    found = {}
+    for where, results in {"full": collected, "empty": source_alone}.items():
+        draw(name, results.with_name(f"{FIGURES[name].table}.parquet"), tmp_path / where / name)
+        found[where] = pd.read_csv(tmp_path / where / f"{name}.csv")
+    assert list(found["empty"].columns) == list(found["full"].columns) == list(getattr(module, "COLUMNS", COLUMNS))
+    assert found["empty"].empty or name == "training"
+
+
+def test_no_colour_is_behind_a_text():
+    texts = ["report", *(f"figures/{name}" for name, figure in FIGURES.items() if figure.is_table)]
+    assert len(texts) > 3
+    for name in texts:
+        assert "figures.style" not in fingerprint.modules(name), name
+    assert "figures.style" in fingerprint.modules("figures/width")
 
 
 def test_seeds_are_dots_beside_the_bar_of_their_mean(collected):

@@ -743,7 +743,7 @@ def contents(entry: Entry) -> dict[str, bytes]:
 
 
 def test_a_failed_preparation_leaves_the_entry_as_it_was(tmp_path):
-    root = write_folder(tmp_path / "set", {"cat": 5})
+    root = write_folder(tmp_path / "set", {"cat": 3, "dog": 3})
     entry = prepared(tmp_path, folder(root))
     before = contents(entry)
     (root / "cat" / "0.png").write_bytes(b"broken")
@@ -757,7 +757,7 @@ def test_a_failed_preparation_leaves_the_entry_as_it_was(tmp_path):
 
 
 def test_a_killed_preparation_leaves_nothing_half_written(tmp_path):
-    root = write_folder(tmp_path / "set", {"cat": 5})
+    root = write_folder(tmp_path / "set", {"cat": 3, "dog": 3})
     entry = new_entry(tmp_path, "datasets", {"origin": folder(root)})
 
     def slowly(*args, **settings):
@@ -782,7 +782,7 @@ def test_a_killed_preparation_leaves_nothing_half_written(tmp_path):
 def test_progress_of_a_big_set_is_logged(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("robust_transfer.datasets.storing.PROGRESS_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "robust_transfer"):
-        prepared(tmp_path, folder(write_folder(tmp_path / "set", {"cat": 5})))
+        prepared(tmp_path, folder(write_folder(tmp_path / "set", {"cat": 3, "dog": 3})))
     assert "train: 2 of 4 images" in caplog.text
 
 

@@ -182,7 +182,7 @@ def test_without_attacks_only_clean_accuracy_is_measured(source, backbone):
 
 def test_a_backbone_of_other_classes_is_refused(source):
     other = stored(source, build("resnet8_w4", 3))
-    with pytest.raises(StoreError, match=r"its 3 classes are not the 2 of .*trained on"):
+    with pytest.raises(StoreError, match=r"its 3 outputs are not the 2 classes of .*trained on"):
         evaluated(source, other)
 
 

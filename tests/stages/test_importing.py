@@ -342,7 +342,7 @@ class TestEvaluation:
         assert rows["mean_per_class"]["value"] == 50
 
     def test_the_same_names_in_another_order_are_refused(self, backbone, tmp_path):
-        with pytest.raises(StoreError, match="its 4 classes are not the 4 of"):
+        with pytest.raises(StoreError, match=r"its 4 outputs are not the 4 classes of .*, or not in their order;"):
             self.evaluated(tmp_path, backbone, self.source(tmp_path, ["1", "0", "2", "3"]))
 
 

@@ -15,8 +15,11 @@ from robust_transfer.configuration.load import load
 from robust_transfer.dag.grid import plan
 from robust_transfer.dag.methods import made_by
 from robust_transfer.dag.wiring import Wiring
+from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.headline import headline
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.report import COLUMNS, _short, summary
+from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import FLAG_COLUMNS, write_flags
 from support.fake_entries import Fake
 from support.paths import ROOT
@@ -96,49 +99,82 @@ def test_summary_shows_one_way_of_measuring_and_names_the_others(tmp_path):
     assert max(len(line) for line in text.splitlines() if str(tmp_path) not in line) <= COLUMNS
 
 
-def flagged(root: Path, flags: list[tuple[str, str, str, str]]) -> list[str]:
+def flagged(root: Path, flags: list[tuple[str, str, str, str]], fake: Fake | None = None) -> list[str]:
     """The lines of a summary that tell of flags."""
-    fake = Fake(root)
-    fake.transfer(50, 50, target="coarse")
+    fake = fake or Fake(root)
+    fake.transfer(50, 50, target="coarse", eps="1")
     results = fake.collect()
     write_flags(root / "flags.csv", pd.DataFrame(flags, columns=FLAG_COLUMNS))
     text = summary(results, root / "flags.csv")
     return next((part.splitlines() for part in text.split("\n\n") if part.startswith("What looks wrong")), [])
 
 
-def test_summary_lists_flags_by_backbone_without_the_mend(tmp_path):
+def test_summary_has_one_line_for_each_flag_and_dataset_without_the_fix(tmp_path):
+    fake = Fake(tmp_path)
+    probes = [fake.transfer(50, 50, target=name, eps=eps) for name in ("coarse", "fine") for eps in ("0", "0.25")]
+    chance = [(one, "probing", "features-at-chance", f"accuracy is {10 + i} %; look") for i, one in enumerate(probes)]
     name = "objects_resnet8_w16_l2_eps0.5_seed0"
-    heading, *lines = flagged(
-        tmp_path,
-        [
-            (f"pretraining/{name}-0123456789", "pretraining", "collapsed-robustness", "fell to 2.0 %; mend it"),
-            ("pretraining/other-0123456789", "pretraining", "loader-bound", "800 of 1000 images/s; wait"),
-            (f"evaluation/{name}-9876543210", "evaluation", "at-chance", "accuracy is 10.0 %; train longer"),
-        ],
-    )
-    assert heading == f"What looks wrong, 3 flags; what to do: {tmp_path / 'flags.csv'}"
-    assert lines == [
-        f"  {name}",
-        "    collapsed-robustness: fell to 2.0 %",
-        "    at-chance: accuracy is 10.0 %",
-        "  other",
-        "    loader-bound: 800 of 1000 images/s",
+    others = [
+        (f"pretraining/{name}-0123456789", "pretraining", "loader-bound", "800 of 1000 images/s; wait"),
+        (f"evaluation/{name}-9876543210", "evaluation", "at-chance", "accuracy is 10.0 %; train longer"),
     ]
+    heading, *lines = flagged(tmp_path, [*others[:1], *chance[:3], *others[1:], chance[3]], fake)
+    assert heading == f"What looks wrong, 6 flags; what to do: {tmp_path / 'flags.csv'}"
+    assert lines == [
+        f"  at-chance, {name}: accuracy is 10.0 %",  # what does not count comes first
+        "  features-at-chance, 2 entries on Coarse: e.g. accuracy is 10 %",
+        "  features-at-chance, 2 entries on Fine: e.g. accuracy is 12 %",
+        f"  loader-bound, {name}: 800 of 1000 images/s",
+    ]
+    assert len(pd.read_csv(tmp_path / "flags.csv")) == 6
 
 
 def test_summary_lists_at_most_ten_lines_of_flags_and_counts_the_others(tmp_path):
     entries = [f"pretraining/objects_resnet8_w16_l2_eps{i}_seed0-0123456789" for i in range(67)]
-    _, *lines = flagged(tmp_path, [(entry, "pretraining", "loader-bound", "wait " * 30) for entry in entries])
-    assert len(lines) == 11
-    assert lines[-1] == "  and 62 more in flags.csv"
-    assert max(map(len, lines)) == COLUMNS
-    assert lines[1].endswith("…")
-    odd = [(entries[0], "pretraining", "loader-bound", "wait")] + [
-        (entry, "pretraining", "loader-bound", "wait") for entry in entries[:5]
+    _, line = flagged(tmp_path, [(entry, "pretraining", "loader-bound", "wait " * 30) for entry in entries])
+    assert line.startswith("  loader-bound, 67 entries: e.g. wait")
+    assert len(line) == COLUMNS
+    assert line.endswith("…")
+    names = [f"flag-{i:02}" for i in range(12)]
+    _, *lines = flagged(tmp_path / "many", [(entries[0], "pretraining", name, "wait") for name in [*names, names[11]]])
+    assert len(lines) == 10
+    assert lines[-1] == "  and 3 more of 3 kinds in flags.csv"
+    _, *lines = flagged(tmp_path / "ten", [(entries[0], "pretraining", name, "wait") for name in names[:10]])
+    assert lines[-1].startswith("  flag-09, objects")
+
+
+def test_with_two_norms_each_target_counts_once_in_each(tmp_path):
+    fake = Fake(tmp_path, architectures=("resnet8_w8",))
+    for target in fake.targets:
+        fake.transfer(50, 50, target=target, eps="0")
+        fake.transfer(90, 90, target=target, eps="0.25")
+        fake.transfer(20, 20, target=target, eps="4/255", norm="linf")
+    text = " ".join(summary(fake.collect()).split())
+    assert "Fixed-feature, L2: best robust ahead on 2 of 2 targets, standard on 0." in text
+    assert "Fixed-feature, L∞: best robust ahead on 0 of 2 targets, standard on 2." in text
+    assert "of 4" not in text
+
+
+def test_of_few_images_alone_the_most_are_shown_and_said(tmp_path):
+    fake = both_modes(tmp_path)
+    fake.entries = [one | {"images_per_class": 10} for one in fake.entries if one["stage"] == "probing"]
+    fake.transfer(30, 30, target="coarse", eps="0.25", images_per_class=5)
+    text = summary(fake.collect())
+    assert "Fixed-feature (frozen protocol, images per class: 10)" in text.splitlines()
+    assert "best robust ahead on 1 of 2 targets" in text
+    assert "Fixed-feature: not measured" not in text
+    results = read_results(tmp_path / "results.parquet")
+    assert "images per class: 10" in headline(results).markdown()
+    assert Cells(results).remarks(Cells(results).shown("fixed-feature")) == [
+        "measured by the frozen protocol, images per class: 10"
     ]
-    _, *lines = flagged(tmp_path / "odd", odd)
-    assert lines[-1] == "  and 1 more in flags.csv"
-    assert lines[-2].startswith("    loader-bound")  # no name stands there without its flag
+
+
+def test_of_one_network_the_summary_says_what_there_is(tmp_path):
+    fake = Fake(tmp_path)
+    fake.transfer(50, 50, target="coarse", eps="0")
+    text = " ".join(summary(fake.collect()).split())
+    assert "not both measured on any target; standard networks on 1 of 2 targets." in text
 
 
 def test_summary_says_nothing_of_flags_where_there_are_none(tmp_path):

@@ -2,11 +2,13 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.statistics import selection
 from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.statistics.selection import (
@@ -18,7 +20,7 @@ from robust_transfer.statistics.selection import (
 from robust_transfer.store.entry import StoreError
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo
-from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
+from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, canonical
 from robust_transfer.tables.results import KEY, SCHEMA, read_results
 from robust_transfer.tables.training import read_flags, read_training
 from scipy.stats import binomtest, t
@@ -547,7 +549,7 @@ def test_test_accuracies_raise_flags_that_training_did_not(tmp_path):
         (guessing, "at-chance"),
         (overfitted, "robust-overfitting"),
     ]
-    assert "45.0 % on test images, 97.0 % on training images" in found[-1].message
+    assert "45.0 % on 200 test images, 97.0 % on 512 training images" in found[-1].message
 
 
 def test_an_imported_backbone_unlike_its_published_accuracy_is_flagged(tmp_path):
@@ -637,3 +639,35 @@ def test_a_head_that_lacks_an_image_is_an_error(tmp_path):
     with_selections(fake, entry, {("test", "test"): [share(100), share(100)[:-1]]})
     with pytest.raises(StoreError, match="test image twice, or not once for each head"):
         fake.collect()
+
+
+def test_numbers_tell_networks_of_different_training_apart(tmp_path):
+    fake = Fake(tmp_path)
+    for eps, epochs in (("0", 15), ("0.25", 2)):
+        fake.transfer(50, 50, target="coarse", eps=eps)
+        fake.source(70, eps=eps)
+        path = tmp_path / "store" / fake.backbone(trained(2), eps=eps)
+        settings: dict[str, Any] = {
+            "training": {**Recipe().model_dump(mode="json"), "epochs": epochs, "nesterov": True}
+        }
+        settings |= {"attack": Attack(steps=1).model_dump(mode="json") if eps != "0" else None}
+        (path / "entry.json").write_text(json.dumps({"stage": "pretraining", "settings": settings, "inputs": {}}))
+    table = read_results(fake.collect())
+    said = table.groupby(["mode", "eps"], observed=True)["training"].agg(list)
+    standard, robust = {"epochs": 15, "nesterov": True}, {"attack": {"steps": 1}, "epochs": 2, "nesterov": True}
+    assert {*said["source", "0"]} == {*said["fixed-feature", "0"]} == {canonical(standard)}
+    assert {*said["source", "0.25"]} == {canonical(robust)}
+    chosen = table[(table["eps"] == "best-robust") & (table["metric"] == "top1")]
+    assert {*chosen["training"]} == {canonical(robust)}
+    assert table.loc[table["metric"].str.endswith("_difference"), "training"].isna().all()
+
+
+def test_test_images_overrule_what_few_training_images_say(tmp_path):
+    fake = Fake(tmp_path)
+    known = {"flag": "at-chance", "message": "accuracy on 64 training images is 25.0 %"}
+    for accuracy, arch in ((60, "resnet8_w8"), (26, "resnet8_w16")):
+        fake.source(accuracy, arch=arch)
+        fake.backbone(trained(1), flags=(known,), arch=arch)
+    fake.collect()
+    found = tables.rows(read_flags(tmp_path / "flags.csv"))
+    assert [one.entry for one in found if one.flag == "at-chance"] == ["pretraining/objects_resnet8_w16_none_0_0"]

@@ -18,11 +18,12 @@ MODULES = {
         datasets.fetching.archive_members
         datasets.fetching.archive_writer datasets.fetching.archives datasets.fetching.disk datasets.fetching.downloads
         datasets.fetching.partial_files datasets.fetching.remote_files datasets.fetching.web_pages datasets.finding
-        datasets.images datasets.origins.catalogued datasets.origins.folder datasets.origins.layouts
+        datasets.images datasets.names datasets.originals datasets.origins.catalogued datasets.origins.folder
+        datasets.origins.layouts
         datasets.origins.layouts.annotated datasets.origins.layouts.caltech datasets.origins.layouts.cifar
         datasets.origins.layouts.imagenet datasets.origins.layouts.lists datasets.origins.opening
         datasets.origins.parquet datasets.origins.shapes datasets.origins.torchvision datasets.resident datasets.splits
-        datasets.storing stages.datasets
+        datasets.storing stages.datasets store.originals
     """,
     "granularity": """
         datasets.arrow datasets.images datasets.resident datasets.storing stages.granularity
@@ -31,8 +32,8 @@ MODULES = {
         architectures datasets.errors datasets.fetching.archive_formats datasets.fetching.disk
         datasets.fetching.downloads datasets.fetching.partial_files
         datasets.fetching.remote_files datasets.fetching.web_pages networks.backbones networks.build
-        networks.small_resnet stages.importing tables.published weights.checkpoints weights.files weights.pickle_machine
-        weights.pickle_values weights.pickles weights.state_dicts
+        networks.small_resnet stages.importing store.originals tables.published weights.checkpoints weights.files
+        weights.outputs weights.pickle_machine weights.pickle_values weights.pickles weights.state_dicts
     """,
     "pretraining": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
@@ -44,7 +45,7 @@ MODULES = {
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
         networks.build networks.folding networks.image_gradient networks.small_resnet randomness stages.evaluation
-        statistics.metrics training.inference
+        statistics.metrics training.inference weights.outputs
     """,
     "features": """
         architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
@@ -78,21 +79,21 @@ MODULES = {
         stages.selecting statistics.predictions store.features store.predictions store.runs
     """,
     "results": """
-        stages.results statistics.intervals statistics.metrics statistics.predictions statistics.selection
-        store.features store.predictions tables.categories tables.errors tables.experiment_info tables.flags
-        tables.key tables.parquet tables.results
+        stages.results statistics.comparable statistics.intervals statistics.metrics statistics.predictions
+        statistics.selection store.features store.predictions tables.categories tables.errors tables.experiment_info
+        tables.flags tables.key tables.parquet tables.results
         tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
     """,
     "report": """
-        figures figures.cells figures.drawing figures.headline figures.html figures.latex figures.lettering
-        figures.markdown figures.style figures.tables stages.report statistics.metrics tables.categories tables.errors
-        tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.training
+        figures.cells figures.labels stages.report tables.categories tables.errors tables.experiment_info tables.flags
+        tables.key tables.parquet tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.cells figures.drawing figures.lettering figures.style figures.width stages.figures
-        tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
-        tables.training
+        figures figures.axes figures.cells figures.drawing figures.kinds figures.labels figures.lettering
+        figures.numbers figures.style figures.width stages.figures tables.categories tables.errors
+        tables.experiment_info tables.flags tables.key tables.parquet
+        tables.results tables.training
     """,
 }
 
@@ -170,6 +171,90 @@ def test_what_only_readers_are_told_changes_nothing(old: str, new: str, tmp_path
 def test_what_might_be_read_or_computed_changes_it(old: str, new: str, tmp_path: Path) -> None:
     assert old in BEFORE
     assert _said(BEFORE.replace(old, new), tmp_path) != _said(BEFORE, tmp_path)
+
+
+LOCAL = """
+import json
+def rate(images, seconds, key=None):
+    total = 0
+    for image in images:
+        total += image
+    def half(part):
+        return part / 2 + total
+    try:
+        found = [one / seconds for one in images if (last := one)]
+    except ZeroDivisionError as error:
+        raise ValueError(f"{error}") from error
+    match found:
+        case [first, *rest]:
+            total = first
+    with open("x") as file:
+        json.dump({one: value for one, value in zip(found, found)}, file)
+    return half(total), last, sorted(found, key=lambda pair: pair), key
+numbers = [one for one in range(3)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("total", "summed"),  # read by an inner function, too
+        ("image ", "picture "),
+        ("found", "rates"),
+        ("error", "problem"),
+        ("first", "head"),
+        ("rest", "tail"),
+        ("file", "stream"),
+        ("last", "newest"),
+        ("one / seconds for one in images if (last := one)", "rate / seconds for rate in images if (last := rate)"),
+        ("{one: value for one, value", "{k: v for k, v"),
+        ("[one for one in range(3)]", "[i for i in range(3)]"),
+    ],
+)
+def test_a_local_variable_may_be_called_anything(old: str, new: str, tmp_path: Path) -> None:
+    renamed = LOCAL.replace("+= image\n", "+= picture\n") if old == "image " else LOCAL
+    assert old in renamed
+    assert _said(renamed.replace(old, new), tmp_path) == _said(LOCAL, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("total = first", "found = first"),  # another variable
+        ("return half(total)", "return half(last)"),
+        ("part / 2 + total", "part / 2 + part"),
+        ("seconds", "minutes"),  # callers name parameters
+        ("(part)", "(whole)"),
+        ("half", "halved"),
+        ("    total = 0", "    json = total = 0"),
+        ("one / seconds for one", "last / seconds for one"),
+        ("range(3)", "reversed(range(3))"),
+        ("numbers =", "others ="),  # other modules name a module's
+        ("    total = 0", "    total = 0\n    print(locals())"),
+    ],
+)
+def test_which_variable_is_meant_is_part_of_what_is_said(old: str, new: str, tmp_path: Path) -> None:
+    assert old in LOCAL
+    assert _said(LOCAL.replace(old, new), tmp_path) != _said(LOCAL, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "print(locals())", "eval('total')", "exec('total')", "vars()", "images.query('x > @total')",
+        "inspect.currentframe()", "global other", "class Inner: total = 1",
+    ],
+)  # fmt: skip
+def test_where_variables_may_be_looked_up_by_name_names_count(line: str, tmp_path: Path) -> None:
+    source = LOCAL.replace("    total = 0", f"    total = 0\n    {line}")
+    names = source.replace("total", "summed").replace("@summed", "@total").replace("'summed'", "'total'")
+    assert _said(names, tmp_path) != _said(source, tmp_path)
+
+
+def test_what_an_inner_function_reads_from_outside_is_not_the_variable_of_that_name(tmp_path: Path) -> None:
+    source = "def outer():\n    def inner():\n        {0} = 1\n        return {0}\n    return inner() + {1}\n"
+    assert _said(source.format("a", "a"), tmp_path) == _said(source.format("b", "a"), tmp_path)
+    assert _said(source.format("a", "a"), tmp_path) != _said(source.format("a", "b"), tmp_path)  # that is a global
 
 
 def test_the_level_of_what_is_computed_to_be_logged_changes_nothing(tmp_path: Path) -> None:

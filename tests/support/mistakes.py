@@ -26,9 +26,9 @@ def from_files(path: str, **part: object) -> dict[str, Any]:
 
 def long_names(source: str, weights: str, target: str) -> dict[str, Any]:
     """An experiment whose names are allowed one by one."""
-    origin = {"origin": {"kind": "folder", "path": "x"}}
+    datasets = {name: {"origin": {"kind": "folder", "path": path}} for name, path in ((source, "x"), (target, "y"))}
     return {
-        "datasets": {source: origin, target: origin},
+        "datasets": datasets,
         "source": source,
         "targets": [target],
         "weights": {weights: {"kind": "files", "path": "x.pt"}},
@@ -235,7 +235,7 @@ MISTAKES: list[Mistake] = [
     ({"figures": {"fixed_eps": "1e999"}}, ["figures.fixed_eps = 1e999", "between 0.000001 and 10000"]),
     (grid(seeds=[2**70]), [f"grid[0].seeds[0] = {2**70}", "no whole number here goes beyond 2147483647"]),
     (grid(transfer_seeds=[2**31]), ["grid[0].transfer_seeds[0] = 2147483648", "goes beyond 2147483647"]),
-    ({"datasets": {"coarse": {"seed": -(2**70)}}}, [f"datasets.coarse.seed = {-(2**70)}", "goes beyond 2147483647"]),
+    ({"datasets": {"coarse": {"seed": -(2**70)}}}, [f"datasets.coarse.seed = {-(2**70)}", f"goes beyond {2**64 - 1}"]),
     ({"pretraining": {"training": {"epochs": 2**40}}}, ["training.epochs = 1099511627776", "goes beyond 2147483647"]),
     (
         grid(architectures=["resnet8_w99999999"]),
@@ -268,12 +268,12 @@ MISTAKES: list[Mistake] = [
     ),
     ({"datasets": {"coarse": {"normalisation": {"mean": 0.5}}}}, ["normalisation.mean = 0.5", "write a list: [0.5]"]),
     # Paths.
-    ({"store": "my store"}, ["store = my store", "a space in the path", "take a path without"]),
-    ({"store": "{entry}"}, ["store = {entry}", "`{` `}` in the path"]),
-    ({"store": "~/store"}, ["store = ~/store", "`~` in the path"]),
+    ({"store": "{entry}"}, ["store = {entry}", "has a brace ({)", "name it otherwise"]),
     ({"store": ""}, ["store = ''", "at least 1 character"]),
-    ({"results": "a;b"}, ["results = a;b", "`;` in the path"]),
-    ({"results": "$HOME"}, ["results = $HOME", "`$` in the path"]),
+    ({"store": "$NOT_SET_ANYWHERE/store"}, ["$NOT_SET_ANYWHERE is not set", "export it, or write the path out"]),
+    ({"results": "-r"}, ["results = -r", "begins with a dash", "name it otherwise"]),
+    ({"results": "a:b"}, ["results = a:b", "has a colon (:)"]),
+    ({"results": "results "}, ["begins or ends with a space", "take it out"]),
     (
         {"datasets": {"new": {"origin": {"kind": "folder", "path": ""}}}},
         ["datasets.new.origin.path = ''", "at least 1 character"],
@@ -413,6 +413,7 @@ OF_THE_GRID: list[Mistake] = [
             "missing": "drop",
             "targets": ["coarse"],
             "datasets": {"coarse": {"origin": {"kind": "folder", "path": "no/where"}}},
+            **grid(),
         },
         ["targets = coarse", "the images of all are missing"],
     ),

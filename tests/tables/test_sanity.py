@@ -104,7 +104,9 @@ def test_accuracy_that_guessing_gives_is_flagged():
 
 def test_chance_is_told_by_images_enough_and_the_message_says_how_many():
     (flag,) = at_chance(10.1, 10, 1000, "test")
-    assert flag.message.startswith("accuracy on 1000 test images is 10.1 %, and guessing among 10 classes gives 10.0 %")
+    assert flag.message.startswith(
+        "accuracy on 1000 test images is 10.1 % [8.4, 12.1], and guessing among 10 classes gives 10.0 %"
+    )
     assert at_chance(16.0, 21, 18, "test") == []  # its interval reaches to 38 %
     assert names(at_chance(16.0, 21, 18 * 50, "test")) == []
     assert names(at_chance(6.0, 21, 18 * 50, "test")) == ["at-chance"]
@@ -188,7 +190,11 @@ def test_the_message_names_the_budget_a_pixel():
 def test_planning_warns_once_of_each_implausible_eps(main, lines, capsys, monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     parts = [{"architectures": [arch], "eps": [0, 0.5, 3]} for arch in ("resnet8_w8", "resnet8_w16")]
-    wire([], {"grid": parts, "figures": {"widths": []}}, Engine(SimpleNamespace(is_main_process=main), str))
+    wire(
+        [],
+        {"grid": parts, "figures": {"widths": []}},
+        Engine(SimpleNamespace(is_main_process=main, output_settings=SimpleNamespace(dryrun=False)), str),
+    )
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("grid: ")]
     assert len(said) == lines
     assert all(line.startswith("grid: eps 3 (l2) at 24 px lets every pixel move by 0.0722") for line in said)

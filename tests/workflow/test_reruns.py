@@ -88,7 +88,7 @@ def test_without_snakemakes_records_what_is_stale_runs_and_nothing_else(checkout
     eps = checkout.overlay("eps.yaml", probing={"strengths": [0.1, 0.01]})
     assert checkout.planned(overlay=eps) == {"probing": 2, **COLLECTED}
     extend(package(checkout) / "figures" / "html.py")
-    assert checkout.planned() == {"figure_headline": 1, "report": 1}
+    assert checkout.planned() == {"figure_headline": 1}
     extend(package(checkout) / "attacks.py")
     run = checkout.snakemake("-n")
     assert "evaluation: 2 of 2 made again (changed since: attacks)" in run.stderr
@@ -105,7 +105,7 @@ def test_another_clone_on_the_store_sees_what_other_code_made(checkout: Checkout
 
 
 def test_an_edited_rule_keeps_what_is_expensive(checkout: Checkout) -> None:
-    edit(checkout.folder / "rules" / "pretraining.smk", "--log {log}", " --log {log} --device cpu")
+    edit(checkout.folder / "rules" / "pretraining.smk", "--log {log:q}", " --log {log:q} --device cpu")
     edit(checkout.folder / "rules" / "finetuning.smk", "    params:\n", "    params:\n        another=1,\n")
     assert checkout.planned() == {}
 
@@ -127,6 +127,32 @@ def test_a_removed_entry_comes_back_and_what_hangs_on_it_is_not_computed(checkou
     }
     assert results(checkout) == table
     assert checkout.planned() == {}
+
+
+def test_an_adopted_store_draws_all_figures_in_a_new_clone_and_computes_nothing_else(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    pack, configured = tmp_path / "pack.tar", ("--configfile", "experiment.yaml")
+    said = checkout.python("store", "export", str(pack), *configured, "--results")
+    assert said.returncode == 0, said.stderr
+    (tmp_path / "clone").mkdir()
+    clone = Checkout(tmp_path / "clone", SMALL)
+    assert clone.python("store", "adopt", str(pack), "--without-results").returncode == 0
+    before = kept(clone)
+    assert clone.planned() == COLLECTED
+    run = clone.snakemake()
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "finished before" not in run.stderr
+    assert kept(clone) == before
+    assert results(clone) == results(checkout)
+    figures = Path("results", "small", "figures")
+    for drawn in (checkout.folder / figures).glob("*.csv"):
+        assert (clone.folder / figures / drawn.name).read_text() == drawn.read_text()
+    assert clone.python("store", "verify").returncode == 0
+    shutil.rmtree(clone.folder / "store")
+    shutil.rmtree(clone.folder / "results")
+    assert clone.python("store", "adopt", str(pack)).returncode == 0
+    assert clone.planned() == {}
 
 
 def test_a_failed_run_is_not_nothing_to_be_done(checkout: Checkout) -> None:

@@ -316,10 +316,11 @@ def test_a_target_whose_images_are_missing_can_be_dropped(finished: Tiny) -> Non
 
 
 def test_a_failing_job_shows_its_log(checkout: Tiny) -> None:
-    folder = checkout.folder / "images" / "a"
-    folder.mkdir(parents=True)
-    for number in range(6):
-        (folder / f"broken{number}.png").write_text("no image")
+    for name in ("a", "b"):
+        folder = checkout.folder / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(6):
+            (folder / f"broken{number}.png").write_text("no image")
     checkout.coarse_from_folder("broken.yaml", "images")
     run = checkout.snakemake(overlay="broken.yaml")
     assert run.returncode != 0

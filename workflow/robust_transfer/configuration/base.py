@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from typing import Annotated, Any
 
@@ -22,6 +23,8 @@ SWITCH = "switch"
 
 LARGEST = 2**31 - 1
 """Largest whole number: seeds and counts are int32 in the tables of results."""
+LARGEST_SEED = 2**64 - 1
+"""Largest seed of a dataset, which stands in no table."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]
 """Names of folders are made of it, with others beside it, in at most 255 bytes. No description here: it would take the
@@ -48,6 +51,11 @@ class Model(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
 
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What `identity` says, found out once: thousands of entries share their settings."""
+        return identity(self)
+
     @model_validator(mode="before")
     @classmethod
     def _switches_are_not_numbers(cls, data: Any) -> Any:
@@ -62,8 +70,9 @@ def _check_plain(value: Any, within: tuple[int | str, ...]) -> None:
     where = {"within": within, "value": value}
     if isinstance(value, bool):
         raise PydanticCustomError(SWITCH, "not a switch", where)
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise PydanticCustomError("too_large", f"no whole number here goes beyond {LARGEST}", where)
+    limit = LARGEST_SEED if within[-1:] == ("seed",) else LARGEST
+    if isinstance(value, int) and abs(value) > limit:
+        raise PydanticCustomError("too_large", f"no whole number here goes beyond {limit}", where)
     for i, item in enumerate(value if isinstance(value, list | tuple) else ()):
         _check_plain(item, (*within, i))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import ALWAYS, NEVER, Line, Model
 from robust_transfer.configuration.catalogue.datasets import catalogue, catalogued
+from robust_transfer.configuration.paths import ReadPath
 
 Metric = Literal["top1", "mean_per_class"]
 ShapesTask = Literal["objects", "coarse", "fine", "textures", "counting"]
@@ -72,8 +74,8 @@ class FolderOrigin(Model):
     """A folder of class folders, or of `train/` and `test/` (or `val/`) each holding class folders."""
 
     kind: Literal["folder"]
-    path: Annotated[str, Field(min_length=1)]
-    """The folder; relative paths start at the working directory."""
+    path: ReadPath
+    """The folder; relative paths start at the working directory, and `~` and `$NAME` are resolved."""
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of every class set aside for testing, where the folder has no `test/` or `val/`."""
     seed: int = 0
@@ -81,12 +83,12 @@ class FolderOrigin(Model):
 
 
 class ParquetOrigin(Model):
-    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`): one image and its label
-    per row."""
+    """A folder with `train.parquet` and `test.parquet` (perhaps `validation.parquet`), or shards of them: one image and
+    its label per row."""
 
     kind: Literal["parquet"]
-    path: Annotated[str, Field(min_length=1)]
-    """The folder; relative paths start at the working directory."""
+    path: ReadPath
+    """The folder; relative paths start at the working directory, and `~` and `$NAME` are resolved."""
     image_column: str = "image"
     """Column of encoded images: bytes, or a struct with a field `bytes` as Hugging Face writes it."""
     label_column: str = "label"
@@ -99,7 +101,7 @@ class TorchvisionOrigin(Model):
     kind: Literal["torchvision"]
     dataset: str
     """The class, for instance `CIFAR10` or `Flowers102`."""
-    root: Annotated[str, Field(min_length=1)]
+    root: ReadPath
     """Folder that holds, or will hold, the files."""
     download: bool = False
     """Let torchvision download what is missing."""
@@ -116,7 +118,7 @@ class CatalogueOrigin(Model):
 
     kind: Literal["catalogue"]
     dataset: str
-    """Name in the catalogue, such as `aircraft`; `python -m robust_transfer catalogue` lists them."""
+    """Name in the catalogue, such as `aircraft`; `robust-transfer catalogue` lists them."""
     split: str = "paper"
     """Which division into training and test images: `paper`, or where that one is not the official one, `official`."""
     revision: PositiveInt = Field(default=0, json_schema_extra=ALWAYS)  # stands in the hash even if not stated
@@ -154,6 +156,22 @@ class CatalogueOrigin(Model):
 Origin = Annotated[
     ShapesOrigin | FolderOrigin | ParquetOrigin | TorchvisionOrigin | CatalogueOrigin, Field(discriminator="kind")
 ]
+
+
+def same_images(one: Origin, other: Origin) -> bool:
+    """Whether two origins are of the same images, however they divide or limit them."""
+    return _place(one) == _place(other)
+
+
+def _place(origin: Origin) -> tuple[object, ...]:
+    match origin:
+        case FolderOrigin() | ParquetOrigin():
+            return (Path(origin.path).expanduser().resolve(),)
+        case TorchvisionOrigin():
+            return origin.dataset, Path(origin.root).expanduser().resolve()
+        case CatalogueOrigin():
+            return (origin.dataset,)
+    return (origin,)
 
 
 class Dataset(Model):

@@ -31,8 +31,9 @@ INTRODUCTION = """\
 
 An experiment is one YAML file. `config.yaml` is the default one. A file of your own begins with `extends: default` and
 states only what differs from it, or stands alone and states everything that is required. `extends` also takes the name
-of another file, relative to this one, or a list of names. Mappings merge key by key; lists and values replace the
-earlier ones. A mapping with another `kind` or `recipe` replaces the earlier mapping as a whole.
+of an experiment in `experiments/` (`extends: own-network`), of another file, relative to this one, or a list of names.
+Mappings merge key by key; lists and values replace the earlier ones. A mapping with another `kind` or `recipe` replaces
+the earlier mapping as a whole. With another `source`, title and notice of `config.yaml` are let go.
 
 ```yaml experiment
 # mine.yaml

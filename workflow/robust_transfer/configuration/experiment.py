@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Line, Model, Name
-from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing
+from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing, same_images
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
+from robust_transfer.configuration.paths import WrittenFolder
 from robust_transfer.configuration.running import Running
+from robust_transfer.configuration.sides import check_side
 from robust_transfer.configuration.training import RECIPES, Architecture, Evaluation, InputSize, Norm, Pretraining
 from robust_transfer.configuration.transfer import (
     BatchNorm,
@@ -53,20 +54,6 @@ SUBSETS = (0, 1, 2, 3, 4)
 """Seeds of the subsets that transfer from few images is measured on, where no seeds are stated."""
 
 ImagesPerClass = Annotated[Literal["all"] | int, BeforeValidator(_images)]
-
-
-def _folder(path: str) -> str:
-    if odd := sorted(dict.fromkeys(re.findall(r"^[-~]|[^\w./~+@%:,=-]", path))):
-        shown = " ".join("a space" if character == " " else f"`{character}`" for character in odd)
-        raise ValueError(
-            f"{shown} in the path of a folder that jobs write to, where shell and Snakemake give it a meaning of its "
-            "own; take a path without, or a link to this one"
-        )
-    return path
-
-
-Folder = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
-"""A folder that rules write to: its path stands in shell commands and patterns of file names."""
 
 
 class Variant(Model):
@@ -146,10 +133,10 @@ class Experiment(Model):
     """Title of the report."""
     notice: str = ""
     """A caution that the report and the terminal summary show with the results."""
-    store: Folder = "store"
-    """Folder of everything that is expensive to compute; experiments share it."""
-    results: Folder = "results"
-    """Folder of results, one folder per experiment."""
+    store: WrittenFolder = "store"
+    """Folder of everything that is expensive to compute; experiments share it. `~` and `$NAME` are resolved."""
+    results: WrittenFolder = "results"
+    """Folder of results, one folder per experiment. `~` and `$NAME` are resolved."""
     input_size: InputSize
     """Side of the network's input in pixels; eps is measured there."""
     preprocessing: Preprocessing = Preprocessing()
@@ -201,6 +188,7 @@ did. With both every number is there twice, and figures show the first."""
                 raise ValueError(f"{where} = {name}: no such dataset; datasets defines {known}")
         if len(set(self.targets)) != len(self.targets):
             raise ValueError(f"targets = {', '.join(self.targets)}: a target is named twice")
+        self._refuse_the_source_as_target()
         for i, part in enumerate(self.grid):
             for j, target in enumerate(part.targets or ()):
                 if target not in self.targets:
@@ -208,6 +196,21 @@ did. With both every number is there twice, and figures show the first."""
                         f"grid[{i}].targets[{j}] = {target}: not a target; targets names {', '.join(self.targets)}"
                     )
         return self
+
+    def _refuse_the_source_as_target(self) -> None:
+        """Training images, and test images of the same classes, would count as transfer."""
+        source = self.datasets[self.source].origin
+        for i, target in enumerate(self.targets):
+            if target == self.source:
+                what = "the source itself"
+            elif same_images(self.datasets[target].origin, source):
+                what = f"the same images as the source, {self.source}"
+            else:
+                continue
+            raise ValueError(
+                f"targets[{i}] = {target}: {what}, on which backbones train; take it out: accuracy on the source is "
+                "measured without that (mode: source)"
+            )
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Experiment:
@@ -258,6 +261,27 @@ did. With both every number is there twice, and figures show the first."""
                 f"{f'did you mean {near[0]}? If not, ' if near else ''}state the settings of training, or write "
                 f"{' or '.join(RECIPES)}, which bring theirs"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _networks_take_the_images(self) -> Experiment:
+        first = self.pretraining.training.first_side(self.input_size)
+        for i, part in enumerate(self.grid):
+            for j, architecture in enumerate(part.architectures):
+                try:
+                    check_side(architecture, self.input_size)
+                except ValueError as error:
+                    raise ValueError(
+                        f"grid[{i}].architectures[{j}] = {architecture}: {error}, which input_size says; change one of "
+                        "the two"
+                    ) from None
+                try:
+                    check_side(architecture, first if self.weights_of(part) is None else self.input_size)
+                except ValueError as error:
+                    raise ValueError(
+                        f"grid[{i}].architectures[{j}] = {architecture}: {error}, with which its training starts; set "
+                        "pretraining.training.start_scale: 1, or a larger one"
+                    ) from None
         return self
 
     def weights_of(self, part: GridPart) -> Weights | None:

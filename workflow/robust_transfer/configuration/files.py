@@ -19,6 +19,8 @@ EXTENDS = "extends"
 """Key of a file that states only what differs from others: their names."""
 DEFAULT = Path(__file__).parents[3] / "config.yaml"
 """The experiment where no file is named. `extends: default` means it, wherever the file lies that says so."""
+EXPERIMENTS = DEFAULT.parent / "experiments"
+"""Those that come with the software; a file extends them by name."""
 LARGEST = 1_000_000
 """Values that a file may hold, aliases counted as often as they are used: a few lines of them could fill the memory."""
 STANDARD = "tag:yaml.org,2002:"
@@ -59,8 +61,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def extended(paths: Sequence[Path], above: tuple[Path, ...] = ()) -> list[Path]:
     """The files, each after those that it names under `extends` (relative to itself), and each once.
 
-    `default` among those names is the repository's config.yaml, which lies below all other files. Raises
-    ConfigurationError for files that extend each other in a circle, or one that is not there.
+    `default` among those names is the repository's config.yaml, which lies below all other files, and another name
+    without a suffix is a file of its experiments/. Raises ConfigurationError for files that extend each other in a
+    circle, or one that is not there.
     """
     found: list[Path] = []
     for path in paths:
@@ -77,18 +80,30 @@ def _bases(path: Path) -> list[Path]:
     names = [named] if isinstance(named, str) else named
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         raise ConfigurationError(f"{path}: {EXTENDS} = {named}: write the name of a file, or a list of names")
-    bases = [DEFAULT if name == "default" else path.parent / Path(name).expanduser() for name in names]
+    bases = [_meant(name, path) for name in names]
     for name, base in zip(names, bases, strict=True):
         if not base.is_file():
             what = "a folder, not a file" if base.is_dir() else "no such file"
-            hint = near_file(base) or (
-                " (did you mean default?)" if difflib.get_close_matches(name, ["default"]) else ""
-            )
+            near = difflib.get_close_matches(name, ["default", *_shipped()], n=1)
+            hint = near_file(base) or (f" (did you mean {near[0]}?)" if near else "")
             raise ConfigurationError(
-                f"{path}: {EXTENDS} = {name}: {what}{hint}; names are relative to the file that extends, "
-                "and `default` is the default experiment"
+                f"{path}: {EXTENDS} = {name}: {what}{hint}; names are relative to the file that extends, `default` is "
+                f"the default experiment, and {', '.join(_shipped())} are those of experiments/"
             )
     return bases
+
+
+def _meant(name: str, path: Path) -> Path:
+    """The file that `name` means under `extends` of the file `path`."""
+    beside = path.parent / Path(name).expanduser()
+    if name == "default":
+        return DEFAULT
+    return _shipped().get(name, beside) if not beside.exists() else beside
+
+
+def _shipped() -> dict[str, Path]:
+    """The experiments that come with the software, by the names that files extend them by."""
+    return {one.stem: one for one in sorted(EXPERIMENTS.glob("*.yaml"))}
 
 
 def near_file(path: Path) -> str:

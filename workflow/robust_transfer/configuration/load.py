@@ -19,14 +19,15 @@ def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Exp
     """The experiment that these files describe, and over them `options`: settings given on the command line.
 
     Without files it is that of config.yaml. Mappings merge; later lists and values replace earlier ones. A file that
-    `extends` others comes after them. With another source, title and notice of the files before are let go: they speak
-    of other images.
+    `extends` others comes after them. With another source, title and notice of config.yaml are let go: they speak of
+    its images.
     """
     found: dict[str, Any] = {}
     paths = extended(paths or [DEFAULT])
+    texts = {key: value for key, value in read_yaml(DEFAULT).items() if key in ("title", "notice")}
     for content in (*(read_yaml(path) for path in paths), options or {}):
         if content.get("source") not in (None, found.get("source")):
-            found = {key: value for key, value in found.items() if key not in ("title", "notice")}
+            found = {key: value for key, value in found.items() if key not in texts or value != texts[key]}
         merge(found, {key: _unshared(value) for key, value in content.items() if key != EXTENDS})
     return validate(found, paths)
 

@@ -217,6 +217,7 @@ def _at(content: Any, key: Key) -> Any:
 
 
 def _show(value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else repr(value) if value in ("", None) else str(value)
-    # It may be for a terminal, which obeys control characters.
-    return shortened(text if text.isprintable() else ascii(text)[1:-1])
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if value in ("", None) or text != text.strip() or not text.isprintable():
+        text = repr(value)  # it may be for a terminal, which obeys control characters
+    return shortened(text)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, field_validator
 
 from robust_transfer.configuration.base import Model
+from robust_transfer.configuration.paths import ReadPath, resolved
 
 VARIABLE = "ROBUST_TRANSFER_RUNNING"
 """Environment variable by which the settings reach jobs, as JSON: a changed setting changes no command line."""
@@ -28,13 +29,16 @@ costs. A state that takes long to write is saved less often, so that at most a t
     """Go on with a training whose state other code saved; its card will say so."""
     stop_before: datetime | None = None
     """Time at which trainings and extractions save and leave, such as 2030-01-31T08:00. Default: shortly before the \
-end of the job, where SLURM states it."""
-    data: Annotated[str, Field(min_length=1)] = "data"
+time limit, in a SLURM job."""
+    data: ReadPath = "data"
     """Folder of images as they were downloaded, those of each dataset of the catalogue in a folder of its name."""
-    weights: Annotated[str, Field(min_length=1)] = "weights"
+    weights: ReadPath = "weights"
     """Folder of published weights as they were downloaded."""
     downloads: bool = False
     """Let jobs download what is missing in these two folders, where somebody still offers it."""
+    strict: bool = False
+    """Refuse to plan where finished entries are kept although the images or weights they were made from, or the code \
+that made them, are others by now. Default: one line says so."""
     workers: NonNegativeInt | None = None
     """Processes that decode images to train on or to extract features from. Default: as many as the job has threads."""
     resident_mb: PositiveInt = 4096
@@ -57,12 +61,12 @@ Trainings by several processes always have theirs. On a cluster the scheduler de
 
     def originals(self, dataset: str) -> Path:
         """Folder of a catalogued dataset's images as they were downloaded."""
-        return Path(self.data).expanduser() / dataset
+        return resolved(self.data) / dataset
 
     @property
     def weights_folder(self) -> Path:
-        """`weights`, with `~` resolved."""
-        return Path(self.weights).expanduser()
+        """`weights`, with `~` and variables resolved."""
+        return resolved(self.weights)
 
     @property
     def deadline(self) -> float | None:

@@ -115,6 +115,13 @@ NVIDIA GPUs round their factors to 10 bits; elsewhere it is fp32."""
     batchnorm_group: Annotated[int, Field(ge=2)] | None = Field(default=None, json_schema_extra=ALWAYS)
     """Images over which BatchNorm takes its statistics. Default: the whole batch."""
 
+    def first_side(self, input_size: int) -> int:
+        """Side of the first epoch's images in pixels, which `training.schedules.side_at` says too."""
+        if self.start_scale == 1:
+            return input_size
+        multiple = 32 if input_size >= 128 else 16 if input_size >= 64 else 4
+        return min(input_size, max(multiple, multiple * round(input_size * self.start_scale / multiple)))
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if self.nesterov and self.momentum == 0:

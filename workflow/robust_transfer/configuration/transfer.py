@@ -31,7 +31,7 @@ class Features(Model):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", json_schema_extra=ALWAYS)
     """How the network computes them."""
     layer: str | None = None
-    """A layer by name, its activations averaged over places: `python -m robust_transfer layers resnet18` lists them. \
+    """A layer by name, its activations averaged over places: `robust-transfer layers resnet18` lists them. \
 Default: what the head sees."""
 
 

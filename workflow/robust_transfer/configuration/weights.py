@@ -14,6 +14,7 @@ from robust_transfer.architectures import CATALOGUE, timm_name
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.catalogue.weights import TrainedOn, released_files, weights_catalogue
 from robust_transfer.configuration.eps import Eps
+from robust_transfer.configuration.paths import ReadPath, resolved
 from robust_transfer.configuration.training import Architecture, InputSize, Norm
 
 PLACEHOLDERS = ("architecture", "norm", "eps", "seed")
@@ -51,9 +52,10 @@ class FileWeights(Model):
     """Any checkpoints that lie on the disk: state dicts, or training checkpoints that hold one."""
 
     kind: Literal["files"]
-    path: str
-    """Below `running.weights`; `{architecture}`, `{norm}`, `{eps}` and `{seed}` stand for the network's. Of an eps \
-that is a fraction of 255 the numerator is written. `{seed:02}` pads a seed. No two networks share a file."""
+    path: ReadPath
+    """Below `running.weights`, or absolute; `~` and `$NAME` are resolved. `{architecture}`, `{norm}`, `{eps}` and \
+`{seed}` stand for the network's. Of an eps that is a fraction of 255 the numerator is written. `{seed:02}` pads a \
+seed. No two networks share a file."""
     key: Annotated[str, Field(min_length=1)] | None = None
     """Which weights to take of a file that has several: their key in it, such as `state_dict_ema` or \
 `ema.state_dict`, or what their names begin with, such as `model_ema`. Default: those at `model`, `state_dict` and the \
@@ -159,5 +161,6 @@ def shared_file(networks: Iterable[tuple[str, FileWeights, str, Norm, str, int]]
 
 
 def named_file(weights: FileWeights, architecture: str, norm: str | None, eps: str, seed: int) -> str:
-    """The path of `files` with its placeholders filled in."""
-    return weights.path.format(architecture=architecture, norm=norm or "l2", eps=eps.partition("/")[0], seed=seed)
+    """The path of `files` with its placeholders filled in, `~` and variables resolved."""
+    path = weights.path.format(architecture=architecture, norm=norm or "l2", eps=eps.partition("/")[0], seed=seed)
+    return str(resolved(path))

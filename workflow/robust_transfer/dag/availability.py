@@ -17,8 +17,9 @@ from robust_transfer.configuration.datasets import (
 )
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import ConfigurationError
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.configuration.running import Running
-from robust_transfer.configuration.weights import ImportingSettings
+from robust_transfer.configuration.weights import FileWeights, ImportingSettings
 from robust_transfer.dag.checks import mistakes
 from robust_transfer.dag.grid import Grid, PlannedEntry, plan
 from robust_transfer.datasets.finding import missing, present_source
@@ -51,11 +52,25 @@ def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> G
     return plan(experiment, without=names)
 
 
-def absent(grid: Grid) -> list[str]:
-    """What a run of the grid still needs and does not find: messages, a few where there is much."""
+def absent(grid: Grid, stated: bool | None = None) -> list[str]:
+    """What a run of the grid still needs and does not find: messages, a few where there is much.
+
+    `stated` True: only what lies at a path that the configuration states; False: only what is known by name, the
+    catalogue's datasets and published weights. None: both.
+    """
     datasets, files = _missing_datasets(grid), _missing_weights(grid)
+    if stated is not None:
+        by_name = {name: grid.experiment.datasets[name].origin.kind == "catalogue" for name in datasets}
+        datasets = {name: why for name, why in datasets.items() if by_name[name] != stated}
+        files = [one for one in files if isinstance(one.weights, FileWeights) == stated]
     folder = grid.experiment.running.weights_folder
     messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
+    imported = all(grid.experiment.weights_of(part) for part in grid.experiment.grid)
+    if imported and grid.experiment.source in datasets and len(datasets) <= WHOLE:
+        messages.append(
+            f"source = {grid.experiment.source}: no backbone trains on it; `missing: drop` leaves out its evaluation "
+            "and transfers all the same"
+        )
     if len(files) > WHOLE:
         return [*messages, _weights_in_brief(files, folder)]
     return messages + [missing_weights(settings, folder) for settings in files]
@@ -73,8 +88,9 @@ def _datasets_in_brief(grid: Grid, missing: dict[str, str]) -> str:
         else:
             lines.append(f"  {name:<12} {why}")
     lines += [
-        "`python -m robust_transfer catalogue NAME` says what to fetch and where to put it.",
-        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them.",
+        "`robust-transfer catalogue NAME` says what to fetch and where to put it.",
+        "`running: {downloads: true}` downloads what can be; `missing: drop` goes on without the targets among them, "
+        "and without a source that no backbone trains on.",
     ]
     return "\n".join(lines)
 
@@ -139,7 +155,7 @@ def _why_missing(entry: PlannedEntry, running: Running) -> str | None:
         path, fix = origin.root, "put the files there, or set download: true"
     else:
         return None
-    if Path(path).expanduser().is_dir():
+    if resolved(path).is_dir():
         return None
     name = "root" if isinstance(origin, TorchvisionOrigin) else "path"
     return f"{key}.{name} = {path}: no such folder (from {Path.cwd()}); {fix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +28,25 @@ class Engine:
     def is_main(self) -> bool:
         """Whether this process runs the workflow, and is not a job on a cluster that plans again to run one job."""
         return bool(self._workflow.is_main_process)
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether jobs are listed and not run."""
+        return bool(self._workflow.output_settings.dryrun)
+
+    def ignore_usr1(self) -> None:
+        """Let SIGUSR1, which SLURM sends to all processes of a job, reach the stage alone.
+
+        Snakemake would die of it, and the job with it. What is ignored stays ignored in the processes that are started,
+        until one of them handles it.
+        """
+        if not self.is_main:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+    @property
+    def executor(self) -> str:
+        """Name of the executor, once the workflow runs: `local`, `slurm`, …."""
+        return str(self._workflow.executor_plugin.name)
 
     def force(self, files: Iterable[str]) -> None:
         """Have the jobs with these outputs run, if the targets need them."""

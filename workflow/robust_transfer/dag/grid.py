@@ -10,11 +10,11 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from robust_transfer.configuration.base import Model, identity, kept
+from robust_transfer.configuration.base import Model, kept
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
 from robust_transfer.configuration.experiment import Experiment, GridPart, Variant
@@ -29,6 +29,8 @@ from robust_transfer.configuration.transfer import (
 )
 from robust_transfer.configuration.weights import ImportingSettings, Weights
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
+
+Settings = TypeVar("Settings", bound=Model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class PlannedEntry:
         """Ten hexadecimal digits over the settings that are not at their default and the hashes of the inputs."""
         defining = {
             "stage": self.stage,
-            "settings": identity(self.settings),
+            "settings": self.settings.identity,
             "inputs": {role: entry.hash for role, entry in self.inputs.items()},
         }
         text = json.dumps(defining, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -56,7 +58,7 @@ class PlannedEntry:
         """Name of the entry's folder below its stage."""
         return f"{self.name}-{self.hash}"
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Path of the entry below the store."""
         return f"{self.stage}/{self.folder}"
@@ -87,6 +89,8 @@ class Grid:
     """By id, every entry after its inputs."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
     """By the id of the entry that measures."""
+    _settings: dict[Hashable, Any] = field(default_factory=dict)
+    """Settings that many entries share, by all that they depend on beside the experiment."""
 
     def stage(self, name: str) -> dict[str, PlannedEntry]:
         """The entries of one stage by folder name."""
@@ -97,6 +101,13 @@ class Grid:
     ) -> PlannedEntry:
         entry = PlannedEntry(stage, name, settings, inputs or {})
         return self.entries.setdefault(entry.id, entry)
+
+    def _shared(self, depends_on: Hashable, make: Callable[[], Settings]) -> Settings:
+        """The same settings once: thousands of transfers differ in their backbones alone."""
+        if depends_on not in self._settings:
+            self._settings[depends_on] = make()
+        found: Settings = self._settings[depends_on]
+        return found
 
     def _measure(self, entry: PlannedEntry, backbone: PlannedEntry, key: MeasurementKey) -> None:
         self.measurements.setdefault(entry.id, Measurement(entry.id, entry.stage, backbone.id, key))
@@ -119,11 +130,13 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
 
 
 def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
-    settings = DatasetSettings.model_validate(grid.experiment.datasets[name].model_dump())
+    stated = grid.experiment.datasets[name]
+    settings = grid._shared(("datasets", name), lambda: DatasetSettings.model_validate(stated.model_dump()))
     native = grid._add("datasets", name, settings)
     if view == "native":
         return native
-    smaller = GranularitySettings(size=int(view), **dict(grid.experiment.granularity))
+    of_view = dict(grid.experiment.granularity)
+    smaller = grid._shared(("granularity", view), lambda: GranularitySettings(size=int(view), **of_view))
     return grid._add("granularity", f"{name}_{view}px", smaller, {"dataset": native})
 
 
@@ -212,9 +225,11 @@ def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         )
         where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
         downscaled = {} if view == "native" else {"downscaled": view}
+        layer = grid.experiment.features.layer
+        features = downscaled | ({"layer": layer} if layer else {})
         for protocol, measured_by in (("frozen", to.probe), ("knn", to.knn)):
             if "fixed-feature" in part.modes and protocol in part.protocols:
-                how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(downscaled))
+                how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(features))
                 grid._measure(measured_by(), backbone, how)
         for variant in part.variants:
             if "fixed-feature" in part.modes and "paper" in part.protocols:
@@ -243,9 +258,15 @@ class _Transfer:
         few = f"_{self.images_per_class}perclass" if self.images_per_class else ""
         return f"{self.backbone.name}_on_{self.dataset.name}{few}"
 
+    @property
+    def _depends_on(self) -> tuple[Hashable, ...]:
+        """What the settings of a transfer depend on, beside the experiment and the protocol."""
+        return self.target, self.seed, self.images_per_class
+
     def _features(self) -> PlannedEntry:
         experiment, inputs = self.grid.experiment, {"backbone": self.backbone, "dataset": self.dataset}
-        settings = FeaturesSettings(**dict(experiment.features), preprocessing=experiment.preprocessing)
+        of_all = {**dict(experiment.features), "preprocessing": experiment.preprocessing}
+        settings = self.grid._shared("features", lambda: FeaturesSettings(**of_all))
         return self.grid._add("features", f"{self.backbone.name}_on_{self.dataset.name}", settings, inputs)
 
     def _on_features(self) -> dict[str, Any]:
@@ -292,12 +313,12 @@ class _Transfer:
         name = f"{self._name}_{batchnorm}_{normalisation}"
         inputs = {"backbone": self.backbone, "dataset": self.dataset}
         purposes: tuple[Literal["search", "final"], ...] = ("search", "final")
-        runs = {
-            f"{purpose}0": self.grid._add(
-                "linear_heads", f"{name}_{purpose}_seed{self.seed}", settings(purpose), inputs
-            )
-            for purpose in purposes[0 if "validation" in self.grid.experiment.selection else 1 :]
-        }
+        runs: dict[str, PlannedEntry] = {}
+        for purpose in purposes[0 if "validation" in self.grid.experiment.selection else 1 :]:
+            depends_on = ("linear_heads", purpose, batchnorm, normalisation, *self._depends_on)
+            shared = self.grid._shared(depends_on, functools.partial(settings, purpose))
+            named = f"{name}_{purpose}_seed{self.seed}"
+            runs[f"{purpose}0"] = self.grid._add("linear_heads", named, shared, inputs)
         deviations = _deviations(batchnorm=(batchnorm, "drift"), normalisation=(normalisation, "target"))
         return self._choice(f"{name}_linear_heads", runs), deviations
 
@@ -310,6 +331,10 @@ class _Transfer:
         def settings(
             purpose: Literal["search", "refit", "final", "fixed"], rates: tuple[float, ...]
         ) -> FinetuningSettings:
+            depends_on = ("finetuning", purpose, rates, normalisation, *self._depends_on)
+            return self.grid._shared(depends_on, lambda: made(purpose, rates))
+
+        def made(purpose: Literal["search", "refit", "final", "fixed"], rates: tuple[float, ...]) -> FinetuningSettings:
             return FinetuningSettings(
                 purpose=purpose,
                 learning_rates=rates,
@@ -344,7 +369,8 @@ class _Transfer:
     def _choice(self, name: str, runs: dict[str, PlannedEntry]) -> PlannedEntry:
         experiment = self.grid.experiment
         metric = experiment.datasets[self.target].metric
-        settings = SelectingSettings(selections=experiment.selection, metric=metric)
+        choosing = functools.partial(SelectingSettings, selections=experiment.selection, metric=metric)
+        settings = self.grid._shared(("selecting", metric), choosing)
         return self.grid._add("selecting", f"{name}_seed{self.seed}", settings, runs)
 
     def _statistics(self, normalisation: str) -> Statistics | None:

@@ -22,8 +22,8 @@ from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import CARD, sha256
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
-from robust_transfer.store.finished import content, kept_card, missing_outputs, read_card
-from robust_transfer.store.made import digest, digest_of_cards, made
+from robust_transfer.store.finished import card_and_checksum, content, kept_card, missing_outputs
+from robust_transfer.store.made import code_of, digest, digest_of_cards, made
 
 NAMED = 5
 """Modules that a line names at most."""
@@ -37,6 +37,23 @@ class Reason:
     """Not there; files are missing; made from something else; by other code; what it is made from is made again."""
     modules: frozenset[str] = frozenset()
     """Those that differ."""
+    names: tuple[str, ...] = ()
+    """Of the files that are missing, or the roles of the inputs that are something else or are made again."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """Tables, a figure or the summary, to be made again."""
+
+    before: Mapping[str, str] | None
+    """What they were made from, as `store/made.py` records it; None without a record, or if files are not as it has."""
+    now: Mapping[str, str]
+    """What they are to be made from; the checksum of a table that is itself made again is empty."""
+
+    @property
+    def other_code(self) -> bool:
+        """Whether their code has changed."""
+        return self.before is not None and self.before["code"] != self.now["code"]
 
 
 class Stale:
@@ -45,7 +62,8 @@ class Stale:
     def __init__(self, grid: Grid, store: Path, results: Path) -> None:
         self._grid, self._store, self._results = grid, store, results
         self._contents: dict[str, str | None] = {}  # by id, of entries that stay as they are
-        self._kept: dict[str, set[str]] = {}  # by id of expensive entries that other code made: its modules
+        self._checksums: dict[str, str | None] = {}  # by id, of cards
+        self.kept: dict[str, set[str]] = {}  # by id of expensive entries that other code made: its modules
         self.entries: dict[str, Reason] = {}
         for entry in grid.entries.values():
             if reason := self._reason(entry):
@@ -61,47 +79,46 @@ class Stale:
 
     def notices(self) -> list[str]:
         """One line for each stage with entries that are made again, or kept although other code made them."""
-        return [*self._kept_notices(), *self._again_notices()]
+        return [*self.kept_notices(), *self._again_notices()]
 
     def _reason(self, entry: PlannedEntry) -> Reason | None:
         path, stage = self._store / entry.id, STAGES[entry.stage]
-        card = read_card(path)
+        card, self._checksums[entry.id] = card_and_checksum(path)
         if card is None:
             return Reason("new")
         made_from = {role: self._contents.get(one.id) for role, one in entry.inputs.items()}
         before = card.get("inputs", {})
-        if any(now and role in before and before[role] != now for role, now in made_from.items()):
-            return Reason("inputs")
+        if other := tuple(role for role, now in made_from.items() if now and before.get(role, now) != now):
+            return Reason("inputs", names=other)
         if card.get("code") != fingerprint(entry.stage):
             modules = module_fingerprints(entry.stage)
             changed = changed_modules(card.get("modules", modules), modules)
             if not stage.expensive:
                 return Reason("code", frozenset(changed))
             if changed:
-                self._kept[entry.id] = changed
-        if None in made_from.values():
-            return Reason("follows")
-        if missing_outputs(path, card):
-            return Reason("outputs" if kept_card(path) else "new")
+                self.kept[entry.id] = changed
+        if again := tuple(role for role, now in made_from.items() if now is None):
+            return Reason("follows", names=again)
+        if missing := missing_outputs(path, card):
+            return Reason("outputs" if kept_card(path) else "new", names=tuple(missing))
         self._contents[entry.id] = content(card)
         return None
 
-    def _stale_products(self) -> Iterator[tuple[str, bool]]:
-        """Tables, figures and summary, and of each whether its code has changed."""
-        entries = digest_of_cards(self._store, self._grid.entries)
+    def _stale_products(self) -> Iterator[tuple[str, Product]]:
+        """Tables, figures and summary, and of each what it was made from and is to be made from."""
+        entries = digest_of_cards(self._store, self._grid.entries, self._checksums)
         now = {"code": fingerprint("results"), "experiment": digest(describe(self._grid)), "entries": entries}
         before = made(self._results, "results")
         if stale := bool(self.entries) or before != now:
-            yield "results", _other_code(before, now)
+            yield "results", Product(before, now)
         drawn = {f"figure_{name}": FIGURES[name] for name in self._grid.experiment.figures.draw}
         reads = {name: {"table": f"{figure.table}.parquet"} for name, figure in drawn.items()}
         reads["report"] = {"results": "results.parquet", "flags": "flags.csv"}
         for product, files in reads.items():
-            figure = product.removeprefix("figure_")
-            now = {"code": fingerprint(product if product == "report" else f"figures/{figure}")}
+            now = {"code": fingerprint(code_of(product))}
             now |= {name: "" if stale else sha256(self._results / file) for name, file in files.items()}
             if (before := made(self._results, product)) != now:
-                yield product, _other_code(before, now)
+                yield product, Product(before, now)
 
     def _by_stage(self, stage: str, *kinds: str) -> list[Reason]:
         return [one for entry, one in self.entries.items() if entry.startswith(f"{stage}/") and one.kind in kinds]
@@ -117,15 +134,16 @@ class Stale:
                 yield f"{name}: {len(found)} {of} published again (files are missing; they were finished)"
             if stage.expensive and (found := self._by_stage(name, "follows")):
                 yield f"{name}: {len(found)} {of} made again if what they are made from turns out another"
-        if changed := [product for product, other_code in self.products.items() if other_code]:
+        if changed := [product for product, one in self.products.items() if one.other_code]:
             yield f"tables and figures: {len(changed)} made again, since their code has changed: {listed(changed)}"
 
-    def _kept_notices(self) -> Iterator[str]:
+    def kept_notices(self) -> Iterator[str]:
+        """One line for each stage with entries that are kept although other code made them."""
         for name in STAGES:
-            if found := [modules for entry, modules in self._kept.items() if entry.startswith(f"{name}/")]:
+            if found := [modules for entry, modules in self.kept.items() if entry.startswith(f"{name}/")]:
                 yield (
                     f"{name}: kept {len(found)} of {len(self._grid.stage(name))} entries made by other code "
-                    f"(changed since: {named(*found)}); to make one anew: python -m robust_transfer store renew "
+                    f"(changed since: {named(*found)}); to make one anew: robust-transfer store renew "
                     f"{self._store / name}/<entry>"
                 )
 
@@ -139,7 +157,3 @@ def listed(names: list[str]) -> str:
     """Names, a few where there are many."""
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _other_code(before: Mapping[str, str] | None, now: Mapping[str, str]) -> bool:
-    return before is not None and before["code"] != now["code"]

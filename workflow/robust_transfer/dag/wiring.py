@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from robust_transfer.architectures import timm_name
-from robust_transfer.configuration.load import ConfigurationError, load
+from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
-from robust_transfer.dag import experiment_file
+from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
 from robust_transfer.dag.clock import date_now
@@ -26,8 +27,10 @@ from robust_transfer.dag.gpus import gpu_notices, limit_gpus
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
+from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
 from robust_transfer.registry import STAGES
+from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
 from robust_transfer.store.finished import keep_published
 from robust_transfer.store.locking import check_locks, lock_notices
@@ -36,10 +39,11 @@ from robust_transfer.tables.sanity import eps_flags
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
 """Environment variable with the datasets that this run leaves out, as JSON."""
+Function = TypeVar("Function", bound=Callable[..., Any])
 BACKBONES = (PretrainingSettings, ImportingSettings)
 
 
-def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine) -> Wiring:
+def wire(files: Sequence[str | Path], options: Mapping[str, Any], engine: Engine) -> Wiring:
     """Plan the experiment of these files, later ones over earlier ones, and over them the values of `--config`.
 
     Snakemake's own merge is not used: of a dataset that an overlay takes from another kind of origin it keeps the old
@@ -47,13 +51,16 @@ def wire(files: Iterable[str | Path], options: Mapping[str, Any], engine: Engine
     Raises ConfigurationError.
     """
     paths = [Path(file) for file in files]
+    engine.ignore_usr1()
     experiment = load(paths, options)
     decided = None if engine.is_main or DROPPED not in os.environ else tuple(json.loads(os.environ[DROPPED]))
     wiring = Wiring(planned(experiment, decided), engine, paths)
     os.environ[DROPPED] = json.dumps(wiring.grid.dropped)  # for a cluster's jobs, which plan again
     os.environ[VARIABLE] = wiring.grid.experiment.running.model_dump_json()
-    for line in wiring.notices() if engine.is_main else ():
-        print(line, file=sys.stderr)
+    if engine.is_main:
+        wiring.check_strictness()
+        for line in (*wiring.notices(), *(wiring.absences() if engine.is_dry_run else ())):
+            print(line, file=sys.stderr)
     return wiring
 
 
@@ -69,7 +76,13 @@ def memory(megabytes: int) -> Callable[[Any, int], int]:
     def scaled(wildcards: Any, attempt: int) -> int:
         return megabytes * min(attempt, 2)
 
-    return scaled
+    return with_signature(scaled)
+
+
+def with_signature(function: Function) -> Function:
+    """The function, which has its signature at hand: Snakemake asks for it twice for each job and function."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 class Wiring:
@@ -88,7 +101,7 @@ class Wiring:
         def card_of_input(wildcards: Any) -> str:
             return self._read(self._entry(stage, wildcards.entry).inputs[role].id, CARD)
 
-        return card_of_input
+        return with_signature(card_of_input)
 
     def runs(self, stage: str) -> Callable[[Any], list[str]]:
         """Input function: the cards of the runs that an entry of this stage chooses from, which may be none."""
@@ -96,7 +109,7 @@ class Wiring:
         def cards_of_runs(wildcards: Any) -> list[str]:
             return [self._read(run.id, CARD) for run in self._entry(stage, wildcards.entry).runs.values()]
 
-        return cards_of_runs
+        return with_signature(cards_of_runs)
 
     def measurements(self, wildcards: Any) -> list[str]:
         """Input function: the `metrics.json` of every entry that measures something."""
@@ -117,11 +130,14 @@ class Wiring:
     @property
     def measured(self) -> list[str]:
         """The files that `measurements` names."""
-        return [str(self.store / entry / "metrics.json") for entry in self.grid.measurements]
+        return [self._path(entry, "metrics.json") for entry in self.grid.measurements]
+
+    def _path(self, entry: str, name: str) -> str:
+        return f"{self.store}/{entry}/{name}"  # a Path would take four times as long, and there are many
 
     def _read(self, entry: str, name: str) -> str:
         """A file of an entry, as another job's input."""
-        return self._settled(str(self.store / entry / name), entry not in self._stale_entries)
+        return self._settled(self._path(entry, name), entry not in self._stale_entries)
 
     def _settled(self, path: str, stays: bool) -> str:
         """An input, which makes jobs run again if and only if it is made again itself.
@@ -141,11 +157,11 @@ class Wiring:
         """What is to be made again."""
         return Stale(self.grid, self.store, self.results)
 
-    @property
+    @functools.cached_property
     def _stale_entries(self) -> Collection[str]:
         return self.stale.entries if self._engine and self._engine.is_main else ()
 
-    @property
+    @functools.cached_property
     def _stale_products(self) -> Collection[str]:
         return self.stale.products if self._engine and self._engine.is_main else ()
 
@@ -153,7 +169,7 @@ class Wiring:
         if folder not in self._stages[stage]:
             raise ConfigurationError(
                 f"{self.store / stage / folder}: not an entry of experiment {self.grid.experiment.experiment}; "
-                "`python -m robust_transfer entries` lists those that are"
+                "`robust-transfer entries` lists those that are"
             )
         return self._stages[stage][folder]
 
@@ -166,7 +182,18 @@ class Wiring:
         """Show the experiment's summary and where its figures lie, if this run made or kept them."""
         summary = self.results / "summary.txt"
         if summary.exists():
-            print(summary.read_text(), file=sys.stderr)
+            print(summary.read_text() + self._report_notice(), file=sys.stderr)
+
+    def _report_notice(self) -> str:
+        """How to have the HTML report, where it is not there or older than the results. `make` writes it by itself."""
+        html, results = self.results / "report.html", self.results / "results.parquet"
+        current = html.exists() and results.exists() and html.stat().st_mtime >= results.stat().st_mtime
+        if current or "MAKELEVEL" in os.environ:
+            return ""
+        stated = [Path(file).resolve() for file in self._files if Path(file).resolve() != DEFAULT.resolve()]
+        files = " ".join(os.path.relpath(file) for file in stated)
+        config = f' CONFIG="{files}"' if " " in files else f" CONFIG={files}" if files else ""
+        return f"report   `make report{config}` writes {html}\n"
 
     def print_failures(self) -> None:
         """List the jobs of this run that failed, each with the end of its log."""
@@ -192,10 +219,12 @@ class Wiring:
         return path.exists() and path.stat().st_mtime >= self._start
 
     def prepare(self) -> None:
-        """Before the first job: check that data is where the configuration says and that networks have the layers it
-        names, and describe the entries."""
+        """Before the first job: check that data is where the configuration says, that networks have the source's
+        classes and the layers it names, and describe the entries."""
+        if self._engine and self._engine.executor == "slurm":
+            os.environ[REQUEUE] = "1"
         self._check_origins()
-        self._check_networks()
+        self.check_networks()
         try:
             self.write_entries()
             if not all(finished(self.store / entry) for entry in self.grid.entries):
@@ -212,6 +241,19 @@ class Wiring:
                 "make room or set them elsewhere"
             ) from error
 
+    def absences(self) -> list[str]:
+        """What a run would not start with, for a dry run: what can be fetched is told of, in a line for each.
+
+        Raises ConfigurationError for a path in the configuration where nothing is, and for a layer or side that a
+        network does not have: nobody but the author of the configuration can put that right.
+        """
+        if messages := absent(self.grid, stated=True):
+            raise ConfigurationError("\n".join(messages))
+        self.check_networks()
+        if messages := absent(self.grid, stated=False):
+            return [*messages, "A run stops there before its first job; this dry run goes on."]
+        return []
+
     def _date_now(self) -> None:
         """Date what jobs read no later than now."""
         read = [self.store / entry / name for entry in self.grid.entries for name in (CARD, TIMING, "metrics.json")]
@@ -219,10 +261,10 @@ class Wiring:
             print(f"{dated} files were from the future, after a jump of the clock; they are dated now", file=sys.stderr)
 
     def _check_origins(self) -> None:
-        if messages := absent(self.grid):
+        if messages := absent(self.grid) or foreign_networks(self.grid):
             raise ConfigurationError("\n".join(messages))
 
-    def _check_networks(self) -> None:
+    def check_networks(self) -> None:
         """Look into the networks, without weights, where a layer is named or timm is to build them."""
         wanted: dict[tuple[str, int, str | None], None] = {}
         for entry in self.grid.entries.values():
@@ -294,10 +336,23 @@ class Wiring:
             *self.dropped_notices(),
             *recipe_notices(self.grid),
             *self.eps_notices(),
+            *self.original_notices,
             *gpu_notices(),
             *lock_notices(self.store),
             *self.stale.notices(),
         ]
+
+    @functools.cached_property
+    def original_notices(self) -> list[str]:
+        """One line for each finished entry whose originals are others by now."""
+        return originals.notices(self.grid, self.store)
+
+    def check_strictness(self) -> None:
+        """Raise ConfigurationError where `running.strict` is set and entries are kept that would be made otherwise."""
+        if self.grid.experiment.running.strict and (lines := [*self.original_notices, *self.stale.kept_notices()]):
+            raise ConfigurationError(
+                "\n".join([*lines, "running.strict = true: renew these entries, or set it to false"])
+            )
 
     def place_notices(self) -> list[str]:
         """One line if the store is to be made anew and not in the checkout, as by `-s` without `--directory`."""
@@ -314,7 +369,7 @@ def _same_settings(path: Path, found: dict[str, Any], now: dict[str, Any]) -> No
         raise ConfigurationError(
             f"{path}: made with {key} = {before}, which the same configuration now reads as {value}: "
             "a default changed, or the file was edited; state the old value in the configuration, "
-            f"or move the entry aside: python -m robust_transfer store renew {path.parent}"
+            f"or move the entry aside: robust-transfer store renew {path.parent}"
         )
 
 

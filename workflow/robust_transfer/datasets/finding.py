@@ -18,6 +18,7 @@ from robust_transfer.configuration.catalogue.datasets import (
     catalogued,
 )
 from robust_transfer.configuration.datasets import CatalogueOrigin
+from robust_transfer.datasets.names import split_of
 
 HUGGING_FACE = "huggingface"
 """Folder, below the dataset's, for files from the Hugging Face Hub."""
@@ -66,9 +67,8 @@ def files_found(source: Source, folder: Path) -> bool:
         return layout_folder(source, folder) is not None
     if isinstance(source, FolderSource):
         root = folder / source.path
-        return _nonempty(root / "train") and any(
-            _nonempty(root / name) for name in ("test", "val", "valid", "validation")
-        )
+        splits = {split_of(path.name) for path in root.iterdir() if _nonempty(path)} if root.is_dir() else set()
+        return "train" in splits and len(splits - {None}) > 1
     return all(shards(source, folder).values())
 
 

@@ -23,7 +23,9 @@ from PIL import Image, UnidentifiedImageError
 from robust_transfer.datasets.arrow import Images
 from robust_transfer.datasets.resident import resized_shape
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "JPEG2000", "AVIF")
+_NOT_READ = {b"ftyphei": "HEIC", b"ftyphev": "HEIC", b"ftypmif1": "HEIF", b"ftypmsf1": "HEIF", b"JXL ": "JPEG XL"}
+"""What formats that Pillow does not read have in their first bytes."""
 PIXEL_LIMIT = 89_478_485  # Pillow's own: 256 MiB of RGB. Larger images count as decompression bombs
 SMALL_PIXELS = 64 * 128  # up to this, PPM is faster to read than PNG and WebP; see above
 WEBP_SIDE = 16383  # pixels; the format holds no more
@@ -124,7 +126,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        what = "an empty file" if not data else f"not an image, or none of {', '.join(FORMATS)}"
+        what = "an empty file" if not data else _unknown(data)
         raise UnreadableImage(what) from None
     except MemoryError:
         raise
@@ -133,6 +135,15 @@ def _open(data: bytes) -> Image.Image:
     if image.width * image.height > PIXEL_LIMIT:
         raise UnreadableImage(f"{image.width} × {image.height} pixels are more than the limit of {PIXEL_LIMIT}")
     return image
+
+
+def _unknown(data: bytes) -> str:
+    """What to say of a file that Pillow does not take for an image."""
+    known = next((name for mark, name in _NOT_READ.items() if mark in data[:16]), None)
+    known = "JPEG XL" if data[:2] == b"\xff\x0a" else known
+    if known is None:
+        return f"not an image, or none of {', '.join(FORMATS)}"
+    return f"a {known} image, which is not read here; convert it to JPEG, PNG or WEBP"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import NORM_LABELS, Estimate
+from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.lettering import wrapped
-from robust_transfer.figures.style import INK, SMALL, Look, architecture_label
+from robust_transfer.figures.style import INK, SMALL, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

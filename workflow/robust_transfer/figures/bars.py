@@ -18,13 +18,17 @@ from robust_transfer.figures.cells import (
     Estimate,
     Panel,
 )
-from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.kinds import comparison_of_kind, kind_of, named
+from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+COLUMNS = columns("chosen_eps")
 
 WIDTH = 0.3
 PLACES = {"standard": -0.31, "robust": 0.0, "fixed": 0.3}
@@ -55,7 +59,7 @@ def _draw(cells: Cells, mode: str) -> Drawing:
             one for arch, comparison in every[panel].items() for one in _numbers(cells, panel, arch, comparison)
         ]
         architecture_ticks(ax, archs, labelled=style.in_last_row(axes, ax))
-    left_out = [style.architecture_label(arch) for arch in cells.about.ordered if arch not in archs]
+    left_out = [architecture_label(arch) for arch in cells.about.ordered if arch not in archs]
     kinds = named([row for one in of.values() for row in _rows(one)] for of in every.values())
     remarks = cells.remarks(cells.shown(mode)) + kinds + [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
     style.legends(figure, _handles(cells, panels), style.remarks(figure, remarks))

@@ -28,6 +28,9 @@ FROZEN: ProtocolName = "frozen"
 PAPER: ProtocolName = "paper"
 KNN: ProtocolName = "knn"
 NOT_MEASURED = "not measured"
+IMAGES = "images_per_class"
+ODD = (IMAGES, "layer")
+"""Deviations that a figure names although it shows no other way of measuring."""
 NATIVE = 0
 """Stands in the column `downscaled` for images as they are."""
 
@@ -127,8 +130,9 @@ class Cells:
     def __init__(
         self, results: pd.DataFrame, *, images_per_class: int | None = None, selection: str | None = None
     ) -> None:
-        """Keep the numbers of transfer from so many training images of each class; None: all.
+        """Keep the numbers of transfer from so many training images of each class.
 
+        None: from all; for a mode and target never measured so, from the most that there are, and that is a deviation.
         Of several selections only one is kept: the given one, else the one that figures of the experiment show, else
         the one there is. Raises TableError if `results` have lost the experiment's description.
         """
@@ -136,12 +140,13 @@ class Cells:
         self.selection = selection or shown_selection(results)
         test = results[results["split"] == "test"]
         test.attrs = {}  # pandas copies them deeply in every operation
-        size = test["images_per_class"]
-        of_size = size.isna() if images_per_class is None else size == images_per_class
+        of_size = _most(test) if images_per_class is None else test["images_per_class"] == images_per_class
         # Published networks were also measured, untransferred, on images they were not trained on.
         clean = test["attack"].isna() & (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
         source = test["mode"] == "source"
-        transfer = _with_views(test[~source & (test["selection"] == self.selection) & of_size])
+        transfer = _with_views(
+            test[~source & (test["selection"] == self.selection) & of_size], said=images_per_class is None
+        )
         self._measured = transfer[[*PANEL, "downscaled"]].drop_duplicates()
         self._radii = transfer[["norm", "eps", "eps_value"]].dropna().drop_duplicates()
         self._cells = _estimates_by(transfer, CELL)
@@ -161,7 +166,8 @@ class Cells:
     def remarks(self, protocol: Protocol | None) -> list[str]:
         """What a figure by this protocol has to say: which it is of several, and that it was chosen on test images."""
         several = protocol is not None and len(self.protocols(protocol.mode)) > 1
-        said = [f"measured by the {protocol_details(protocol)}"] if protocol and several else []
+        odd = protocol is not None and not {*json.loads(protocol.deviations)}.isdisjoint(ODD)
+        said = [f"measured by the {protocol_details(protocol)}"] if protocol and (several or odd) else []
         return said + (["hyperparameters chosen on test images"] if self.selection == "test" else [])
 
     def others(self, mode: str) -> str:
@@ -307,15 +313,27 @@ def _network(arch: str, norm: str, eps: str) -> tuple[str, str, str]:
     return arch, "none" if eps == "0" else norm, eps
 
 
-def _with_views(rows: pd.DataFrame) -> pd.DataFrame:
-    """With what the variants say: `downscaled`, the size in pixels or `NATIVE`, and the other `deviations`."""
+def _most(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are of all training images, or for a mode and target without those, of the most of each class."""
+    size = rows[IMAGES].astype("float64").fillna(float("inf"))
+    return size == size.groupby([rows[name].astype("string") for name in ("mode", "target")]).transform("max")
+
+
+def _with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
+    """With what the variants say: `downscaled`, the size in pixels or `NATIVE`, and the other `deviations`.
+
+    `said`: images of each class are among these, where they are not all.
+    """
     parsed = {text: json.loads(text) for text in rows["variant"].unique()}
     sizes = {text: int(variant.pop("downscaled", NATIVE)) for text, variant in parsed.items()}
-    deviations = {text: canonical(variant) for text, variant in parsed.items()}
+    of = rows[["variant", IMAGES]].astype({IMAGES: "float64"}).fillna(NATIVE).itertuples(index=False, name=None)
+    deviations = [
+        canonical(parsed[variant] | ({IMAGES: int(images)} if said and images else {})) for variant, images in of
+    ]
     return rows.assign(
         protocol=rows["protocol"].astype("string").fillna(""),
         downscaled=rows["variant"].map(sizes).astype("int64"),
-        deviations=rows["variant"].map(deviations).astype("string"),
+        deviations=pd.Series(deviations, rows.index, dtype="string"),
     )
 
 

@@ -21,12 +21,15 @@ from robust_transfer.figures.cells import (
     Protocol,
     shown_protocol,
 )
-from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.kinds import kind_of, of_kind
+from robust_transfer.figures.numbers import Number, columns, number
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+COLUMNS = columns("images_per_class", "subsets")
 
 ASIDE, SPREAD = 0.012, 0.1
 """Of the axis: how far lines stand beside each other, so that intervals do not hide each other; and all of them."""

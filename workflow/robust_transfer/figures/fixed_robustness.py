@@ -14,12 +14,17 @@ from robust_transfer.figures.cells import (
     Panel,
     protocol_label,
 )
-from robust_transfer.figures.drawing import Number
-from robust_transfer.figures.headline import signed
+from robust_transfer.figures.labels import signed
+from robust_transfer.figures.numbers import Number
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.statistics.correlation import FEWEST, Correlation, correlation
 
 CAPTION = "Share of the variance of transfer accuracy that source accuracy explains"
+
+COLUMNS = (
+    "target", "mode", "protocol", "deviations", "norm", "metric", "eps", "networks", "architectures", "r2", "ci_low",
+    "ci_high", "slope", "r", "r_without_one_low", "r_without_one_high",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

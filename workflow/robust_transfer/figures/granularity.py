@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
 from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode, shown_protocol
-from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.kinds import kind_of, named, of_kind
+from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+COLUMNS = columns("downscaled")
 
 Curve = list[tuple[str, Estimate]]
 """(eps, accuracy) by growing eps."""

@@ -19,8 +19,8 @@ from robust_transfer.figures.cells import (
     Panel,
     protocol_label,
 )
-from robust_transfer.figures.drawing import Number, number
-from robust_transfer.figures.style import architecture_label
+from robust_transfer.figures.labels import architecture_label, signed, signed_interval
+from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 from robust_transfer.statistics.metrics import METRICS
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
@@ -30,6 +30,7 @@ UNSEEN = (
     "Unseen: a choice on the test images that it is reported on flatters it. This is the difference where the choice "
     "is made on the images that a resample draws, and measured on those that it leaves out."
 )
+COLUMNS = (*columns(), "chosen_eps", "chosen_arch")
 
 
 def headline(results: pd.DataFrame) -> Tables:
@@ -109,22 +110,6 @@ def difference_cell(row: Estimate | None, *, starred: bool = False, failed: bool
     if row is None:
         return Cell(NOT_MEASURED, faint=True)
     return Cell(signed(row.value), signed_interval(row), starred=starred, failed=failed)
-
-
-def difference_text(row: Estimate) -> str:
-    """A paired difference in percentage points with its interval, if it has one."""
-    return f"{signed(row.value)} {signed_interval(row)}".rstrip()
-
-
-def signed_interval(row: Estimate) -> str:
-    """The interval of a difference in percentage points; empty where it has none."""
-    return "" if math.isnan(row.ci_low) else f"[{signed(row.ci_low)}, {signed(row.ci_high)}]"
-
-
-def signed(number: float, decimals: int = 1) -> str:
-    """A number, such as percentage points, with its sign; what is 0 at these decimals has none."""
-    text = f"{number:+.{decimals}f}"
-    return text.replace("-", "−") if text[1:].strip("0.") else text[1:]
 
 
 def _numbers(cells: Cells, panel: Panel, comparison: Comparison) -> list[Number]:

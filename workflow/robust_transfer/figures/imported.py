@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
-from robust_transfer.figures.drawing import Number
-from robust_transfer.figures.style import architecture_label
+from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.numbers import Number
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.published import published_accuracy
@@ -22,6 +22,9 @@ IMPORTED = "importing/"
 """What the ids of imported backbones begin with."""
 ABREAST = 4
 """Networks side by side in one table: each takes three columns."""
+COLUMNS = (
+    "arch", "norm", "eps", "value", "ci_low", "ci_high", "n", "published", "difference", "flag", "recipe", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

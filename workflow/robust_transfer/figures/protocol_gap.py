@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from robust_transfer.figures import style
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
@@ -23,7 +22,6 @@ from robust_transfer.figures.cells import (
     protocol_label,
     selections,
 )
-from robust_transfer.figures.drawing import Number, number
 from robust_transfer.figures.gaps import (
     NO_DRIFT,
     NO_TARGET,
@@ -37,9 +35,13 @@ from robust_transfer.figures.gaps import (
     protocols_of,
     selections_of,
 )
-from robust_transfer.figures.headline import UNSEEN, difference_cell, signed
+from robust_transfer.figures.headline import UNSEEN, difference_cell
+from robust_transfer.figures.labels import architecture_label, signed
+from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 from robust_transfer.tables.key import BEST_ARCH, canonical
+
+COLUMNS = (*columns("selection"), "backbones", "least", "most")
 
 ABREAST = 4
 """Columns up to which every protocol has one for each selection; beyond, selections are rows."""
@@ -147,7 +149,7 @@ def _heading(mode: str, protocol: Protocol) -> str:
 
 
 def _backbone(line: Line, several_archs: bool, several_norms: bool) -> str:
-    names = [style.architecture_label(line.arch)] if several_archs else []
+    names = [architecture_label(line.arch)] if several_archs else []
     names += ["standard" if line.eps == "0" else f"robust, ε {line.eps}"]
     return ", ".join([*names, *([NORM_LABELS.get(line.norm, line.norm)] if several_norms and line.eps != "0" else [])])
 

@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, colours, names, axes, and how it is saved.
+"""How every figure looks: sizes, colours, axes, and how it is saved.
 
 One colour a role in all figures: standard grey, best robust blue, robust at the eps fixed beforehand orange (Okabe and
 Ito's colours, told apart by colour-blind readers), and light to dark green-blue for growing eps.
@@ -6,11 +6,11 @@ Ito's colours, told apart by colour-blind readers), and light to dark green-blue
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.lettering import FONT, literal, width, wrapped
 from robust_transfer.tables.flags import DAGGER
 
@@ -82,29 +82,6 @@ RC: Any = {
     "figure.constrained_layout.h_pad": 0.03,
     "figure.constrained_layout.w_pad": 0.03,
 }
-
-_KNOWN = {
-    "wide_resnet50_2": "WRN-50-2",
-    "wide_resnet50_4": "WRN-50-4",
-    "wide_resnet101_2": "WRN-101-2",
-    "resnext50_32x4d": "ResNeXt-50",
-    "mnasnet1_0": "MNASNet",
-    "mobilenet_v2": "MobileNet-v2",
-    "shufflenet_v2_x1_0": "ShuffleNet-v2",
-    "vgg16_bn": "VGG-16-BN",
-    "best": "best",
-}
-
-
-def architecture_label(name: str) -> str:
-    """An architecture as papers write it: `ResNet-50`, `WRN-50-2`; `ResNet-8 w16` has 8 layers, the first 16 wide."""
-    if name in _KNOWN:
-        return _KNOWN[name]
-    if small := re.fullmatch(r"resnet(\d+)_w(\d+)", name):
-        return f"ResNet-{small[1]} w{small[2]}"
-    if plain := re.fullmatch(r"(resnet|densenet|vgg)(\d+)", name):
-        return {"resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG"}[plain[1]] + f"-{plain[2]}"
-    return name
 
 
 def eps_colours(eps: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robust_transfer.figures import html, latex, markdown
-from robust_transfer.figures.drawing import Number
+from robust_transfer.figures.numbers import Number
 from robust_transfer.tables.flags import DAGGER
 
 FAILED = f"{DAGGER} A training or transfer behind the number failed, as flags.csv says; it counts for neither side."

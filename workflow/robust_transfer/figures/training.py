@@ -12,8 +12,10 @@ import pandas as pd
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures import style
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
-from robust_transfer.figures.drawing import Drawing, Number
+from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.lettering import wrapped
+from robust_transfer.figures.numbers import Number
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.training import NULLABLE
 
@@ -32,6 +34,7 @@ SHADE, SHADE_HEIGHT = "#e4e4e4", 0.35
 """Of the learning rate behind the loss: its colour, and how much of the panel its peak takes."""
 FEW = 12
 """Epochs up to which each bears a dot."""
+COLUMNS = ("entry", "arch", "recipe", "norm", "eps", "seed", "epoch", "series", "value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,7 @@ def _groups(table: pd.DataFrame) -> list[Group]:
                 inside = [curve for curve in of if curve.norm in (norm, "none")]
                 marks = [NORM_LABELS.get(norm, norm)] if len(norms) > 1 and norm != "none" else []
                 marks += [recipe] if len(recipes) > 1 else []
-                label = "\n".join([style.architecture_label(arch), *([", ".join(marks)] if marks else [])])
+                label = "\n".join([architecture_label(arch), *([", ".join(marks)] if marks else [])])
                 groups.append(Group(label, tuple(sorted(inside, key=lambda curve: eps_value(curve.eps)))))
     return groups
 

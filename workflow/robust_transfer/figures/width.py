@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import accuracy_limits, architecture_ticks
 from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
-from robust_transfer.figures.drawing import Drawing, Number, number
+from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.kinds import kind_of, named, of_kind
+from robust_transfer.figures.numbers import Number, number
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robust_transfer.networks.build import Network, build
-from robust_transfer.store.entry import Entry, StoreError, write_bytes
+from robust_transfer.store.entry import Entry, StoreError, open_entry, write_bytes
 
 WEIGHTS = "weights.safetensors"
 _KEY = "backbone"  # one key: with several, safetensors writes them in an order that changes from run to run
@@ -43,12 +43,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise StoreError(f"{path}: not a readable safetensors file ({error})") from None
 
 
-def load_backbone(entry: Entry) -> Network:
-    """The trained network of a finished backbone entry: on the CPU, in eval mode, parameters in float32.
+def load_backbone(entry: Entry | str | Path) -> Network:
+    """The trained network of a finished backbone entry, or of that in a folder: on the CPU, in eval mode, in float32.
 
+    It maps images float [N, 3, H, W] in [0, 1] to logits [N, classes], and by its method `features` to the head's input
+    [N, D]; the normalisation is part of it. The folder is `store/pretraining/<entry>` or `store/importing/<entry>`.
     Raises StoreError, naming what differs, if the file is not the one its card describes, or if architecture, classes
     or shapes of the weights are not those of the network that the card names.
     """
+    if not isinstance(entry, Entry):
+        entry = open_entry(Path(entry))
     path, card = entry.file(WEIGHTS), entry.facts()
     state, facts = read_weights(path)
     for fact in ("architecture", "classes", "input_size"):

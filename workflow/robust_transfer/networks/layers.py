@@ -93,7 +93,7 @@ def layer_named(network: Network, name: str, input_size: int) -> Layer:
     near = ", ".join(difflib.get_close_matches(name, known, n=3))
     what = "that, but no output of it that is one for each image" if _has(network, name) else "no such layer"
     raise LayerError(
-        f"{which} {what}{f'; did you mean {near}?' if near else '.'} `python -m robust_transfer layers "
+        f"{which} {what}{f'; did you mean {near}?' if near else '.'} `robust-transfer layers "
         f"{network.architecture} --input-size {input_size}` lists all {len(known)}"
     )
 

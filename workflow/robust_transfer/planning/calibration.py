@@ -312,7 +312,7 @@ def _timed(arguments: list[str], device: str) -> float:
         [sys.executable, "-m", "robust_transfer", *arguments], env=_environment(), capture_output=True, text=True
     )
     if done.returncode:
-        raise RateError(f"`python -m robust_transfer {' '.join(arguments)}` failed:\n{done.stderr.strip()}")
+        raise RateError(f"`robust-transfer {' '.join(arguments)}` failed:\n{done.stderr.strip()}")
     return clock() - begun
 
 

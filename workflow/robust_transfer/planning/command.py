@@ -17,6 +17,7 @@ from pathlib import Path
 from robust_transfer.configuration.load import load
 from robust_transfer.dag.availability import planned
 from robust_transfer.dag.grid import Grid
+from robust_transfer.dag.wiring import Wiring
 from robust_transfer.planning.plan import default_calibration, make_plan, wanted
 from robust_transfer.planning.rates import (
     Calibrated,
@@ -52,6 +53,7 @@ def run_plan(
     cores = cores or os.cpu_count() or 1
     rates: list[Rates] = [published_rates(name) for name in gpus]
     grid = planned(load(files))
+    Wiring(grid).check_networks()
     if calibrate:
         rates.append(_calibrated(grid, calibration or default_calibration(grid), device, cores))
     elif calibration:

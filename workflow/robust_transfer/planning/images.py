@@ -17,6 +17,7 @@ from robust_transfer.configuration.datasets import (
     ShapesOrigin,
     TorchvisionOrigin,
 )
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.dag.grid import PlannedEntry
 from robust_transfer.datasets.storing import RAW_SIDE
 from robust_transfer.store.entry import CARD
@@ -158,7 +159,7 @@ def _listed(origin: FolderOrigin | ParquetOrigin) -> _OriginCounts | None:
     from robust_transfer.datasets.errors import DatasetError
     from robust_transfer.datasets.origins.opening import open_origin
 
-    root = Path(origin.path).expanduser()
+    root = resolved(origin.path)
     if not root.is_dir():
         return None
     try:

@@ -7,22 +7,34 @@ command resumes where it stopped.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from types import FrameType
 from typing import Any
 
 from robust_transfer.machine.launch import handled_signals
+from robust_transfer.resuming.scheduler import end_of_job
 
 EXIT_CODE = 75
 """Exit code of a command that saved its state and exited: EX_TEMPFAIL of sysexits.h, "try again"."""
 MARGIN = 120.0
 """Seconds before a scheduler's time limit at which a job saves and exits: a slow step and a large state fit into it."""
+SHARE = 0.1
+"""Largest share of the time that is left when a job starts to which that comes: a short job works, too."""
 
 
 class Interrupted(Exception):  # noqa: N818, it is no error
     """The job saved its state and is to exit; the message says why, and where it stopped."""
+
+    def __init__(self, message: str, *, goes_on: bool = False) -> None:
+        """Create it.
+
+        Args:
+            message: Why, and where it stopped.
+            goes_on: Whether the scheduler may start the job again by itself: its time was up, and it had come further.
+        """
+        super().__init__(message)
+        self.goes_on = goes_on
 
 
 class Interruption:
@@ -33,12 +45,19 @@ class Interruption:
 
         Args:
             stop_before: Deadline in seconds since 1970. None takes the end of the SLURM job, if this is one, less
-                MARGIN.
+                MARGIN, or less in a short job.
         """
-        end = os.environ.get("SLURM_JOB_END_TIME", "")
-        self._stop_before = stop_before or (float(end) - MARGIN if end.isdigit() else None)
+        self._stop_before = stop_before or _before(end_of_job())
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the scheduler's limit is why, by the clock or by the warning that the profile for SLURM asks for.
+
+        SIGTERM is not: whoever cancels a job wants it to end.
+        """
+        return self._signal == signal.SIGUSR1 or (self._signal is None and self.reason is not None)
 
     @property
     def reason(self) -> str | None:
@@ -59,3 +78,8 @@ class Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
+
+
+def _before(end: float | None) -> float | None:
+    """The deadline of a job that ends then."""
+    return None if end is None else end - min(MARGIN, max(0.0, end - time.time()) * SHARE)

@@ -99,8 +99,12 @@ class Shards:
             self._open(split)
         self._append(np.ascontiguousarray(features))
         if reason := self._interruption.reason:
-            saved = "saved" if self.save() else "NOT saved, those saved before stay"
-            raise Interrupted(f"{reason}: {self.done(split):,} rows of {split} {saved}; run the same command to go on")
+            out_of_time, saved = self._interruption.is_out_of_time, self.save()
+            kept = "saved" if saved else "NOT saved, those saved before stay"
+            raise Interrupted(
+                f"{reason}: {self.done(split):,} rows of {split} {kept}; run the same command to go on",
+                goes_on=out_of_time and saved,
+            )
         if time.monotonic() >= self._next:
             self.save()
 

@@ -138,10 +138,14 @@ class States:
         return (None, "save", "stop")[self._team.largest(asked)]
 
     def leave(self, step: int, saved: bool) -> Interrupted:
-        """The exception to raise once a training that is to exit has tried to save, and whether it could."""
+        """The exception to raise once a training that is to exit has tried to save, and whether it could.
+
+        It has come further, since the steps that are asked after include one of its own.
+        """
         why = self._interruption.reason or "another process was asked to stop"
         kept = f"saved at step {step}" if saved else "NOT saved, the last good state stays"
-        return Interrupted(f"{why}: {kept}; run the same command to go on")
+        goes_on = saved and self._interruption.is_out_of_time
+        return Interrupted(f"{why}: {kept}; run the same command to go on", goes_on=goes_on)
 
     def _own(self) -> dict[str, Any]:
         return {"entry": self._entry.name, "code": self._code, "setting": self._setting}

@@ -19,13 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import DatasetSettings
+from robust_transfer.configuration.running import running
 from robust_transfer.datasets.collection import Collection, LabelledImages, listed
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import ImageSource, UnreadableImage, predicted_size, to_store
+from robust_transfer.datasets.originals import originals_of
 from robust_transfer.datasets.origins.opening import open_origin
 from robust_transfer.datasets.splits import balanced_subset
 from robust_transfer.datasets.storing import Item, Stream, in_order, raw_shape, store_splits
 from robust_transfer.store.entry import Entry
+from robust_transfer.store.originals import record, write_record
 
 LISTED = 20  # unreadable images named in the error and in the card
 
@@ -37,6 +40,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     settings = DatasetSettings.model_validate(entry.settings)
     with entry.writing() as draft:
         collection = open_origin(settings.origin)
+        place = originals_of(settings.origin, running())
+        originals = record(*place) if place else None
         chosen = _chosen(collection, settings)
         shape = raw_shape(_sizes(collection, chosen, settings))
         preparation = _Preparation(settings, shape is not None, threads)
@@ -48,7 +53,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         preparation.check(sum(map(len, chosen.values())))
         untrained = stored.pop("classes_without_train")
         if untrained:
-            raise DatasetError(f"{entry.name}: no readable training images of {listed(untrained)}; mend some of them")
+            raise DatasetError(f"{entry.name}: no readable training images of {listed(untrained)}; fix some of them")
         draft.timing.update(device="cpu", threads=threads)
         draft.facts = {
             **stored,
@@ -58,6 +63,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             "skipped_images": [name for name, _ in preparation.unreadable[:LISTED]],
             "ignored_files": collection.ignored_files,
         }
+    if originals:
+        write_record(entry.path, originals)
     _report(entry.name, draft.facts)
 
 

@@ -33,6 +33,7 @@ from robust_transfer.networks.folding import Folded
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.training.inference import BATCH, classify, predict
+from robust_transfer.weights.outputs import other_classes, outputs_for
 
 log = logging.getLogger("robust_transfer")
 
@@ -92,24 +93,17 @@ def described(attack: Attack, norm: Norm, eps: str, precision: Precision) -> dic
 def outputs_of(backbone: Entry, source: Entry, classes: tuple[str, ...]) -> NDArray[np.int64]:
     """The output of the backbone that stands for each of the source's classes: int64 [classes].
 
-    A backbone that was trained here has the source's classes. An imported one may have more, of which the source holds
-    some, by name; where the source calls all of them otherwise, their order counts if they are as many. Raises
-    StoreError for anything else.
+    `weights/outputs.py` says which. Raises StoreError for a backbone that was trained on other classes.
     """
     known: list[str] = backbone.facts()["classes"]
-    if known == list(classes):
-        return np.arange(len(known))
-    if "imported" in backbone.facts():
-        if {*classes} < {*known}:
-            log.info("%s has %d of the %d classes of the network", source.name, len(classes), len(known))
-            return np.array([known.index(name) for name in classes])
-        if len(known) == len(classes) and not {*known} & {*classes}:
-            log.info("outputs are taken for the classes of %s in their order, since all names differ", source.name)
-            return np.arange(len(known))
-    raise StoreError(
-        f"{backbone.path}: its {len(known)} classes are not the {len(classes)} of {source.path}; "
-        "a backbone is evaluated on the dataset it was trained on"
-    )
+    outputs = outputs_for(known, classes, imported="imported" in backbone.facts())
+    if outputs is None:
+        raise StoreError(other_classes(str(backbone.path), len(known), str(source.path), len(classes)))
+    if len(classes) < len(known):
+        log.info("%s has %d of the %d classes of the network", source.name, len(classes), len(known))
+    elif known != list(classes):
+        log.info("outputs are taken for the classes of %s in their order, since all names differ", source.name)
+    return np.array(outputs)
 
 
 def _predicted(

@@ -12,11 +12,11 @@ from __future__ import annotations
 import csv
 import importlib
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from robust_transfer.figures import style
-from robust_transfer.figures.drawing import Number
+from robust_transfer.figures.numbers import COLUMNS, Number
 from robust_transfer.registry import FIGURES, PACKAGE
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.results import read_results
@@ -40,7 +40,7 @@ def draw(name: str, table: Path, stem: Path) -> None:
     with nullcontext() if figure.is_table else _style():
         shown = getattr(module, name)(content)
         shown.write(stem)
-    _write_numbers(shown.numbers, stem.parent / f"{stem.name}.csv")
+    _write_numbers(shown.numbers, getattr(module, "COLUMNS", COLUMNS), stem.parent / f"{stem.name}.csv")
     log.info("%s: %d numbers", stem, len(shown.numbers))
 
 
@@ -48,12 +48,16 @@ def _style() -> AbstractContextManager[None]:
     """The settings of matplotlib, which tables do without."""
     import matplotlib
 
-    return matplotlib.rc_context(style.RC)
+    # By name, too: an edit of colours is to draw no table again. Modules of pictures import it themselves.
+    return matplotlib.rc_context(importlib.import_module(f"{PACKAGE}.figures.style").RC)
 
 
-def _write_numbers(numbers: list[Number], path: Path) -> None:
-    """Write the numbers drawn, one mark per line; numbers to four decimals, nothing where nothing was measured."""
-    names = list(dict.fromkeys(name for one in numbers for name in one))
+def _write_numbers(numbers: list[Number], columns: Sequence[str], path: Path) -> None:
+    """Write the numbers drawn, one mark per line; numbers to four decimals, nothing where nothing was measured.
+
+    A file without numbers has the columns that it would have with some.
+    """
+    names = list(dict.fromkeys([*columns, *(name for one in numbers for name in one)]))
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(names)

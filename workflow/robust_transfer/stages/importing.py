@@ -24,9 +24,11 @@ from robust_transfer.configuration.weights import FileWeights, ImportingSettings
 from robust_transfer.networks.backbones import WEIGHTS, save_weights
 from robust_transfer.networks.build import Network
 from robust_transfer.store.entry import Entry
+from robust_transfer.store.originals import record, write_record
 from robust_transfer.tables.published import published_accuracy
 from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import located
+from robust_transfer.weights.outputs import class_names
 from robust_transfer.weights.pickles import shown
 from robust_transfer.weights.state_dicts import WHOLE
 
@@ -39,6 +41,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     torch.set_num_threads(threads)
     with entry.writing() as draft:
         path, file = located(settings, running().weights_folder, downloads=running().downloads)
+        originals = record(path, lambda name: True)
         classes_n = None if isinstance(settings.weights, FileWeights) else len(imagenet_classes())
         key = settings.weights.key if isinstance(settings.weights, FileWeights) else None
         imported = load_published(path, settings.architecture, classes_n, input_size=settings.input_size, key=key)
@@ -62,12 +65,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             known = published_accuracy(settings.architecture, settings.norm, settings.eps)
             draft.facts |= {} if known is None else {"published_top1": known}
         draft.timing.update(device="cpu", threads=threads)
+    write_record(entry.path, originals)
     _report(entry.name, path, draft.facts)
-
-
-def class_names(classes_n: int) -> list[str]:
-    """Names of the outputs: of a thousand ImageNet's WordNet numbers in their order, of others their numbers."""
-    return list(imagenet_classes()) if classes_n == len(imagenet_classes()) else [str(i) for i in range(classes_n)]
 
 
 def _normalise_as_timm(settings: ImportingSettings, network: Network) -> None:

@@ -100,6 +100,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             input_size=settings.input_size,
             sample=checked_images(settings.check, len(split)),
         )
+        draft.timing["checked_images"] = checked_images(settings.check, len(split))
         draft.facts = facts | {"parameters": network.parameters_n, "source": split.entry.name}
         draft.facts["flags"] = [flag.as_json() for flag in flags]
         if states.resumed:

@@ -17,6 +17,7 @@ from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
     MODE_LABELS,
+    NORM_LABELS,
     NOT_MEASURED,
     Cells,
     Comparison,
@@ -24,8 +25,7 @@ from robust_transfer.figures.cells import (
     Panel,
     protocol_label,
 )
-from robust_transfer.figures.headline import difference_text
-from robust_transfer.figures.style import architecture_label
+from robust_transfer.figures.labels import architecture_label, difference_text
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.flags import DAGGER, FLAGS, failures
 from robust_transfer.tables.key import BEST_ARCH
@@ -61,9 +61,10 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
         lines = [(panel, cells.comparison(panel, BEST_ARCH)) for panel in cells.panels(mode)]
         parts.append(_table(protocol_label(protocol), lines))
         marked |= any(comparison.failed for _, comparison in lines)
-        sentences.append(
-            textwrap.fill(_sentence(MODE_LABELS[mode], lines), COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
-        )
+        sentences += [
+            textwrap.fill(said, COLUMNS, subsequent_indent="  ", break_on_hyphens=False)
+            for said in _sentences(MODE_LABELS[mode], lines)
+        ]
         if cells.others(mode):
             others.append(textwrap.fill(f"{cells.others(mode)} See protocol_gap.", COLUMNS, subsequent_indent="  "))
     parts.append(
@@ -73,7 +74,7 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
         parts[-1] += f"\n{DAGGER}: a training or transfer behind it failed; the target counts for neither side."
     parts.append("\n".join(sentences + others))
     if flags and len(raised := read_flags(flags)):
-        parts.append(_flags(raised, flags))
+        parts.append(_flags(raised, flags, table))
     parts.append(_files(results, report))
     return "\n\n".join(parts) + "\n"
 
@@ -124,14 +125,25 @@ def _percent(row: Estimate | None, marked: bool) -> str:
     return text + (DAGGER if row and row.failed else " ") * marked
 
 
+def _sentences(mode: str, lines: list[tuple[Panel, Comparison]]) -> list[str]:
+    """One sentence for each norm of robust networks, so that a target counts once in each."""
+    norms = list(dict.fromkeys(panel.norm for panel, _ in lines))
+    if len(norms) < 2:
+        return [_sentence(mode, lines)]
+    return [
+        _sentence(f"{mode}, {NORM_LABELS.get(norm, norm)}", [line for line in lines if line[0].norm == norm])
+        for norm in norms
+    ]
+
+
 def _sentence(mode: str, lines: list[tuple[Panel, Comparison]]) -> str:
     """Who is ahead on how many targets, and where the interval of the difference excludes 0.
 
     Targets where a training or transfer behind one of both failed are left out and named.
     """
-    found = [(panel.label, one) for panel, one in lines if one.difference]
+    found = [(panel.target.label, one) for panel, one in lines if one.difference]
     if not found:
-        return f"{mode}: standard and robust were not both measured on any target."
+        return f"{mode}: {_one_side(lines)}."
     measured = [(label, one) for label, one in found if not one.failed]
     left_out = _left_out([(label, one) for label, one in found if one.failed], len(found))
     if not measured:
@@ -147,6 +159,15 @@ def _sentence(mode: str, lines: list[tuple[Panel, Comparison]]) -> str:
     return f"{mode}: {', '.join(counts)}. {verdict}{left_out}"
 
 
+def _one_side(lines: list[tuple[Panel, Comparison]]) -> str:
+    """What there is where nothing can be compared."""
+    sides = {"standard": [one.standard for _, one in lines], "robust": [one.robust for _, one in lines]}
+    counts = {side: sum(row is not None for row in rows) for side, rows in sides.items()}
+    measured = [f"{side} networks on {count} of {len(lines)} targets" for side, count in counts.items() if count]
+    nothing = "standard and robust were not both measured on any target"
+    return f"{nothing}; {' and '.join(measured)}" if measured else nothing
+
+
 def _left_out(failed: list[tuple[str, Comparison]], found: int) -> str:
     """How many of the targets found count for neither side, which, and what was raised how often; empty for none."""
     if not failed:
@@ -157,25 +178,47 @@ def _left_out(failed: list[tuple[str, Comparison]], found: int) -> str:
     return f" Left out ({DAGGER}), {len(failed)} of {found} targets: {labels}; flags: {why}."
 
 
-def _flags(raised: pd.DataFrame, path: Path) -> str:
-    """What looks wrong, by backbone (or other entry), in a few lines; what to do about it stands in the file.
+def _flags(raised: pd.DataFrame, path: Path, table: pd.DataFrame) -> str:
+    """What looks wrong, one line for each flag and dataset: how many entries, and what one of them says.
 
-    Those come first for which something failed.
+    Those come first by which numbers do not count, then those of most entries. What to do stands in the file.
     """
-    lines: list[tuple[str, bool]] = []
-    names = raised["entry"].map(lambda entry: entry.partition("/")[2].rpartition("-")[0] or entry)
-    groups = sorted(raised.groupby(names, sort=False), key=lambda group: not failures(",".join(group[1]["flag"])))
-    for name, of_name in groups:
-        lines.append((str(name), False))
-        said = of_name["flag"] + ": " + of_name["message"].str.partition(";")[0]
-        lines += [(f"  {text}", True) for text in said]
-    shown = lines[:FLAG_LINES]
-    if not shown[-1][1]:
-        shown.pop()  # a name whose flags find no room
-    cut = ["  " + (text if len(text) <= COLUMNS - 2 else text[: COLUMNS - 3] + "…") for text, _ in shown]
-    more = len(raised) - sum(is_flag for _, is_flag in shown)
+    labels = _datasets(table)
+    of = raised.assign(dataset=raised["entry"].map(lambda entry: labels.get(entry, "")))
+    groups = [(str(name), str(label), rows) for (name, label), rows in of.groupby(["flag", "dataset"], sort=False)]
+    groups.sort(key=lambda group: (not failures(group[0]), -len(group[2])))
+    lines = [_flag_line(*group) for group in groups[:FLAG_LINES]]
+    if len(groups) > FLAG_LINES:
+        rest = groups[FLAG_LINES - 1 :]
+        more = f"{sum(len(rows) for *_, rows in rest)} more of {len({name for name, *_ in rest})} kinds"
+        lines[-1] = f"  and {more} in {path.name}"
     heading = f"What looks wrong, {len(raised)} {'flags' if len(raised) > 1 else 'flag'}; what to do: {path}"
-    return "\n".join([heading, *cut, *([f"  and {more} more in {path.name}"] if more else [])])
+    return "\n".join([heading, *lines])
+
+
+def _flag_line(flag: str, dataset: str, rows: pd.DataFrame) -> str:
+    """One line on the entries that a flag was raised for: of one its name, of several how many, and a message."""
+    entries = list(rows["entry"].unique())
+    which = _entry_name(entries[0]) if len(entries) == 1 else f"{len(entries)} entries"
+    of = f"{which} on {dataset}" if dataset and len(entries) > 1 else which
+    said = str(rows["message"].iloc[0]).partition(";")[0]
+    text = f"  {flag}, {of}: {'' if len(entries) == 1 else 'e.g. '}{said}"
+    return text if len(text) <= COLUMNS else text[: COLUMNS - 1] + "…"
+
+
+def _entry_name(entry: str) -> str:
+    """An entry's name without stage and hash."""
+    return entry.partition("/")[2].rpartition("-")[0] or entry
+
+
+def _datasets(table: pd.DataFrame) -> dict[str, str]:
+    """The label of the dataset that an entry measures a network on; of a backbone, of the source."""
+    about = ExperimentInfo.of(table)
+    labels = {target.name: target.label for target in about.targets} | {about.source: about.source_label}
+    rows = table.loc[table["entry"].notna(), ["entry", "backbone", "target", "source"]].astype("string")
+    named = {backbone: source for _, backbone, _, source in rows.itertuples(index=False, name=None)}
+    named |= {entry: target for entry, _, target, _ in rows.itertuples(index=False, name=None)}
+    return {entry: labels.get(name, name) for entry, name in named.items()}
 
 
 def _files(results: Path, report: Path | None) -> str:

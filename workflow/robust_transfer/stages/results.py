@@ -55,7 +55,9 @@ from robust_transfer.tables.training_records import (
     flags_by_row,
     flags_of_evaluations,
     flags_of_trainings,
+    not_overruled,
     recorded_flags,
+    training_of,
 )
 from robust_transfer.tables.transfer_records import flags_of_transfers
 
@@ -99,13 +101,17 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
         )
     )
     backbones = {one.backbone: one for one in measurements}
-    trained = [epoch_rows(one, open_entry(store / one.backbone)) for one in backbones.values()]
+    opened = {name: open_entry(store / name) for name in backbones}
+    trained = [epoch_rows(one, opened[name]) for name, one in backbones.items()]
     epochs = pd.concat([TRAINING.frame([]), *trained])
-    raised = [Raised(cost, flag) for cost in costs for flag in recorded_flags(store / cost)]
+    recorded = [Raised(cost, flag) for cost in costs for flag in recorded_flags(store / cost)]
+    raised = not_overruled(recorded, measured, store)
     raised += flags_of_trainings(epochs, store)
     raised += flags_of_evaluations(measured, epochs, store)
     raised += flags_of_transfers(measured, info, store)
     measured["flags"] = flags_by_row(measured, raised)
+    trainings = {name: training_of(entry) for name, entry in opened.items()}
+    measured["training"] = measured["backbone"].map(trainings).astype("string")
     rows = pd.concat([measured, seed_means(measured), RESULTS.frame(_chosen_rows(info, measurements, measured, store))])
     write_results(results, rows, described)
     TIMINGS.write(timings, TIMINGS.frame(_cost(store / cost) for cost in costs))
@@ -180,7 +186,8 @@ def _chosen_rows(
         for selection in (None if pd.isna(one) else str(one) for one in selections):
             runs = [_run(one, open_entry(store / one.entry), by_entry[one.entry], selection) for one in members]
             for row in _chosen(info, key, list(zip(members, runs, strict=True)), selection):
-                yield {**row, "flags": _flags_of_choice(row, members, by_entry, selection)}
+                flags = _flags_of_choice(row, members, by_entry, selection)
+                yield {**row, "flags": flags, "training": _training_of_choice(row, members, by_entry)}
 
 
 def _flags_of_choice(
@@ -192,6 +199,17 @@ def _flags_of_choice(
     parts = [by_entry[one.entry] for one in members if (one.key.arch, one.key.norm, one.key.eps) in networks]
     flags = [numbers["flags"][(numbers["selection"] == selection) | numbers["selection"].isna()] for numbers in parts]
     return joined(pd.concat(flags))
+
+
+def _training_of_choice(
+    row: Record, members: Iterable[Measurement], by_entry: Mapping[Any, pd.DataFrame]
+) -> str | None:
+    """How the network that was chosen was trained; None for a difference, which is between two."""
+    says = json.loads(row["hyperparameters"])
+    network = (says["arch"], row["norm"], says["eps"])
+    chosen = [by_entry[one.entry] for one in members if (one.key.arch, one.key.norm, one.key.eps) == network]
+    found = {text for numbers in chosen for text in numbers["training"].dropna()}
+    return found.pop() if len(found) == 1 and "standard_arch" not in says else None
 
 
 def _run(measurement: Measurement, entry: Entry, numbers: pd.DataFrame, selection: str | None) -> TransferRun:

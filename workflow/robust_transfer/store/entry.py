@@ -25,6 +25,7 @@ from typing import Any
 
 from robust_transfer.registry import STAGES
 from robust_transfer.store import finished as kept
+from robust_transfer.store.definitions import CODE, record_definitions
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.store.finished import CARD as CARD
 from robust_transfer.store.finished import DRAFT as DRAFT
@@ -156,6 +157,7 @@ class Entry:
             # Asked first: what is checked out may change while a long job runs.
             made_by = {"code": fingerprint(self.stage), "modules": module_fingerprints(self.stage)}
             made_by["inputs"], made_with = kept.contents(self._store, self.inputs), software()
+            record_definitions(self._store / CODE, self.stage)
             try:
                 yield draft
                 self._publish(draft, time.monotonic() - start, made_by, made_with)
@@ -243,15 +245,14 @@ def finished(path: Path) -> bool:
 
 def renewing(path: Path) -> str:
     """What to do about an entry that is not as it should be."""
-    return f"to make it anew: python -m robust_transfer store renew {path}"
+    return f"to make it anew: robust-transfer store renew {path}"
 
 
 def open_entry(path: Path) -> Entry:
     """Open the entry at `path` by its `entry.json`; raises StoreError if there is none, or it is not one."""
     if not (path / ENTRY).exists():
         raise StoreError(
-            f"{path}: no {ENTRY} there; write the entries of an experiment with "
-            "`python -m robust_transfer entries --write`"
+            f"{path}: no {ENTRY} there; write the entries of an experiment with `robust-transfer entries --write`"
         )
     described = read_json(path / ENTRY)
     try:

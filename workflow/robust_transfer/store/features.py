@@ -60,7 +60,7 @@ def _check_origin(entry: Entry) -> None:
         if (path / CARD).exists() and _checksums(open_entry(path)) != recorded:
             raise StoreError(
                 f"{entry.path}: made from another {role} than {path} is now; make the features again: "
-                f"python -m robust_transfer features {entry.path}"
+                f"robust-transfer features {entry.path}"
             )
 
 

@@ -2,9 +2,9 @@
 
 A fingerprint covers the modules a stage imports, transitively and within this package, over their syntax trees without
 comments, docstrings and imports of this package, without annotations that nothing reads, and without what is logged,
-as far as that computes nothing. Names of local variables are part of it. It stops at the configuration models and the
-command line, since values are in an entry's hash, and at the bookkeeping of the store and of interrupted jobs, which
-says how outputs are named, locked, kept and described and not what is in them.
+as far as that computes nothing. Local variables may be called anything (`local_names.py`). It stops at the
+configuration models and the command line, since values are in an entry's hash, and at the bookkeeping of the store and
+of interrupted jobs, which says how outputs are named, locked, kept and described and not what is in them.
 
 It is a digest over what the modules say, sorted, and not over where they lie: a module that is moved or renamed, or
 imported from elsewhere, reruns nothing.
@@ -18,9 +18,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from robust_transfer.registry import ALL_STAGES, FIGURES, PACKAGE
+from robust_transfer.store import local_names
+from robust_transfer.store.local_names import rename_locals
+from robust_transfer.store.remembered import Remembered
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = tuple(
@@ -28,18 +31,22 @@ OUTSIDE = tuple(
     for module in (
         *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
         *(
+            "store.definitions",
             "store.entry",
             "store.finished",
             "store.fingerprint",
+            "store.local_names",
             "store.locking",
             "store.made",
             "store.provenance",
+            "store.remembered",
             "store.upkeep",
         ),
         "machine.launch",
     )
 )
 """Modules, and packages with all their modules, at which fingerprints stop."""
+_REMEMBERED = Remembered(Path(__file__), [Path(__file__), Path(local_names.__file__)])
 
 
 @functools.cache
@@ -51,7 +58,9 @@ def fingerprint(name: str) -> str:
 @functools.cache
 def module_fingerprints(name: str) -> dict[str, str]:
     """Fingerprint of each module behind a stage or a figure, by its name in this package."""
-    return {module: _module_fingerprint(_file(f"{PACKAGE}.{module}")) for module in modules(name)}
+    found = {module: _module_fingerprint(module_file(module)) for module in modules(name)}
+    _REMEMBERED.save()
+    return found
 
 
 def changed_modules(before: Mapping[str, str], now: Mapping[str, str]) -> set[str]:
@@ -97,17 +106,41 @@ def _is_module(name: str) -> bool:
 
 @functools.cache
 def _imports(path: Path) -> tuple[str, ...]:
+    return tuple(name for name in _found_out(path)[1] if _is_module(name))
+
+
+@functools.cache
+def _module_fingerprint(path: Path) -> str:
+    return str(_found_out(path)[0])
+
+
+def _found_out(path: Path) -> Any:
+    """A module's fingerprint, and all that it imports."""
+    return _REMEMBERED.of(path, lambda: [fingerprint_of(*what_it_says(path)), _imported(path)])
+
+
+def _imported(path: Path) -> list[str]:
     names: list[str] = []
     for node in _statements(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(name for name in names if _is_module(name))
+    return [name for name in names if _is_own(name)]
 
 
-@functools.cache
-def _module_fingerprint(path: Path) -> str:
+def module_file(name: str) -> Path:
+    """The file of a module, by its name in this package."""
+    return _file(f"{PACKAGE}.{name}")
+
+
+def fingerprint_of(tree: ast.Module, renamed: list[str]) -> str:
+    """Fingerprint of a module, from what `what_it_says` found."""
+    return _digest(dump(tree) + " ".join(sorted(renamed)))
+
+
+def what_it_says(path: Path) -> tuple[ast.Module, list[str]]:
+    """The tree of a module without what no fingerprint covers, and which own names it imports by other names."""
     tree = ast.parse(path.read_text())  # a tree of its own, since it is cut here
     _WithoutRemarks(has_log=_has_log(tree)).visit(tree)
     renamed: list[str] = []
@@ -121,7 +154,8 @@ def _module_fingerprint(path: Path) -> str:
             renamed += [name for statement in statements for name in _renamed(statement)]
             kept = [one for one in statements if not _is_text(one) and not _is_own_import(one)]
             setattr(node, block, kept or ([ast.Pass()] if block == "body" else []))
-    return _digest(_dump(tree) + " ".join(sorted(renamed)))
+    rename_locals(tree)
+    return tree, renamed
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
@@ -169,15 +203,15 @@ def _renamed(statement: ast.stmt) -> list[str]:
     return [f"{alias.name}={alias.asname}" for alias in statement.names if alias.asname]
 
 
-def _dump(node: object) -> str:
+def dump(node: object) -> str:
     """The tree as text, the same in every version of Python: fields that are empty are left out, as newer versions add
     some, and so is what only type checkers read of a definition."""
     if isinstance(node, list):
-        return f"[{','.join(_dump(one) for one in node)}]"
+        return f"[{','.join(dump(one) for one in node)}]"
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = ((name, value) for name, value in ast.iter_fields(node) if name not in _UNREAD and value not in (None, []))
-    return f"{type(node).__name__}({','.join(f'{name}={_dump(value)}' for name, value in fields)})"
+    return f"{type(node).__name__}({','.join(f'{name}={dump(value)}' for name, value in fields)})"
 
 
 _UNREAD = ("type_params", "type_comment", "kind", "ctx")

@@ -12,10 +12,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robust_transfer.registry import FIGURES
+from robust_transfer.store.definitions import record_definitions
 from robust_transfer.store.entry import CARD, write_json
+from robust_transfer.store.fingerprint import module_fingerprints
 from robust_transfer.store.finished import FINISHED, damaged, sha256
 
 MADE = ".made"
+CODE = "code"
+"""Folder in `.made` with what modules defined when a product was made."""
 
 
 def digest(described: Any) -> str:
@@ -23,10 +28,16 @@ def digest(described: Any) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def digest_of_cards(store: Path, entries: Iterable[str]) -> str:
-    """Twelve hexadecimal digits that change when the card of one of these entries does, or comes or goes."""
+def digest_of_cards(store: Path, entries: Iterable[str], known: Mapping[str, str | None] | None = None) -> str:
+    """Twelve hexadecimal digits that change when the card of one of these entries does, or comes or goes.
+
+    `known` has the SHA-256 of cards that have been read just now, None for those that are not there.
+    """
     found = {}
     for entry in entries:
+        if known and entry in known:
+            found[entry] = known[entry]
+            continue
         published, kept = store / entry / CARD, store / entry / FINISHED / CARD
         card = published if published.exists() else kept
         found[entry] = sha256(card) if card.exists() else None
@@ -39,7 +50,25 @@ def write_made(folder: Path, product: str, made_from: Mapping[str, str], files: 
         str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
     }
     (folder / MADE).mkdir(exist_ok=True)
-    write_json(folder / MADE / f"{product}.json", {"made_from": dict(made_from), "files": described})
+    code = code_of(product)
+    record_definitions(folder / MADE / CODE, code)
+    record = {"made_from": dict(made_from), "modules": module_fingerprints(code), "files": described}
+    write_json(folder / MADE / f"{product}.json", record)
+
+
+def code_of(product: str) -> str:
+    """The name by which `fingerprint` knows the code behind a product: `figures/width` for `figure_width`."""
+    figure = product.removeprefix("figure_")
+    return f"figures/{figure}" if figure in FIGURES and figure != product else product
+
+
+def made_by_modules(folder: Path, product: str) -> dict[str, str] | None:
+    """Fingerprint of each module that a product was made by; None if that is not recorded."""
+    try:
+        modules = json.loads((folder / MADE / f"{product}.json").read_text())["modules"]
+        return {str(name): str(one) for name, one in modules.items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def made(folder: Path, product: str) -> dict[str, str] | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from robust_transfer.store.entry import CARD, ENTRY, StoreError, open_entry, write_bytes
+from robust_transfer.store.entry import CARD, ENTRY, LOCK, StoreError, open_entry, write_bytes
 from robust_transfer.store.finished import FINISHED, damaged, free_name, kept_card, missing_outputs, read_card
+
+MOVED_ASIDE = re.compile(r"\.old\d+$")
+"""End of the name of an entry that `store renew`, or a job that made it anew, has moved aside."""
 
 
 def renew(path: Path) -> Path:
@@ -32,6 +37,21 @@ def renew(path: Path) -> Path:
         path.mkdir()
         write_bytes(path / ENTRY, described)
     return aside
+
+
+def holder(path: Path) -> str:
+    """The process that is writing the entry at `path`, as it names itself; empty if none is.
+
+    Asked by trying a shared lock, which the writer's excludes.
+    """
+    if not (path / LOCK).exists():
+        return ""
+    with open(path / LOCK) as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return lock.read().strip() or "an unnamed process"
+    return ""
 
 
 def entries_in(paths: Iterable[Path]) -> Iterator[Path]:

@@ -1,6 +1,6 @@
 """Compare two finished transfers on the images that both were tested on.
 
-    python -m robust_transfer compare store/probing/<entry> store/selecting/<entry>
+    robust-transfer compare 'probing resnet8_w16_eps0_seed0_on_coarse' 'probing resnet8_w16_l2_eps0.4_seed0_on_coarse'
 
 Prints both accuracies and their paired difference with 95 % bootstrap intervals over images. Nothing is run again.
 """

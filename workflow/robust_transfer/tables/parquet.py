@@ -70,7 +70,7 @@ class TableFormat:
             with pq.ParquetFile(path) as file:
                 table = file.read()
         except FileNotFoundError:
-            raise TableError(f"{path}: no {self.name} there; `python -m robust_transfer results` makes it") from None
+            raise TableError(f"{path}: no {self.name} there; `robust-transfer results` makes it") from None
         except pa.ArrowInvalid as error:
             raise TableError(f"{path}: not a parquet file ({error}); delete it and make it again") from None
         missing = [name for name in self.columns if name not in table.column_names and name not in self.added]

@@ -57,6 +57,7 @@ SCHEMA = pa.schema(
         ("entry", pa.string()),
         ("code", pa.string()),
         ("flags", pa.string()),
+        ("training", pa.string()),
     ]
 )
 NULLABLE = frozenset(
@@ -72,10 +73,11 @@ NULLABLE = frozenset(
         "entry",
         "code",
         "flags",
+        "training",
     }
 )
 """Columns that may be null; `read_results` says what it means."""
-ADDED = frozenset({"flags"})
+ADDED = frozenset({"flags", "training"})
 """Columns that files of earlier versions and those of published numbers lack: null there."""
 RESULTS = TableFormat("results table", SCHEMA, NULLABLE, ADDED)
 
@@ -96,7 +98,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     transfer_seed     seed of transfer; null: a mean over seeds, a chosen network, or nothing was transferred
     mode              `source` (accuracy on the source itself), `fixed-feature` or `full-network`
     protocol          `frozen`, `paper` or `knn`; null where nothing was transferred
-    variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels
+    variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels, `layer`
+                      the one that features are from, where it is not the last
     images_per_class  training images of each class of the target; null: all of them
     attack            JSON of norm, eps, precision, and of PGD steps, relative_step_size (times eps), random_start,
                       restarts and use_best, else of `kind`; older files have fewer of these; null: clean images
@@ -115,6 +118,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     code              fingerprint of the code that made the entry; null for rows made from several
     flags             names of the sanity flags behind the number, comma-separated: those of the entry, of its backbone,
                       and of every number that a mean or a choice is made from; empty: none; null: not known
+    training          how the backbone was trained, JSON: epochs and whatever else deviates from the defaults, and for
+                      robust ones `attack`; null for imported and published ones, and for differences
 
     `target`, `arch`, `norm`, `eps`, `mode` and `protocol` are categoricals in the experiment's order, eps growing, so
     that groups, pivot tables and legends come in it; other texts have dtype `string`, integers the nullable `Int32`.

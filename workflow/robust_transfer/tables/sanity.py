@@ -171,7 +171,8 @@ def evaluation_flags(
         return found
     noise = DEVIATIONS * math.hypot(deviation(train_robust, sample), deviation(robust, images))
     if robust < HALF * train_robust and train_robust - robust > noise:
-        says = f"robust accuracy is {robust:.1f} % on test images, {train_robust:.1f} % on training images"
+        says = f"robust accuracy is {robust:.1f} % on {images} test images, "
+        says += f"{train_robust:.1f} % on {sample} training images"
         found.append(flag("robust-overfitting", says))
     return found
 
@@ -214,19 +215,25 @@ def at_chance(accuracy: float, classes: int, images: int, split: str, name: str 
     if classes < 2:
         return []
     chance = 100 / classes
-    if accuracy > chance + DEVIATIONS * deviation(chance, images):
+    low, high = _interval(accuracy, images)
+    if is_above_chance(accuracy, classes, images) or high > chance + INFORMATIVE * (100 - chance):
         return []
-    if _upper_end(accuracy, images) > chance + INFORMATIVE * (100 - chance):
-        return []
-    says = f"accuracy on {images} {split} images is {accuracy:.1f} %, "
+    says = f"accuracy on {images} {split} images is {accuracy:.1f} % [{low:.1f}, {high:.1f}], "
     return [flag(name, f"{says}and guessing among {classes} classes gives {chance:.1f} %")]
 
 
-def _upper_end(accuracy: float, images: int) -> float:
-    """Upper end of Wilson's 95 % interval of an accuracy over so many images, both in percent."""
+def is_above_chance(accuracy: float, classes: int, images: int) -> bool:
+    """Whether an accuracy in percent over so many images is more than guessing, by more than sampling noise."""
+    chance = 100 / classes
+    return accuracy > chance + DEVIATIONS * deviation(chance, images)
+
+
+def _interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy over so many images, in percent."""
     share, squared = accuracy / 100, QUANTILE**2 / images
     half = QUANTILE * math.sqrt(share * (1 - share) / images + squared / (4 * images))
-    return 100 * (share + squared / 2 + half) / (1 + squared)
+    low, high = (100 * (share + squared / 2 + side) / (1 + squared) for side in (-half, half))
+    return max(0.0, low), min(100.0, high)
 
 
 def deviation(accuracy: float, images: int) -> float:

@@ -41,6 +41,7 @@ def _means(rows: pd.DataFrame, seed: str) -> pd.DataFrame:
             seeds=(seed, list),
             runs=("value", "size"),
             flags=("flags", joined),
+            training=("training", "first"),
         )
         .reset_index()
     )

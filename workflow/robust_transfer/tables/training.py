@@ -91,7 +91,7 @@ def read_flags(path: Path) -> pd.DataFrame:
     try:
         flags = pd.read_csv(path, dtype="string", keep_default_na=False, encoding_errors="replace")
     except FileNotFoundError:
-        raise TableError(f"{path}: no list of flags there; `python -m robust_transfer results` makes it") from None
+        raise TableError(f"{path}: no list of flags there; `robust-transfer results` makes it") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError):
         flags = pd.DataFrame()
     # Fields beyond the header become an index, and those that a line lacks are empty, which none of a flag is.

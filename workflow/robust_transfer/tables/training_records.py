@@ -13,15 +13,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.store.entry import CARD, TIMING, Entry, StoreError, read_json, renewing
 from robust_transfer.tables.flags import FLAGS, Flag, joined
-from robust_transfer.tables.key import Measurement
-from robust_transfer.tables.sanity import Loss, evaluation_flags, loss_flags, published_flags
+from robust_transfer.tables.key import Measurement, canonical
+from robust_transfer.tables.sanity import Loss, evaluation_flags, is_above_chance, loss_flags, published_flags
 from robust_transfer.tables.training import FLAG_COLUMNS, NULLABLE, TRAINING
 
 EPOCHS = "epochs.csv"
 RECORDED = ("epoch", "side", "loss", "train_accuracy", "clean_accuracy", "robust_accuracy", "learning_rate")
 """Columns of the training table that are read from `epochs.csv`."""
+CHECKED = 512
+"""Images that a training checked, where it did not record how many."""
 COSTS = ("images_per_second", "seconds", "peak_memory_mb")
 """Columns of the training table that are read from `timing.json`."""
 
@@ -135,6 +138,7 @@ def flags_of_evaluations(rows: pd.DataFrame, epochs: pd.DataFrame, store: Path) 
             clean=float(first["value"]),
             robust=None if own.empty else float(own.iloc[0]),
             train_robust=checked.get(first["backbone"]),
+            sample=int(_timing(store / first["backbone"]).get("checked_images", CHECKED)),
         )
         flags += published_flags(float(first["value"]), int(first["n"]), facts.get("published_top1"))
         raised = {flag.flag for flag in recorded_flags(store / first["backbone"])}
@@ -142,10 +146,40 @@ def flags_of_evaluations(rows: pd.DataFrame, epochs: pd.DataFrame, store: Path) 
     return found
 
 
+def not_overruled(raised: Iterable[Raised], rows: pd.DataFrame, store: Path) -> list[Raised]:
+    """Flags without `at-chance` of trainings whose network is better than guessing on the source's test images.
+
+    A training checks few training images, an evaluation all test images. `rows` are of the results table.
+    """
+    clean = (rows["mode"] == "source") & (rows["metric"] == "top1") & (rows["split"] == "test") & rows["attack"].isna()
+    learned = {
+        backbone
+        for backbone, value, n in rows.loc[clean, ["backbone", "value", "n"]].itertuples(index=False, name=None)
+        if (classes := len(_card(store / backbone).get("facts", {}).get("classes", []))) > 1
+        and is_above_chance(float(value), classes, int(n))
+    }
+    return [one for one in raised if one.flag.flag != "at-chance" or one.entry not in learned]
+
+
 def _is_own(row: pd.Series[Any]) -> bool:
     """Accuracy under PGD at the backbone's own norm and eps."""
     attack = {"kind": "none"} if pd.isna(row["attack"]) else json.loads(row["attack"])
     return "kind" not in attack and (attack["norm"], attack["eps"]) == (row["norm"], row["eps"])
+
+
+def training_of(backbone: Entry) -> str | None:
+    """The column `training` of a backbone's numbers; None for one that was not trained here."""
+    settings = backbone.settings
+    if not isinstance(settings.get("training"), dict):
+        return None
+    default = Recipe().model_dump(mode="json")
+    said = {
+        name: value for name, value in settings["training"].items() if name == "epochs" or value != default.get(name)
+    }
+    if settings.get("attack"):
+        usual = Attack().model_dump(mode="json")
+        said["attack"] = {name: value for name, value in settings["attack"].items() if value != usual.get(name)}
+    return canonical(said)
 
 
 def _card(path: Path) -> dict[str, Any]:

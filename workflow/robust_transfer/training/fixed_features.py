@@ -117,7 +117,10 @@ def training_parts(stored: Entry, settings: ProbingSettings | KnnSettings) -> tu
         return Examples(features, labels, index), Examples(*held, np.arange(len(held[1])))
     mask = validation_mask(labels[index], settings.validation_fraction, settings.seed)
     if not mask.any():
-        raise ValueError(f"{stored.path}: no class has two training images, so none can be set aside to choose on")
+        raise ValueError(
+            f"{stored.path}: no class has two training images, so none can be set aside to choose on; add training "
+            "images, or an official validation split (val/)"
+        )
     chosen, rest = index[mask], index[~mask]
     return Examples(features[rest], labels[rest], rest), Examples(features[chosen], labels[chosen], chosen)
 

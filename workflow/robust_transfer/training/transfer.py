@@ -51,7 +51,10 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
         return [training], official
     mask = validation_mask(training.labels, settings.validation_fraction, settings.seed)
     if not mask.any():
-        raise StoreError(f"{dataset.path}: no class has two training images, so none can be set aside to choose on")
+        raise StoreError(
+            f"{dataset.path}: no class has two training images, so none can be set aside to choose on; add training "
+            "images, or an official validation split (val/)"
+        )
     return [Subset(training.split, training.indices[~mask])], Subset(training.split, training.indices[mask])
 
 

@@ -1,12 +1,15 @@
 """The origin `folder`: class folders, or `train/` and `test/` (or `val/`) each holding class folders.
 
+Names of splits are taken in any case and in the usual spellings (`Training`, `valid`, `test-images`; `datasets.names`).
 Images are the files with an image's suffix, at any depth below a class folder; symbolic links are followed. Hidden
 files and files of other kinds are ignored and counted. Classes are in the order of their names.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,23 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import FolderOrigin
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.datasets.arrow import SPLITS
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.fetching.disk import in_utf8, printable
 from robust_transfer.datasets.images import ImageSource
+from robust_transfer.datasets.names import SUFFIXES, split_of
 from robust_transfer.datasets.splits import TEST, validation_mask
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".jp2")
 EXPECTED = "expected are class folders with images, or train/ and test/ (or val/) that each hold class folders"
+
+log = logging.getLogger("robust_transfer")
 
 
 def open_folder(origin: FolderOrigin) -> Collection:
     """List the images of a folder. With `test/` and `val/`, the latter is the official validation split.
 
-    Without either, a share of every class is set aside for testing, by seed. Raises DatasetError.
+    Without either, a share of every class is set aside for testing, by seed. Raises DatasetError, also where folders
+    are plainly no classes: one alone, or all of them splits.
     """
-    root = Path(origin.path).expanduser()
+    root = resolved(origin.path)
     if not root.is_dir():
         raise DatasetError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {EXPECTED}")
     folders = _split_folders(root)
@@ -43,7 +50,9 @@ def open_folder(origin: FolderOrigin) -> Collection:
         if strange:
             raise DatasetError(f"{folders[split]}: classes that {folders['train']} lacks: {listed(strange)}")
         if not tree.files:
-            raise DatasetError(f"{folders[split]}: no images in class folders; {EXPECTED}")
+            raise DatasetError(f"{folders[split]}: no images in class folders{tree.others()}; {EXPECTED}")
+    licence = licence_of(read_info(root))
+    _check_classes(folders["train"], classes)
     described = {"kind": "folder", "path": origin.path}
     splits: dict[str, LabelledImages] = {
         split: trees[split].labelled(classes, root) for split in SPLITS if split in trees
@@ -51,31 +60,78 @@ def open_folder(origin: FolderOrigin) -> Collection:
     if "test" not in splits:
         splits = _carve(splits["train"], origin)
     ignored = sum(tree.ignored for tree in trees.values())
-    return Collection(classes, splits, described, licence_of(read_info(root)), ignored)
+    return Collection(classes, splits, described, licence, ignored)
+
+
+def class_folders(origin: FolderOrigin) -> tuple[str, ...]:
+    """The names of the classes of a folder, without a look at the images. Raises DatasetError."""
+    folders = _split_folders(Path(origin.path).expanduser())
+    return tuple(entry.name for entry in _folders(folders["train"]))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split. A `train` that holds images and no folders is a class like any other."""
-    named = {name: root / name for name in ("train", "test", "val", "valid", "validation")}
-    there = {name: path for name, path in named.items() if path.is_dir() and any(_folders(path))}
-    if "train" not in there:
-        if there:
-            raise DatasetError(f"{root}: {listed(list(there))} with class folders but no train/; {EXPECTED}")
+    named: dict[str, list[Path]] = {}
+    for entry in _folders(root):
+        if split := split_of(entry.name):
+            named.setdefault(split, []).append(Path(entry.path))
+    there = {split: [path for path in paths if any(_folders(path))] for split, paths in named.items()}
+    there = {split: paths for split, paths in there.items() if paths}
+    for split, paths in there.items():
+        if len(paths) > 1:
+            raise DatasetError(
+                f"{root}: {listed([path.name for path in paths])} are all names of the {split} split, each with class "
+                "folders; move all but one of them elsewhere"
+            )
+    folders = {split: path for split, (path,) in there.items()}
+    if "train" not in folders:
+        if folders:
+            raise DatasetError(
+                f"{root}: {listed([path.name for path in folders.values()])} with class folders but no train/; "
+                f"{EXPECTED}"
+            )
         return {"train": root}
-    if named["test"].is_dir() and "test" not in there:
+    if "test" in named and "test" not in folders:
         raise DatasetError(
-            f"{named['test']}: no class folders, so its images have no labels; move it elsewhere to use val/, "
+            f"{named['test'][0]}: no class folders, so its images have no labels; move it elsewhere to use val/, "
             "or to have test images set aside from train/"
         )
-    validation = next((there[name] for name in ("val", "valid", "validation") if name in there), None)
-    folders = {"train": there["train"]}
-    if "test" in there:
-        folders["test"] = there["test"]
-        if validation:
-            folders["validation"] = validation
-    elif validation:
-        folders["test"] = validation
+    _tell_of_others(root, folders)
+    if "test" not in folders and "validation" in folders:
+        folders["test"] = folders.pop("validation")
     return folders
+
+
+def _tell_of_others(root: Path, folders: dict[str, Path]) -> None:
+    """Say which folders beside those of the splits are left out."""
+    used = {path.name for path in folders.values()}
+    if others := [entry.name for entry in _folders(root) if entry.name not in used]:
+        log.warning("%s: left out, since %s hold the classes: %s", root, listed(sorted(used)), listed(others))
+
+
+def _check_classes(folder: Path, classes: tuple[str, ...]) -> None:
+    """Raise DatasetError for class folders that are none: the folder was named a level too high, or holds splits."""
+    splits = {name: split for name in classes if (split := split_of(name))}
+    if len(set(splits.values())) > 1 or (len(classes) > 1 and len(splits) == len(classes)):
+        raise DatasetError(
+            f"{folder}: {listed(list(splits))} would be classes, and they are names of splits; put into each a folder "
+            "for every class, with its images"
+        )
+    inside = {name: [entry.name for entry in _folders(folder / name)] for name in classes}
+    if len(classes) == 1:
+        [(name, below)] = inside.items()
+        says = f"{folder}: a single class, {name}: there is nothing to tell it from"
+        if below:
+            raise DatasetError(
+                f"{says}. It holds the folders {listed(below, 5)}: if those are the classes or splits, write "
+                f"path: {folder / name}, or move them up"
+            )
+        raise DatasetError(f"{says}; {EXPECTED}")
+    if all(below and all(split_of(name) for name in below) for below in inside.values()):
+        raise DatasetError(
+            f"{folder}: its class folders hold {listed(inside[classes[0]])}, which are names of splits; {EXPECTED}, "
+            "so splits outside and classes inside"
+        )
 
 
 def _carve(images: LabelledImages, origin: FolderOrigin) -> dict[str, LabelledImages]:
@@ -94,6 +150,7 @@ class _Tree:
         self.classes: list[str] = []
         self.files: list[tuple[str, str]] = []  # class and path: strings, since ImageNet has 1.3 million
         self.ignored = 0
+        self._suffixes: Counter[str] = Counter()  # of the files ignored below class folders
         for entry in entries(folder):
             if entry.name.startswith(".") or not entry.is_dir():
                 self.ignored += entry.name != "info.json"
@@ -118,6 +175,12 @@ class _Tree:
                 yield entry.path
             else:
                 self.ignored += 1
+                self._suffixes[Path(entry.name).suffix.lower() or "without a suffix"] += 1
+
+    def others(self) -> str:
+        """What lies there instead of images, for a message."""
+        found = [f"{count} {suffix}" for suffix, count in self._suffixes.most_common(5)]
+        return f" (but files of other kinds: {', '.join(found)}; read are {', '.join(SUFFIXES)})" if found else ""
 
     def labelled(self, classes: tuple[str, ...], root: Path) -> LabelledImages:
         number = {name: label for label, name in enumerate(classes)}

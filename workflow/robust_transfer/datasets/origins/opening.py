@@ -67,8 +67,24 @@ def _check(collection: Collection) -> None:
     where = " ".join(str(value) for value in collection.described.values())
     for split, images in collection.splits.items():
         if not len(images.labels):
-            raise DatasetError(f"{where}: no {split} images")
+            raise DatasetError(f"{where}: no {split} images{_reason(collection, split)}")
+    if len(collection.classes) < 2:
+        raise DatasetError(
+            f"{where}: a single class, {listed(list(collection.classes))}: there is nothing to tell it from, and every "
+            "accuracy would be 100 %; give images of at least two classes"
+        )
     counts = np.bincount(collection.splits["train"].labels, minlength=len(collection.classes))
     empty = [collection.classes[i] for i in np.flatnonzero(counts == 0)]
     if empty:
         raise DatasetError(f"{where}: no training images of {listed(empty)}; add some, or remove the class")
+
+
+def _reason(collection: Collection, split: str) -> str:
+    """Why a split that was to be set aside by seed is empty."""
+    counts = np.bincount(collection.splits["train"].labels, minlength=len(collection.classes))
+    if split != "test" or counts.max(initial=0) > 1:
+        return ""
+    return (
+        ": every class has a single image, which is trained on, so that none can be set aside to test on; add images, "
+        "at least three of each class (to train, choose and test on), or a folder test/"
+    )

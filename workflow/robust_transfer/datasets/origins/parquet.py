@@ -1,13 +1,17 @@
 """The origin `parquet`: `train.parquet` and `test.parquet`, perhaps `validation.parquet`, one image per row.
 
-A split may also be in shards, `train-00000-of-00004.parquet`, as the Hugging Face Hub keeps them. Images are encoded
-files: bytes, or a struct with a field `bytes`. Labels are integers or class names. Class names come from `classes` in
-an `info.json` beside the files, else from the Hugging Face description in the schema, else they are the labels.
+A split may also be in shards, `train-00000-of-00004.parquet`, as the Hugging Face Hub keeps them, and be spelled in any
+usual way (`training`, `valid-…`; `datasets.names`). Without test files those for validation are tested on.
+
+Images are encoded files: bytes, or a struct with a field `bytes`. Labels are integers or class names. Class names come
+from `classes` in an `info.json` beside the files, else from the Hugging Face description in the schema, else they are
+the labels.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +23,24 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from robust_transfer.configuration.datasets import ParquetOrigin
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.datasets.arrow import SPLITS, Labels
 from robust_transfer.datasets.collection import Collection, LabelledImages, licence_of, listed, read_info
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import ImageSource, UnreadableImage
+from robust_transfer.datasets.names import split_of
+
+_NAME = re.compile(r"(?P<split>[A-Za-z]+)(?P<shard>[-_.].*)?")
+"""`train`, or `train-00000-of-00004`, without the suffix."""
+_SHARD = re.compile(r"[-_.](?P<number>\d+)-of-(?P<of>\d+)")
 
 ROWS = 64  # read at a time, so that a file with one large row group needs little memory
+
+EMBED = (
+    "store the files' bytes in the column (Hugging Face: datasets.table.embed_table_storage), or open the images by "
+    "kind: folder"
+)
+"""What to do about a file that holds the paths of images."""
 
 Values = NDArray[Any]
 """Labels as a file has them: int64, or str objects."""
@@ -41,7 +57,7 @@ class _Classes:
 
 def open_parquet(origin: ParquetOrigin) -> Collection:
     """Read the labels in a folder of parquet files; raises DatasetError if it is not as described above."""
-    root = Path(origin.path).expanduser()
+    root = resolved(origin.path)
     return read_parquet(_files(root), origin, read_info(root))
 
 
@@ -92,24 +108,66 @@ def _named(path: Path, row: int, value: Any) -> tuple[str, ImageSource]:
     name = f"{path.name} row {row}"
     if isinstance(value, dict):
         name += f" ({value['path']})" if value.get("path") else ""
-        value = value["bytes"]
+        known, value = value.get("path"), value["bytes"]
+        if value is None and known:
+            return name, UnreadableImage(f"the path of an image and no image; {EMBED}")
     return name, UnreadableImage("no image in this row") if value is None else value
 
 
 def _files(root: Path) -> dict[str, list[Path]]:
+    """The files of each split, in order; raises DatasetError where some are missing, or which count is unclear."""
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
         raise DatasetError(f"{root}: {what}; expected is one that holds train.parquet and test.parquet")
-    files = {}
-    for split in SPLITS:
-        one = root / f"{split}.parquet"
-        paths = [one] if one.exists() else sorted(root.glob(f"{split}-*.parquet"))
-        if paths:
-            files[split] = paths
-        elif split != "validation":
-            there = listed(sorted(path.name for path in root.iterdir())) or "nothing"
-            raise DatasetError(f"{root}: no {split}.parquet, and no shards {split}-*.parquet; it holds {there}")
-    return files
+    found: dict[str, dict[str, list[Path]]] = {}  # by split and by the name that stands for it
+    for path in sorted(root.glob("*.parquet")):
+        name = _NAME.fullmatch(path.stem)
+        if name and (split := split_of(name["split"])):
+            found.setdefault(split, {}).setdefault("one" if not name["shard"] else name["split"], []).append(path)
+    files = {split: _one_way(root, split, by_name) for split, by_name in found.items()}
+    if "test" not in files and "validation" in files:
+        files["test"] = files.pop("validation")
+    for split in ("train", "test"):
+        if split not in files:
+            raise DatasetError(f"{root}: no {split}.parquet, and no shards {split}-*.parquet; {_there(root)}")
+    return {split: files[split] for split in SPLITS if split in files}
+
+
+def _one_way(root: Path, split: str, by_name: dict[str, list[Path]]) -> list[Path]:
+    """A split's files, which one name stands for; raises DatasetError if there are several, or shards are missing."""
+    paths = [path for of_name in by_name.values() for path in of_name]
+    if len(by_name) > 1 or len(by_name.get("one", ())) > 1:
+        raise DatasetError(
+            f"{root}: {listed([path.name for path in paths], 5)} are all files of the {split} split: one "
+            "file, or shards of one name; move the others elsewhere"
+        )
+    numbers = {path.name: shard for path in paths if (shard := _SHARD.search(path.stem))}
+    totals = {int(shard["of"]) for shard in numbers.values()}
+    if not numbers:
+        return paths
+    if len(numbers) < len(paths) or len(totals) > 1:
+        raise DatasetError(
+            f"{root}: {listed([path.name for path in paths], 5)} are not numbered as shards of one set; move those of "
+            "another set elsewhere"
+        )
+    there, (total,) = [int(shard["number"]) for shard in numbers.values()], totals
+    first = int(0 not in there and total in there)  # a few number them from 1
+    missing = sorted({*range(first, total + first)} - {*there})
+    if missing or len(there) > total:
+        what = f"missing: {listed([str(one) for one in missing])}" if missing else "there are more"
+        raise DatasetError(f"{root}: {split} says it has {total} shards: {what}; fetch them again")
+    return paths
+
+
+def _there(root: Path) -> str:
+    """What a folder holds instead, and what to do where its files lie one level lower."""
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if any(folder.glob("*.parquet")):
+            return f"those in {folder.name}/ are opened by path: {folder}"
+    names = sorted(path.name for path in root.iterdir())
+    if names and not any(name.endswith(".parquet") for name in names) and any(path.is_dir() for path in root.iterdir()):
+        return f"it holds {listed(names)}; class folders with images are opened by kind: folder"
+    return f"it holds {listed(names) or 'nothing'}; name files by their split"
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -128,10 +186,13 @@ def _values(path: Path, origin: ParquetOrigin) -> Values:
     kind = schema.field(origin.image_column).type
     content = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     if not (pa.types.is_binary(content) or pa.types.is_large_binary(content) or pa.types.is_binary_view(content)):
+        holds_paths = pa.types.is_struct(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
         raise DatasetError(
             f"{path}: column {origin.image_column!r} is {kind}; images are encoded files, as binary or as a struct "
-            "with a binary field bytes"
+            f"with a binary field bytes{f': {EMBED}' if holds_paths else ''}"
         )
+    if pa.types.is_struct(kind):
+        _check_embedded(path, origin.image_column)
     labels = pq.read_table(path, columns=[origin.label_column]).column(0).combine_chunks()
     if pa.types.is_dictionary(labels.type):
         labels = labels.dictionary_decode()
@@ -145,6 +206,20 @@ def _values(path: Path, origin: ParquetOrigin) -> Values:
     raise DatasetError(
         f"{path}: column {origin.label_column!r} is {labels.type}; labels are integers or class names (strings)"
     )
+
+
+def _check_embedded(path: Path, column: str) -> None:
+    """Raise DatasetError for a file whose first images are all paths without bytes."""
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+        first = next(file.iter_batches(ROWS, columns=[column]), None)
+    rows = first.column(0).to_pylist() if first is not None else []
+    if (
+        rows
+        and all(row is None or row["bytes"] is None for row in rows)
+        and any(row and row.get("path") for row in rows)
+    ):
+        shown = next(row["path"] for row in rows if row and row.get("path"))
+        raise DatasetError(f"{path}: column {column!r} holds paths ({shown}, …) and no images; {EMBED}")
 
 
 def _classes(named: list[str] | None, by: str, train: list[Values]) -> _Classes:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robust_transfer.configuration.datasets import TorchvisionOrigin
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.datasets.arrow import Labels, decode
 from robust_transfer.datasets.collection import Collection, LabelledImages
 from robust_transfer.datasets.errors import DatasetError
@@ -68,7 +69,7 @@ def _open(maker: Any, split: str, selected: dict[str, Any], origin: TorchvisionO
     accepted = inspect.signature(maker.__init__).parameters
     arguments = dict(selected)
     if "root" in accepted:
-        arguments["root"] = str(Path(origin.root).expanduser())
+        arguments["root"] = str(resolved(origin.root))
     if "download" in accepted:
         arguments["download"] = origin.download
     elif origin.download:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from robust_transfer.datasets.collection import Collection
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.origins.folder import SUFFIXES, entries
+from robust_transfer.datasets.names import SUFFIXES
+from robust_transfer.datasets.origins.folder import entries
 from robust_transfer.datasets.origins.layouts.lists import Labelled, collected
 
 

@@ -1,0 +1,279 @@
+"""Time and memory of planning: `snakemake -n` on the paper's grid beside a bare Snakemake with as many empty rules.
+
+    python benchmarks/planning.py --case 4x1 12x2 12x5 --rounds 3
+
+A case is targets × seeds: 12x5 is the paper's grid with five seeds. The bare workflow has the same jobs, the same edges
+between them and one output file for each; its rules are empty and read the edges from a JSON file. Three plans of each:
+`new`, nothing is there; `same`, all is made and there is nothing to do; `eps`, all is made but what one eps needs.
+
+No network is run: the store is filled with cards and empty files. Wall-clock time, processor time and the most memory
+of the process are measured, in turn, so that whatever else the machine does slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from checkout import ROOT
+from robust_transfer.configuration.load import load
+from robust_transfer.dag.experiment_file import describe
+from robust_transfer.dag.grid import Grid, plan
+from robust_transfer.registry import FIGURES, STAGES
+from robust_transfer.store.entry import sha256, write_json
+from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
+from robust_transfer.store.finished import content
+from robust_transfer.store.made import digest, digest_of_cards, write_made
+from robust_transfer.store.provenance import versions
+
+PLANS = ("new", "same", "eps")
+CHANGED_EPS = "5"
+"""The eps that the plan `eps` has no entries of."""
+EMPTY = {"bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+
+BARE = """
+import json
+EDGES = json.load(open("edges.json"))
+
+rule all:
+    input: {all}
+"""
+RULE = """
+rule {name}:
+    input: lambda wildcards: EDGES["{name}/" + wildcards.entry]
+    output: "store/{name}/{{entry}}/card.json"
+    shell: "touch {{output}}"
+"""
+COLLECTED = """
+rule {name}:
+    input: {inputs}
+    output: "{output}"
+    shell: "touch {{output}}"
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one dry run took."""
+
+    seconds: float
+    """By the clock."""
+    processor_seconds: float
+    megabytes: float
+    """The most memory of the process."""
+    jobs: int
+    """That it lists."""
+
+
+def experiment(folder: Path, targets: int, seeds: int) -> Grid:
+    """The paper's experiment with the first so many targets and so many seeds of transfer, below `folder`."""
+    described = yaml.safe_load((ROOT / "experiments" / "paper.yaml").read_text())
+    described["targets"] = described["targets"][:targets]
+    for part in described["grid"]:
+        part["transfer_seeds"] = list(range(seeds))
+        if "targets" in part:
+            part["targets"] = [name for name in part["targets"] if name in described["targets"]]
+            part |= {} if part["targets"] else {"targets": described["targets"][:1]}
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(described))
+    os.chdir(folder)
+    return plan(load([folder / "experiment.yaml"]))
+
+
+def outputs(rule: str) -> list[str]:
+    """Names of the files that a stage's rule declares."""
+    text = (ROOT / "rules" / f"{rule}.smk").read_text().partition("output:")[2].partition("log:")[0]
+    return re.findall(r'"\{entry\}" / "([^"]+)"', text)
+
+
+def finish(grid: Grid, folder: Path) -> None:
+    """Fill the store as if all had been made: cards as they are, with empty files."""
+    store, made_with = folder / "store", versions()
+    contents: dict[str, str] = {}
+    for entry in grid.entries.values():
+        path = store / entry.id
+        path.mkdir(parents=True)
+        names = [name for name in outputs(entry.stage) if name not in ("card.json", "timing.json")]
+        card: dict[str, Any] = {"entry": entry.id, "files": dict.fromkeys(names, EMPTY), "facts": {"of": entry.id}}
+        card |= {"code": fingerprint(entry.stage), "modules": module_fingerprints(entry.stage)}
+        card |= {"inputs": {role: contents[one.id] for role, one in entry.inputs.items()}, "provenance": made_with}
+        contents[entry.id] = content(card)
+        for name in (*names, "timing.json"):
+            (path / name).touch()
+        (path / "entry.json").write_text(json.dumps(entry.described(), indent=1))
+        (path / "card.json").write_text(json.dumps(card, indent=1))
+    results = folder / "results" / "paper"
+    (results / "figures").mkdir(parents=True)
+    for name in ("results.parquet", "timings.parquet", "training.parquet", "flags.csv", "summary.txt"):
+        (results / name).touch()
+    write_json(results / "experiment.json", describe(grid))
+    collected(grid, folder)
+
+
+def collected(grid: Grid, folder: Path) -> None:
+    """Records of tables and figures, as if all had been made from the store as it is."""
+    results = folder / "results" / "paper"
+    tables = [results / name for name in ("results.parquet", "timings.parquet", "training.parquet", "flags.csv")]
+    made_from = {"code": fingerprint("results"), "experiment": digest(describe(grid))}
+    write_made(results, "results", made_from | {"entries": digest_of_cards(folder / "store", grid.entries)}, tables)
+    for name in grid.experiment.figures.draw:
+        files = [results / "figures" / f"{name}.{suffix}" for suffix in FIGURES[name].suffixes]
+        for file in files:
+            file.touch()
+        table = sha256(results / f"{FIGURES[name].table}.parquet")
+        write_made(results, f"figure_{name}", {"code": fingerprint(f"figures/{name}"), "table": table}, files)
+    made_from = {"code": fingerprint("report"), "results": sha256(tables[0]), "flags": sha256(tables[3])}
+    write_made(results, "report", made_from, [results / "summary.txt"])
+
+
+def needing(grid: Grid, eps: str) -> list[str]:
+    """Entries of backbones with that L2 eps, and all that is made from them."""
+    found: set[str] = set()
+    for entry in grid.entries.values():
+        own = getattr(entry.settings, "eps", None) == eps and getattr(entry.settings, "norm", None) == "l2"
+        if own or any(one.id in found for one in entry.inputs.values()):
+            found.add(entry.id)
+    return [entry for entry in grid.entries if entry in found]
+
+
+def products(grid: Grid) -> list[str]:
+    """What is made from the tables."""
+    return [*(f"figure_{name}" for name in grid.experiment.figures.draw), "report"]
+
+
+def bare(grid: Grid, folder: Path) -> None:
+    """The same jobs in empty rules."""
+    card = "store/{}/card.json".format
+    edges = {entry.id: [card(one.id) for one in entry.inputs.values()] for entry in grid.entries.values()}
+    (folder / "edges.json").write_text(json.dumps(edges))
+    figures = [f"results/{name}" for name in products(grid)]
+    rules = [RULE.format(name=name) for name in STAGES]
+    cards = '[f"store/{entry}/card.json" for entry in EDGES]'
+    rules.append(COLLECTED.format(name="results", inputs=cards, output="results/results"))
+    rules += [COLLECTED.format(name=Path(one).name, inputs='"results/results"', output=one) for one in figures]
+    (folder / "Snakefile").write_text(BARE.format(all=f"{figures}, {cards}") + "".join(rules))
+
+
+def finish_bare(grid: Grid, folder: Path) -> None:
+    """Fill the bare workflow's store."""
+    for entry in grid.entries:
+        path = folder / "store" / entry / "card.json"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (folder / "results").mkdir()
+    for name in ("results", *products(grid)):
+        (folder / "results" / name).touch()
+
+
+def dry_run(folder: Path, *arguments: str) -> Run:
+    """One `snakemake -n` in a process of its own."""
+    command = [sys.executable, "-m", "snakemake", "-n", *arguments]
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, text=True)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        text = said.read()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} in {folder}: {text[-3000:]}")
+    total = re.search(r"^total\s+(\d+)", text, re.M)
+    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, int(total[1]) if total else 0)
+
+
+def prepared(folder: Path, targets: int, seeds: int) -> tuple[Path, Path, Grid]:
+    """Both workflows in folders of their own, with nothing made."""
+    ours, theirs = folder / "ours", folder / "bare"
+    for one in (ours, theirs):
+        one.mkdir()
+        shutil.copytree(ROOT / "profiles", one / "profiles")
+    for name in ("rules", "workflow", "envs"):
+        (one := ours / name).symlink_to(ROOT / name)
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(ROOT / name, ours / name)
+    grid = experiment(ours, targets, seeds)
+    bare(grid, theirs)
+    return ours, theirs, grid
+
+
+def unfinish(grid: Grid, ours: Path, theirs: Path) -> None:
+    """Take away what one eps needs."""
+    for entry in needing(grid, CHANGED_EPS):
+        shutil.rmtree(ours / "store" / entry)
+        shutil.rmtree(theirs / "store" / entry)
+
+
+def measure(targets: int, seeds: int, rounds: int, plans: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Dry runs of both, in turn; one record for each plan."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ours, theirs, grid = prepared(Path(temporary), targets, seeds)
+        for state in PLANS:
+            if state == "same":
+                finish(grid, ours)
+                finish_bare(grid, theirs)
+            if state == "eps":
+                unfinish(grid, ours, theirs)
+            if state not in plans:
+                continue
+            runs: dict[str, list[Run]] = {"ours": [], "bare": []}
+            for number in range(rounds):
+                turn = [("ours", ours, ("--configfile", "experiment.yaml")), ("bare", theirs, ())]
+                for name, folder, arguments in turn if number % 2 == 0 else reversed(turn):
+                    runs[name].append(dry_run(folder, *arguments))
+            yield {
+                "case": f"{targets}x{seeds}",
+                "entries": len(grid.entries),
+                "plan": state,
+                **{name: [asdict(run) for run in found] for name, found in runs.items()},
+            }
+
+
+def line(found: dict[str, Any]) -> str:
+    """One row of the table: medians, and ratios as median (lowest to highest round)."""
+    cells = [found["case"], f"{found['entries']:,}", found["plan"], f"{found['ours'][0]['jobs']:,}"]
+    for name in ("ours", "bare"):
+        middle = {key: statistics.median(run[key] for run in found[name]) for key in found[name][0]}
+        cells.append(f"{middle['seconds']:.1f} s, {middle['processor_seconds']:.1f} s, {middle['megabytes']:.0f} MB")
+    for key in ("processor_seconds", "megabytes"):
+        ratios = [one[key] / other[key] for one, other in zip(found["ours"], found["bare"], strict=True)]
+        cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure the cases, print a table and, with `--json`, keep every run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", nargs="+", default=["4x1", "12x2", "12x5"], help="targets x seeds")
+    parser.add_argument("--plan", nargs="+", choices=PLANS, default=PLANS)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write every run here")
+    args = parser.parse_args()
+    out = args.json.absolute() if args.json else None
+    found = []
+    print("| case | entries | plan | jobs | ours: wall, processor, memory | bare | processor ratio | memory ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case in args.case:
+        targets, seeds = map(int, case.split("x"))
+        for one in measure(targets, seeds, args.rounds, args.plan):
+            found.append(one)
+            print(line(one), flush=True)
+    if out:
+        out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands beside those of stages: their options, and what they run."""

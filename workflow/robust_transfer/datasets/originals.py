@@ -1,0 +1,25 @@
+"""Where the originals of a dataset lie, and which files there its images come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robust_transfer.configuration.datasets import CatalogueOrigin, FolderOrigin, Origin, ParquetOrigin
+from robust_transfer.configuration.paths import resolved
+from robust_transfer.configuration.running import Running
+from robust_transfer.datasets.names import SUFFIXES
+from robust_transfer.store.originals import Wanted
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+"""Once unpacked they may be deleted."""
+
+
+def originals_of(origin: Origin, running: Running) -> tuple[Path, Wanted] | None:
+    """Folder and choice of files; None for generated images, and for torchvision's, whose folder others share."""
+    if isinstance(origin, FolderOrigin):
+        return resolved(origin.path), lambda name: name.lower().endswith(SUFFIXES) or name == "info.json"
+    if isinstance(origin, ParquetOrigin):
+        return resolved(origin.path), lambda name: "/" not in name and name.endswith((".parquet", "info.json"))
+    if isinstance(origin, CatalogueOrigin):
+        return running.originals(origin.dataset), lambda name: not name.lower().endswith(ARCHIVES)
+    return None
