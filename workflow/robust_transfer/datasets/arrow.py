@@ -27,7 +27,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from robust_transfer.store.entry import Entry, StoreError
+from robust_transfer.store.entry import Entry, StoreError, renewing
 
 FORMAT = "1"
 COLUMNS = (("image", pa.large_binary()), ("label", pa.int32()))
@@ -96,7 +96,7 @@ class Split:
         except Exception as error:  # Pillow's decoders raise errors of many kinds on broken files
             raise StoreError(
                 f"{self._path}: image {index} cannot be decoded ({type(error).__name__}: {error}); it was stored like "
-                f"this: repair it in the original dataset, move {self.entry.path} aside and make it again"
+                f"this: repair it in the original dataset; {renewing(self.entry.path)}"
             ) from error
 
     def stored(self, index: int) -> bytes | Image.Image:
@@ -184,7 +184,7 @@ class Split:
 
     @property
     def _remedy(self) -> str:
-        return f"the file was altered or is another one: move {self.entry.path} aside and make it again"
+        return f"the file was altered or is another one; {renewing(self.entry.path)}"
 
 
 def open_split(entry: Entry, split: str) -> Split:
@@ -226,6 +226,6 @@ def footer_checksum(path: Path) -> int:
         tail = file.read()
         length = struct.unpack("<i", tail[:4])[0] if tail.endswith(_MAGIC) and len(tail) == _TAIL else -1
         if not 0 < length <= size - _TAIL:
-            raise StoreError(f"{path}: does not end as an Arrow file does; move its entry aside and make it again")
+            raise StoreError(f"{path}: does not end as an Arrow file does; {renewing(path.parent)}")
         file.seek(size - _TAIL - length)
         return zlib.crc32(file.read())

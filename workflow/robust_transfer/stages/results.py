@@ -38,7 +38,7 @@ from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.statistics.metrics import effective_images
 from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, Pick, TransferRun
-from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry
+from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry, renewing
 from robust_transfer.store.predictions import PREDICTIONS, read_predictions
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo
@@ -222,7 +222,7 @@ def _run(measurement: Measurement, entry: Entry, numbers: pd.DataFrame, selectio
         if abs(found - value) > 0.01:
             raise TableError(
                 f"{entry.path}: metrics.json says {split} top1 = {value:.2f}, predictions.parquet says {found:.2f}; "
-                "move the entry aside and make it again"
+                f"{renewing(entry.path)}"
             )
     key = measurement.key
     return TransferRun(measurement.entry, measurement.backbone, key.backbone_seed, key.transfer_seed, splits)
@@ -333,7 +333,7 @@ def _cost(path: Path) -> dict[str, Any]:
     try:
         timing = json.loads((path / TIMING).read_text())
     except FileNotFoundError:
-        raise StoreError(f"{path / TIMING}: missing; move {path} aside and make it again") from None
+        raise StoreError(f"{path / TIMING}: missing; {renewing(path)}") from None
     known = {name: timing.pop(name, None) for name in TIMINGS.columns if name not in ("entry", "stage", "details")}
     return {
         "entry": f"{path.parent.name}/{path.name}",

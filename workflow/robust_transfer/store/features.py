@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from robust_transfer.store.entry import CARD, Entry, StoreError, open_entry
+from robust_transfer.store.entry import CARD, Entry, StoreError, open_entry, renewing
 
 Features = NDArray[Any]
 """float16 or float32, [N, D]."""
@@ -44,9 +44,7 @@ def open_features(entry: Entry, split: str) -> tuple[Features, Labels]:
         parts = [_values(batch.column("features")).reshape(batch.num_rows, -1) for batch in batches]
         labels: list[Labels] = [_values(batch.column("label")).astype(np.int64) for batch in batches]
     except (pa.ArrowException, KeyError) as error:
-        raise StoreError(
-            f"{path}: not a file of features ({error}); move {entry.path} aside and make it again"
-        ) from None
+        raise StoreError(f"{path}: not a file of features ({error}); {renewing(entry.path)}") from None
     return (parts[0], labels[0]) if len(parts) == 1 else (np.concatenate(parts), np.concatenate(labels))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from robust_transfer.configuration.training import Attack, Recipe
-from robust_transfer.store.entry import CARD, TIMING, Entry, StoreError, read_json
+from robust_transfer.store.entry import CARD, TIMING, Entry, StoreError, read_json, renewing
 from robust_transfer.tables.flags import FLAGS, Flag, joined
 from robust_transfer.tables.key import Measurement, canonical
 from robust_transfer.tables.sanity import Loss, evaluation_flags, is_above_chance, loss_flags, published_flags
@@ -55,7 +55,7 @@ def _read_epochs(entry: Entry) -> pd.DataFrame:
         return texts.map(float, na_action="ignore").astype("float64")
     except ValueError as error:
         raise StoreError(
-            f"{entry.path / EPOCHS}: not the epochs of a training ({error}); move {entry.path} aside and make it again"
+            f"{entry.path / EPOCHS}: not the epochs of a training ({error}); {renewing(entry.path)}"
         ) from None
 
 
