@@ -292,7 +292,7 @@ class TestFaults:
 
     @pytest.mark.parametrize("workers", [0, 1, 2])
     def test_an_image_that_cannot_be_decoded_is_named(self, broken, workers):
-        message = rf"^{broken.path}/train\.arrow: image 77 cannot be decoded \(OSError: .*make it again$"
+        message = rf"^{broken.path}/train\.arrow: image 77 cannot be decoded \(OSError: .*store renew {broken.path}$"
         with opened(whole(broken), workers=workers) as loader:
             batches = loader.batches(0, [torch.arange(60), torch.arange(60, 120)], SIDE)
             next(batches)

@@ -171,7 +171,7 @@ def test_altered_images_are_noticed_when_their_batch_is_read(tmp_path, images):
     split = open_split(entry, "train")
     np.testing.assert_array_equal(split.image(19), images[19])  # another record batch
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"images 20 to 29 do not match.*make it again"):
+        with pytest.raises(StoreError, match=r"images 20 to 29 do not match.*store renew "):
             split.image(22)
     with pytest.raises(StoreError, match="20 to 29"):
         split.verify()
