@@ -136,17 +136,10 @@ def test_two_machines_make_the_same_bits_as_one_process(way, source, by_one, nod
     assert "finished before" in nodes[0].said()
 
 
-SIGNALS = [
-    (our_own, signal.SIGTERM),
-    (srun, signal.SIGTERM),
-    (torchrun, signal.SIGUSR1),
-    *(
-        pytest.param(way, number, marks=pytest.mark.faults)
-        for way, number in ((our_own, signal.SIGUSR1), (srun, signal.SIGUSR1), (torchrun, signal.SIGTERM))
-    ),
-]
+SIGNALS = [(way, number) for way in (our_own, srun, torchrun) for number in (signal.SIGTERM, signal.SIGUSR1)]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("way", "number"), SIGNALS)
 def test_a_signal_to_one_machine_saves_and_ends_both(way, number, source, by_one, nodes, tmp_path) -> None:
     """With code 75, but for torchrun, whose own is 1 or the signal: its workers save all the same, and none stays."""
