@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from robust_transfer import cli
+from robust_transfer.commands import planning
 from robust_transfer.dag.engine import Engine
 from robust_transfer.resuming import scheduler
 from robust_transfer.resuming.interruption import EXIT_CODE, MARGIN, Interrupted, Interruption
@@ -119,7 +120,7 @@ def test_the_command_queues_again_what_may_go_on_and_leaves(goes_on, monkeypatch
     def leave(args) -> None:
         raise Interrupted("time", goes_on=goes_on)
 
-    monkeypatch.setattr(cli, "_run_where", leave)
+    monkeypatch.setattr(planning, "_run_where", leave)
     assert cli.main(["where"]) == EXIT_CODE
     assert len(called) == goes_on
 
