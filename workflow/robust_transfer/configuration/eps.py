@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-MEND = (
+FIX = (
     "an eps is 0 (standard training) or a positive radius in [0, 1] pixel units, "
     "written as a decimal (0.25) or, for norm linf, as a fraction of 255 (4/255)"
 )
@@ -23,17 +23,17 @@ def canonical_eps(value: object) -> str:
     Raises ValueError, with the fix, for anything that is not a finite radius of at least 0.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(MEND)
+        raise ValueError(FIX)
     text = str(value).strip().replace(" ", "")
     number, slash, denominator = text.partition("/")
     if slash and denominator != "255":
-        raise ValueError(MEND)
+        raise ValueError(FIX)
     try:
         radius = Decimal(number)
     except InvalidOperation:
-        raise ValueError(MEND) from None
+        raise ValueError(FIX) from None
     if not radius.is_finite() or radius < 0:
-        raise ValueError(MEND)
+        raise ValueError(FIX)
     if radius == 0:
         return "0"
     if not SMALLEST <= radius <= LARGEST:

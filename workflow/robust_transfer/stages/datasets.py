@@ -36,7 +36,7 @@ log = logging.getLogger("robust_transfer")
 
 
 def run(entry: Entry, *, threads: int, device: str) -> None:
-    """Prepare the dataset of an entry; raises DatasetError, naming what is wrong with the origin and how to mend it."""
+    """Prepare the dataset of an entry; raises DatasetError, naming what is wrong with the origin and how to fix it."""
     settings = DatasetSettings.model_validate(entry.settings)
     with entry.writing() as draft:
         collection = open_origin(settings.origin)
