@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from opcode import opmap
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from robust_transfer import __version__
 from robust_transfer.commands.options import Commands, add_log, device, point_in_time, positive
@@ -25,15 +24,12 @@ from robust_transfer.commands.planning import add_planning_commands
 from robust_transfer.commands.results import add_results_commands
 from robust_transfer.commands.upkeep import add_store_command
 from robust_transfer.configuration.running import VARIABLE, Running, running
-from robust_transfer.machine.cards import driver_fault, visible
+from robust_transfer.machine.cards import usable
 from robust_transfer.machine.launch import LAUNCHED, Machines, is_main, join_step, launch
 from robust_transfer.registry import STAGES, Stage
 from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted, Interruption
 from robust_transfer.resuming.scheduler import queue_again
-from robust_transfer.store.entry import EntryInUseError
-
-if TYPE_CHECKING:
-    from robust_transfer.store.entry import Entry
+from robust_transfer.store.entry import Entry, EntryInUseError, open_entry
 
 DESCRIPTION = """\
 Do adversarially robust models transfer better? The stages of the experiment, one command each.
@@ -191,8 +187,6 @@ def _start_log(path: Path | None, entry: Path | None) -> None:
 def _run_stage(args: argparse.Namespace) -> int:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(args.threads)
-    from robust_transfer.store.entry import open_entry
-
     entry = open_entry(args.entry)
     if entry.stage != args.stage:
         raise UsageError(f"{args.entry}: an entry of stage {entry.stage}; run `robust-transfer {entry.stage}`")
@@ -278,7 +272,7 @@ def _gpus(args: argparse.Namespace, count: int) -> Iterator[ExitStack]:
     """
     stage = STAGES[args.stage]
     is_wanted = args.device != "cpu" and (stage.uses_gpu or args.device == "cuda")
-    cards = visible() if is_wanted and not driver_fault() else ()
+    cards = usable() if is_wanted else ()
     with ExitStack() as stack:
         if cards:
             from robust_transfer.machine.slots import taken

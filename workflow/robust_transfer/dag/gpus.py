@@ -9,7 +9,7 @@ from __future__ import annotations
 from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.running import Running
 from robust_transfer.dag.engine import Engine
-from robust_transfer.machine.cards import Card, driver_fault, visible
+from robust_transfer.machine.cards import driver_fault, usable, visible
 from robust_transfer.machine.slots import UNITS
 from robust_transfer.registry import STAGES
 
@@ -30,11 +30,6 @@ def limit_gpus(engine: Engine, running: Running) -> None:
             engine.ask(name, **{SHARE: _share(engine, name, running, len(cards))})
     engine.limit("gpu", len(cards) * max(running.jobs_per_gpu.values(), default=1))
     engine.limit(SHARE, len(cards) * UNITS)
-
-
-def usable() -> tuple[Card, ...]:
-    """The GPUs that jobs on this machine can use, as far as that shows without torch."""
-    return () if driver_fault() else visible()
 
 
 def gpu_notices() -> list[str]:

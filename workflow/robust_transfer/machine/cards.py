@@ -55,6 +55,11 @@ def visible(environment: Mapping[str, str] = os.environ) -> tuple[Card, ...]:
     return _named(told, machine, environment.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID")
 
 
+def usable() -> tuple[Card, ...]:
+    """The visible cards, or none where their driver is too old for torch, which alone can say more."""
+    return () if driver_fault() else visible()
+
+
 def of_machine() -> tuple[Card, ...]:
     """All cards of this machine by UUID, in the order of the bus; of a GPU that is split, its MIG instances.
 
