@@ -190,8 +190,8 @@ class Wiring:
         current = html.exists() and results.exists() and html.stat().st_mtime >= results.stat().st_mtime
         if current or "MAKELEVEL" in os.environ:
             return ""
-        stated = [Path(file).resolve() for file in self._files if Path(file).resolve() != DEFAULT.resolve()]
-        files = " ".join(os.path.relpath(file) for file in stated)
+        stated = (file.resolve() for file in self._files)
+        files = " ".join(os.path.relpath(file) for file in stated if file != DEFAULT.resolve())
         config = f' CONFIG="{files}"' if " " in files else f" CONFIG={files}" if files else ""
         return f"report   `make report{config}` writes {html}\n"
 

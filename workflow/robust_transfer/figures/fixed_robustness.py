@@ -15,15 +15,15 @@ from robust_transfer.figures.cells import (
     protocol_label,
 )
 from robust_transfer.figures.labels import signed
-from robust_transfer.figures.numbers import Number
+from robust_transfer.figures.numbers import PANEL, Number, of_panel
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.statistics.correlation import FEWEST, Correlation, correlation
 
 CAPTION = "Share of the variance of transfer accuracy that source accuracy explains"
 
 COLUMNS = (
-    "target", "mode", "protocol", "deviations", "norm", "metric", "eps", "networks", "architectures", "r2", "ci_low",
-    "ci_high", "slope", "r", "r_without_one_low", "r_without_one_high",
+    *PANEL, "eps", "networks", "architectures", "r2", "ci_low", "ci_high", "slope", "r", "r_without_one_low",
+    "r_without_one_high",
 )  # fmt: skip
 
 
@@ -100,12 +100,7 @@ def _cell(fit: LinearFit) -> Cell:
 def _number(panel: Panel, eps: str, fit: LinearFit) -> Number:
     found = fit.correlation
     return {
-        "target": panel.target.name,
-        "mode": panel.protocol.mode,
-        "protocol": panel.protocol.name,
-        "deviations": panel.protocol.deviations,
-        "norm": panel.norm,
-        "metric": panel.target.metric,
+        **of_panel(panel),
         "eps": eps,
         "networks": fit.networks,
         "architectures": fit.architectures,

@@ -6,7 +6,9 @@ from robust_transfer.figures.cells import Estimate, Panel
 
 Number = dict[str, object]
 """One drawn mark: a line of the CSV; None is an empty field."""
-WHICH = ("target", "mode", "protocol", "deviations", "norm", "metric", "series", "arch", "eps")
+PANEL = ("target", "mode", "protocol", "deviations", "norm", "metric")
+"""Columns that say which panel, or line of a table, it is in."""
+WHICH = (*PANEL, "series", "arch", "eps")
 """Columns that say which mark it is."""
 WHAT = ("value", "ci_low", "ci_high", "ci_kind", "n", "flags")
 
@@ -20,15 +22,17 @@ COLUMNS = columns()
 """Those of a figure whose module has no `COLUMNS` of its own."""
 
 
+def of_panel(panel: Panel) -> Number:
+    """The columns `PANEL` of a line."""
+    how = panel.protocol
+    values = (panel.target.name, how.mode, how.name, how.deviations, panel.norm, panel.target.metric)
+    return dict(zip(PANEL, values, strict=True))
+
+
 def number(panel: Panel, series: str, arch: str, eps: str, row: Estimate | None, **more: object) -> Number:
     """A line of the CSV: which mark it is, and its value and interval in percent; None where not measured."""
     return {
-        "target": panel.target.name,
-        "mode": panel.protocol.mode,
-        "protocol": panel.protocol.name,
-        "deviations": panel.protocol.deviations,
-        "norm": panel.norm,
-        "metric": panel.target.metric,
+        **of_panel(panel),
         "series": series,
         "arch": arch,
         "eps": eps,

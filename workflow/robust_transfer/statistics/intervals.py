@@ -58,7 +58,7 @@ def seeds_difference_interval(
     """Interval of the mean of `first` less that of `second`, accuracies of two networks under seeds of their own.
 
     Each has two seeds or more, and the seeds are independent, so that variances add (Welch 1947). `image_error` is
-    the standard error of the     difference over test images, paired. Percentage points, within -100 and 100.
+    the standard error of the difference over test images, paired. Percentage points, within -100 and 100.
     """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     variances = [float(values.var(ddof=1)) / len(values) for values in (one, other)]

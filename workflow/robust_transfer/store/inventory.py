@@ -25,7 +25,7 @@ class Listed:
     state: str
     """`finished`, `unfinished`, `moved aside`, or who is writing it."""
     size: int
-    """Bytes on the disk; of several names of one file (hard links) one is counted."""
+    """Bytes on the disk, as `size_of` counts them."""
     age: float
     """Seconds since it was finished or, if it is not, described."""
 
@@ -38,7 +38,12 @@ class Listed:
 def listed(path: Path) -> Listed:
     """What the entry at `path` holds."""
     made = next((path / name for name in (f"{FINISHED}/{CARD}", CARD, ENTRY) if (path / name).exists()), path)
-    return Listed(path, _state(path), sum(_files(path).values()), time.time() - made.stat().st_mtime)
+    return Listed(path, _state(path), size_of(path), time.time() - made.stat().st_mtime)
+
+
+def size_of(path: Path) -> int:
+    """Bytes that an entry has on the disk; of several names of one file (hard links) one is counted."""
+    return sum(_files(path).values())
 
 
 def table(entries: Iterable[Listed], order: str = "size", totals: bool = False) -> Iterator[str]:

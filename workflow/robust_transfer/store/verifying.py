@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from robust_transfer.store.inventory import listed, old, readable
+from robust_transfer.store.inventory import old, readable, size_of
 from robust_transfer.store.upkeep import faults
 
 SECONDS = 30.0
@@ -21,12 +21,13 @@ def verify(entries: Sequence[Path], threads: int) -> list[str]:
     Threads are enough: hashing lets go of the interpreter's lock.
     """
     found: dict[Path, list[str]] = {}
-    sizes = {path: listed(path).size for path in entries}
-    progress = _Progress(len(entries), sum(sizes.values()))
+    sizes = {path: size_of(path) for path in entries}
+    progress, done = _Progress(len(entries), sum(sizes.values())), 0
     with ThreadPoolExecutor(threads) as pool:
         for path, lines in _finished(pool, entries):
             found[path] = lines
-            progress.tell(len(found), sum(sizes[one] for one in found))
+            done += sizes[path]
+            progress.tell(len(found), done)
     progress.end()
     return [line for path in entries for line in found[path]]
 
