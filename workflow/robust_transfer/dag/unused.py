@@ -7,6 +7,7 @@ from pathlib import Path
 
 from robust_transfer.configuration.load import ConfigurationError, load
 from robust_transfer.dag.grid import plan
+from robust_transfer.store.finished import entry_name
 from robust_transfer.store.upkeep import entries_in
 
 SUFFIXES = (".yaml", ".yml")
@@ -33,4 +34,4 @@ def unused(store: Path, files: Sequence[Path]) -> list[Path]:
     by itself: what it refers to cannot be known.
     """
     referred = {entry for file in files for entry in plan(load([file])).entries}
-    return [path for path in entries_in([store]) if f"{path.parent.name}/{path.name}" not in referred]
+    return [path for path in entries_in([store]) if entry_name(path) not in referred]

@@ -39,6 +39,7 @@ from robust_transfer.statistics.metrics import effective_images
 from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, Pick, TransferRun
 from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry, renewing
+from robust_transfer.store.finished import entry_name
 from robust_transfer.store.predictions import PREDICTIONS, read_predictions
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo
@@ -336,7 +337,7 @@ def _cost(path: Path) -> dict[str, Any]:
         raise StoreError(f"{path / TIMING}: missing; {renewing(path)}") from None
     known = {name: timing.pop(name, None) for name in TIMINGS.columns if name not in ("entry", "stage", "details")}
     return {
-        "entry": f"{path.parent.name}/{path.name}",
+        "entry": entry_name(path),
         "stage": path.parent.name,
         **known,
         "details": canonical(timing),

@@ -28,6 +28,7 @@ from robust_transfer.store.finished import (
     TIMING,
     content,
     damaged,
+    entry_name,
     flush,
     keep_published,
     kept_card,
@@ -90,7 +91,8 @@ def adopt(source: Path, store: Path, results: Path | None) -> Adopted:
 def _take(staged: Path, entries: list[Path], store: Path, results: Path | None) -> Adopted:
     adopted = Adopted()
     for path in entries:
-        place, name = store / path.parent.name / path.name, f"{path.parent.name}/{path.name}"
+        name = entry_name(path)
+        place = store / name
         keep_published(place)
         has, brings = kept_card(place), read_card(path)
         assert brings is not None  # `_check` has read it
@@ -126,7 +128,7 @@ def _place(path: Path, place: Path) -> None:
 def _check(path: Path) -> None:
     """Raise StoreError unless an unpacked entry is whole."""
     card = read_card(path)
-    name = f"{path.parent.name}/{path.name}"
+    name = entry_name(path)
     if card is None or not (path / FINISHED / TIMING).exists():
         raise StoreError(f"{name}: has no {CARD} or no {TIMING} in the pack; export it again")
     if wrong := damaged(path / FINISHED, card):

@@ -23,6 +23,11 @@ DRAFT, FINISHED = ".draft", ".finished"
 _REPLACED = ".finished.replaced"
 
 
+def entry_name(path: Path) -> str:
+    """Name of the entry at `path`, as inputs and tables have it: `probing/<name>-<hash>`."""
+    return f"{path.parent.name}/{path.name}"
+
+
 def read_card(path: Path) -> dict[str, Any] | None:
     """The card of the entry at `path`: the published one, else the kept one; None if there is neither."""
     return _card(path / CARD) or kept_card(path)

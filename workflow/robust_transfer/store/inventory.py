@@ -11,7 +11,7 @@ from pathlib import Path
 
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import ENTRY, StoreError, finished, read_json
-from robust_transfer.store.finished import CARD, FINISHED, TIMING
+from robust_transfer.store.finished import CARD, FINISHED, TIMING, entry_name
 from robust_transfer.store.upkeep import MOVED_ASIDE, holder
 
 ORDERS = ("size", "age", "name")
@@ -66,7 +66,7 @@ def uses(store: Path) -> dict[str, list[str]]:
         if MOVED_ASIDE.search(path.name) or not finished(path):
             continue
         for one in _inputs(path):
-            found[one].append(f"{path.parent.name}/{path.name}")
+            found[one].append(entry_name(path))
     return found
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from robust_transfer.store.entry import StoreError, finished
+from robust_transfer.store.finished import entry_name
 from robust_transfer.store.upkeep import MOVED_ASIDE, entries_in
 
 SHOWN = 6
@@ -27,7 +28,7 @@ def named_entry(words: str, store: Path, *, holding: str) -> Path:
         for path in entries_in([store])
         if (path / holding).exists() and finished(path) and not MOVED_ASIDE.search(path.name)
     ]
-    found = [path for path in there if all(word.search(f"{path.parent.name}/{path.name}") for word in sought)]
+    found = [path for path in there if all(word.search(entry_name(path)) for word in sought)]
     if len(found) == 1 and sought:
         return found[0]
     if not found:
@@ -41,7 +42,7 @@ def named_entry(words: str, store: Path, *, holding: str) -> Path:
 
 
 def _listed(paths: list[Path]) -> str:
-    lines = [f"\n  {path.parent.name}/{path.name}" for path in paths[:SHOWN]]
+    lines = [f"\n  {entry_name(path)}" for path in paths[:SHOWN]]
     return "".join(
         [*(lines and [":"]), *lines, *([f"\n  and {len(paths) - SHOWN} more"] if len(paths) > SHOWN else [])]
     )

@@ -20,7 +20,7 @@ from typing import IO, Any, Protocol
 from robust_transfer import __version__
 from robust_transfer.store.definitions import CODE
 from robust_transfer.store.entry import ENTRY, StoreError, renewing
-from robust_transfer.store.finished import CARD, FINISHED, TIMING, kept_card, read_card
+from robust_transfer.store.finished import CARD, FINISHED, TIMING, entry_name, kept_card, read_card
 
 MANIFEST = "manifest.json"
 ARCHIVES, COMPRESSED = (".tar", ".tar.gz", ".tgz"), (".gz", ".tgz")
@@ -75,7 +75,7 @@ def _to_pack(entries: list[Path], results: Path | None) -> Iterator[tuple[str, P
         card = read_card(path)
         if card is None:
             raise StoreError(f"{path}: not finished, so it cannot be exported; run its experiment first")
-        place = f"store/{path.parent.name}/{path.name}"
+        place = f"store/{entry_name(path)}"
         yield f"{place}/{ENTRY}", path / ENTRY, None
         made = path / FINISHED if kept_card(path) else path
         for name in (*card["files"], TIMING, CARD):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import ENTRY, Entry, StoreError
+from robust_transfer.store.finished import entry_name
 from robust_transfer.store.inventory import Listed, listed, old, readable, seconds, uses
 from robust_transfer.store.upkeep import holder
 
@@ -50,13 +51,13 @@ def planned_removals(paths: Sequence[Path]) -> list[Removal]:
             raise StoreError(f"{path}: no {ENTRY} there, so it is no entry; `store list` shows those that are")
         if writer := holder(path):
             raise StoreError(f"{path}: {writer} is writing this entry; wait for it, or stop it")
-    gone = {f"{path.parent.name}/{path.name}" for path in paths}
+    gone = {entry_name(path) for path in paths}
     used = {store: uses(store) for store in {path.parent.parent for path in paths}}
     return [
         Removal(
             listed(path),
             seconds(path),
-            tuple(one for one in used[path.parent.parent][f"{path.parent.name}/{path.name}"] if one not in gone),
+            tuple(one for one in used[path.parent.parent][entry_name(path)] if one not in gone),
         )
         for path in paths
     ]

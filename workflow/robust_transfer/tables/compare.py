@@ -12,6 +12,7 @@ from pathlib import Path
 from robust_transfer.statistics.metrics import METRICS
 from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, SelectionError, TransferRun
 from robust_transfer.store.entry import open_entry
+from robust_transfer.store.finished import entry_name
 from robust_transfer.store.predictions import read_predictions
 
 
@@ -27,7 +28,7 @@ def compare(first: Path, second: Path, *, selection: str = "validation", resampl
         if "test" not in splits:
             raise SelectionError(f"{path}: no test predictions with hyperparameters chosen on {selection}")
         runs.append(TransferRun(str(path), path.name, 0, None, {"test": splits["test"]}))
-    lines = [f"{path.parent.name}/{path.name}" for path in (first, second)]
+    lines = [entry_name(path) for path in (first, second)]
     lines = [f"{name} {line}" for name, line in zip("AB", lines, strict=True)]
     images = len(runs[0].splits["test"].index)
     lines.append(
