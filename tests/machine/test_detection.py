@@ -20,7 +20,7 @@ from robust_transfer.store.entry import Entry
 from support.gpus import UUIDS, driver
 from support.kills import assert_same_outputs, finish
 from support.paths import ROOT
-from support.prepared_datasets import new_entry, squares, written
+from support.prepared_datasets import new_entry, squares_entry
 from support.processes import environment
 
 EMULATION = Path(os.environ.get("EMULATED_CUDA", ROOT.parent / "shared" / "emulated-cuda"))
@@ -123,8 +123,7 @@ with run.emulate.MODE:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Entry:
-    images, labels = squares(96)
-    return written(tmp_path_factory.mktemp("source"), list(images.numpy()), labels.tolist())
+    return squares_entry(tmp_path_factory.mktemp("source"))
 
 
 @emulated

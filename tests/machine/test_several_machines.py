@@ -9,36 +9,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.machine import launch
 from robust_transfer.machine.launch import LaunchError, join_step
 from robust_transfer.resuming.interruption import EXIT_CODE
 from robust_transfer.store.entry import Entry
 from support.kills import NEVER, assert_same_outputs, finish, said, saved_steps
 from support.kills import start as fork
-from support.prepared_datasets import new_entry, squares, written
+from support.prepared_datasets import new_entry, squares_entry
 from support.processes import environment
+from support.training import pretraining_settings
 
-SETTINGS = PretrainingSettings.model_validate(
-    {
-        "architecture": "resnet8_w4",
-        "input_size": 16,
-        "preprocessing": {"resize_ratio": 1.0},
-        "norm": "l2",
-        "eps": "0.5",
-        "seed": 0,
-        "recipe": "test",
-        "training": {"epochs": 4, "batch_size": 12, "batchnorm_group": 6, "learning_rate": 0.1},
-        "attack": {"steps": 2, "random_start": True},
-        "check": {"images": 6, "steps": 2},
-    }
-).model_dump(mode="json")
+SETTINGS = pretraining_settings({"epochs": 4, "batch_size": 12, "batchnorm_group": 6, "learning_rate": 0.1})
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Entry:
-    images, labels = squares(96)
-    return written(tmp_path_factory.mktemp("source"), list(images.numpy()), labels.tolist())
+    return squares_entry(tmp_path_factory.mktemp("source"))
 
 
 def entry_of(source: Entry) -> Entry:

@@ -13,7 +13,6 @@ import time
 import pytest
 from robust_transfer import cli
 from robust_transfer.configuration.running import VARIABLE
-from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.resuming import states
 from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted, Interruption
 from robust_transfer.stages import pretraining
@@ -31,35 +30,24 @@ from support.kills import (
     start,
     wait_until,
 )
-from support.prepared_datasets import new_entry, squares, written
+from support.prepared_datasets import new_entry, squares_entry
+from support.training import pretraining_settings
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    images, labels = squares(96)
-    return written(tmp_path_factory.mktemp("source"), list(images.numpy()), labels.tolist())
+    return squares_entry(tmp_path_factory.mktemp("source"))
 
 
 def settings(**training):
     """A recipe with everything that a state must hold: groups, an average, growing images, augmentation."""
-    return PretrainingSettings.model_validate(
+    return pretraining_settings(
         {
-            "architecture": "resnet8_w4",
-            "input_size": 16,
-            "preprocessing": {"resize_ratio": 1.0},
-            "norm": "l2",
-            "eps": "0.5",
-            "seed": 0,
-            "recipe": "test",
-            "training": {
-                **{"epochs": 3, "batch_size": 12, "batchnorm_group": 6, "learning_rate": 0.1, "precision": "bf16"},
-                **{"schedule": "one-cycle", "average_decay": 0.8, "average_images": 24, "start_scale": 0.5},
-                **training,
-            },
-            "attack": {"steps": 2, "random_start": True},
-            "check": {"images": 6, "steps": 2},
+            **{"epochs": 3, "batch_size": 12, "batchnorm_group": 6, "learning_rate": 0.1, "precision": "bf16"},
+            **{"schedule": "one-cycle", "average_decay": 0.8, "average_images": 24, "start_scale": 0.5},
+            **training,
         }
-    ).model_dump(mode="json")
+    )
 
 
 def entry_of(source, **training):

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import shutil
-import signal
 import tarfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from robust_transfer.store.adopting import adopt
 from robust_transfer.store.entry import CARD, ENTRY, FINISHED, Entry, StoreError, open_entry, write_json
 from robust_transfer.store.packing import MANIFEST, export
 from robust_transfer.store.upkeep import faults
+from support.kills import locked_elsewhere
 
 
 def made(root: Path, stage: str, content: str = "hello", **inputs: str) -> Entry:
@@ -193,19 +193,11 @@ def test_an_entry_that_is_being_written_stops_all(entries: list[Path], tmp_path:
     place = tmp_path / "there" / "pretraining" / "a-1"
     place.mkdir(parents=True)
     shutil.copy(entries[1] / ENTRY, place)
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        with open_entry(place).locked():
-            os.write(writer, b"locked")
-            signal.pause()
-    os.read(reader, 6)
-    try:
-        with pytest.raises(StoreError, match=rf"a-1: process {pid} on .* is writing this entry"):
-            adopt(tmp_path / "pack", tmp_path / "there", None)
-    finally:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+    with (
+        locked_elsewhere(place) as pid,
+        pytest.raises(StoreError, match=rf"a-1: process {pid} on .* is writing this entry"),
+    ):
+        adopt(tmp_path / "pack", tmp_path / "there", None)
     assert not (tmp_path / "there" / "datasets").exists()
     assert adopt(tmp_path / "pack", tmp_path / "there", None).new == ["datasets/a-1", "pretraining/a-1"]
 

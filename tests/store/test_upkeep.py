@@ -2,9 +2,6 @@
 
 import os
 import re
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from robust_transfer.store.inventory import listed, old, readable
 from robust_transfer.store.removal import REMOVING, planned_removals, remove
 from robust_transfer.store.upkeep import renew
 from robust_transfer.store.verifying import verify
+from support.kills import locked_elsewhere
 
 FIGURES: dict[str, object] = {"widths": [], "fixed_eps": None}
 
@@ -46,23 +44,6 @@ def store(tmp_path: Path) -> Path:
     made(store, "features", "of_small-1", 20_000, backbone="pretraining/small-1")
     described(store, "pretraining", "begun-3", source="datasets/images-1")
     return store
-
-
-@contextmanager
-def written(path: Path) -> Iterator[int]:
-    """Another process holds the entry's lock; its number."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        with open_entry(path).locked():
-            os.write(writer, b"locked")
-            signal.pause()
-    os.read(reader, 6)
-    try:
-        yield pid
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def said(*arguments: str | Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> list[str]:
@@ -99,7 +80,7 @@ def test_links_are_counted_once_and_states_of_trainings_too(store: Path) -> None
 
 def test_who_writes_an_entry_and_what_was_moved_aside_is_shown(store: Path) -> None:
     begun = store / "pretraining" / "begun-3"
-    with written(begun) as pid:
+    with locked_elsewhere(begun) as pid:
         assert re.match(f"written by process {pid} on ", listed(begun).state)
     assert listed(begun).state == "unfinished"
     assert listed(renew(store / "features" / "of_small-1")).state == "moved aside"
@@ -151,7 +132,7 @@ def test_removing_says_what_it_would_take_and_does_it_when_told(
 
 def test_an_entry_that_is_being_written_is_not_removed_nor_any_with_it(store: Path) -> None:
     begun, large = store / "pretraining" / "begun-3", store / "pretraining" / "large-2"
-    with written(begun) as pid:
+    with locked_elsewhere(begun) as pid:
         with pytest.raises(StoreError, match=rf"begun-3: process {pid} on .* is writing this entry; wait for it"):
             planned_removals([large, begun])
         with pytest.raises(StoreError, match=rf"process {pid} on .* is writing"):

@@ -32,6 +32,11 @@ class Checkout:
         again.folder, again.experiment = folder, self.experiment
         return again
 
+    @property
+    def package(self) -> Path:
+        """The package's folder."""
+        return self.folder / "workflow" / "robust_transfer"
+
     def command(self, *arguments: str, overlay: str = "experiment.yaml") -> list[str]:
         """Snakemake's, on two cores."""
         return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments, "--configfile", overlay]

@@ -18,13 +18,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from robust_transfer import cli
 from robust_transfer.configuration.running import VARIABLE
-from robust_transfer.store.entry import CARD, STATE, Entry, read_json
+from robust_transfer.store.entry import CARD, STATE, Entry, open_entry, read_json
 
 from support.paths import WORKFLOW
 
@@ -252,3 +253,20 @@ def kills_until(
         assert_same_outputs(entry, expected)
         made += 1
     return kills, made
+
+
+@contextmanager
+def locked_elsewhere(path: Path) -> Iterator[int]:
+    """Another process holds the lock of the entry at `path`; its number."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with open_entry(path).locked():
+            os.write(writer, b"locked")
+            signal.pause()
+    os.read(reader, 6)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

@@ -102,6 +102,12 @@ def prepared(root: Path, origin: dict[str, Any], *, threads: int = 1, **settings
     return entry
 
 
+def squares_entry(root: Path, n: int = 96) -> Entry:
+    """A dataset entry with `squares` alone."""
+    images, labels = squares(n)
+    return written(root, list(images.numpy()), labels.tolist())
+
+
 def written(root: Path, images: list[Any], labels: list[int], batch_bytes: int = 2**26) -> Entry:
     """A dataset entry with a train split alone, of images as they are: arrays of one shape, or encoded files."""
     entry = new_entry(root, "datasets", {})

@@ -1,6 +1,7 @@
 """A tiny training: a few images of three classes, a network of a few thousand weights, a second on one core."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from robust_transfer.attacks import Threat
 from robust_transfer.configuration.running import Running
-from robust_transfer.configuration.training import Attack, Recipe
+from robust_transfer.configuration.training import Attack, PretrainingSettings, Recipe
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.loading.loader import Loader, Subset, open_loader
 from robust_transfer.networks.build import Network, build
@@ -47,6 +48,25 @@ def loader_of(
             threads=1,
             running=Running(**running),
         )
+
+
+def pretraining_settings(training: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Settings of a robust pretraining of a network of a few weights, with these settings of training."""
+    return PretrainingSettings.model_validate(
+        {
+            "architecture": "resnet8_w4",
+            "input_size": SIDE,
+            "preprocessing": {"resize_ratio": 1.0},
+            "norm": "l2",
+            "eps": "0.5",
+            "seed": 0,
+            "recipe": "test",
+            "training": training,
+            "attack": {"steps": 2, "random_start": True},
+            "check": {"images": 6, "steps": 2},
+            **changes,
+        }
+    ).model_dump(mode="json")
 
 
 def short_recipe(**changes: Any) -> Recipe:

@@ -14,25 +14,11 @@ import pytest
 from robust_transfer.store.entry import CARD, STATE
 from support.checkouts import Checkout
 from support.paths import ROOT
+from support.small_experiments import part, small
 
 EXECUTOR = ROOT / ".venv-generic"
 pytestmark = pytest.mark.skipif(not EXECUTOR.exists(), reason="the generic executor is not installed: make executors")
-SMALL = """
-extends: default
-experiment: small
-datasets:
-  objects: {origin: {kind: shapes, task: objects, train: 128, test: 40}}
-  coarse: {origin: {kind: shapes, task: coarse, train: 40, test: 40}}
-targets: [coarse]
-grid:
-  - architectures: [resnet8_w4]
-    eps: [0.5]
-    modes: [fixed-feature]
-pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
-evaluation: {eps: [0.5], attack: {steps: 1}}
-running: {save_seconds: 0}
-figures: {fixed_eps: 0.5, widths: [], bootstrap: 100, draw: [headline]}
-"""
+SMALL = small([part([0.5])], train=128, running={"save_seconds": 0})
 LONG = {"training": {"epochs": 40, "batch_size": 16}, "attack": {"steps": 20}}
 
 

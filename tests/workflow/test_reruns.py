@@ -19,26 +19,9 @@ import pytest
 from robust_transfer.store.finished import FINISHED
 from support.checkouts import Checkout, edit, extend
 from support.disks import read_only, without_locks
+from support.small_experiments import part, small
 
-SMALL = """
-extends: default
-experiment: small
-datasets:
-  objects: {origin: {kind: shapes, task: objects, train: 64, test: 40}}
-  coarse: {origin: {kind: shapes, task: coarse, train: 40, test: 40}}
-targets: [coarse]
-grid:
-  - architectures: [resnet8_w4]
-    eps: [0, 0.5]
-    modes: [fixed-feature]
-  - architectures: [resnet8_w4]
-    eps: [0]
-    modes: [full-network]
-pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
-evaluation: {eps: [0.5], attack: {steps: 1}}
-finetuning: {learning_rates: [0.01], training: {epochs: 1, batch_size: 32}}
-figures: {fixed_eps: 0.5, widths: [], bootstrap: 100, draw: [headline]}
-"""
+SMALL = small([part([0, 0.5]), part([0], ["full-network"])])
 COLLECTED = {"results": 1, "figure_headline": 1, "report": 1}
 
 
@@ -54,10 +37,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
     """The finished experiment once more."""
     return finished.copy(tmp_path / "checkout")
-
-
-def package(checkout: Checkout) -> Path:
-    return checkout.folder / "workflow" / "robust_transfer"
 
 
 def kept(checkout: Checkout) -> dict[str, int]:
@@ -87,9 +66,9 @@ def test_without_snakemakes_records_what_is_stale_runs_and_nothing_else(checkout
     assert checkout.planned() == {}
     eps = checkout.overlay("eps.yaml", probing={"strengths": [0.1, 0.01]})
     assert checkout.planned(overlay=eps) == {"probing": 2, **COLLECTED}
-    extend(package(checkout) / "figures" / "html.py")
+    extend(checkout.package / "figures" / "html.py")
     assert checkout.planned() == {"figure_headline": 1}
-    extend(package(checkout) / "attacks.py")
+    extend(checkout.package / "attacks.py")
     run = checkout.snakemake("-n")
     assert "evaluation: 2 of 2 made again (changed since: attacks)" in run.stderr
     assert checkout.planned() == {"evaluation": 2, **COLLECTED}
@@ -99,7 +78,7 @@ def test_without_snakemakes_records_what_is_stale_runs_and_nothing_else(checkout
 def test_another_clone_on_the_store_sees_what_other_code_made(checkout: Checkout, tmp_path: Path) -> None:
     (tmp_path / "clone").mkdir()
     clone = Checkout(tmp_path / "clone", SMALL)
-    extend(package(clone) / "statistics" / "lbfgs.py")
+    extend(clone.package / "statistics" / "lbfgs.py")
     overlay = clone.overlay("shared.yaml", store=str(checkout.folder / "store"))
     assert clone.planned(overlay=overlay) == {"probing": 2, **COLLECTED}
 

@@ -24,6 +24,7 @@ from robust_transfer.store.entry import CARD, STATE
 from support import slurm
 from support.checkouts import Checkout
 from support.paths import ROOT, WORKFLOW
+from support.small_experiments import part, small
 
 LACKING = slurm.lacking()
 on_slurm = pytest.mark.skipif(bool(LACKING), reason=LACKING)
@@ -32,31 +33,13 @@ OPTIONS = (
     *("--workflow-profile", "profiles/slurm", "--jobs", "4", "--latency-wait", "5"),
     *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
 )
-SMALL = """
-extends: default
-experiment: small
-datasets:
-  objects: {origin: {kind: shapes, task: objects, train: 128, test: 40}}
-  coarse: {origin: {kind: shapes, task: coarse, train: 40, test: 40}}
-targets: [coarse]
-grid:
-  - architectures: [resnet8_w4]
-    eps: [0, 0.5]
-    modes: [fixed-feature]
-  - architectures: [resnet8_w4]
-    eps: [0]
-    modes: [full-network]
-  - architectures: [resnet8_w4]
-    eps: [0]
-    modes: [fixed-feature]
-    protocols: [knn, paper]
-pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
-evaluation: {eps: [0.5], attack: {steps: 1}}
-linear_heads: {training: {epochs: 1}}
-finetuning: {learning_rates: [0.01], training: {epochs: 1, batch_size: 32}}
-running: {save_seconds: 0}
-figures: {fixed_eps: 0.5, widths: [], bootstrap: 100, draw: [headline, fixed_feature]}
-"""
+SMALL = small(
+    [part([0, 0.5]), part([0], ["full-network"]), part([0], protocols=["knn", "paper"])],
+    train=128,
+    draw=["headline", "fixed_feature"],
+    linear_heads={"training": {"epochs": 1}},
+    running={"save_seconds": 0},
+)
 COLLECTED = {"results": 1, "figure_headline": 1, "figure_fixed_feature": 1, "report": 1}
 LONG = {"training": {"epochs": 20, "batch_size": 16}, "attack": {"steps": 20}}
 """A training of ten seconds on a quiet machine."""

@@ -14,23 +14,9 @@ from robust_transfer.store.finished import FINISHED
 from support import finished_stores
 from support.checkouts import Checkout, edit, extend
 from support.dry_runs import outcomes
+from support.small_experiments import part, small
 
-SMALL = """
-extends: default
-experiment: small
-datasets:
-  objects: {origin: {kind: shapes, task: objects, train: 64, test: 40}}
-  coarse: {origin: {kind: shapes, task: coarse, train: 40, test: 40}}
-targets: [coarse]
-grid:
-  - architectures: [resnet8_w4]
-    eps: [0, 0.5]
-    modes: [fixed-feature, full-network]
-pretraining: {training: {epochs: 1, batch_size: 32}, attack: {steps: 1}}
-evaluation: {eps: [0.5], attack: {steps: 1}}
-finetuning: {learning_rates: [0.01], training: {epochs: 1, batch_size: 32}}
-figures: {fixed_eps: 0.5, widths: [], bootstrap: 100, draw: [headline, full_network]}
-"""
+SMALL = small([part([0, 0.5], ["fixed-feature", "full-network"])], draw=["headline", "full_network"])
 COLLECTED = {"results": 1, "figure_headline": 1, "figure_full_network": 1, "report": 1}
 
 
@@ -53,10 +39,6 @@ def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
 def wiring_of(checkout: Checkout, overlay: str = "experiment.yaml") -> Wiring:
     """Of the experiment, with paths below the working directory."""
     return Wiring(planned(load([checkout.folder / overlay])))
-
-
-def package(checkout: Checkout) -> Path:
-    return checkout.folder / "workflow" / "robust_transfer"
 
 
 def both(checkout: Checkout, overlay: str = "experiment.yaml") -> tuple[dict[str, int], dict[str, int], str]:
@@ -98,22 +80,22 @@ def another_title(checkout: Checkout) -> str:
 
 
 def edited_attack(checkout: Checkout) -> str:
-    edit(package(checkout) / "attacks.py", "def pgd(", "ANOTHER = 1\n\n\ndef pgd(")
+    edit(checkout.package / "attacks.py", "def pgd(", "ANOTHER = 1\n\n\ndef pgd(")
     return "experiment.yaml"
 
 
 def edited_solver(checkout: Checkout) -> str:
-    extend(package(checkout) / "statistics" / "lbfgs.py")
+    extend(checkout.package / "statistics" / "lbfgs.py")
     return "experiment.yaml"
 
 
 def edited_figure(checkout: Checkout) -> str:
-    extend(package(checkout) / "figures" / "html.py")
+    extend(checkout.package / "figures" / "html.py")
     return "experiment.yaml"
 
 
 def edited_table(checkout: Checkout) -> str:
-    extend(package(checkout) / "tables" / "seeds.py")
+    extend(checkout.package / "tables" / "seeds.py")
     return "experiment.yaml"
 
 
