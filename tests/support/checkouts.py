@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Self
 
+import pyarrow.parquet as pq
 import yaml
+from robust_transfer.store.finished import FINISHED
 
 from support.paths import ROOT
 
@@ -81,3 +83,31 @@ def edit(path: Path, old: str, new: str) -> None:
 def extend(path: Path) -> None:
     """Change what a module means."""
     path.write_text(path.read_text() + "\nSOMETHING = 1\n")
+
+
+def finished_checkout(folder: Path, experiment: str) -> Checkout:
+    """A checkout that has run its experiment."""
+    checkout = Checkout(folder, experiment)
+    run = checkout.snakemake()
+    assert run.returncode == 0, run.stderr[-5000:]
+    return checkout
+
+
+def kept(checkout: Checkout) -> dict[str, int]:
+    """What finished entries keep, by path below the store: which file it is on the disk."""
+    store = checkout.folder / "store"
+    found = {}
+    for card in store.glob(f"*/*/{FINISHED}/card.json"):
+        for path in card.parent.iterdir():
+            found[str(path.relative_to(store))] = path.stat().st_ino
+    return found
+
+
+def lost(before: dict[str, int], checkout: Checkout) -> set[str]:
+    """What was kept before and is gone, or was made again."""
+    now = kept(checkout)
+    return {path for path, number in before.items() if now.get(path) != number}
+
+
+def results(checkout: Checkout) -> list[dict[str, object]]:
+    return list(pq.read_table(checkout.folder / "results" / "small" / "results.parquet").to_pylist())

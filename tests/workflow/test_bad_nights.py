@@ -8,20 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
-from support.checkouts import Checkout, edit
+from support.checkouts import Checkout, edit, finished_checkout, kept, lost, results
 from support.disks import enlarge, free, small_disk
 from support.gpus import UUIDS, driver
-from workflow.test_reruns import SMALL, kept, lost, results
+from support.small_experiments import part, small
 
 pytestmark = pytest.mark.faults
+SMALL = small([part([0, 0.5]), part([0], ["full-network"])])
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"), SMALL)
-    run = checkout.snakemake()
-    assert run.returncode == 0, run.stderr[-5000:]
-    return checkout
+    return finished_checkout(tmp_path_factory.mktemp("checkout"), SMALL)
 
 
 def fresh(finished: Checkout, folder: Path) -> Checkout:

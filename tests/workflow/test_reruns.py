@@ -14,10 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from robust_transfer.store.finished import FINISHED
-from support.checkouts import Checkout, edit, extend
+from support.checkouts import Checkout, edit, extend, finished_checkout, kept, lost, results
 from support.disks import read_only, without_locks
 from support.small_experiments import part, small
 
@@ -27,36 +26,13 @@ COLLECTED = {"results": 1, "figure_headline": 1, "report": 1}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"), SMALL)
-    run = checkout.snakemake()
-    assert run.returncode == 0, run.stderr[-5000:]
-    return checkout
+    return finished_checkout(tmp_path_factory.mktemp("checkout"), SMALL)
 
 
 @pytest.fixture
 def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
     """The finished experiment once more."""
     return finished.copy(tmp_path / "checkout")
-
-
-def kept(checkout: Checkout) -> dict[str, int]:
-    """What finished entries keep, by path below the store: which file it is on the disk."""
-    store = checkout.folder / "store"
-    found = {}
-    for card in store.glob(f"*/*/{FINISHED}/card.json"):
-        for path in card.parent.iterdir():
-            found[str(path.relative_to(store))] = path.stat().st_ino
-    return found
-
-
-def lost(before: dict[str, int], checkout: Checkout) -> set[str]:
-    """What was kept before and is gone, or was made again."""
-    now = kept(checkout)
-    return {path for path, number in before.items() if now.get(path) != number}
-
-
-def results(checkout: Checkout) -> list[dict[str, object]]:
-    return list(pq.read_table(checkout.folder / "results" / "small" / "results.parquet").to_pylist())
 
 
 def test_without_snakemakes_records_what_is_stale_runs_and_nothing_else(checkout: Checkout) -> None:
