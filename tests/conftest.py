@@ -1,6 +1,8 @@
 """What holds for every test."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,3 +15,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs of the workflow first: of two processes the other would wait for them at the end."""
     items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Undoes what a command run inside a test sets, or the tests after it in the same process would see another log."""
+    log = logging.getLogger("robust_transfer")
+    level = log.level
+    yield
+    log.setLevel(level)
+    logging.captureWarnings(False)

@@ -151,10 +151,12 @@ LATIN = ("gr\udcf6ßer", b"Latin-1 in bytes"), ("café\udce9/x.jpg", b"in a fold
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
-def test_names_that_are_not_utf_8_come_out_and_are_known_again(place, form, monkeypatch):
+def test_names_that_are_not_utf_8_come_out_and_are_known_again(place, form, monkeypatch, caplog):
+    caplog.set_level("INFO", "robust_transfer")
     archive = place.put(tarred(*LATIN, form=form), "gr\udcf6ße.tar")
     unpack(archive, place.folder)
     assert files_in(place.folder) == dict(LATIN)
+    assert caplog.text.encode()  # as the process writes it that collects the tests' reports
     monkeypatch.setattr(archives, "Writer", None)
     unpack(archive, place.folder)
     shutil.rmtree(place.folder / "café\udce9")

@@ -92,7 +92,7 @@ def _once(names: _Names, keep: Sequence[str], work: Callable[[], None]) -> None:
         return
     _check_archive(names.archive)
     make_folder(names.folder)
-    with exclusively(names.lock, f"unpacking {names.archive}"):
+    with exclusively(names.lock, f"unpacking {printable(str(names.archive))}"):
         if not _done(names, keep):
             work()
 
@@ -112,7 +112,8 @@ def _unpack(names: _Names, keep: Sequence[str], limit: Limit) -> None:
             write_json(draft / STAMP, {**identity, "names": _shown(writer.root)})
             os.sync()  # or a power cut could leave empty files under final names
             draft.rename(names.moving)
-        log.info("%s: %d files in %.0f s", names.archive, writer.files, time.monotonic() - start)
+        took = time.monotonic() - start
+        log.info("%s: %d files in %.0f s", printable(str(names.archive)), writer.files, took)
     _move(names, identity)
 
 
@@ -136,7 +137,7 @@ def _unpack_classes(names: _Names, limit: Limit) -> None:
         write_json(names.stamp, {**_identity(archive, ALL), "names": sorted(map(in_utf8, classes))})
     except StoreError as error:
         raise DatasetError(str(error)) from error
-    log.info("%s: %d classes in %s", archive, len(classes), names.folder)
+    log.info("%s: %d classes in %s", printable(str(archive)), len(classes), printable(str(names.folder)))
 
 
 def _done(names: _Names, keep: Sequence[str]) -> bool:

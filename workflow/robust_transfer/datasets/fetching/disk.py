@@ -59,7 +59,7 @@ class Progress:
     """Logs a line every few seconds: bytes done of a total (where it is known), speed, and the time left."""
 
     def __init__(self, name: str, size: int = 0, total: int | None = None):
-        self._name, self._first, self._total = name, size, total
+        self._name, self._first, self._total = printable(name), size, total
         self._start = self._last_logged = time.monotonic()
 
     def report(self, size: int, what: str = "") -> None:
