@@ -1,10 +1,13 @@
-"""Time and memory of planning: `snakemake -n` on the paper's grid beside a bare Snakemake with as many empty rules.
+"""Time and memory of planning: `snakemake -n` on the paper's grid beside Snakemake alone with as many empty rules.
 
     python benchmarks/planning.py --case 4x1 12x2 12x5 --rounds 3
 
-A case is targets × seeds: 12x5 is the paper's grid with five seeds. The bare workflow has the same jobs, the same edges
-between them and one output file for each; its rules are empty and read the edges from a JSON file. Three plans of each:
-`new`, nothing is there; `same`, all is made and there is nothing to do; `eps`, all is made but what one eps needs.
+A case is targets × seeds: 12x5 is the paper's grid with five seeds. Two workflows without any code of ours have the
+same jobs and the same edges between them, which their rules read from a JSON file. `bare` declares nothing but one
+output for each job. `declared` declares what our rules do: outputs, logs, resources, environments and parameters. The
+first tells what the workflow costs beside the least that the engine can be asked; the second, what our own code
+costs. Three plans: `new`, nothing is there; `same`, all is made and there is nothing to do; `eps`, all is made but
+what one eps needs.
 
 No network is run: the store is filled with cards and empty files. Wall-clock time, processor time and the most memory
 of the process are measured, in turn, so that whatever else the machine does slows both.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -23,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,23 @@ rule {name}:
     input: lambda wildcards: EDGES["{name}/" + wildcards.entry]
     output: "store/{name}/{{entry}}/card.json"
     shell: "touch {{output}}"
+"""
+DECLARED = """
+import json
+from pathlib import Path
+EDGES = json.load(open("edges.json"))
+STORE = Path("store")
+
+def memory(megabytes):
+    def scaled(wildcards, attempt):
+        return megabytes * min(attempt, 2)
+    return scaled
+
+wildcard_constraints:
+    entry="[^/]+",
+
+rule all:
+    input: {all}
 """
 COLLECTED = """
 rule {name}:
@@ -167,15 +188,43 @@ def bare(grid: Grid, folder: Path) -> None:
     (folder / "Snakefile").write_text(BARE.format(all=f"{figures}, {cards}") + "".join(rules))
 
 
-def finish_bare(grid: Grid, folder: Path) -> None:
-    """Fill the bare workflow's store."""
-    for entry in grid.entries:
-        path = folder / "store" / entry / "card.json"
-        path.parent.mkdir(parents=True)
-        path.touch()
+def declared(grid: Grid, folder: Path) -> None:
+    """The same jobs in empty rules that declare what ours declare."""
+    bare(grid, folder)
+    shutil.copytree(ROOT / "envs", folder / "envs")
+    figures = [f"results/{name}" for name in products(grid)]
+    measured = '[f"store/{entry}/{name}" for entry in EDGES for name in ("card.json", "timing.json")]'
+    rules = [emptied((ROOT / "rules" / f"{name}.smk").read_text(), name) for name in STAGES]
+    rules.append(COLLECTED.format(name="results", inputs=measured, output="results/results"))
+    rules += [COLLECTED.format(name=Path(one).name, inputs='"results/results"', output=one) for one in figures]
+    (folder / "Snakefile").write_text(DECLARED.format(all=f"{figures}, {measured}") + "".join(rules))
+
+
+def emptied(rule: str, name: str) -> str:
+    """A stage's rule with its inputs read from the edges and nothing to run."""
+    rule, inputs = re.subn(
+        r"    input:\n(?:        .*\n)+", f'    input: lambda wildcards: EDGES["{name}/" + wildcards.entry]\n', rule
+    )
+    rule, commands = re.subn(r"    shell:\n(?:        .*\n)+", '    shell: "touch {output}"\n', rule)
+    if inputs > 1 or commands != 1 or "WIRING" in rule:
+        raise ValueError(f"rules/{name}.smk is not of the form that this benchmark reads: {rule}")
+    return rule.replace("../envs/", "envs/")
+
+
+def finish_plain(grid: Grid, folder: Path) -> None:
+    """Fill the store of a workflow without code of ours."""
+    for entry in grid.entries.values():
+        path = folder / "store" / entry.id
+        path.mkdir(parents=True)
+        for name in outputs(entry.stage):
+            (path / name).touch()
     (folder / "results").mkdir()
     for name in ("results", *products(grid)):
         (folder / "results" / name).touch()
+
+
+PLAIN: dict[str, Callable[[Grid, Path], None]] = {"bare": bare, "declared": declared}
+"""What writes each workflow that has no code of ours."""
 
 
 def dry_run(folder: Path, *arguments: str) -> Run:
@@ -195,45 +244,48 @@ def dry_run(folder: Path, *arguments: str) -> Run:
     return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, int(total[1]) if total else 0)
 
 
-def prepared(folder: Path, targets: int, seeds: int) -> tuple[Path, Path, Grid]:
-    """Both workflows in folders of their own, with nothing made."""
-    ours, theirs = folder / "ours", folder / "bare"
-    for one in (ours, theirs):
+def prepared(folder: Path, targets: int, seeds: int) -> tuple[dict[str, Path], Grid]:
+    """The three workflows in folders of their own, with nothing made."""
+    folders = {name: folder / name for name in ("ours", *PLAIN)}
+    for one in folders.values():
         one.mkdir()
         shutil.copytree(ROOT / "profiles", one / "profiles")
+    ours = folders["ours"]
     for name in ("rules", "workflow", "envs"):
         (one := ours / name).symlink_to(ROOT / name)
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, ours / name)
     grid = experiment(ours, targets, seeds)
-    bare(grid, theirs)
-    return ours, theirs, grid
+    for name, write in PLAIN.items():
+        write(grid, folders[name])
+    return folders, grid
 
 
-def unfinish(grid: Grid, ours: Path, theirs: Path) -> None:
+def unfinish(grid: Grid, folders: Iterable[Path]) -> None:
     """Take away what one eps needs."""
     for entry in needing(grid, CHANGED_EPS):
-        shutil.rmtree(ours / "store" / entry)
-        shutil.rmtree(theirs / "store" / entry)
+        for folder in folders:
+            shutil.rmtree(folder / "store" / entry)
 
 
 def measure(targets: int, seeds: int, rounds: int, plans: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Dry runs of both, in turn; one record for each plan."""
+    """Dry runs of all three, in turn; one record for each plan."""
     with tempfile.TemporaryDirectory() as temporary:
-        ours, theirs, grid = prepared(Path(temporary), targets, seeds)
+        folders, grid = prepared(Path(temporary), targets, seeds)
         for state in PLANS:
             if state == "same":
-                finish(grid, ours)
-                finish_bare(grid, theirs)
+                finish(grid, folders["ours"])
+                for name in PLAIN:
+                    finish_plain(grid, folders[name])
             if state == "eps":
-                unfinish(grid, ours, theirs)
+                unfinish(grid, folders.values())
             if state not in plans:
                 continue
-            runs: dict[str, list[Run]] = {"ours": [], "bare": []}
+            runs: dict[str, list[Run]] = {name: [] for name in folders}
             for number in range(rounds):
-                turn = [("ours", ours, ("--configfile", "experiment.yaml")), ("bare", theirs, ())]
-                for name, folder, arguments in turn if number % 2 == 0 else reversed(turn):
-                    runs[name].append(dry_run(folder, *arguments))
+                for name in list(folders) if number % 2 == 0 else reversed(list(folders)):
+                    arguments = ("--configfile", "experiment.yaml") if name == "ours" else ()
+                    runs[name].append(dry_run(folders[name], *arguments))
             yield {
                 "case": f"{targets}x{seeds}",
                 "entries": len(grid.entries),
@@ -245,11 +297,11 @@ def measure(targets: int, seeds: int, rounds: int, plans: Sequence[str]) -> Iter
 def line(found: dict[str, Any]) -> str:
     """One row of the table: medians, and ratios as median (lowest to highest round)."""
     cells = [found["case"], f"{found['entries']:,}", found["plan"], f"{found['ours'][0]['jobs']:,}"]
-    for name in ("ours", "bare"):
+    for name in ("ours", *PLAIN):
         middle = {key: statistics.median(run[key] for run in found[name]) for key in found[name][0]}
         cells.append(f"{middle['seconds']:.1f} s, {middle['processor_seconds']:.1f} s, {middle['megabytes']:.0f} MB")
-    for key in ("processor_seconds", "megabytes"):
-        ratios = [one[key] / other[key] for one, other in zip(found["ours"], found["bare"], strict=True)]
+    for name, key in itertools.product(PLAIN, ("processor_seconds", "megabytes")):
+        ratios = [one[key] / other[key] for one, other in zip(found["ours"], found[name], strict=True)]
         cells.append(f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
     return f"| {' | '.join(cells)} |"
 
@@ -264,8 +316,9 @@ def main() -> None:
     args = parser.parse_args()
     out = args.json.absolute() if args.json else None
     found = []
-    print("| case | entries | plan | jobs | ours: wall, processor, memory | bare | processor ratio | memory ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    ratios = " | ".join(f"to {name}: processor | memory" for name in PLAIN)
+    print(f"| case | entries | plan | jobs | ours: wall, processor, memory | {' | '.join(PLAIN)} | {ratios} |")
+    print("|" + "---|" * 11)
     for case in args.case:
         targets, seeds = map(int, case.split("x"))
         for one in measure(targets, seeds, args.rounds, args.plan):
