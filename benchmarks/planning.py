@@ -230,9 +230,11 @@ PLAIN: dict[str, Callable[[Grid, Path], None]] = {"bare": bare, "declared": decl
 def dry_run(folder: Path, *arguments: str) -> Run:
     """One `snakemake -n` in a process of its own."""
     command = [sys.executable, "-m", "snakemake", "-n", *arguments]
+    # As on a user's machine: Python keeps byte code, and what was found out about our modules lies beside it.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, text=True)
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, text=True, env=environment)
         _, status, used = os.wait4(process.pid, 0)
         seconds = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)

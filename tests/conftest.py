@@ -10,6 +10,8 @@ import pytest
 # bring; where a test needs two, they sleep while they wait, since on a busy machine spinning takes minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+for variable in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS"):  # what a test starts is not started by `make test`
+    os.environ.pop(variable, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
