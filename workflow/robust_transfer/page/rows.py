@@ -1,0 +1,254 @@
+"""What the page's charts and tables show, as plain rows from the tables of an experiment."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from robust_transfer.figures.cells import (
+    FIXED_FEATURE,
+    FULL_NETWORK,
+    MODE_LABELS,
+    NORM_LABELS,
+    Cells,
+    Comparison,
+    Estimate,
+    protocol_details,
+    protocol_label,
+)
+from robust_transfer.figures.labels import architecture_label, difference_text
+from robust_transfer.page.charts import (
+    Chart,
+    Control,
+    Row,
+    curves,
+    differences,
+    options,
+    transfers,
+)
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.flags import DAGGER, failures
+from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, canonical
+from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG
+
+ROBUST_AHEAD, STANDARD_AHEAD, UNDECIDED, FAILED = (
+    "robust ahead",
+    "standard ahead",
+    "undecided: the interval includes 0, or there is none",
+    "does not count: a training or transfer behind it failed",
+)
+EVERY_IMAGE = "all"
+
+
+def headline_charts(results: pd.DataFrame) -> list[tuple[str, Chart]]:
+    """For each mode that was measured its protocol in words, and the differences by target."""
+    cells = Cells(results)
+    found = []
+    for mode in (FIXED_FEATURE, FULL_NETWORK):
+        protocol = cells.shown(mode)
+        compared = [(panel.label, cells.comparison(panel, BEST_ARCH)) for panel in cells.panels(mode)]
+        rows = [_difference(label, one) for label, one in compared if one.difference]
+        if protocol and rows:
+            found.append((protocol_label(protocol), differences(rows, f"headline-{mode}")))
+    return found
+
+
+def _difference(label: str, one: Comparison) -> Row:
+    assert one.difference and one.robust and one.standard
+    low, high = one.difference.ci_low, one.difference.ci_high
+    side = UNDECIDED
+    if one.failed:
+        side = FAILED
+    elif one.decided:
+        side = ROBUST_AHEAD if one.difference.value > 0 else STANDARD_AHEAD
+    return {
+        "target": label,
+        "difference": round(one.difference.value, 4),
+        "low": round(one.difference.value if math.isnan(low) else low, 4),
+        "high": round(one.difference.value if math.isnan(high) else high, 4),
+        "standard": f"{one.standard.value:.1f}",
+        "robust": f"{one.robust.value:.1f}",
+        "network": f"{architecture_label(one.robust.chosen['arch'])}, ε {one.robust.chosen['eps']}",
+        "shown": difference_text(one.difference) + (f" {DAGGER}" if one.failed else ""),
+        "n": _count(one.difference),
+        "side": side,
+    }
+
+
+def _count(one: Estimate) -> str:
+    return f"{one.n} {one.ci_kind}" if one.ci_kind else str(one.n)
+
+
+def explorer(results: pd.DataFrame) -> Chart | None:
+    """Every test accuracy of a transfer by its target's metric, with controls for what differs among them."""
+    about = ExperimentInfo.of(results)
+    rows = list(_transfers(results, about))
+    if not rows:
+        return None
+    eps = list(dict.fromkeys(row["eps"] for row in sorted(rows, key=lambda row: (row["norm"], row["eps_value"]))))
+    architectures = options(rows, "architecture", [architecture_label(name) for name in about.ordered])
+    ordered = {
+        "target": [target.label for target in about.targets],
+        "mode": list(MODE_LABELS.values()),
+        "selection": [about.selection],
+        "images": [EVERY_IMAGE],
+        "view": ["native"],
+    }
+    labels = {
+        "target": "Target",
+        "mode": "Mode",
+        "protocol": "Protocol",
+        "architecture": "Architecture",
+        "view": "View",
+        "images": "Images per class",
+        "selection": "Chosen on",
+    }
+    controls = [
+        Control(column, label, options(rows, column, ordered.get(column, ())), with_all=column == "architecture")
+        for column, label in labels.items()
+        if column == "target" or len({row[column] for row in rows}) > 1
+    ]
+    return transfers(rows, controls, eps, architectures)
+
+
+def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
+    metrics = {target.name: target for target in about.targets}
+    best = _best_robust(results)
+    rows = results[(results["mode"] != "source") & (results["split"] == "test") & results["eps_value"].notna()]
+    norms = {str(norm) for norm in rows["norm"].unique()} - {"none"}
+    means = _have_means(rows)
+    for row in rows.itertuples(index=False):
+        target = metrics.get(str(row.target))
+        if target is None or row.metric != target.metric or not isinstance(row.attack, type(pd.NA)):
+            continue
+        if str(row.arch) == BEST_ARCH:
+            continue
+        key = _cell(row)
+        is_seed = not pd.isna(row.backbone_seed)
+        if is_seed and not pd.isna(row.transfer_seed) and (key, int(row.backbone_seed)) in means:
+            continue  # one of several transfers of a network, whose mean is there
+        variant = json.loads(row.variant)
+        view = variant.pop("downscaled", None)
+        is_mean = not is_seed or key not in means
+        mark = f" ({NORM_LABELS.get(str(row.norm), row.norm)})" if len(norms) > 1 and row.eps != "0" else ""
+        failed = failures(None if pd.isna(row.flags) else row.flags)
+        yield {
+            "target": target.label,
+            "mode": MODE_LABELS.get(str(row.mode), str(row.mode)),
+            "protocol": _protocol(str(row.mode), row.protocol, variant),
+            "architecture": architecture_label(str(row.arch)),
+            "view": f"{view} px" if view else "native",
+            "images": EVERY_IMAGE if pd.isna(row.images_per_class) else str(row.images_per_class),
+            "selection": "" if pd.isna(row.selection) else str(row.selection),
+            "eps": f"{row.eps}{mark}",
+            "eps_value": float(row.eps_value),
+            "norm": str(row.norm),
+            "is_mean": is_mean,
+            "seed": f"seed {row.backbone_seed}" if is_seed else "mean over seeds",
+            "series": f"{row.arch} {row.norm if row.eps != '0' else ''}",
+            "value": round(float(row.value), 4),
+            "low": round(float(row.value if math.isnan(row.ci_low) else row.ci_low), 4),
+            "high": round(float(row.value if math.isnan(row.ci_high) else row.ci_high), 4),
+            "shown": f"{row.value:.1f}" + (f" {DAGGER}" if failed else ""),
+            "interval": "" if math.isnan(row.ci_low) else f"{row.ci_low:.1f} to {row.ci_high:.1f}",
+            "n": f"{row.n} {row.ci_kind}".strip(),
+            "role": "standard" if row.eps == "0" else "best robust" if row.eps == best.get(key[:-2]) else "other",
+            "flags": "" if pd.isna(row.flags) else str(row.flags).replace(",", ", "),
+        }
+
+
+def _cell(row: Any) -> tuple[str, ...]:
+    """What tells a network's number from others, seeds left out; the last two say which network it is."""
+    names = ("target", "mode", "protocol", "variant", "images_per_class", "selection", "metric", "arch", "norm", "eps")
+    return tuple(str(getattr(row, name)) for name in names)
+
+
+def _have_means(rows: pd.DataFrame) -> set[Any]:
+    """Cells of which there is a mean over pretraining seeds, and (cell, seed) with a mean over transfer seeds."""
+    found: set[Any] = set()
+    for row in rows[rows["transfer_seed"].isna()].itertuples(index=False):
+        found.add(_cell(row) if pd.isna(row.backbone_seed) else (_cell(row), int(row.backbone_seed)))
+    return found
+
+
+def _best_robust(results: pd.DataFrame) -> dict[tuple[str, ...], str]:
+    """The robust eps that each architecture's choice prefers, by cell."""
+    chosen = results[(results["eps"].astype("string") == BEST_ROBUST) & (results["arch"].astype("string") != BEST_ARCH)]
+    plain = chosen[~chosen["metric"].str.endswith((DIFFERENCE, OUT_OF_BAG))]
+    return {_cell(row)[:-2]: str(json.loads(row.hyperparameters)["eps"]) for row in plain.itertuples(index=False)}
+
+
+def _protocol(mode: str, name: Any, variant: dict[str, Any]) -> str:
+    from robust_transfer.figures.cells import Protocol
+
+    return protocol_details(Protocol(mode, None if pd.isna(name) else str(name), canonical(variant))) or "as it is"
+
+
+QUANTITIES = {
+    "loss": "Training loss",
+    "train_accuracy": "Training accuracy, %",
+    "clean_accuracy": "Check sample, clean, %",
+    "robust_accuracy": "Check sample, under attack, %",
+}
+
+
+def training_curves(training: pd.DataFrame) -> Chart | None:
+    """Loss and accuracies of the backbones over epochs."""
+    rows = [
+        {
+            "quantity": label,
+            "architecture": architecture_label(str(row.arch)),
+            "eps": str(row.eps),
+            "epoch": int(row.epoch),
+            "value": round(float(getattr(row, column)), 4),
+            "shown": f"{getattr(row, column):.3f}" if column == "loss" else f"{getattr(row, column):.1f}",
+            "backbone": f"{architecture_label(str(row.arch))}, ε {row.eps}, seed {row.seed}",
+        }
+        for column, label in QUANTITIES.items()
+        for row in training.itertuples(index=False)
+        if not pd.isna(getattr(row, column)) and math.isfinite(getattr(row, column))
+    ]
+    if not rows:
+        return None
+    by_value = training.assign(at=[_number(eps) for eps in training["eps"].astype(str)]).sort_values("at")
+    eps = list(dict.fromkeys(str(one) for one in by_value["eps"]))
+    controls = [
+        Control("quantity", "Shown", options(rows, "quantity", list(QUANTITIES.values()))),
+        Control("architecture", "Architecture", options(rows, "architecture"), with_all=True),
+    ]
+    return curves(rows, controls, eps)
+
+
+def _number(eps: str) -> float:
+    above, _, below = eps.partition("/")
+    return float(above) / float(below or 1)
+
+
+def sources(results: pd.DataFrame) -> list[Row]:
+    """Accuracy of the backbones on the source, clean and under each attack: a row for each network."""
+    about = ExperimentInfo.of(results)
+    rows = results[(results["mode"] == "source") & (results["metric"] == "top1") & (results["split"] == "test")]
+    networks: dict[tuple[str, str, str], Row] = {}
+    by_eps = rows.assign(at=[_number(str(eps)) for eps in rows["eps"]])
+    means_first = by_eps.sort_values(["at", "backbone_seed"], na_position="first", kind="stable")
+    for row in means_first.itertuples(index=False):
+        key = (str(row.arch), str(row.norm), str(row.eps))
+        one = networks.setdefault(key, {"architecture": architecture_label(key[0]), "eps": _radius(key), "values": {}})
+        said = "clean" if pd.isna(row.attack) else _attack(json.loads(row.attack))
+        failed = failures(None if pd.isna(row.flags) else row.flags)
+        one["values"].setdefault(said, f"{row.value:.1f}" + (f" {DAGGER}" if failed else ""))
+    order = {name: place for place, name in enumerate(about.ordered)}
+    return [networks[key] for key in sorted(networks, key=lambda key: order.get(key[0], len(order)))]
+
+
+def _radius(key: tuple[str, str, str]) -> str:
+    return key[2] if key[1] in ("none", "l2") else f"{key[2]} ({NORM_LABELS.get(key[1], key[1])})"
+
+
+def _attack(attack: dict[str, Any]) -> str:
+    kind = f"PGD-{attack['steps']}" if "steps" in attack else str(attack.get("kind", "attack"))
+    return f"{kind}, {NORM_LABELS.get(attack.get('norm', ''), '')} {attack.get('eps', '')}".strip()
