@@ -43,6 +43,7 @@ rule all:
         [RESULTS / "figures" / f"{figure}.{suffix}" for figure in DRAW for suffix in FIGURES[figure].suffixes],
         RESULTS / "summary.txt",
         RESULTS / "results.parquet",
+        RESULTS / "claims.html",
         WIRING.measured,
 
 
@@ -58,6 +59,7 @@ include: "rules/linear_heads.smk"
 include: "rules/finetuning.smk"
 include: "rules/selecting.smk"
 include: "rules/results.smk"
+include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
 

@@ -16,7 +16,7 @@ LEVELS = (
     ("commands",),
     ("planning",),
     ("stages",),
-    ("dag", "training"),
+    ("dag", "training", "claims"),
     ("weights", "loading", "resuming", "figures", "attacks"),
     ("datasets", "networks", "tables", "machine"),
     ("store",),

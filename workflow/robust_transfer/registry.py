@@ -135,6 +135,7 @@ ALL_STAGES = {
             "cheap",
         ),
         Stage("results", "collect the measured numbers of an experiment in one table", "", "collected"),
+        Stage("claims", "test claims on the results table: a ledger of verdicts", "", "collected"),
         Stage("figures", "draw figures and tables from the results table", "", "collected"),
         Stage("report", "sum an experiment up in plain text", "", "collected"),
     )

@@ -13,31 +13,34 @@ from pydantic import BaseModel, BeforeValidator
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.files import Key, dotted
 
+Root = type[BaseModel]
+"""The model of a whole file: an experiment, unless another is named."""
 
-def known_keys(key: Key, merged: Any) -> list[str]:
+
+def known_keys(key: Key, merged: Any, root: Root = Experiment) -> list[str]:
     """The keys of the mapping at `key`; none if names of the user's stand there."""
-    model = _model_at(key, merged)
+    model = _model_at(key, merged, root)
     return list(model.model_fields) if model else []
 
 
-def described(key: Key, merged: Any) -> str:
+def described(key: Key, merged: Any, root: Root = Experiment) -> str:
     """What the key means; empty if it is in no model or says nothing."""
-    model = _model_at(key[:-1], merged) if key else None
+    model = _model_at(key[:-1], merged, root) if key else None
     field = model.model_fields.get(str(key[-1])) if model else None
     return (field.description or "").strip() if field else ""
 
 
-def tags(key: Key, merged: Any) -> list[str]:
+def tags(key: Key, merged: Any, root: Root = Experiment) -> list[str]:
     """The kinds that what stands at `key` can have."""
-    return [tag for model in _models_at(key, merged) if (tag := _tag(model))]
+    return [tag for model in _models_at(key, merged, root) if (tag := _tag(model))]
 
 
-def is_name(key: Key, merged: Any) -> bool:
+def is_name(key: Key, merged: Any, root: Root = Experiment) -> bool:
     """Whether any text may stand at `key`, or in the list there."""
     owner = key
     while owner and isinstance(owner[-1], int):
         owner = owner[:-1]
-    model = _model_at(owner[:-1], merged) if owner else None
+    model = _model_at(owner[:-1], merged, root) if owner else None
     field = model.model_fields.get(str(owner[-1])) if model else None
     return (
         field is not None
@@ -46,18 +49,18 @@ def is_name(key: Key, merged: Any) -> bool:
     )
 
 
-def choices(key: Key, merged: Any) -> list[str]:
+def choices(key: Key, merged: Any, root: Root = Experiment) -> list[str]:
     """The texts of which one is to stand at `key`, or in the list there; none if others may stand there too."""
-    model = _model_at(key[:-1], merged) if key else None
+    model = _model_at(key[:-1], merged, root) if key else None
     field = model.model_fields.get(str(key[-1])) if model else None
     found = _alternatives(field.annotation) if field else []
     return [str(one) for one in typing.get_args(found[0])] if found and typing.get_origin(found[0]) is Literal else []
 
 
 @functools.cache
-def places(name: str) -> tuple[str, ...]:
+def places(name: str, root: Root = Experiment) -> tuple[str, ...]:
     """Where keys of that name stand, as `grid[…].seeds`, those nearest to the top first."""
-    found = [dotted(key) for key in _all_keys(Experiment, ()) if key[-1] == name]
+    found = [dotted(key) for key in _all_keys(root, ()) if key[-1] == name]
     return tuple(sorted(dict.fromkeys(found), key=lambda place: place.count(".")))
 
 
@@ -89,14 +92,14 @@ def _has_text(annotation: Any) -> bool:
     return annotation is str
 
 
-def _model_at(key: Key, merged: Any) -> type[BaseModel] | None:
+def _model_at(key: Key, merged: Any, root: Root) -> type[BaseModel] | None:
     """The model that validates what stands at `key`: of several kinds, that which `merged` names there."""
-    models = _models_at(key, merged)
+    models = _models_at(key, merged, root)
     return models[0] if models else None
 
 
-def _models_at(key: Key, merged: Any) -> list[type[BaseModel]]:
-    candidates: list[Any] = [Experiment]
+def _models_at(key: Key, merged: Any, root: Root) -> list[type[BaseModel]]:
+    candidates: list[Any] = [root]
     at = merged
     for step in key:
         reached: list[Any] = []

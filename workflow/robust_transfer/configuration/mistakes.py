@@ -11,25 +11,31 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from robust_transfer.configuration.base import SWITCH
+from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.files import EXTENDS, Key, dotted, read_yaml, shortened, spelled
-from robust_transfer.configuration.keys import choices, described, is_name, known_keys, places, tags
+from robust_transfer.configuration.keys import Root, choices, described, is_name, known_keys, places, tags
 
 NOWHERE = object()
 
 
-def lines_of(errors: Sequence[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path]) -> list[str]:
-    """One line for each mistake that pydantic found in `merged`, which the files of `paths` make together."""
+def lines_of(
+    errors: Sequence[ErrorDetails], merged: Mapping[str, Any], paths: Sequence[Path], root: Root = Experiment
+) -> list[str]:
+    """One line for each mistake that pydantic found in `merged`, which the files of `paths` make together.
+
+    `root` is the model of what they make.
+    """
     # A list whose items are wrong counts as too short besides: only the items are worth a line.
     errors = [e for e in errors if not any(o["loc"][: len(e["loc"])] == e["loc"] != o["loc"] for o in errors)]
     # Of a list that is too short, every item that it lacks is an error: the last one says how many are wanted.
     errors = [e for e in errors if not (_lacks_items(e) and any(_lacks_items(o) and _after(o, e) for o in errors))]
     absent = [str(error["loc"][0]) for error in errors if error["type"] == "missing" and len(error["loc"]) == 1]
-    lines = [_incomplete(absent, paths)] if absent else []
+    lines = [_incomplete(absent, paths, root)] if absent else []
     for error in errors:
         if error["loc"] and error["loc"][0] in absent:
             continue
         key = (*_keys(error["loc"], merged), *error.get("ctx", {}).get("within", ()))
-        line = _Mistake(error, key, merged, paths).line()
+        line = _Mistake(error, key, merged, paths, root).line()
         lines.append(f"{file_of(key or _stated_key(line), merged, paths)}: {line}")
     return lines
 
@@ -50,9 +56,11 @@ def file_of(key: Key, merged: Mapping[str, Any], paths: Sequence[Path]) -> str:
     return "--config" if key else str(paths[-1] if paths else "configuration")
 
 
-def _incomplete(absent: Sequence[str], paths: Sequence[Path]) -> str:
+def _incomplete(absent: Sequence[str], paths: Sequence[Path], root: Root) -> str:
     """What to do about an experiment that lacks settings which have no default."""
     file = paths[-1] if paths else "configuration"
+    if root is not Experiment:
+        return f"{file}: {', '.join(absent)}: required and not there; {described((absent[0],), {}, root)}"
     return (
         f"{file}: {', '.join(absent)}: required and not there; state {'it' if len(absent) == 1 else 'them'}, or, to "
         f"state only what differs from config.yaml, write `{EXTENDS}: default`"
@@ -76,8 +84,10 @@ def _after(one: ErrorDetails, other: ErrorDetails) -> bool:
 class _Mistake:
     """One of pydantic's errors."""
 
-    def __init__(self, error: ErrorDetails, key: Key, merged: Mapping[str, Any], paths: Sequence[Path]) -> None:
-        self._error, self._key, self._merged = error, key, merged
+    def __init__(
+        self, error: ErrorDetails, key: Key, merged: Mapping[str, Any], paths: Sequence[Path], root: Root
+    ) -> None:
+        self._error, self._key, self._merged, self._root = error, key, merged, root
         self._context: dict[str, Any] = error.get("ctx", {})
         self._value = self._context.get("value", error["input"])
         self._written = _written(key, merged, paths)
@@ -89,10 +99,12 @@ class _Mistake:
             *_, last = self._key
             return f"{dotted(self._key[:-1])} = {_show(value)}: {len(value)} values, where {int(last) + 1} are to stand"
         if self._error["type"] == "missing":
-            return f"{name}: " + "; ".join(filter(None, ["required and not there", described(self._key, self._merged)]))
+            return f"{name}: " + "; ".join(
+                filter(None, ["required and not there", described(self._key, self._merged, self._root)])
+            )
         if self._error["type"] == "extra_forbidden":
             return f"{name} = {_show(value)}: unknown key; {self._known()}"
-        if self._error["type"] == SWITCH and is_name(self._key, self._merged):
+        if self._error["type"] == SWITCH and is_name(self._key, self._merged, self._root):
             return f"{name} = {self._written}: not a switch, as YAML reads it; put the name in quotes: {self._quoted}"
         shown = name if isinstance(value, dict | list | tuple) or value is None else f"{name} = {_show(value)}"
         return ": ".join(part for part in (shown, self._fix()) if part)
@@ -113,21 +125,21 @@ class _Mistake:
             options, tag = _listed(self._context["expected_tags"]), str(self._context["tag"])
             return f"no such kind of {_kind_of(self._key)}: {tag}; write {_one_of(options, tag)}"
         if kind == "union_tag_not_found":
-            return f"says no kind; write kind: {_one_of(tags(self._key, self._merged), '')}"
-        return "; ".join(part for part in (self._typed(), described(self._key, self._merged)) if part)
+            return f"says no kind; write kind: {_one_of(tags(self._key, self._merged, self._root), '')}"
+        return "; ".join(part for part in (self._typed(), described(self._key, self._merged, self._root)) if part)
 
     def _typed(self) -> str:
         """What stands where something of another type is to stand."""
         kind, value = self._error["type"], self._value
         if kind == SWITCH:
-            options = choices(self._key, self._merged)
+            options = choices(self._key, self._merged, self._root)
             return f"not a switch; write {_one_of(options, '')}" if options else "not a switch"
         if kind in ("tuple_type", "list_type"):
             return _as_a_list(value, self._written)
         if value is None:
             return "nothing stands there; write a value, or leave the key out"
         if kind in ("dict_type", "model_type", "model_attributes_type"):
-            known = ", ".join(known_keys(self._key, self._merged))
+            known = ", ".join(known_keys(self._key, self._merged, self._root))
             lines = "a dictionary of settings is to stand here; write `key: value` lines"
             return f"{lines}; known: {known}" if known else lines
         if kind == "string_type":
@@ -146,8 +158,8 @@ class _Mistake:
     def _known(self) -> str:
         """What keys there are in place of an unknown one, or where else it stands."""
         *_, key = self._key
-        known = known_keys(self._key[:-1], self._merged)
-        elsewhere = places(str(key))
+        known = known_keys(self._key[:-1], self._merged, self._root)
+        elsewhere = places(str(key), self._root)
         near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.8 if elsewhere else 0.7)
         at = _at(self._merged, self._key[:-1])
         kind = at.get("kind") if isinstance(at, Mapping) else None
@@ -179,7 +191,7 @@ def _written(key: Key, merged: Mapping[str, Any], paths: Sequence[Path]) -> str:
 
 
 def _kind_of(key: Key) -> str:
-    return "weights" if key[0] == "weights" else "origin"
+    return {"weights": "weights", "claims": "rule"}.get(str(key[0]), "origin")
 
 
 def _listed(expected: object) -> list[str]:

@@ -23,7 +23,7 @@ from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import CARD, sha256
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
 from robust_transfer.store.finished import card_and_checksum, content, kept_card, missing_outputs
-from robust_transfer.store.made import code_of, digest, digest_of_cards, made
+from robust_transfer.store.made import code_of, digest, digest_of_cards, digest_of_claims, made
 
 NAMED = 5
 """Modules that a line names at most."""
@@ -73,7 +73,7 @@ class Stale:
     def files(self) -> list[str]:
         """A declared output of every job that is to run again."""
         shown = {f"figure_{name}": f"figures/{name}.{figure.suffixes[0]}" for name, figure in FIGURES.items()}
-        shown |= {"results": "results.parquet", "report": "summary.txt"}
+        shown |= {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt"}
         cards = [self._store / entry / CARD for entry in self.entries]
         return [str(file) for file in (*cards, *(self._results / shown[product] for product in self.products))]
 
@@ -113,10 +113,12 @@ class Stale:
             yield "results", Product(before, now)
         drawn = {f"figure_{name}": FIGURES[name] for name in self._grid.experiment.figures.draw}
         reads = {name: {"table": f"{figure.table}.parquet"} for name, figure in drawn.items()}
+        reads["claims"] = {"results": "results.parquet"}
         reads["report"] = {"results": "results.parquet", "flags": "flags.csv"}
         for product, files in reads.items():
             now = {"code": fingerprint(code_of(product))}
             now |= {name: "" if stale else sha256(self._results / file) for name, file in files.items()}
+            now |= {"claims": digest_of_claims()} if product == "claims" else {}
             if (before := made(self._results, product)) != now:
                 yield product, Product(before, now)
 

@@ -38,8 +38,8 @@ INDENT = "  "
 def why(wiring: Wiring, target: str | None = None) -> list[str]:
     """Lines that say what would run, and why; for a target only what it needs.
 
-    A target is an entry, by its path or its name below the store, a stage, or one of `results`, `report`,
-    `figure_<name>`. Raises ConfigurationError for anything else.
+    A target is an entry, by its path or its name below the store, a stage, or one of `results`, `claims`,
+    `report`, `figure_<name>`. Raises ConfigurationError for anything else.
     """
     return _Why(wiring).lines(target)
 
@@ -50,7 +50,8 @@ class _Why:
         self._stale, self._wiring, self._finished = wiring.stale, wiring, Store(wiring.store)
 
     def lines(self, target: str | None) -> list[str]:
-        products = ["results", *(f"figure_{name}" for name in self._grid.experiment.figures.draw), "report"]
+        figures = (f"figure_{name}" for name in self._grid.experiment.figures.draw)
+        products = ["results", "claims", *figures, "report"]
         if target is None or target == "all":
             return self._overview(self._grid.entries, products)
         if target in products:

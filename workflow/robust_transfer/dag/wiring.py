@@ -209,10 +209,9 @@ class Wiring:
             ready = all(finished(self.store / one.id) for one in entry.inputs.values())
             if ready and not finished(self.store / entry.id) and self._is_of_this_run(logs[entry.id]):
                 yield entry.id, logs[entry.id]
-        for product, made in {"results": "results.parquet", "report": "summary.txt"}.items():
-            if not (self.results / made).exists() and self._is_of_this_run(
-                path := self.results / f"logs/{product}.log"
-            ):
+        for product, made in {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt"}.items():
+            path = self.results / "logs" / f"{product}.log"
+            if not (self.results / made).exists() and self._is_of_this_run(path):
                 yield product, path
 
     def _is_of_this_run(self, path: Path) -> bool:

@@ -221,15 +221,15 @@ class Cells:
             if one.backbone_seed is not None and one.transfer_seed is not None
         }
 
-    def comparison(self, panel: Panel, arch: str) -> Comparison:
+    def comparison(self, panel: Panel, arch: str, *, downscaled: int | None = None) -> Comparison:
         """Standard against robust for one architecture, or for `best` with the architecture chosen too."""
-        fixed_eps = self.about.fixed_eps.get(panel.norm)
+        fixed_eps, metric = self.about.fixed_eps.get(panel.norm), panel.target.metric + DIFFERENCE
         return Comparison(
-            standard=self.cell(panel, arch, "0"),
-            robust=self.cell(panel, arch, BEST_ROBUST),
-            fixed=self.cell(panel, arch, fixed_eps) if fixed_eps else None,
-            difference=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE),
-            unseen=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE + OUT_OF_BAG),
+            standard=self.cell(panel, arch, "0", downscaled=downscaled),
+            robust=self.cell(panel, arch, BEST_ROBUST, downscaled=downscaled),
+            fixed=self.cell(panel, arch, fixed_eps, downscaled=downscaled) if fixed_eps else None,
+            difference=self._first(panel, arch, BEST_ROBUST, metric, downscaled),
+            unseen=self._first(panel, arch, BEST_ROBUST, metric + OUT_OF_BAG, downscaled),
         )
 
     def fewer_seeds(self, panel: Panel, robust: Estimate) -> list[tuple[str, str]]:

@@ -61,14 +61,15 @@ def fixed_robustness(results: pd.DataFrame) -> Tables:
     return Tables([table], [_note(cells)], numbers)
 
 
-def linear_fit(cells: Cells, panel: Panel, eps: str) -> LinearFit:
-    """Least squares over the networks of this eps for which both accuracies were measured.
+def linear_fit(cells: Cells, panel: Panel, *radii: str) -> LinearFit:
+    """Least squares over the networks of this eps, or of these, for which both accuracies were measured.
 
     A cell without seeds, as a published one, is one network.
     """
     networks = pd.DataFrame(
         [
             (arch, source.value, one.value)
+            for eps in radii
             for arch in cells.about.architectures
             for one in cells.seeds(panel, arch, eps) or filter(None, [cells.cell(panel, arch, eps)])
             if (source := cells.source(arch, panel.norm, eps, one.backbone_seed))

@@ -299,6 +299,7 @@ def _results_seconds(results: Path, device: str) -> dict[str, list[float]]:
     ]
     return {
         "results": [_timed(["results", str(results / "experiment.json"), *written], device)],
+        "claims": [_timed(["claims", table, "--out", str(results / "claims")], device)],
         "figures": [_timed(["figures", "fixed_feature", table, "--out", str(results / "fixed_feature")], device)],
         "report": [_timed(["report", table, "--out", str(results / "summary.txt")], device)],
     }

@@ -179,6 +179,7 @@ def _of_results(grid: Grid) -> dict[str, StagePlan]:
     folder = Path(grid.experiment.results) / grid.experiment.experiment
     files = {
         "results": [folder / "results.parquet"],
+        "claims": [folder / "claims.html"],
         "figures": [folder / "figures" / f"{figure}.csv" for figure in grid.experiment.figures.draw],
         "report": [folder / "summary.txt"],
     }

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from robust_transfer.configuration.claims import claim_files
 from robust_transfer.registry import FIGURES
 from robust_transfer.store.definitions import record_definitions
 from robust_transfer.store.entry import CARD, write_json
@@ -42,6 +43,11 @@ def digest_of_cards(store: Path, entries: Iterable[str], known: Mapping[str, str
         card = published if published.exists() else kept
         found[entry] = sha256(card) if card.exists() else None
     return digest(found)
+
+
+def digest_of_claims() -> str:
+    """Twelve hexadecimal digits that change when a file of claims does, or comes or goes."""
+    return digest({file.name: sha256(file) for file in claim_files()})
 
 
 def write_made(folder: Path, product: str, made_from: Mapping[str, str], files: Iterable[Path]) -> None:

@@ -1,0 +1,118 @@
+"""The rule `difference`: one side is better than the other.
+
+Best robust against standard is the comparison of the headline, with its paired difference (`Cells.comparison`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from robust_transfer.claims.comparison import (
+    Comparison,
+    Failed,
+    Lacking,
+    Outcome,
+    cell_name,
+    difference_of,
+    of_these_weights,
+)
+from robust_transfer.claims.lookup import UNTRANSFERRED, Looked, Measured
+from robust_transfer.configuration.claims import Difference, Networks, Side, Where
+from robust_transfer.figures.cells import NORM_LABELS, Estimate, Panel
+from robust_transfer.figures.labels import architecture_label
+from robust_transfer.statistics.evidence import one_sided
+from robust_transfer.tables.key import BEST_ROBUST
+
+
+def differences(measured: Measured, looked: Looked, where: Where, rule: Difference) -> Iterator[Outcome]:
+    """A comparison of the two sides for every target and architecture."""
+    sign = {("robust", "standard"): 1, ("standard", "robust"): -1}.get((str(rule.better), str(rule.than)), 0)
+    for panel in looked.panels:
+        for arch in looked.architectures:
+            found: Outcome | None = None
+            if sign and panel.protocol.mode != UNTRANSFERRED:
+                found = _headline(looked, panel, arch, sign)
+            if found is None:
+                found = _of_sides(measured, looked, where, rule, panel, arch)
+            yield _bounded(found, rule) if isinstance(found, Comparison) else found
+
+
+def _headline(looked: Looked, panel: Panel, arch: str, sign: int) -> Comparison | Failed | None:
+    """Best robust less standard as the headline has it, times the sign; None where it has no difference."""
+    found = looked.cells.comparison(panel, arch, downscaled=looked.view)
+    row, robust = found.difference, found.robust
+    if row is None or robust is None:
+        return None
+    if found.failed:
+        return Failed(cell_name(panel, arch), found.failed)
+    low, high = sorted((sign * row.ci_low, sign * row.ci_high))
+    remarks = [f"ε {robust.chosen['eps']}, {architecture_label(robust.chosen['arch'])}"]
+    if found.unseen:
+        remarks.append(f"{sign * found.unseen.value:+.1f} points on images that the choice did not see")
+    return Comparison(
+        panel.target.label, arch, BEST_ROBUST, sign * row.value, low, high, row.ci_kind, row.n,
+        paired=True, these_weights=of_these_weights([row]), remark="; ".join(remarks),
+    )  # fmt: skip
+
+
+def _of_sides(
+    measured: Measured, looked: Looked, where: Where, rule: Difference, panel: Panel, arch: str
+) -> Comparison | Failed | Lacking:
+    """Two numbers of the table, as if they were on images of their own."""
+    rows = []
+    for side in (rule.better, rule.than):
+        row = _side(measured, looked, where, side, panel, arch)
+        if row is None:
+            return Lacking(cell_name(panel, arch), f"no {_said(side)} network")
+        if row.failed:
+            return Failed(f"{cell_name(panel, arch)}, {_said(side)}", row.failed)
+        rows.append(row)
+    eps = next((str(side.eps) for side in (rule.better, rule.than) if isinstance(side, Networks)), BEST_ROBUST)
+    return Comparison(
+        panel.target.label, arch, eps, *difference_of(rows[0], rows[1]), these_weights=of_these_weights(rows)
+    )
+
+
+def _side(measured: Measured, looked: Looked, where: Where, side: Side, panel: Panel, arch: str) -> Estimate | None:
+    """The number of one side; without transfer `robust` is of the eps fixed beforehand, since nothing was chosen."""
+    if side == "standard":
+        return looked.cell(panel, arch, "0")
+    if side == "robust":
+        if panel.protocol.mode == UNTRANSFERRED:
+            return looked.cell(panel, arch, looked.cells.about.fixed_eps.get(panel.norm, ""))
+        return _best_robust(looked, panel, arch)
+    assert isinstance(side, Networks)
+    where = where.model_copy(update={"norm": side.norm or where.norm, "targets": (panel.target.name,)})
+    other = measured.look(where, side.source)
+    for one in other.panels:
+        return _best_robust(other, one, arch) if side.eps == BEST_ROBUST else other.cell(one, arch, side.eps)
+    return None
+
+
+def _best_robust(looked: Looked, panel: Panel, arch: str) -> Estimate | None:
+    """The best robust network; of published numbers, whose eps was chosen on test images, the largest."""
+    if (row := looked.cell(panel, arch, BEST_ROBUST)) or not looked.chosen_on_test:
+        return row
+    rows = [looked.cell(panel, arch, eps) for eps in looked.cells.eps(panel.norm) if eps != "0"]
+    return max((row for row in rows if row), key=lambda row: row.value, default=None)
+
+
+def _said(side: Side) -> str:
+    if not isinstance(side, Networks):
+        return side
+    eps = "best robust" if side.eps == BEST_ROBUST else "standard" if side.eps == "0" else f"ε {side.eps}"
+    said = [NORM_LABELS[side.norm] if side.norm else "", eps, f"{side.source}-trained" if side.source else ""]
+    return " ".join(filter(None, said))
+
+
+def _bounded(found: Comparison, rule: Difference) -> Comparison:
+    """With p-values of lying within the bounds of the rule."""
+    interval = (found.effect, found.low, found.high, found.kind, found.n)
+    p_for, p_against = one_sided(*interval, bound=rule.by_more_than)
+    agrees = found.effect > rule.by_more_than
+    if rule.by_less_than is not None:
+        beyond, within = one_sided(*interval, bound=rule.by_less_than)
+        p_for, p_against = max(p_for, within), min(1.0, 2 * min(p_against, beyond))
+        agrees &= found.effect < rule.by_less_than
+    return replace(found, p_for=p_for, p_against=p_against, agrees=agrees)

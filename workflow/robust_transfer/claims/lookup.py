@@ -1,0 +1,163 @@
+"""What of an experiment a claim looks at: targets, architectures and view, and what is missing for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from robust_transfer.configuration.claims import Where
+from robust_transfer.figures.cells import (
+    MODE_LABELS,
+    NORM_LABELS,
+    Cells,
+    Estimate,
+    Panel,
+    Protocol,
+    shown_protocol,
+    shown_selection,
+)
+from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo, Target
+from robust_transfer.tables.flags import failures, joined
+from robust_transfer.tables.key import BEST_ARCH
+
+UNTRANSFERRED = "untransferred"
+"""Stands for the mode `source` here: accuracy of networks as they are, on any dataset."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The cells that a claim looks at."""
+
+    cells: Cells
+    panels: Sequence[Panel]
+    """One for each target, of one norm."""
+    architectures: Sequence[str]
+    view: int | None
+    """Size that targets are downscaled to; None: native."""
+    missing: Sequence[str]
+    """What the claim asks for and was not measured."""
+
+    @property
+    def chosen_on_test(self) -> bool:
+        """Whether hyperparameters or networks were chosen on the images that the accuracies are of."""
+        return self.cells.selection == "test" and any(one.protocol.mode != UNTRANSFERRED for one in self.panels)
+
+    def cell(self, panel: Panel, arch: str, eps: str) -> Estimate | None:
+        """The number of one network on one target."""
+        return self.cells.cell(panel, arch, eps, downscaled=self.view)
+
+    def counted(
+        self, panel: Panel, networks: Sequence[tuple[str, str]]
+    ) -> tuple[dict[tuple[str, str], Estimate], tuple[str, ...]]:
+        """The numbers of networks (architecture, eps), where measured, and the flags by which others do not count.
+
+        Their intervals are of one kind: where some are means over seeds and others of one seed, the numbers are those
+        of the first seed that all share; there are none if they share none.
+        """
+        cells = {network: self.cell(panel, *network) for network in networks}
+        found = {network: one for network, one in cells.items() if one and not one.failed}
+        failed = failures(joined(one.flags for one in cells.values() if one and one.failed))
+        if len({one.ci_kind for one in found.values()}) < 2:
+            return found, failed
+        seeds = {
+            network: {one.backbone_seed: one for one in self.cells.seeds(panel, *network, downscaled=self.view)}
+            for network in found
+        }
+        shared = set.intersection(*(set(of) for of in seeds.values()))
+        return {network: of[min(shared, key=str)] for network, of in seeds.items()} if shared else {}, failed
+
+
+class Measured:
+    """A results table as claims look at it."""
+
+    def __init__(self, results: pd.DataFrame) -> None:
+        """Raises TableError if `results` have lost the experiment's description."""
+        self.results, self.about = results, ExperimentInfo.of(results)
+        self._cells: dict[tuple[bool, str | None, str | None, tuple[str, ...]], Cells] = {}
+
+    @property
+    def input_size(self) -> int:
+        """Side of the networks' input in pixels; 224, the paper's, where nothing says it."""
+        return int(self.results.attrs[ATTRIBUTE].get("input_size") or 224)
+
+    def look(self, where: Where, source: str | None = None) -> Looked:
+        """What `where` names, for networks of this source (default: the experiment's)."""
+        named = where.targets or ((source or self.about.source,) if where.mode == "source" else None)
+        cells = self._of(where, source, named or ())
+        mode = UNTRANSFERRED if where.mode == "source" else where.mode
+        protocol = _protocol(cells, mode, where)
+        views = [size for size in cells.views(protocol) if size] if protocol else []
+        view = min(views, default=None) if where.view == "downscaled" else None
+        norms = cells.norms()
+        norm = where.norm or ("l2" if "l2" in norms or not norms else norms[0])
+        panels = [
+            one for one in cells.panels(mode, protocol) if one.norm == norm and (not named or one.target.name in named)
+        ] if protocol else []  # fmt: skip
+        panels = [one for one in panels if _is_measured(cells, one, view)]
+        missing = []
+        if protocol is None:
+            how = f" by the {where.protocol} protocol" if where.protocol else ""
+            missing.append(f"{MODE_LABELS.get(mode, 'accuracy without').lower()} transfer{how}")
+        elif where.view == "downscaled" and view is None:
+            missing.append("downscaled images")
+            panels = []
+        elif norms and norm not in norms:
+            missing.append(f"{NORM_LABELS.get(norm, norm)} networks")
+        elif absent := [name for name in named or () if name not in {one.target.name for one in panels}]:
+            missing.append(f"{'target' if len(absent) == 1 else 'targets'} {', '.join(absent)}")
+        return Looked(cells, panels, _architectures(cells.about, where), view, missing)
+
+    def _of(self, where: Where, source: str | None, named: Sequence[str]) -> Cells:
+        is_source, known = where.mode == "source", {target.name for target in self.about.targets}
+        named = [name for name in named if name not in known]
+        key = (is_source, where.metric, source, tuple(named))
+        if key not in self._cells:
+            rows = self.results
+            rows = rows[(rows["source"] == (source or self.about.source)) & rows["attack"].isna()]
+            about = _with_targets(self.about, rows, named, where.metric)
+            if is_source:
+                selection = shown_selection(self.results)
+                again = rows[rows["mode"] == "source"]
+                again = again.assign(mode=UNTRANSFERRED, selection=selection, protocol=None)
+                rows = pd.concat([rows[rows["mode"] == "source"], again])
+            rows.attrs = {ATTRIBUTE: about.as_json()}
+            self._cells[key] = Cells(rows)
+        return self._cells[key]
+
+
+def _with_targets(
+    about: ExperimentInfo, rows: pd.DataFrame, named: Sequence[str], metric: str | None
+) -> ExperimentInfo:
+    """With targets that a claim names and that are none of the experiment's, such as its source, if they have rows."""
+    known, there = {target.name for target in about.targets}, set(rows["target"].astype("string"))
+    more = [Target(name, name, "top1") for name in named if name in there and name not in known]
+    targets = [*about.targets, *more]
+    return replace(about, targets=tuple(replace(one, metric=metric or one.metric) for one in targets))
+
+
+def _protocol(cells: Cells, mode: str, where: Where) -> Protocol | None:
+    """The protocol that figures show, of those that a claim allows."""
+    allowed = [one for one in cells.protocols(mode) if where.protocol in (None, one.name)]
+    if where.view == "downscaled":
+        allowed = [one for one in allowed if len(cells.views(one)) > 1] or allowed
+    return shown_protocol(allowed, cells.about)
+
+
+def _is_measured(cells: Cells, panel: Panel, view: int | None) -> bool:
+    """Whether any network was measured on the target in this view."""
+    archs = (BEST_ARCH, *cells.about.ordered)
+    return any(cells.cell(panel, arch, eps, downscaled=view) for arch in archs for eps in cells.eps(panel.norm))
+
+
+def _architectures(about: ExperimentInfo, where: Where) -> Sequence[str]:
+    if where.architectures == "best":
+        return (BEST_ARCH,)
+    if where.architectures == "all":
+        return about.ordered
+    if where.architectures == "widths":
+        return about.widths
+    if where.architectures == "narrowest":
+        return about.widths[:1]
+    return where.architectures
