@@ -44,6 +44,7 @@ rule all:
         RESULTS / "summary.txt",
         RESULTS / "results.parquet",
         RESULTS / "claims.html",
+        RESULTS / "index.html",
         WIRING.measured,
 
 
@@ -62,6 +63,7 @@ include: "rules/results.smk"
 include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/report.smk"
+include: "rules/page.smk"
 
 
 onstart:

@@ -138,6 +138,7 @@ ALL_STAGES = {
         Stage("claims", "test claims on the results table: a ledger of verdicts", "", "collected"),
         Stage("figures", "draw figures and tables from the results table", "", "collected"),
         Stage("report", "sum an experiment up in plain text", "", "collected"),
+        Stage("page", "write an experiment's page: the answer, every figure and every number", "", "collected"),
     )
 }
 """Every stage by name, in the order data flows."""

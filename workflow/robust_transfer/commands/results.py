@@ -10,7 +10,7 @@ from robust_transfer.registry import ALL_STAGES, FIGURES
 
 
 def add_results_commands(commands: Commands) -> None:
-    """Add `results`, `figures`, `compare` and `report`."""
+    """Add `results`, `figures`, `compare`, `report` and `page`."""
     results = commands.add_parser("results", help=ALL_STAGES["results"].summary)
     results.add_argument("experiment", type=Path, help="results/<experiment>/experiment.json")
     results.add_argument("--results", type=Path, required=True, help="parquet file to write: one row per number")
@@ -58,6 +58,12 @@ def add_results_commands(commands: Commands) -> None:
     report.add_argument("--out", type=Path, help="file to write (default: the terminal)")
     add_log(report)
     report.set_defaults(run=_run_report)
+
+    page = commands.add_parser("page", help=ALL_STAGES["page"].summary)
+    page.add_argument("folder", type=Path, help="results/<experiment>")
+    page.add_argument("--out", type=Path, help="file to write (default: index.html in the folder)")
+    add_log(page)
+    page.set_defaults(run=_run_page)
 
 
 def _run_results(args: argparse.Namespace) -> None:
@@ -122,3 +128,21 @@ def _run_report(args: argparse.Namespace) -> None:
     write_text(args.out, text)
     if args.out.parent == args.results.parent:
         write_made(args.out.parent, "report", made_from, [args.out])
+
+
+def _run_page(args: argparse.Namespace) -> None:
+    from robust_transfer.stages.page import write_page
+    from robust_transfer.store.entry import read_json
+    from robust_transfer.store.fingerprint import fingerprint
+    from robust_transfer.store.made import digest, digest_of_files, digest_of_layout, page_reads, write_made
+
+    said = args.folder / "about.json"
+    described = read_json(said) if said.exists() else {}
+    # Asked first: the code and the files may change while the job runs.
+    made_from = {"code": fingerprint("page"), "about": digest(described)}
+    made_from["layout"] = digest_of_layout()
+    made_from["files"] = digest_of_files(args.folder, page_reads(described.get("figures", ())))
+    out = args.out or args.folder / "index.html"
+    write_page(args.folder, out)
+    if described and out == args.folder / "index.html":  # as a run writes it
+        write_made(args.folder, "page", made_from, [out])

@@ -17,13 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from robust_transfer.dag.about import about
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import CARD, sha256
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
 from robust_transfer.store.finished import card_and_checksum, content, kept_card, missing_outputs
-from robust_transfer.store.made import code_of, digest, digest_of_cards, digest_of_claims, made
+from robust_transfer.store.made import (
+    code_of,
+    digest,
+    digest_of_cards,
+    digest_of_claims,
+    digest_of_files,
+    digest_of_layout,
+    made,
+    page_reads,
+)
 
 NAMED = 5
 """Modules that a line names at most."""
@@ -73,7 +83,7 @@ class Stale:
     def files(self) -> list[str]:
         """A declared output of every job that is to run again."""
         shown = {f"figure_{name}": f"figures/{name}.{figure.suffixes[0]}" for name, figure in FIGURES.items()}
-        shown |= {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt"}
+        shown |= {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt", "page": "index.html"}
         cards = [self._store / entry / CARD for entry in self.entries]
         return [str(file) for file in (*cards, *(self._results / shown[product] for product in self.products))]
 
@@ -115,12 +125,20 @@ class Stale:
         reads = {name: {"table": f"{figure.table}.parquet"} for name, figure in drawn.items()}
         reads["claims"] = {"results": "results.parquet"}
         reads["report"] = {"results": "results.parquet", "flags": "flags.csv"}
+        changed = stale
         for product, files in reads.items():
             now = {"code": fingerprint(code_of(product))}
             now |= {name: "" if stale else sha256(self._results / file) for name, file in files.items()}
             now |= {"claims": digest_of_claims()} if product == "claims" else {}
             if (before := made(self._results, product)) != now:
+                changed = True
                 yield product, Product(before, now)
+        read = page_reads(self._grid.experiment.figures.draw)
+        now = {"code": fingerprint("page"), "about": digest(about(self._grid.experiment, self._grid.dropped))}
+        now["layout"] = digest_of_layout()
+        now["files"] = "" if changed else digest_of_files(self._results, read)
+        if (before := made(self._results, "page")) != now:
+            yield "page", Product(before, now)
 
     def _by_stage(self, stage: str, *kinds: str) -> list[Reason]:
         return [one for entry, one in self.entries.items() if entry.startswith(f"{stage}/") and one.kind in kinds]

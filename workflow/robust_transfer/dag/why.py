@@ -39,7 +39,7 @@ def why(wiring: Wiring, target: str | None = None) -> list[str]:
     """Lines that say what would run, and why; for a target only what it needs.
 
     A target is an entry, by its path or its name below the store, a stage, or one of `results`, `claims`,
-    `report`, `figure_<name>`. Raises ConfigurationError for anything else.
+    `report`, `page`, `figure_<name>`. Raises ConfigurationError for anything else.
     """
     return _Why(wiring).lines(target)
 
@@ -51,7 +51,7 @@ class _Why:
 
     def lines(self, target: str | None) -> list[str]:
         figures = (f"figure_{name}" for name in self._grid.experiment.figures.draw)
-        products = ["results", "claims", *figures, "report"]
+        products = ["results", "claims", *figures, "report", "page"]
         if target is None or target == "all":
             return self._overview(self._grid.entries, products)
         if target in products:

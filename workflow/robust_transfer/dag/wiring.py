@@ -19,6 +19,7 @@ from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
 from robust_transfer.configuration.weights import ImportingSettings
 from robust_transfer.dag import experiment_file, originals
+from robust_transfer.dag.about import ABOUT, about
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
 from robust_transfer.dag.clock import date_now
@@ -29,7 +30,7 @@ from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
 from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
-from robust_transfer.registry import STAGES
+from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
 from robust_transfer.store.finished import keep_published
@@ -121,11 +122,23 @@ class Wiring:
 
     def table(self, name: str) -> Callable[[Any], str]:
         """Input function: one of the files that the results stage makes."""
+        return self.product("results", name)
 
-        def path_of_table(wildcards: Any) -> str:
-            return self._settled(str(self.results / name), "results" not in self._stale_products)
+    def product(self, product: str, name: str) -> Callable[[Any], str]:
+        """Input function: a file in the results folder that one of the collected products consists of."""
 
-        return path_of_table
+        def path_of_product(wildcards: Any) -> str:
+            return self._settled(str(self.results / name), product not in self._stale_products)
+
+        return with_signature(path_of_product)
+
+    def figures(self) -> list[Callable[[Any], str]]:
+        """Input functions: every file of every figure that is drawn."""
+        return [
+            self.product(f"figure_{name}", f"figures/{name}.{suffix}")
+            for name in self.grid.experiment.figures.draw
+            for suffix in FIGURES[name].suffixes
+        ]
 
     @property
     def measured(self) -> list[str]:
@@ -183,12 +196,13 @@ class Wiring:
         summary = self.results / "summary.txt"
         if summary.exists():
             print(summary.read_text() + self._report_notice(), file=sys.stderr)
+        if (page := self.results / "index.html").exists():
+            print(f"page     {page}: open it in a browser", file=sys.stderr)
 
     def _report_notice(self) -> str:
-        """How to have the HTML report, where it is not there or older than the results. `make` writes it by itself."""
+        """How to have Snakemake's report, where it is not there or older than the results."""
         html, results = self.results / "report.html", self.results / "results.parquet"
-        current = html.exists() and results.exists() and html.stat().st_mtime >= results.stat().st_mtime
-        if current or "MAKELEVEL" in os.environ:
+        if html.exists() and results.exists() and html.stat().st_mtime >= results.stat().st_mtime:
             return ""
         stated = (file.resolve() for file in self._files)
         files = " ".join(os.path.relpath(file) for file in stated if file != DEFAULT.resolve())
@@ -209,7 +223,8 @@ class Wiring:
             ready = all(finished(self.store / one.id) for one in entry.inputs.values())
             if ready and not finished(self.store / entry.id) and self._is_of_this_run(logs[entry.id]):
                 yield entry.id, logs[entry.id]
-        for product, made in {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt"}.items():
+        shown = {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt", "page": "index.html"}
+        for product, made in shown.items():
             path = self.results / "logs" / f"{product}.log"
             if not (self.results / made).exists() and self._is_of_this_run(path):
                 yield product, path
@@ -305,6 +320,9 @@ class Wiring:
         described = experiment_file.describe(self.grid)
         if not self.experiment_file.exists() or json.loads(self.experiment_file.read_text()) != described:
             write_json(self.experiment_file, described)
+        said = about(self.grid.experiment, self.grid.dropped)
+        if not (path := self.results / ABOUT).exists() or json.loads(path.read_text()) != said:
+            write_json(path, said)
 
     def dropped_notices(self) -> list[str]:
         """One line that names what is left out."""

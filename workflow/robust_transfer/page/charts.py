@@ -18,7 +18,8 @@ Row = dict[str, Any]
 Spec = dict[str, Any]
 ALL = "all"
 """The option of a control that leaves nothing out."""
-HEIGHT = 340
+HEIGHT, STEP = 340, 34
+"""Of a chart, and of a line in a chart of lines, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class Chart:
     rows: Sequence[Row]
 
 
-def differences(rows: Sequence[Row], name: str) -> Chart:
-    """Best robust less standard for each target, with its interval: a point per row, 0 marked.
+def differences(rows: Sequence[Row], name: str, domain: tuple[float, float]) -> Chart:
+    """Best robust less standard for each target, with its interval: a point per row, 0 marked, on an axis of `domain`.
 
     Rows have `target`, `difference`, `low`, `high`, `standard`, `robust`, `network`, `interval` and `side`, the last of
     `SIDES`.
@@ -69,31 +70,32 @@ def differences(rows: Sequence[Row], name: str) -> Chart:
     targets = [row["target"] for row in rows]
     y = alt.Y("target:N", title=None, sort=targets, axis=alt.Axis(labelLimit=220, ticks=False, domain=False))
     sides = [side for side in SIDES if side in {row["side"] for row in rows}]
+    scale = alt.Scale(domain=list(domain), nice=True)
     colour = alt.Color(
         "side:N",
         title=None,
         scale=alt.Scale(domain=sides, range=[SIDES[side] for side in sides]),
-        legend=alt.Legend(orient="top", symbolType="circle", labelLimit=260, columns=1),
+        legend=alt.Legend(orient="top", symbolType="circle", labelLimit=400, columns=1),
     )
     title = "Best robust − standard, percentage points"
     tooltip = [alt.Tooltip(f"{column}:N", title=heading) for column, heading in DIFFERENCES.items()]
-    base = alt.Chart(alt.Data(values=list(rows)))
-    zero = alt.Chart(alt.Data(values=[{"at": 0}])).mark_rule(strokeDash=[4, 3]).encode(x=alt.X("at:Q"))
+    base = alt.Chart(alt.InlineData(values=list(rows)))
+    zero = alt.Chart(alt.InlineData(values=[{"at": 0}])).mark_rule(strokeDash=[4, 3]).encode(x=alt.X("at:Q"))
     lines = base.mark_rule(strokeWidth=2).encode(
-        y=y, x=alt.X("low:Q", title=title), x2="high:Q", color=colour, tooltip=tooltip
+        y=y, x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour, tooltip=tooltip
     )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
-        y=y, x=alt.X("difference:Q", title=title), color=colour, tooltip=tooltip
+        y=y, x=alt.X("difference:Q", title=title, scale=scale), color=colour, tooltip=tooltip
     )
-    chart = (zero + lines + points).properties(width="container", height={"step": 34})
+    chart = (zero + lines + points).properties(width="container", height=STEP * len(rows), autosize="fit-x")
     return Chart(name, _spec(chart, ()), (), DIFFERENCES, rows)
 
 
 SIDES = {
     "robust ahead": ROBUST,
     "standard ahead": "#c1440e",
-    "undecided: the interval includes 0, or there is none": STANDARD,
-    "does not count: a training or transfer behind it failed": "#b8b8b8",
+    "undecided: the interval includes 0": STANDARD,
+    "does not count: something behind it failed": "#b8b8b8",
 }
 """What the colours of differences mean."""
 DIFFERENCES = {
@@ -107,11 +109,13 @@ DIFFERENCES = {
 }
 
 
-def transfers(rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[str], architectures: Sequence[str]) -> Chart:
+def transfers(
+    rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[str], architectures: Sequence[str]
+) -> Chart:
     """The explorer: accuracy over eps of whatever the controls keep, a line for each architecture.
 
-    Rows have the columns of the controls and `eps`, `value`, `low`, `high`, `seeds` (a row is `mean` or one seed), `role`
-    (`ROLES`), and the texts of `TRANSFERS`.
+    Rows have the columns of the controls and `eps`, `value`, `low`, `high`, `is_mean` (over seeds, or of the only one),
+    `role` (`ROLES`), and the texts of `TRANSFERS`.
     """
     keeps = " && ".join(control.keeps for control in controls) or "true"
     x = alt.X("eps:O", title="ε of pretraining", sort=list(eps), axis=alt.Axis(labelAngle=0))
@@ -119,7 +123,7 @@ def transfers(rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[st
         "architecture:N",
         title=None,
         scale=alt.Scale(domain=list(architectures), range=_palette(len(architectures))),
-        legend=alt.Legend(orient="top", columns=3, labelLimit=200),
+        legend=alt.Legend(orient="top", columns=3, labelLimit=200, symbolOpacity=1),
     )
     shape = alt.Shape(
         "role:N",
@@ -129,7 +133,7 @@ def transfers(rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[st
     )
     tooltip = [alt.Tooltip(f"{column}:N", title=heading) for column, heading in TRANSFERS.items()]
     y_title = "Accuracy, %"
-    base = alt.Chart(alt.Data(values=list(rows))).transform_filter(keeps)
+    base = alt.Chart(alt.InlineData(values=list(rows))).transform_filter(keeps)
     means, seeds = base.transform_filter("datum.is_mean"), base.transform_filter("!datum.is_mean")
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False, nice=True))
     layers = [
@@ -138,7 +142,7 @@ def transfers(rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[st
         means.mark_rule(strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q", title=y_title), y2="high:Q", color=colour),
         means.mark_point(size=85, filled=True, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
     ]
-    chart = alt.layer(*layers).properties(width="container", height=HEIGHT)
+    chart = alt.layer(*layers).properties(width="container", height=HEIGHT, autosize="fit-x")
     return Chart("explorer", _spec(chart, controls), controls, TRANSFERS, rows)
 
 
@@ -157,7 +161,10 @@ TRANSFERS = {
 
 
 def curves(rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[str]) -> Chart:
-    """The backbones' curves over epochs: rows have the columns of the controls and `epoch`, `value`, `eps`, `backbone`."""
+    """The backbones' curves over epochs.
+
+    Rows have the columns of the controls and `epoch`, `value`, `eps`, `backbone`.
+    """
     keeps = " && ".join(control.keeps for control in controls) or "true"
     colour = alt.Color(
         "eps:N",
@@ -167,7 +174,7 @@ def curves(rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[str])
     )
     tooltip = [alt.Tooltip(f"{column}:N", title=heading) for column, heading in CURVES.items()]
     lines = (
-        alt.Chart(alt.Data(values=list(rows)))
+        alt.Chart(alt.InlineData(values=list(rows)))
         .transform_filter(keeps)
         .mark_line(point=True, strokeWidth=1.4)
         .encode(
@@ -178,7 +185,7 @@ def curves(rows: Sequence[Row], controls: Sequence[Control], eps: Sequence[str])
             tooltip=tooltip,
         )
     )
-    chart = lines.properties(width="container", height=HEIGHT)
+    chart = lines.properties(width="container", height=HEIGHT, autosize="fit-x")
     return Chart("curves", _spec(chart, controls), controls, CURVES, rows)
 
 
@@ -211,7 +218,9 @@ def _ramp(eps: Sequence[str]) -> list[str]:
 
 def options(rows: Sequence[Row], column: str, ordered: Sequence[str] = ()) -> list[str]:
     """The values of a column in the rows, in the given order and then as they come."""
-    return list(dict.fromkeys([*(one for one in ordered if any(one == row[column] for row in rows)), *_values(rows, column)]))
+    return list(
+        dict.fromkeys([*(one for one in ordered if any(one == row[column] for row in rows)), *_values(rows, column)])
+    )
 
 
 def _values(rows: Sequence[Row], column: str) -> Iterator[str]:

@@ -103,7 +103,8 @@ class Content:
         """Read `results/<experiment>/`. Raises TableError where one of its tables is missing or is none."""
         results = read_results(folder / "results.parquet")
         described = _json(folder / "about.json")
-        drawn = [name for name in FIGURES if (folder / "figures" / f"{name}.csv").exists()]
+        stated = described.get("figures", FIGURES)
+        drawn = [name for name in FIGURES if name in stated and (folder / "figures" / f"{name}.csv").exists()]
         captions = described.get("captions", {})
         return cls(
             ExperimentInfo.of(results),

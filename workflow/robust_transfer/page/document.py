@@ -38,7 +38,11 @@ def document(content: Content) -> str:
     scripts = [vega(), (FOLDER / "page.js").read_text(encoding="utf-8")]
     style = (FOLDER / "page.css").read_text(encoding="utf-8")
     environment = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html.j2").render(
         content=content,
@@ -55,11 +59,11 @@ def document(content: Content) -> str:
         provenance=provenance(content.timings),
         software=software(),
         flagged=flagged(content.flags),
-        methods=Markup(_from_rst(content.described.get("methods", ""))),  # noqa: S704
+        methods=Markup(_from_rst(content.described.get("methods", ""))),
         configuration=_yaml(content.described.get("configuration", {})),
         configuration_uri=data_uri("yaml", _yaml(content.described.get("configuration", {})).encode()),
-        scripts=[Markup(script) for script in scripts],  # noqa: S704
-        style=Markup(style),  # noqa: S704
+        scripts=[Markup(script) for script in scripts],
+        style=Markup(style),
         policy=_policy(scripts),
         embedded=_embedded,
         safe=Markup,
@@ -70,9 +74,11 @@ def document(content: Content) -> str:
 @cache
 def vega() -> str:
     """Vega, Vega-Lite and vega-embed as one script that defines `vegaEmbed`: 0.9 MB."""
+    import altair
     import vl_convert
 
-    script: str = vl_convert.javascript_bundle()
+    version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    script: str = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]  # its stub lacks the default
     return script.replace("</script", "<\\/script")
 
 
@@ -89,14 +95,12 @@ def _embedded(chart: Chart) -> Markup:
     """A chart as JSON in a block of data: no text in it can end the block."""
     described = {
         "spec": chart.spec,
-        "controls": [
-            {"name": one.name, "column": one.column, "all": one.with_all} for one in chart.controls
-        ],
+        "controls": [{"name": one.name, "column": one.column, "all": one.with_all} for one in chart.controls],
         "columns": list(chart.columns),
         "rows": list(chart.rows),
     }
     text = json.dumps(described, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
+    return Markup(text.replace("<", "\\u003c"))
 
 
 def _from_rst(text: str) -> str:
@@ -114,5 +118,3 @@ def _yaml(value: object) -> str:
 
 def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.3g}".replace("-", "−")
-
-

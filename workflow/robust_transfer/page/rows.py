@@ -22,6 +22,7 @@ from robust_transfer.figures.cells import (
 )
 from robust_transfer.figures.labels import architecture_label, difference_text
 from robust_transfer.page.charts import (
+    SIDES,
     Chart,
     Control,
     Row,
@@ -35,30 +36,29 @@ from robust_transfer.tables.flags import DAGGER, failures
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, canonical
 from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG
 
-ROBUST_AHEAD, STANDARD_AHEAD, UNDECIDED, FAILED = (
-    "robust ahead",
-    "standard ahead",
-    "undecided: the interval includes 0, or there is none",
-    "does not count: a training or transfer behind it failed",
-)
+ROBUST_AHEAD, STANDARD_AHEAD, UNDECIDED, FAILED = SIDES
 EVERY_IMAGE = "all"
 
 
 def headline_charts(results: pd.DataFrame) -> list[tuple[str, Chart]]:
     """For each mode that was measured its protocol in words, and the differences by target."""
     cells = Cells(results)
-    found = []
+    by_mode: dict[str, tuple[str, list[Row]]] = {}
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         protocol = cells.shown(mode)
         compared = [(panel.label, cells.comparison(panel, BEST_ARCH)) for panel in cells.panels(mode)]
         rows = [_difference(label, one) for label, one in compared if one.difference]
         if protocol and rows:
-            found.append((protocol_label(protocol), differences(rows, f"headline-{mode}")))
-    return found
+            by_mode[mode] = protocol_label(protocol), rows
+    ends = [row[end] for _, rows in by_mode.values() for row in rows for end in ("low", "high")]
+    domain = min([0.0, *ends]), max([0.0, *ends])
+    return [(label, differences(rows, f"headline-{mode}", domain)) for mode, (label, rows) in by_mode.items()]
 
 
 def _difference(label: str, one: Comparison) -> Row:
-    assert one.difference and one.robust and one.standard
+    assert one.difference
+    assert one.robust
+    assert one.standard
     low, high = one.difference.ci_low, one.difference.ci_high
     side = UNDECIDED
     if one.failed:
@@ -89,8 +89,9 @@ def explorer(results: pd.DataFrame) -> Chart | None:
     rows = list(_transfers(results, about))
     if not rows:
         return None
-    eps = list(dict.fromkeys(row["eps"] for row in sorted(rows, key=lambda row: (row["norm"], row["eps_value"]))))
     architectures = options(rows, "architecture", [architecture_label(name) for name in about.ordered])
+    rows.sort(key=lambda row: (architectures.index(row["architecture"]), *_radius_order(row), not row["is_mean"]))
+    eps = list(dict.fromkeys(row["eps"] for row in sorted(rows, key=_radius_order)))
     ordered = {
         "target": [target.label for target in about.targets],
         "mode": list(MODE_LABELS.values()),
@@ -115,15 +116,20 @@ def explorer(results: pd.DataFrame) -> Chart | None:
     return transfers(rows, controls, eps, architectures)
 
 
+def _radius_order(row: Row) -> tuple[bool, str, float]:
+    """Standard networks first, then every norm by growing eps."""
+    return row["eps_value"] > 0, row["norm"] if row["eps_value"] > 0 else "", row["eps_value"]
+
+
 def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
     metrics = {target.name: target for target in about.targets}
     best = _best_robust(results)
     rows = results[(results["mode"] != "source") & (results["split"] == "test") & results["eps_value"].notna()]
     norms = {str(norm) for norm in rows["norm"].unique()} - {"none"}
     means = _have_means(rows)
-    for row in rows.itertuples(index=False):
+    for row in _each(rows):
         target = metrics.get(str(row.target))
-        if target is None or row.metric != target.metric or not isinstance(row.attack, type(pd.NA)):
+        if target is None or row.metric != target.metric or not pd.isna(row.attack):
             continue
         if str(row.arch) == BEST_ARCH:
             continue
@@ -149,7 +155,7 @@ def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
             "norm": str(row.norm),
             "is_mean": is_mean,
             "seed": f"seed {row.backbone_seed}" if is_seed else "mean over seeds",
-            "series": f"{row.arch} {row.norm if row.eps != '0' else ''}",
+            "series": f"{row.arch} {'' if len(norms) == 1 else row.norm}",
             "value": round(float(row.value), 4),
             "low": round(float(row.value if math.isnan(row.ci_low) else row.ci_low), 4),
             "high": round(float(row.value if math.isnan(row.ci_high) else row.ci_high), 4),
@@ -161,6 +167,11 @@ def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
         }
 
 
+def _each(table: pd.DataFrame) -> Iterator[Any]:
+    """The rows, with their columns as attributes."""
+    yield from table.itertuples(index=False)
+
+
 def _cell(row: Any) -> tuple[str, ...]:
     """What tells a network's number from others, seeds left out; the last two say which network it is."""
     names = ("target", "mode", "protocol", "variant", "images_per_class", "selection", "metric", "arch", "norm", "eps")
@@ -170,7 +181,7 @@ def _cell(row: Any) -> tuple[str, ...]:
 def _have_means(rows: pd.DataFrame) -> set[Any]:
     """Cells of which there is a mean over pretraining seeds, and (cell, seed) with a mean over transfer seeds."""
     found: set[Any] = set()
-    for row in rows[rows["transfer_seed"].isna()].itertuples(index=False):
+    for row in _each(rows[rows["transfer_seed"].isna()]):
         found.add(_cell(row) if pd.isna(row.backbone_seed) else (_cell(row), int(row.backbone_seed)))
     return found
 
@@ -179,7 +190,7 @@ def _best_robust(results: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """The robust eps that each architecture's choice prefers, by cell."""
     chosen = results[(results["eps"].astype("string") == BEST_ROBUST) & (results["arch"].astype("string") != BEST_ARCH)]
     plain = chosen[~chosen["metric"].str.endswith((DIFFERENCE, OUT_OF_BAG))]
-    return {_cell(row)[:-2]: str(json.loads(row.hyperparameters)["eps"]) for row in plain.itertuples(index=False)}
+    return {_cell(row)[:-2]: str(json.loads(row.hyperparameters)["eps"]) for row in _each(plain)}
 
 
 def _protocol(mode: str, name: Any, variant: dict[str, Any]) -> str:
@@ -209,7 +220,7 @@ def training_curves(training: pd.DataFrame) -> Chart | None:
             "backbone": f"{architecture_label(str(row.arch))}, ε {row.eps}, seed {row.seed}",
         }
         for column, label in QUANTITIES.items()
-        for row in training.itertuples(index=False)
+        for row in _each(training)
         if not pd.isna(getattr(row, column)) and math.isfinite(getattr(row, column))
     ]
     if not rows:
@@ -235,7 +246,7 @@ def sources(results: pd.DataFrame) -> list[Row]:
     networks: dict[tuple[str, str, str], Row] = {}
     by_eps = rows.assign(at=[_number(str(eps)) for eps in rows["eps"]])
     means_first = by_eps.sort_values(["at", "backbone_seed"], na_position="first", kind="stable")
-    for row in means_first.itertuples(index=False):
+    for row in _each(means_first):
         key = (str(row.arch), str(row.norm), str(row.eps))
         one = networks.setdefault(key, {"architecture": architecture_label(key[0]), "eps": _radius(key), "values": {}})
         said = "clean" if pd.isna(row.attack) else _attack(json.loads(row.attack))

@@ -302,6 +302,7 @@ def _results_seconds(results: Path, device: str) -> dict[str, list[float]]:
         "claims": [_timed(["claims", table, "--out", str(results / "claims")], device)],
         "figures": [_timed(["figures", "fixed_feature", table, "--out", str(results / "fixed_feature")], device)],
         "report": [_timed(["report", table, "--out", str(results / "summary.txt")], device)],
+        "page": [_timed(["page", str(results)], device)],
     }
 
 

@@ -182,6 +182,7 @@ def _of_results(grid: Grid) -> dict[str, StagePlan]:
         "claims": [folder / "claims.html"],
         "figures": [folder / "figures" / f"{figure}.csv" for figure in grid.experiment.figures.draw],
         "report": [folder / "summary.txt"],
+        "page": [folder / "index.html"],
     }
     plans = {}
     for stage, paths in files.items():

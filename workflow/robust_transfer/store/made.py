@@ -45,6 +45,23 @@ def digest_of_cards(store: Path, entries: Iterable[str], known: Mapping[str, str
     return digest(found)
 
 
+def digest_of_files(folder: Path, names: Iterable[str]) -> str:
+    """Twelve hexadecimal digits that change when one of these files in a folder does, or comes or goes."""
+    paths = {name: folder / name for name in names}
+    return digest({name: sha256(path) if path.exists() else None for name, path in paths.items()})
+
+
+def page_reads(figures: Iterable[str]) -> list[str]:
+    """Files of the results folder that the page shows, beside `about.json`."""
+    tables = ["results.parquet", "training.parquet", "timings.parquet", "flags.csv", "claims.json", "claims.csv"]
+    return [*tables, *(f"figures/{name}.{suffix}" for name in figures for suffix in FIGURES[name].suffixes)]
+
+
+def digest_of_layout() -> str:
+    """Twelve hexadecimal digits that change when the page's template, style or script does."""
+    return digest_of_files(Path(__file__).parents[1] / "page", ("page.html.j2", "page.css", "page.js"))
+
+
 def digest_of_claims() -> str:
     """Twelve hexadecimal digits that change when a file of claims does, or comes or goes."""
     return digest({file.name: sha256(file) for file in claim_files()})
