@@ -80,7 +80,11 @@ def differences(rows: Sequence[Row], name: str, domain: tuple[float, float]) -> 
     title = "Best robust − standard, percentage points"
     tooltip = [alt.Tooltip(f"{column}:N", title=heading) for column, heading in DIFFERENCES.items()]
     base = alt.Chart(alt.InlineData(values=list(rows)))
-    zero = alt.Chart(alt.InlineData(values=[{"at": 0}])).mark_rule(strokeDash=[4, 3]).encode(x=alt.X("at:Q"))
+    zero = (
+        alt.Chart(alt.InlineData(values=[{"at": 0}]))
+        .mark_rule(strokeDash=[4, 3], color="#8c8c8c")
+        .encode(x=alt.X("at:Q"))
+    )
     lines = base.mark_rule(strokeWidth=2).encode(
         y=y, x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour, tooltip=tooltip
     )
@@ -134,13 +138,16 @@ def transfers(
     tooltip = [alt.Tooltip(f"{column}:N", title=heading) for column, heading in TRANSFERS.items()]
     y_title = "Accuracy, %"
     base = alt.Chart(alt.InlineData(values=list(rows))).transform_filter(keeps)
-    means, seeds = base.transform_filter("datum.is_mean"), base.transform_filter("!datum.is_mean")
+    means = base.transform_filter("datum.is_mean")
     y = alt.Y("value:Q", title=y_title, scale=alt.Scale(zero=False, nice=True))
+    size = alt.condition("datum.is_mean", alt.value(85), alt.value(18))
+    opacity = alt.condition("datum.is_mean", alt.value(1), alt.value(0.5))
     layers = [
-        seeds.mark_point(size=18, opacity=0.45, filled=True).encode(x=x, y=y, color=colour, tooltip=tooltip),
-        means.mark_line(point=True, strokeWidth=1.6).encode(x=x, y=y, color=colour, detail="series:N"),
+        means.mark_line(strokeWidth=1.6).encode(x=x, y=y, color=colour, detail="series:N"),
         means.mark_rule(strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q", title=y_title), y2="high:Q", color=colour),
-        means.mark_point(size=85, filled=True, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip),
+        base.mark_point(filled=True).encode(
+            x=x, y=y, color=colour, shape=shape, size=size, opacity=opacity, tooltip=tooltip
+        ),
     ]
     chart = alt.layer(*layers).properties(width="container", height=HEIGHT, autosize="fit-x")
     return Chart("explorer", _spec(chart, controls), controls, TRANSFERS, rows)

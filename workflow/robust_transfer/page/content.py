@@ -170,7 +170,9 @@ def _alternative(caption: str, columns: Sequence[str], rows: Sequence[Sequence[s
     first = re.split(r"(?<=\.)\s+(?=[A-Z])", caption.removeprefix("Figure ").lstrip("0123456789. "))[0]
     frame = pd.DataFrame(rows, columns=pd.Index(columns), dtype="string")
     panel = next((column for column in ("target", "dataset", "quantity", "arch") if column in frame), None)
-    if panel is None or "value" not in frame or frame.empty:
+    if frame.empty:
+        return f"{first} Nothing was measured for it."
+    if panel is None or "value" not in frame:
         return first
     values = pd.to_numeric(frame["value"], errors="coerce")
     ranges = [

@@ -108,7 +108,7 @@ def _from_rst(text: str) -> str:
     from docutils.core import publish_parts
 
     overrides = {"file_insertion_enabled": False, "raw_enabled": False, "report_level": 5, "initial_header_level": 3}
-    found: Mapping[str, Any] = publish_parts(text, writer_name="html5", settings_overrides=overrides)
+    found: Mapping[str, Any] = publish_parts(text, writer="html5", settings_overrides=overrides)
     return str(found["body"])
 
 

@@ -231,6 +231,7 @@ def training_curves(training: pd.DataFrame) -> Chart | None:
         Control("quantity", "Shown", options(rows, "quantity", list(QUANTITIES.values()))),
         Control("architecture", "Architecture", options(rows, "architecture"), with_all=True),
     ]
+    controls = [one for one in controls if len(one.options) > 1]
     return curves(rows, controls, eps)
 
 
