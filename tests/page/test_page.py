@@ -148,6 +148,11 @@ def test_without_ledger_figures_and_texts_it_shows_the_numbers(tmp_path):
     assert "Explore every number" in text
 
 
+def test_outside_a_checkout_it_names_the_version(folder, monkeypatch):
+    monkeypatch.setattr("robust_transfer.page.document.software", lambda: {"version": "7.8.9"})
+    assert "robust-transfer 7.8.9." in document(Content.of(folder))
+
+
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(TableError, match=r"results\.parquet"):
         Content.of(tmp_path)
