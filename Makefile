@@ -31,13 +31,14 @@ $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo          set up, run the default experiment, show its headline table and where the report lies"
+	@echo "make demo          set up, run the default experiment, show its headline table and where its page lies"
 	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment;"
 	@echo "                   PROFILE=slurm runs it on a cluster (docs/cluster.md)"
 	@echo "make setup         install everything into .venv; EXTRAS=\"attacks huggingface peers timm\" adds AutoAttack,"
 	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures;"
 	@echo "                   slurm or generic, what Snakemake needs on a cluster"
 	@echo "make executors     what it needs on a cluster, beside .venv, for the tests"
+	@echo "make report        Snakemake's own report of an experiment, beside its page"
 	@echo "make plan          what an experiment will take before it runs, measured here; GPU=A100: by published rates"
 	@echo "make test          tests (at most 10 minutes on two cores);  make test-faults: the long ones"
 	@echo "make check         formatting, linting, types, the workflow's own lint"
@@ -82,20 +83,19 @@ executors: .venv-slurm/installed .venv-generic/installed
 demo: setup
 	@$(BIN)/robust-transfer check $(SETTINGS)
 	$(BIN)/snakemake $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES)) $(SETTINGS)
-	@$(MAKE) --no-print-directory report
 
 # What an experiment will take: by published rates of a GPU (GPU=A100), else measured on this machine for a minute or two.
 plan: setup
 	@$(BIN)/robust-transfer plan $(SETTINGS) $(if $(GPU),--gpu $(GPU),--calibrate)
 
-# An HTML file on its own, with every figure, its caption and how it was made.
+# Snakemake's own report, with the graph of rules, how long each job took, and every file that a rule marks.
 report: setup
 	@set -e; html="$$($(BIN)/robust-transfer where $(SETTINGS))/report.html"; \
 	folder="$${html%/*}"; \
 	if ! [ "$$html" -nt "$$folder/results.parquet" ] || \
 		[ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer "$$html")" ]; then \
-		$(BIN)/snakemake --cores 1 $(SETTINGS) --report "$$html" > "$$folder/logs/html.log" 2>&1 || \
-			{ cat "$$folder/logs/html.log"; exit 1; }; \
+		$(BIN)/snakemake --cores 1 $(SETTINGS) --report "$$html" \
+			--report-metadata workflow/report/metadata.yaml > "$$folder/logs/html.log" 2>&1 || { cat "$$folder/logs/html.log"; exit 1; }; \
 	fi; \
 	echo "Report: $$html"
 

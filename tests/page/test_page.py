@@ -83,7 +83,7 @@ def test_it_is_one_file_that_asks_for_nothing(page):
     assert len(outline.ids) == len(set(outline.ids))
     assert min(map(len, outline.alternatives)) > 40
     assert page.stat().st_size < 10_000_000
-    assert "default-src 'none'" in text
+    assert "default-src &#39;none&#39;" in text
     assert "unsafe-eval" not in text
 
 

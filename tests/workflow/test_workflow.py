@@ -331,7 +331,7 @@ def test_a_failing_job_shows_its_log(checkout: Tiny) -> None:
 @pytest.fixture(scope="module")
 def html(finished: Tiny) -> Path:
     path = finished.folder / "report.html"
-    run = finished.snakemake("--report", str(path))
+    run = finished.snakemake("--report", str(path), "--report-metadata", "workflow/report/metadata.yaml")
     assert run.returncode == 0, run.stderr
     return path
 
