@@ -16,7 +16,7 @@ LEVELS = (
     ("commands",),
     ("planning",),
     ("stages",),
-    ("dag", "training", "claims"),
+    ("dag", "training", "claims", "page"),
     ("weights", "loading", "resuming", "figures", "attacks"),
     ("datasets", "networks", "tables", "machine"),
     ("store",),
