@@ -62,6 +62,15 @@ ALL_STAGES = {
             "expensive",
         ),
         Stage(
+            "stylizing",
+            "derive a dataset with other textures: its images stylized",
+            "Reads the dataset that entry.json names, and the one that gives the styles; writes the same images with\n"
+            "other textures, losslessly, and samples.png, a contact sheet.",
+            "expensive",
+            uses_gpu=True,
+            interruptible=True,
+        ),
+        Stage(
             "importing",
             "import a backbone from published weights",
             "Reads a checkpoint below the folder of weights, or downloads it where that is allowed; nothing in it is\n"

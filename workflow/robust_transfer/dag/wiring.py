@@ -111,6 +111,15 @@ class Wiring:
 
         return with_signature(cards_of_runs)
 
+    def others(self, stage: str, *roles: str) -> Callable[[Any], list[str]]:
+        """Input function: the cards of what an entry of this stage is made from in those of the roles that it has."""
+
+        def cards_of_others(wildcards: Any) -> list[str]:
+            inputs = self._entry(stage, wildcards.entry).inputs
+            return [self._read(inputs[role].id, CARD) for role in roles if role in inputs]
+
+        return with_signature(cards_of_others)
+
     def measurements(self, wildcards: Any) -> list[str]:
         """Input function: the `metrics.json` of every entry that measures something."""
         return [self._read(entry, "metrics.json") for entry in self.grid.measurements]
