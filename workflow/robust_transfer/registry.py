@@ -194,6 +194,7 @@ FIGURES = {
         ),
         Figure("width", "transfer over the network's width", "width", "Fig. 6"),
         Figure("granularity", "transfer over eps with detail taken away", "granularity", "Fig. 7"),
+        Figure("texture", "stylized images, and texture-robust networks", "texture", "Fig. 8", default=False),
         Figure("training", "the backbones' curves over epochs", "training", table="training"),
         Figure("few_images", "transfer from few images of each class", "few_images"),
         Figure("protocol_gap", "the paper's way of measuring beside the frozen one", "protocol_gap", is_table=True),

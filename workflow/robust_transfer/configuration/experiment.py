@@ -313,7 +313,7 @@ did. With both every number is there twice, and figures show the first."""
     @model_validator(mode="after")
     def _networks_take_the_images(self) -> Experiment:
         for i, part in enumerate(self.grid):
-            first = min(recipe.first_side(self.input_size) for recipe in self.recipes_of(part))
+            first = min([self.input_size, *(one.first_side(self.input_size) for one in self.recipes_of(part))])
             for j, architecture in enumerate(part.architectures):
                 try:
                     check_side(architecture, self.input_size)
