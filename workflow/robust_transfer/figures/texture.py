@@ -83,14 +83,27 @@ class _Texture:
         self.native, self.on_stylized = Cells(results), Cells(results, stylized=True)
         self.about = self.native.about
         self.recipes = tuple(self.about.texture_robust)
+        radii = results[["norm", "eps", "eps_value"]].dropna().drop_duplicates().sort_values("eps_value", kind="stable")
+        self._radii = [(str(norm), str(eps)) for norm, eps, _ in radii.itertuples(index=False, name=None)]
         self._native = {recipe: Cells(results, recipe=recipe) for recipe in self.recipes}
         self._on_stylized = {recipe: Cells(results, recipe=recipe, stylized=True) for recipe in self.recipes}
+
+    @property
+    def norms(self) -> list[str]:
+        """The norms of robust networks; one where there are none."""
+        return list(dict.fromkeys(norm for norm, _ in self._radii if norm != "none")) or ["l2"]
+
+    def eps(self, norm: str) -> tuple[str, ...]:
+        """Every eps of networks under a norm, transferred or not, growing."""
+        return tuple(dict.fromkeys(eps for of, eps in self._radii if of in ("none", norm)))
+
+    def _mark(self, norm: str) -> str:
+        return f", {NORM_LABELS.get(norm, norm)}" if len(self.norms) > 1 else ""
 
     def curves(self) -> list[_Curves]:
         """The panels of 8a that were measured, for each norm."""
         found = []
-        for norm in self.native.norms() or ["l2"]:
-            mark = f", {NORM_LABELS.get(norm, norm)}" if len(self.native.norms()) > 1 else ""
+        for norm in self.norms:
             for protocol, label in (
                 (AS_THEY_ARE, "tested, no training"),
                 (self.on_stylized.shown(FULL_NETWORK), "full-network transfer"),
@@ -98,12 +111,12 @@ class _Texture:
                 if protocol is None:
                     continue
                 source = Target(self.about.source, self.about.source_label, self.about.source_metric)
-                panel = Panel(source, protocol, norm, f"Stylized {source.label}: {label}{mark}")
+                panel = Panel(source, protocol, norm, f"Stylized {source.label}: {label}{self._mark(norm)}")
                 found.append(self._curves(panel, label))
         return [one for one in found if one.rows]
 
     def _curves(self, panel: Panel, series: str) -> _Curves:
-        every = self.native.eps(panel.norm)
+        every = self.eps(panel.norm)
         curves = {
             arch: [(eps, row) for eps in every if (row := _on_source(self.on_stylized, panel, arch, eps))]
             for arch in self.about.ordered
@@ -126,12 +139,11 @@ class _Texture:
         """The rows of 8b: those with a texture-robust network."""
         found = []
         for mode in (FIXED_FEATURE, FULL_NETWORK):
-            for norm in self.native.norms() or ["l2"]:
+            for norm in self.norms:
                 panels = [panel for panel in self.native.panels(mode) if panel.norm == norm]
                 archs = [arch for arch in self.about.ordered if any(self._robust(panel, arch) for panel in panels)]
                 for arch in archs:
-                    mark = f", {NORM_LABELS.get(norm, norm)}" if len(self.native.norms()) > 1 else ""
-                    label = f"{MODE_LABELS[mode]}, {architecture_label(arch)}{mark}"
+                    label = f"{MODE_LABELS[mode]}, {architecture_label(arch)}{self._mark(norm)}"
                     found.append(_Groups(label, arch, [(panel, self._bars(panel, arch)) for panel in panels]))
         return found
 
@@ -162,8 +174,8 @@ def texture(results: pd.DataFrame) -> Drawing:
     grid = figure.add_gridspec(above + len(groups), 2)
     archs = [arch for arch in asked.about.ordered if any(arch in one.curves for one in curves)]
     for i, one in enumerate(curves):
-        ax = figure.add_subplot(grid[i // 2, i % 2] if len(curves) > 1 else grid[0, :])
-        _draw_curves(ax, one, archs, asked, inches=figure.get_figwidth() / min(2, len(curves)) - 0.6)
+        ax = figure.add_subplot(grid[i // 2, i % 2])
+        _draw_curves(ax, one, archs, asked, inches=style.PAGE / 2 - 0.6)
     for i, row in enumerate(groups):
         _draw_groups(figure.add_subplot(grid[above + i, :]), row, asked.recipes, last=i + 1 == len(groups))
     figure.supylabel("Accuracy (%)", fontsize=7)
@@ -180,7 +192,7 @@ def _on_source(cells: Cells, panel: Panel, arch: str, eps: str) -> Estimate | No
 def _draw_curves(ax: Axes, one: _Curves, archs: Sequence[str], asked: _Texture, inches: float) -> None:
     ax.set_title(one.panel.label, pad=3)
     accuracy_limits(ax, one.rows)
-    axis = EpsAxis(tuple(asked.native.eps(one.panel.norm)), one.panel.norm)
+    axis = EpsAxis(asked.eps(one.panel.norm), one.panel.norm)
     places = axis.positions
     for arch, curve in one.curves.items():
         marker = style.marker(archs, arch)
