@@ -29,6 +29,7 @@ from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
 from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
+from robust_transfer.dag.stylized import unusable
 from robust_transfer.registry import STAGES
 from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
@@ -270,7 +271,7 @@ class Wiring:
             print(f"{dated} files were from the future, after a jump of the clock; they are dated now", file=sys.stderr)
 
     def _check_origins(self) -> None:
-        if messages := absent(self.grid) or foreign_networks(self.grid):
+        if messages := absent(self.grid) or foreign_networks(self.grid) or unusable(self.grid):
             raise ConfigurationError("\n".join(messages))
 
     def check_networks(self) -> None:

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from robust_transfer.configuration.datasets import DatasetSettings, ShapesOrigin
+from robust_transfer.configuration.paths import resolved
 from robust_transfer.configuration.running import running
 from robust_transfer.configuration.stylizing import StylizingSettings
 from robust_transfer.datasets.arrow import Images, Split, entry_splits, open_split
@@ -129,7 +130,7 @@ def _adain(
 ) -> tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], dict[str, Any]]:
     from robust_transfer.stylization.adain import load_style_transfer
 
-    files = {name: running().weights_folder / getattr(settings, name) for name in ("encoder", "decoder")}
+    files = {name: running().weights_folder / resolved(getattr(settings, name)) for name in ("encoder", "decoder")}
     transfer = load_style_transfer(files["encoder"], files["decoder"], settings.alpha)
     transfer.encoder.to(on)
     transfer.decoder.to(on)
