@@ -398,7 +398,10 @@ did. With both every number is there twice, and figures show the first."""
         """Images without classes are good for their styles alone."""
         for where, name in [("source", self.source), *((f"targets[{i}]", t) for i, t in enumerate(self.targets))]:
             if not is_labelled(self.datasets[name].origin):
-                raise ValueError(f"{where} = {name}: images without classes, which stylizing.styles alone can name")
+                raise ValueError(
+                    f"datasets.{name}.origin: images without classes, which stylizing.styles alone can name, and "
+                    f"{where} is {name}"
+                )
         return self
 
     @model_validator(mode="after")

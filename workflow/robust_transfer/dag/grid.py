@@ -172,19 +172,14 @@ def _view_in_key(grid: Grid, view: str | int) -> dict[str, Any]:
 
 def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, MeasurementKey]]:
     """The backbones of a part, each with the key of its accuracy on the source."""
-    experiment = grid.experiment
-    weights = experiment.weights_of(part)
+    experiment, from_scratch = grid.experiment, grid.experiment.pretraining.texture_robust.start == "scratch"
     for architecture, eps, seed in itertools.product(part.architectures, part.eps, part.seeds):
         norm = part.norm if eps != "0" else None
-        name = f"{experiment.source}_{architecture}_{f'{norm}_{eps_name(eps)}' if norm else 'eps0'}"
-        if weights is None:
-            backbone = _trained(grid, f"{name}_seed{seed}", architecture, norm, eps, seed)
-            recipe = experiment.pretraining.recipe
+        if part.trained_on == "native":
+            backbone, recipe = _standard_or_robust(grid, part, architecture, norm, eps, seed)
         else:
-            recipe = part.backbones or experiment.backbones
-            backbone = _imported(grid, f"{name}_{recipe}", weights, architecture, norm, eps, seed)
-        if part.trained_on != "native":
-            backbone = _texture_robust(grid, part.trained_on, backbone, architecture, seed)
+            start = None if from_scratch else _standard_or_robust(grid, part, architecture, norm, eps, seed)[0]
+            backbone = _texture_robust(grid, part.trained_on, start, architecture, seed)
             recipe = TEXTURE_ROBUST[part.trained_on]
         key = MeasurementKey(
             source=experiment.source,
@@ -201,6 +196,20 @@ def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, Measu
             images_per_class=None,
         )
         yield backbone, key
+
+
+def _standard_or_robust(
+    grid: Grid, part: GridPart, architecture: str, norm: Norm | None, eps: str, seed: int
+) -> tuple[PlannedEntry, str]:
+    """A backbone that is trained here or imported, and the name of its recipe."""
+    experiment = grid.experiment
+    name = f"{experiment.source}_{architecture}_{f'{norm}_{eps_name(eps)}' if norm else 'eps0'}"
+    weights = experiment.weights_of(part)
+    if weights is None:
+        entry = _trained(grid, f"{name}_seed{seed}", architecture, norm, eps, seed)
+        return entry, experiment.pretraining.recipe
+    recipe = part.backbones or experiment.backbones
+    return _imported(grid, f"{name}_{recipe}", weights, architecture, norm, eps, seed), recipe
 
 
 def _trained(grid: Grid, name: str, architecture: str, norm: Norm | None, eps: str, seed: int) -> PlannedEntry:
@@ -221,12 +230,12 @@ def _trained(grid: Grid, name: str, architecture: str, norm: Norm | None, eps: s
 
 
 def _texture_robust(
-    grid: Grid, trained_on: TrainedOn, standard: PlannedEntry, architecture: str, seed: int
+    grid: Grid, trained_on: TrainedOn, standard: PlannedEntry | None, architecture: str, seed: int
 ) -> PlannedEntry:
-    """A backbone trained on stylized images, from the standard one or from scratch."""
+    """A backbone trained on stylized images, from the standard one or, without it, from scratch."""
     experiment, how = grid.experiment, grid.experiment.pretraining.texture_robust
     native, stylized = _dataset(grid, experiment.source), _dataset(grid, experiment.source, "stylized")
-    start = {"start": standard} if how.start == "standard" else {}
+    start = {"start": standard} if standard else {}
     inputs: dict[str, PlannedEntry]
     recipe: Recipe
     match trained_on:
