@@ -50,6 +50,7 @@ rule all:
 
 include: "rules/datasets.smk"
 include: "rules/granularity.smk"
+include: "rules/stylizing.smk"
 include: "rules/importing.smk"
 include: "rules/pretraining.smk"
 include: "rules/evaluation.smk"

@@ -2,6 +2,7 @@
 rule pretraining:
     input:
         source=WIRING.input("pretraining", "source"),
+        others=WIRING.others("pretraining", "stylized", "start"),
     output:
         card=STORE / "pretraining" / "{entry}" / "card.json",
         timing=STORE / "pretraining" / "{entry}" / "timing.json",

@@ -17,6 +17,7 @@ LEVELS = (
     ("planning",),
     ("stages",),
     ("dag", "training", "claims", "page"),
+    ("stylization",),
     ("weights", "loading", "resuming", "figures", "attacks"),
     ("datasets", "networks", "tables", "machine"),
     ("store",),
@@ -24,7 +25,18 @@ LEVELS = (
     ("architectures", "registry", "randomness", "statistics"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-WITH_TORCH = {"training", "loading", "resuming", "machine", "networks", "weights", "stages", "attacks", "randomness"}
+WITH_TORCH = {
+    "training",
+    "loading",
+    "resuming",
+    "machine",
+    "networks",
+    "weights",
+    "stages",
+    "attacks",
+    "randomness",
+    "stylization",
+}
 """Rooms whose modules may import torch at the top."""
 
 

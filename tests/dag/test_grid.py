@@ -56,6 +56,14 @@ GOLDEN_LATER = {
     "datasets/objects": "c2d28bccd5",
     "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_fixed_seed0": "5adf36c712",
 }
+# Stylized views, and what is trained on them.
+GOLDEN_STYLIZED = {
+    "stylizing/fine_stylized": "7f12c88ea5",
+    "evaluation/objects_resnet8_w8_eps0_seed0_on_objects_stylized": "b16c95cb17",
+    "pretraining/objects_resnet8_w8_stylized_seed0": "f50f3336a5",
+    "pretraining/objects_resnet8_w8_both_seed0": "329b9207e2",
+    "pretraining/objects_resnet8_w8_both-then-native_seed0": "a59f0cb65d",
+}
 # Of the default experiment as it stands in config.yaml: they change where its values do, and nowhere else.
 GOLDEN_DEFAULT = {
     "datasets/objects": "12b7f0da00",
@@ -339,11 +347,12 @@ def test_the_experiment_file_lists_keys_as_the_results_table_has_them() -> None:
 def test_the_default_experiment_keeps_to_its_budget() -> None:
     """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none.
 
-    There were 96 at 32 pixels and under PGD of two steps. Images of 24 pixels and one step pay for a few more.
+    There were 96 at 32 pixels and under PGD of two steps. Images of 24 pixels and one step pay for a few more, and 13
+    are Figure 8's.
     """
     grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
-    with_torch = {"pretraining", "evaluation", "features", "linear_heads", "finetuning"}
-    assert sum(counts(grid)[stage] for stage in with_torch) <= 110
+    with_torch = {"stylizing", "pretraining", "evaluation", "features", "linear_heads", "finetuning"}
+    assert sum(counts(grid)[stage] for stage in with_torch) <= 110 + 13
 
 
 def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_path: Path) -> None:
@@ -409,3 +418,128 @@ def planned_golden() -> Grid:
 )
 def test_the_eps_that_is_fixed_beforehand_is_that_of_most_networks(grid, fixed):
     assert describe(planned(grid=grid))["fixed_eps"] == fixed
+
+
+# Stylized views, and backbones that are trained on them
+
+STYLIZED = {
+    "grid": [
+        {**SMALL["grid"][0], "views": ["native", "stylized"], "source_views": ["native", "stylized"]},  # type: ignore[index]
+        {"architectures": ["resnet8_w8"], "eps": [0], "trained_on": "both-then-native", "modes": ["fixed-feature"]},
+        {"architectures": ["resnet8_w8"], "eps": [0], "trained_on": "stylized", "modes": []},
+    ]
+}
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN_STYLIZED))
+def test_golden_hashes_of_stylized_views(entry: str) -> None:
+    assert by_name(planned(**STYLIZED))[entry] == GOLDEN_STYLIZED[entry]
+
+
+def test_a_stylized_view_is_a_dataset_like_a_downscaled_one() -> None:
+    grid = planned(**STYLIZED)
+    views = {entry.name: entry for entry in grid.stage("stylizing").values()}
+    assert set(views) == {"objects_stylized", "coarse_stylized", "fine_stylized"}
+    assert all([*entry.inputs] == ["dataset"] for entry in views.values())  # each image in the style of another one
+    assert {"features/objects_resnet8_w8_eps0_seed0_on_fine_stylized"} < by_name(grid).keys()
+
+
+def test_styles_of_a_dataset_are_one_more_input_which_is_prepared() -> None:
+    paintings = {"origin": {"kind": "folder", "path": "paintings", "labelled": False}}
+    grid = planned(**STYLIZED, datasets={"paintings": paintings}, stylizing={"method": "adain", "styles": "paintings"})
+    for entry in grid.stage("stylizing").values():
+        assert {role: one.name for role, one in entry.inputs.items()} | {"dataset": ""} == {
+            **{"dataset": "", "styles": "paintings"}
+        }
+        assert (entry.settings.side, entry.settings.alpha) == (32, 1.0)  # type: ignore[attr-defined]
+
+
+def test_the_stylized_source_is_tested_without_an_attack_and_told_apart_by_its_variant() -> None:
+    grid = planned(**STYLIZED)
+    of = {one.entry: one.key for one in grid.measurements.values() if one.stage == "evaluation"}
+    native = {entry: key for entry, key in of.items() if key.variant == "{}"}
+    stylized = {entry: key for entry, key in of.items() if key.variant == '{"stylized":"phase"}'}
+    assert len(native) == 2 + 2  # standard, robust, both texture-robust ones
+    assert len(stylized) == 2
+    for entry in stylized:
+        planned_entry = grid.entries[entry]
+        assert planned_entry.settings.eps == ()  # type: ignore[attr-defined]
+        assert planned_entry.inputs["source"].stage == "stylizing"
+    keys = [measured.key for measured in grid.measurements.values()]
+    assert len(set(keys)) == len(keys)
+
+
+def test_texture_robust_backbones_are_trained_one_from_the_other() -> None:
+    trained = {entry.name: entry for entry in planned(**STYLIZED).stage("pretraining").values()}
+    inputs = {name: {role: one.name for role, one in entry.inputs.items()} for name, entry in trained.items()}
+    start = "objects_resnet8_w8_eps0_seed0"
+    assert inputs["objects_resnet8_w8_stylized_seed0"] == {"source": "objects_stylized", "start": start}
+    assert inputs["objects_resnet8_w8_both_seed0"] == {
+        **{"source": "objects", "stylized": "objects_stylized", "start": start}
+    }
+    last = inputs["objects_resnet8_w8_both-then-native_seed0"]
+    assert last == {"source": "objects", "start": "objects_resnet8_w8_both_seed0"}
+    schedules = {name: entry.settings.training for name, entry in trained.items() if "eps" not in name}  # type: ignore[attr-defined]
+    found = {
+        name.split("_")[-2]: (one.epochs, one.learning_rate, one.step_epochs, one.batch_size, one.weight_decay)
+        for name, one in schedules.items()
+    }
+    assert found == {  # as published
+        "stylized": (60, 0.1, 20, 256, 1e-4),
+        "both": (45, 0.1, 15, 256, 1e-4),
+        "both-then-native": (60, 0.01, 30, 256, 1e-4),
+    }
+
+
+def test_from_scratch_or_from_imported_weights() -> None:
+    part = {"architectures": ["resnet18"], "eps": [0], "trained_on": "both", "modes": []}
+    scratch = planned(grid=[part], pretraining={"texture_robust": {"start": "scratch"}})
+    (alone,) = scratch.stage("pretraining").values()  # no standard one, which nobody needs
+    assert [*alone.inputs] == ["source", "stylized"]
+    weights = {"theirs": {"kind": "torchvision"}}
+    imported = planned(grid=[{**part, "backbones": "theirs"}], weights=weights)
+    (started,) = imported.stage("pretraining").values()
+    assert started.inputs["start"].stage == "importing"
+    (measured,) = imported.measurements.values()
+    assert (measured.key.recipe, measured.backbone) == ("texture-robust-both", started.id)
+
+
+def test_what_is_stated_of_a_schedule_counts_over_the_published_one() -> None:
+    stated = {"texture_robust": {"both": {"epochs": 2, "precision": "bf16"}}}
+    (trained,) = (
+        entry.settings.training  # type: ignore[attr-defined]
+        for entry in planned(**STYLIZED, pretraining=stated).stage("pretraining").values()
+        if entry.name.endswith("_both_seed0")
+    )
+    assert (trained.epochs, trained.precision, trained.batch_size, trained.step_epochs) == (2, "bf16", 256, 15)
+
+
+def test_stylizing_and_texture_robustness_re_key_nothing() -> None:
+    before, after = planned(), planned(**STYLIZED)
+    assert hashes(before) < hashes(after)
+    assert hashes(planned(stylizing={"seed": 3}, pretraining={"texture_robust": {"start": "scratch"}})) == hashes(
+        before
+    )
+
+
+def test_the_stylized_source_can_be_transferred_to() -> None:
+    part = {**SMALL["grid"][0], "transfer_to_source": ["stylized"], "targets": ["fine"]}  # type: ignore[index]
+    grid = planned(grid=[part])
+    keys = [one.key for one in grid.measurements.values() if one.key.mode != "source"]
+    on_source = [key for key in keys if key.target == "objects"]
+    assert {(key.mode, key.variant) for key in on_source} == {
+        ("fixed-feature", '{"stylized":"phase"}'),
+        ("full-network", '{"normalisation":"source","stylized":"phase"}'),
+    }
+    assert {key.target for key in keys} == {"objects", "fine"}
+
+
+def test_figures_are_told_which_recipes_are_texture_robust() -> None:
+    assert "texture_robust" not in describe(planned())
+    assert describe(planned(**STYLIZED))["texture_robust"] == {
+        "texture-robust-stylized": "texture-robust, stylized images",
+        "texture-robust-both-then-native": "texture-robust, stylized + native, then native",
+    }
+    weights = {"geirhos": {"kind": "stylized-imagenet", "trained_on": "sin"}}
+    part = {"architectures": ["resnet50"], "eps": [0], "backbones": "geirhos", "modes": []}
+    assert describe(planned(grid=[part], weights=weights))["texture_robust"] == {"geirhos": "texture-robust, geirhos"}

@@ -34,7 +34,7 @@ from robust_transfer.datasets.origins.layouts import LAYOUTS
 from robust_transfer.datasets.origins.layouts.imagenet import validation_wnids
 from robust_transfer.stages import datasets as prepare
 from support.catalogue_files import CALTECH_TRAIN, MAKERS, make, make_folders, python2_pickle
-from support.prepared_datasets import encoded, new_entry, write_parquet
+from support.prepared_datasets import encoded, new_entry, pixels, write_parquet
 
 
 def origin_of(name: str, **settings: Any) -> CatalogueOrigin:
@@ -99,6 +99,7 @@ TABLE = {  # classes, train, validation, test, metric, label
     "food": (101, 75750, None, 25250, "top1", "Food"),
     "pets": (37, 3680, None, 3669, "mean_per_class", "Pets"),
     "sun397": (397, 19850, None, 19850, "top1", "SUN397"),
+    "painter-by-numbers": (1, 79433, None, 0, "top1", "Paintings"),  # of which 79,395 are usable
 }
 
 
@@ -130,7 +131,7 @@ def test_what_the_catalogue_names_exists():
     for name in TABLE:
         for split in catalogued(name).splits.values():
             kinds = [source.kind for source in split.sources]
-            assert "folder" in kinds or split.says.startswith("the test images that")
+            assert "folder" in kinds or catalogued(name).classes == 1 or split.says.startswith("the test images that")
             for source in split.sources:
                 if isinstance(source, LayoutSource):
                     parameters = inspect.signature(LAYOUTS[source.layout]).parameters
@@ -791,3 +792,15 @@ def test_caltech_archives_in_an_archive_are_unpacked(tmp_path, recounted):
         archive.writestr("caltech-101/Annotations.tar", b"not looked at")
     found = opened("caltech101", tmp_path / "data", partial=True)
     assert found.classes == ("Faces", "Faces_easy")
+
+
+def test_paintings_are_images_without_classes_at_any_depth(tmp_path, caplog):
+    for i, place in enumerate(("1.jpg", "more/2.png", "more/3.txt")):
+        path = tmp_path / "painter-by-numbers" / "train" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(pixels(30, 40, seed=i)))
+    origin = CatalogueOrigin(kind="catalogue", dataset="painter-by-numbers")
+    collection = open_catalogued(origin, tmp_path / "painter-by-numbers", downloads=False)
+    assert (len(collection.splits["train"].labels), len(collection.splits["test"].labels)) == (2, 0)
+    assert (collection.classes, collection.labelled, collection.ignored_files) == (("image",), False, 1)
+    assert "2 of 79433 train" in caplog.text

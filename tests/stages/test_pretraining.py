@@ -12,7 +12,7 @@ from robust_transfer.loading.augmentation import resident_images
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import pretraining
-from robust_transfer.store.entry import open_entry
+from robust_transfer.store.entry import StoreError, open_entry
 from support import kills
 from support.prepared_datasets import encoded, encoded_squares, new_entry, prepared, write_parquet
 from support.processes import first_line, start
@@ -107,7 +107,7 @@ def test_a_second_process_is_told_who_writes_and_waits(source):
     code = """
         import sys
         from pathlib import Path
-        from robust_transfer.store.entry import open_entry
+        from robust_transfer.store.entry import StoreError, open_entry
         with open_entry(Path(sys.argv[1])).locked():
             print("holding", flush=True)
             input()
@@ -134,3 +134,55 @@ class TestResidentImages:
         assert resident.shape == (6, 32, 32, 3)
         assert resident.dtype == torch.uint8
         assert [image.unique().tolist() for image in resident] == [[7 * i] for i in range(6)]
+
+
+class TestTextureRobust:
+    """Training from a backbone's weights, on one dataset or on two."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def stylized(source):
+        root = source.path.parents[2]
+        write_parquet(root / "other/train.parquet", *encoded_squares(36, seed=5))
+        write_parquet(root / "other/test.parquet", *encoded_squares(30, seed=6))
+        return prepared(root, {"kind": "parquet", "path": str(root / "other")})
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def start(source):
+        return backbone(source, seed=3)
+
+    def train(self, source, trained_on, **roles):
+        described = settings(trained_on=trained_on, training={"epochs": 1, "learning_rate": roles.pop("rate", 0.05)})
+        entry = new_entry(source.path.parents[2], "pretraining", described, source=source, **roles)
+        pretraining.run(entry, threads=1, device="cpu")
+        return open_entry(entry.path)
+
+    def test_an_epoch_has_the_images_of_both(self, source, stylized, start):
+        entry = self.train(source, "both", stylized=stylized, start=start)
+        assert json.loads((entry.path / "timing.json").read_text())["images"] == 48 + 36
+        facts = entry.facts()
+        assert facts["trained_on"] == [source.name, stylized.name]
+        assert (facts["start"], facts["eps"], facts["norm"]) == (start.name, "0", None)
+
+    def test_it_starts_from_the_weights_that_it_is_given(self, source, start):
+        """At a learning rate near 0 they hardly move, but for BatchNorm's running statistics."""
+        entry = self.train(source, "both-then-native", start=start, rate=1e-12)
+        before, after = (load_backbone(one).state_dict() for one in (start, entry))
+        moved = [name for name in before if not torch.allclose(before[name].float(), after[name].float(), atol=1e-6)]
+        assert moved
+        assert all("running_" in name or name.endswith("num_batches_tracked") for name in moved)
+
+    def test_from_scratch_it_starts_as_any_other(self, source):
+        one, other = self.train(source, "stylized"), backbone(source, training={"epochs": 1})
+        for name, tensor in load_backbone(one).state_dict().items():
+            torch.testing.assert_close(load_backbone(other).state_dict()[name], tensor, rtol=0, atol=0)
+
+    def test_a_backbone_of_other_classes_is_refused(self, source, start):
+        root = source.path.parents[2]
+        for split in ("train", "test"):
+            images, labels = encoded_squares(24, seed=7)
+            write_parquet(root / f"named/{split}.parquet", images, [f"class {label}" for label in labels])
+        other = prepared(root, {"kind": "parquet", "path": str(root / "named")})
+        with pytest.raises(StoreError, match=r"3 outputs are not the 3 classes .*start: scratch"):
+            self.train(other, "stylized", start=start)

@@ -21,12 +21,19 @@ MODULES = {
         datasets.images datasets.names datasets.originals datasets.origins.catalogued datasets.origins.folder
         datasets.origins.layouts
         datasets.origins.layouts.annotated datasets.origins.layouts.caltech datasets.origins.layouts.cifar
-        datasets.origins.layouts.imagenet datasets.origins.layouts.lists datasets.origins.opening
+        datasets.origins.layouts.imagenet datasets.origins.layouts.lists datasets.origins.layouts.paintings
+        datasets.origins.opening
         datasets.origins.parquet datasets.origins.shapes datasets.origins.torchvision datasets.resident datasets.splits
         datasets.storing stages.datasets store.originals
     """,
     "granularity": """
         datasets.arrow datasets.images datasets.resident datasets.storing stages.granularity
+    """,
+    "stylizing": """
+        datasets.arrow datasets.errors datasets.fetching.archive_formats datasets.fetching.web_pages datasets.images
+        datasets.origins.shapes datasets.resident datasets.splits datasets.storing machine.devices randomness
+        stages.stylizing stylization.adain stylization.phase stylization.sheet stylization.styles weights.pickle_machine
+        weights.pickle_values weights.pickles weights.state_dicts
     """,
     "importing": """
         architectures datasets.errors datasets.fetching.archive_formats datasets.fetching.disk
@@ -40,7 +47,7 @@ MODULES = {
         loading.streaming machine.devices machine.distributed networks.backbones networks.build networks.folding
         networks.image_gradient networks.small_resnet randomness stages.pretraining tables.flags tables.sanity
         training.averaging training.batchnorm training.inference training.loop training.progress training.schedules
-        training.sgd
+        training.sgd weights.outputs
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones

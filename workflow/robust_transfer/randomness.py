@@ -17,7 +17,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _MASK = (1 << 64) - 1
 
 # Streams: independent sequences under one seed, one for each purpose. A changed number changes every result.
-ORDER, AUGMENTATION, START, LAYERS, COLOUR, LIGHTING, HEAD = 1, 2, 3, 4, 5, 6, 7
+ORDER, AUGMENTATION, START, LAYERS, COLOUR, LIGHTING, HEAD, STYLE = 1, 2, 3, 4, 5, 6, 7, 8
 
 
 def key(*parts: int) -> int:

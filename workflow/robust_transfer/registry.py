@@ -62,6 +62,15 @@ ALL_STAGES = {
             "expensive",
         ),
         Stage(
+            "stylizing",
+            "derive a dataset with other textures: its images stylized",
+            "Reads the dataset that entry.json names, and the one that gives the styles; writes the same images with\n"
+            "other textures, losslessly, and samples.png, a contact sheet.",
+            "expensive",
+            uses_gpu=True,
+            interruptible=True,
+        ),
+        Stage(
             "importing",
             "import a backbone from published weights",
             "Reads a checkpoint below the folder of weights, or downloads it where that is allowed; nothing in it is\n"
@@ -187,6 +196,7 @@ FIGURES = {
         ),
         Figure("width", "transfer over the network's width", "width", "Fig. 6"),
         Figure("granularity", "transfer over eps with detail taken away", "granularity", "Fig. 7"),
+        Figure("texture", "stylized images, and texture-robust networks", "texture", "Fig. 8", default=False),
         Figure("training", "the backbones' curves over epochs", "training", table="training"),
         Figure("few_images", "transfer from few images of each class", "few_images"),
         Figure("protocol_gap", "the paper's way of measuring beside the frozen one", "protocol_gap", is_table=True),

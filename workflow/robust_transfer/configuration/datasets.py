@@ -80,6 +80,8 @@ class FolderOrigin(Model):
     """Share of every class set aside for testing, where the folder has no `test/` or `val/`."""
     seed: int = 0
     """Seed of that split."""
+    labelled: bool = True
+    """False: images at any depth below the folder, without classes, as `stylizing.styles` needs them."""
 
 
 class ParquetOrigin(Model):
@@ -174,6 +176,13 @@ def _place(origin: Origin) -> tuple[object, ...]:
     return (origin,)
 
 
+def is_labelled(origin: Origin) -> bool:
+    """Whether images have classes to be told apart."""
+    if isinstance(origin, CatalogueOrigin):
+        return catalogued(origin.dataset).classes > 1
+    return not isinstance(origin, FolderOrigin) or origin.labelled
+
+
 class Dataset(Model):
     """One image dataset, as prepared in `store/datasets/`."""
 
@@ -215,6 +224,18 @@ had it for all targets but the two CIFARs."""
         if self.stored_side and isinstance(self.origin, ShapesOrigin) and self.stored_side > self.origin.side:
             raise ValueError(f"stored_side {self.stored_side} is above the generator's side {self.origin.side}")
         return self
+
+
+def not_swapped(dataset: Dataset) -> str:
+    """Why textures of a dataset cannot be exchanged by the generator that drew it; empty if they can."""
+    origin = dataset.origin
+    if not isinstance(origin, ShapesOrigin):
+        return "is for images of the built-in generator (kind: shapes); write `phase` or `adain`"
+    if origin.task != "objects":
+        return f"is for task objects: in {origin.task} no class has both an outline and a texture; write `phase`"
+    if dataset.stored_side and dataset.stored_side != origin.side:
+        return f"draws images at origin.side, {origin.side}; leave out stored_side"
+    return ""
 
 
 class DatasetSettings(Dataset):

@@ -10,13 +10,31 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Line, Model, Name
-from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing, same_images
+from robust_transfer.configuration.datasets import (
+    Dataset,
+    Granularity,
+    Preprocessing,
+    is_labelled,
+    not_swapped,
+    same_images,
+)
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.paths import WrittenFolder
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.sides import check_side
-from robust_transfer.configuration.training import RECIPES, Architecture, Evaluation, InputSize, Norm, Pretraining
+from robust_transfer.configuration.stylizing import Stylizing
+from robust_transfer.configuration.training import (
+    RECIPES,
+    TEXTURE_ROBUST,
+    Architecture,
+    Evaluation,
+    InputSize,
+    Norm,
+    Pretraining,
+    Recipe,
+    TrainedOn,
+)
 from robust_transfer.configuration.transfer import (
     BatchNorm,
     Features,
@@ -36,12 +54,12 @@ TRAINED = "trained"
 
 
 def _view(value: object) -> object:
-    if value == "native" or (isinstance(value, int) and not isinstance(value, bool) and value >= 4):
+    if value in ("native", "stylized") or (isinstance(value, int) and not isinstance(value, bool) and value >= 4):
         return value
-    raise ValueError("a view is `native` or a short side in pixels, from 4 up")
+    raise ValueError("a view is `stylized`, `native` or a short side in pixels, from 4 up")
 
 
-View = Annotated[Literal["native"] | int, BeforeValidator(_view)]
+View = Annotated[Literal["native", "stylized"] | int, BeforeValidator(_view)]
 
 
 def _images(value: object) -> object:
@@ -81,6 +99,10 @@ class GridPart(Model):
     """Radii to train at; 0 is the standard network that the others are compared with."""
     seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] = (0,)
     """Seeds of pretraining."""
+    trained_on: TrainedOn = "native"
+    """Images of the source that backbones train on. Those of `stylized` images, of `both`, or of `both-then-native` \
+ones are texture-robust: standard training, so eps [0], by the recipes of `pretraining.texture_robust`. With weights \
+under `backbones` it starts from these."""
     targets: tuple[Name, ...] | None = None
     """Names from the experiment's `targets`. Default: all of them."""
     modes: tuple[Mode, ...] = ("fixed-feature", "full-network")
@@ -94,7 +116,14 @@ class GridPart(Model):
 smaller number are among those of a larger one, by transfer seed. A number that no class has is refused. One draw of \
 few images says little: each number is measured on five, unless `transfer_seeds` says otherwise."""
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
-    """`native` images, and short sides in pixels to which targets are downscaled first."""
+    """`native` images of targets, `stylized` ones (section `stylizing`), and short sides in pixels to which they are \
+downscaled first."""
+    source_views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
+    """Test images of the source that backbones are evaluated on, without training: `stylized` ones too for Fig. 8a. \
+On other than native images accuracy is clean alone."""
+    transfer_to_source: tuple[View, ...] = ()
+    """Views of the source that backbones are transferred to, in this part's modes, as to a target: `stylized` for \
+Fig. 8a's lower half."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Seeds of transfer: validation split, head, order of images, and which images where they are few. Default: 0, \
 and 0 to 4 where `images_per_class` is a number."""
@@ -105,7 +134,7 @@ and 0 to 4 where `images_per_class` is a number."""
 
     @field_validator(
         "architectures", "eps", "seeds", "targets", "modes", "protocols", "variants", "images_per_class", "views",
-        "transfer_seeds",
+        "transfer_seeds", "source_views", "transfer_to_source",
     )  # fmt: skip
     @classmethod
     def _nothing_twice(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
@@ -122,6 +151,22 @@ and 0 to 4 where `images_per_class` is a number."""
             if self.norm == "linf" and eps_value(eps) > 1:
                 raise ValueError(f"eps {eps} for norm linf is above 1, the whole pixel range; write {eps}/255?")
         return self
+
+    @model_validator(mode="after")
+    def _texture_robust_are_standard(self) -> GridPart:
+        if self.trained_on != "native" and self.eps != ("0",):
+            raise ValueError(
+                f"trained_on = {self.trained_on}: texture-robust networks are trained without an attack; write "
+                "eps: [0], and robust networks in a part of their own"
+            )
+        if "native" in self.transfer_to_source:
+            raise ValueError("transfer_to_source: native are the images that backbones are trained on; take it out")
+        return self
+
+
+def _section(part: GridPart) -> str:
+    """Where the recipe of a part's backbones stands below `pretraining`."""
+    return "training." if part.trained_on == "native" else "texture_robust, in every recipe, "
 
 
 class Experiment(Model):
@@ -162,6 +207,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How backbones are evaluated on the source."""
     granularity: Granularity = Granularity()
     """How targets are downscaled."""
+    stylizing: Stylizing = Stylizing()
+    """How images are stylized."""
     features: Features = Features()
     """How features are extracted."""
     probing: Probing = Probing()
@@ -265,8 +312,8 @@ did. With both every number is there twice, and figures show the first."""
 
     @model_validator(mode="after")
     def _networks_take_the_images(self) -> Experiment:
-        first = self.pretraining.training.first_side(self.input_size)
         for i, part in enumerate(self.grid):
+            first = min([self.input_size, *(one.first_side(self.input_size) for one in self.recipes_of(part))])
             for j, architecture in enumerate(part.architectures):
                 try:
                     check_side(architecture, self.input_size)
@@ -276,17 +323,32 @@ did. With both every number is there twice, and figures show the first."""
                         "the two"
                     ) from None
                 try:
-                    check_side(architecture, first if self.weights_of(part) is None else self.input_size)
+                    check_side(architecture, first)
                 except ValueError as error:
                     raise ValueError(
                         f"grid[{i}].architectures[{j}] = {architecture}: {error}, with which its training starts; set "
-                        "pretraining.training.start_scale: 1, or a larger one"
+                        f"pretraining.{_section(part)}start_scale: 1, or a larger one"
                     ) from None
         return self
 
     def weights_of(self, part: GridPart) -> Weights | None:
-        """The weights that a part's backbones are imported from; None where they are trained."""
+        """The weights that a part's backbones are imported from, or start from where they are texture-robust.
+
+        None where none are.
+        """
         return self.weights.get(part.backbones or self.backbones)
+
+    def recipes_of(self, part: GridPart) -> tuple[Recipe, ...]:
+        """The recipes that a part's backbones are trained by, one after the other; none where they are imported."""
+        robust, start = self.pretraining.texture_robust, () if self.weights_of(part) else (self.pretraining.training,)
+        if part.trained_on == "native":
+            return start
+        first = start if robust.start == "standard" else ()
+        return {
+            "stylized": (*first, robust.stylized),
+            "both": (*first, robust.both),
+            "both-then-native": (*first, robust.both, robust.native),
+        }[part.trained_on]
 
     @field_validator("selection")
     @classmethod
@@ -298,12 +360,57 @@ did. With both every number is there twice, and figures show the first."""
     @model_validator(mode="after")
     def _views_lose_detail(self) -> Experiment:
         for i, part in enumerate(self.grid):
-            for j, view in enumerate(part.views):
-                if view != "native" and view >= self.input_size:
-                    raise ValueError(
-                        f"grid[{i}].views[{j}] = {view}: a downscaled view must be smaller than input_size "
-                        f"{self.input_size}; at 32 px use 8, 12 or 16"
-                    )
+            for key in ("views", "source_views", "transfer_to_source"):
+                for j, view in enumerate(getattr(part, key)):
+                    if isinstance(view, int) and view >= self.input_size:
+                        raise ValueError(
+                            f"grid[{i}].{key}[{j}] = {view}: a downscaled view must be smaller than input_size "
+                            f"{self.input_size}; at 32 px use 8, 12 or 16"
+                        )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_stylized(self) -> Experiment:
+        styles = self.stylizing.styles
+        if styles is not None and styles not in self.datasets:
+            raise ValueError(
+                f"stylizing.styles = {styles}: no such dataset; datasets defines {', '.join(sorted(self.datasets))}"
+            )
+        for name, where in self.stylized():
+            if self.stylizing.method == "texture-swap" and (why := not_swapped(self.datasets[name])):
+                raise ValueError(f"{where} of {name}: stylizing.method = texture-swap {why}")
+        return self
+
+    def stylized(self) -> Iterator[tuple[str, str]]:
+        """Datasets of which a part of the grid needs a stylized view, and the setting that asks for it."""
+        for i, part in enumerate(self.grid):
+            targets = part.targets if part.targets is not None else self.targets
+            if "stylized" in part.views and part.modes:
+                yield from ((target, f"grid[{i}].views = stylized") for target in targets)
+            for key in ("source_views", "transfer_to_source"):
+                if "stylized" in getattr(part, key):
+                    yield self.source, f"grid[{i}].{key} = stylized"
+            if part.trained_on != "native":
+                yield self.source, f"grid[{i}].trained_on = {part.trained_on}"
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Experiment:
+        """Images without classes are good for their styles alone."""
+        for where, name in [("source", self.source), *((f"targets[{i}]", t) for i, t in enumerate(self.targets))]:
+            if not is_labelled(self.datasets[name].origin):
+                raise ValueError(
+                    f"datasets.{name}.origin: images without classes, which stylizing.styles alone can name, and "
+                    f"{where} is {name}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _texture_robust_have_names(self) -> Experiment:
+        """Tables tell texture-robust networks from others by the name in the place of the recipe."""
+        taken = [("pretraining.recipe", self.pretraining.recipe), *((f"weights.{name}", name) for name in self.weights)]
+        for key, name in taken:
+            if name in TEXTURE_ROBUST.values():
+                raise ValueError(f"{key} = {name}: this name means texture-robust networks trained here; take another")
         return self
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.weights import FileWeights, ImportingSettings
 from robust_transfer.dag.checks import mistakes
 from robust_transfer.dag.grid import Grid, PlannedEntry, plan
+from robust_transfer.dag.stylized import missing_networks
 from robust_transfer.datasets.finding import missing, present_source
 from robust_transfer.store.entry import finished
 from robust_transfer.weights.files import is_present, missing_weights, published_file
@@ -47,6 +48,8 @@ def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> G
         return grid
     if experiment.source in names and any(experiment.weights_of(part) is None for part in experiment.grid):
         raise ConfigurationError(f"source = {experiment.source}: its images are missing, and backbones train on them")
+    if (styles := experiment.stylizing.styles) in names and grid.stage("stylizing"):
+        raise ConfigurationError(f"stylizing.styles = {styles}: its images are missing, and styles are drawn from them")
     if {*names} >= {*experiment.targets}:
         raise ConfigurationError(f"targets = {', '.join(experiment.targets)}: the images of all are missing")
     return plan(experiment, without=names)
@@ -59,12 +62,14 @@ def absent(grid: Grid, stated: bool | None = None) -> list[str]:
     catalogue's datasets and published weights. None: both.
     """
     datasets, files = _missing_datasets(grid), _missing_weights(grid)
+    networks = [] if stated is False else missing_networks(grid)
     if stated is not None:
         by_name = {name: grid.experiment.datasets[name].origin.kind == "catalogue" for name in datasets}
         datasets = {name: why for name, why in datasets.items() if by_name[name] != stated}
         files = [one for one in files if isinstance(one.weights, FileWeights) == stated]
     folder = grid.experiment.running.weights_folder
     messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
+    messages += networks
     imported = all(grid.experiment.weights_of(part) for part in grid.experiment.grid)
     if imported and grid.experiment.source in datasets and len(datasets) <= WHOLE:
         messages.append(

@@ -8,8 +8,16 @@ from typing import Any
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.experiment import Experiment
-from robust_transfer.configuration.weights import ReleasedWeights
+from robust_transfer.configuration.training import TEXTURE_ROBUST, TrainedOn
+from robust_transfer.configuration.weights import ReleasedWeights, StylizedWeights
 from robust_transfer.dag.grid import Grid
+
+TRAINED: dict[TrainedOn, str] = {
+    "stylized": "stylized images",
+    "both": "stylized + native",
+    "both-then-native": "stylized + native, then native",
+}
+"""What legends say of the images that a texture-robust network was trained on."""
 
 
 def describe(grid: Grid) -> dict[str, Any]:
@@ -22,13 +30,18 @@ def describe(grid: Grid) -> dict[str, Any]:
         "notice": experiment.notice,
         "store": experiment.store,
         "input_size": experiment.input_size,
-        "source": {"name": experiment.source, "label": _label(experiment, experiment.source)},
+        "source": {
+            "name": experiment.source,
+            "label": _label(experiment, experiment.source),
+            **({"metric": metric} if (metric := experiment.datasets[experiment.source].metric) != "top1" else {}),
+        },
         "targets": [
             {"name": name, "label": _label(experiment, name), "metric": experiment.datasets[name].metric}
             for name in experiment.targets
             if name not in grid.dropped
         ],
         **({"released": released} if (released := _released(experiment)) else {}),
+        **({"texture_robust": robust} if (robust := _texture_robust(experiment)) else {}),
         **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
         "architectures": list(architectures),
         "widths": list(experiment.figures.widths or architectures),
@@ -48,6 +61,16 @@ def _label(experiment: Experiment, name: str) -> str:
 def _released(experiment: Experiment) -> list[str]:
     """Names that the experiment gives to the networks which the paper's authors released."""
     return [name for name, weights in experiment.weights.items() if isinstance(weights, ReleasedWeights)]
+
+
+def _texture_robust(experiment: Experiment) -> dict[str, str]:
+    """Recipes of texture-robust networks, trained here or imported, and what legends call them."""
+    trained = {part.trained_on for part in experiment.grid} - {"native"}
+    names = {part.backbones or experiment.backbones for part in experiment.grid if part.trained_on == "native"}
+    imported = {name: weights for name, weights in experiment.weights.items() if name in names}
+    return {TEXTURE_ROBUST[one]: f"texture-robust, {label}" for one, label in TRAINED.items() if one in trained} | {
+        name: f"texture-robust, {name}" for name, weights in imported.items() if isinstance(weights, StylizedWeights)
+    }
 
 
 def _fixed_eps(experiment: Experiment) -> dict[str, str]:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -18,7 +18,16 @@ from robust_transfer.configuration.base import Model, kept
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
 from robust_transfer.configuration.experiment import Experiment, GridPart, Variant
-from robust_transfer.configuration.training import EvaluationSettings, Norm, PretrainingSettings
+from robust_transfer.configuration.stylizing import StylizingSettings
+from robust_transfer.configuration.training import (
+    TEXTURE_ROBUST,
+    Attack,
+    EvaluationSettings,
+    Norm,
+    PretrainingSettings,
+    Recipe,
+    TrainedOn,
+)
 from robust_transfer.configuration.transfer import (
     FeaturesSettings,
     FinetuningSettings,
@@ -123,9 +132,11 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
         for backbone, key in _backbones(grid, part):
             if experiment.source not in without:
                 _evaluate(grid, part, backbone, key)
+                for view in part.transfer_to_source:
+                    _transfer(grid, part, backbone, key, experiment.source, (view,))
             for target in part.targets if part.targets is not None else experiment.targets:
                 if target not in without:
-                    _transfer(grid, part, backbone, key, target)
+                    _transfer(grid, part, backbone, key, target, part.views)
     return grid
 
 
@@ -135,24 +146,41 @@ def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
     native = grid._add("datasets", name, settings)
     if view == "native":
         return native
+    if view == "stylized":
+        return _stylized(grid, name, native)
     of_view = dict(grid.experiment.granularity)
     smaller = grid._shared(("granularity", view), lambda: GranularitySettings(size=int(view), **of_view))
     return grid._add("granularity", f"{name}_{view}px", smaller, {"dataset": native})
 
 
+def _stylized(grid: Grid, name: str, native: PlannedEntry) -> PlannedEntry:
+    experiment, stylizing = grid.experiment, grid.experiment.stylizing
+    how = {name: value for name, value in dict(stylizing).items() if name != "styles"}
+    if stylizing.method != "texture-swap":
+        how |= {"side": experiment.input_size, "resize_ratio": experiment.preprocessing.resize_ratio}
+    settings = grid._shared("stylizing", lambda: StylizingSettings(**how))
+    others = {"styles": _dataset(grid, stylizing.styles)} if stylizing.styles not in (None, name) else {}
+    return grid._add("stylizing", f"{name}_stylized", settings, {"dataset": native, **others})
+
+
+def _view_in_key(grid: Grid, view: str | int) -> dict[str, Any]:
+    """What a view adds to the variant of a number's key."""
+    if view == "native":
+        return {}
+    return {"stylized": grid.experiment.stylizing.method} if view == "stylized" else {"downscaled": view}
+
+
 def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, MeasurementKey]]:
     """The backbones of a part, each with the key of its accuracy on the source."""
-    experiment = grid.experiment
-    weights = experiment.weights_of(part)
+    experiment, from_scratch = grid.experiment, grid.experiment.pretraining.texture_robust.start == "scratch"
     for architecture, eps, seed in itertools.product(part.architectures, part.eps, part.seeds):
         norm = part.norm if eps != "0" else None
-        name = f"{experiment.source}_{architecture}_{f'{norm}_{eps_name(eps)}' if norm else 'eps0'}"
-        if weights is None:
-            backbone = _trained(grid, f"{name}_seed{seed}", architecture, norm, eps, seed)
-            recipe = experiment.pretraining.recipe
+        if part.trained_on == "native":
+            backbone, recipe = _standard_or_robust(grid, part, architecture, norm, eps, seed)
         else:
-            recipe = part.backbones or experiment.backbones
-            backbone = _imported(grid, f"{name}_{recipe}", weights, architecture, norm, eps, seed)
+            start = None if from_scratch else _standard_or_robust(grid, part, architecture, norm, eps, seed)[0]
+            backbone = _texture_robust(grid, part.trained_on, start, architecture, seed)
+            recipe = TEXTURE_ROBUST[part.trained_on]
         key = MeasurementKey(
             source=experiment.source,
             target=experiment.source,
@@ -170,6 +198,20 @@ def _backbones(grid: Grid, part: GridPart) -> Iterator[tuple[PlannedEntry, Measu
         yield backbone, key
 
 
+def _standard_or_robust(
+    grid: Grid, part: GridPart, architecture: str, norm: Norm | None, eps: str, seed: int
+) -> tuple[PlannedEntry, str]:
+    """A backbone that is trained here or imported, and the name of its recipe."""
+    experiment = grid.experiment
+    name = f"{experiment.source}_{architecture}_{f'{norm}_{eps_name(eps)}' if norm else 'eps0'}"
+    weights = experiment.weights_of(part)
+    if weights is None:
+        entry = _trained(grid, f"{name}_seed{seed}", architecture, norm, eps, seed)
+        return entry, experiment.pretraining.recipe
+    recipe = part.backbones or experiment.backbones
+    return _imported(grid, f"{name}_{recipe}", weights, architecture, norm, eps, seed), recipe
+
+
 def _trained(grid: Grid, name: str, architecture: str, norm: Norm | None, eps: str, seed: int) -> PlannedEntry:
     experiment, pretraining = grid.experiment, grid.experiment.pretraining
     settings = PretrainingSettings(
@@ -185,6 +227,39 @@ def _trained(grid: Grid, name: str, architecture: str, norm: Norm | None, eps: s
         check=pretraining.check,
     )
     return grid._add("pretraining", name, settings, {"source": _dataset(grid, experiment.source)})
+
+
+def _texture_robust(
+    grid: Grid, trained_on: TrainedOn, standard: PlannedEntry | None, architecture: str, seed: int
+) -> PlannedEntry:
+    """A backbone trained on stylized images, from the standard one or, without it, from scratch."""
+    experiment, how = grid.experiment, grid.experiment.pretraining.texture_robust
+    native, stylized = _dataset(grid, experiment.source), _dataset(grid, experiment.source, "stylized")
+    start = {"start": standard} if standard else {}
+    inputs: dict[str, PlannedEntry]
+    recipe: Recipe
+    match trained_on:
+        case "stylized":
+            recipe, inputs = how.stylized, {"source": stylized, **start}
+        case "both":
+            recipe, inputs = how.both, {"source": native, "stylized": stylized, **start}
+        case _:
+            both = _texture_robust(grid, "both", standard, architecture, seed)
+            recipe, inputs = how.native, {"source": native, "start": both}
+    settings = PretrainingSettings(
+        architecture=architecture,
+        input_size=experiment.input_size,
+        preprocessing=experiment.preprocessing,
+        norm=None,
+        eps="0",
+        seed=seed,
+        recipe=TEXTURE_ROBUST[trained_on],
+        training=recipe,
+        attack=None,
+        check=experiment.pretraining.check,
+        trained_on=trained_on,
+    )
+    return grid._add("pretraining", f"{experiment.source}_{architecture}_{trained_on}_seed{seed}", settings, inputs)
 
 
 def _imported(
@@ -213,20 +288,30 @@ def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         **({"autoattack_images": evaluation.autoattack_images} if evaluation.autoattack else {}),
         preprocessing=grid.experiment.preprocessing,
     )
-    inputs = {"backbone": backbone, "source": _dataset(grid, key.source)}
-    grid._measure(grid._add("evaluation", backbone.name, settings, inputs), backbone, key)
+    for view in part.source_views:
+        source = _dataset(grid, key.source, view)
+        of_view = (
+            settings
+            if view == "native"
+            else EvaluationSettings(norm="l2", eps=(), attack=Attack(), preprocessing=grid.experiment.preprocessing)
+        )
+        name = backbone.name if view == "native" else f"{backbone.name}_on_{source.name}"
+        measuring = grid._add("evaluation", name, of_view, {"backbone": backbone, "source": source})
+        grid._measure(measuring, backbone, replace(key, variant=canonical(_view_in_key(grid, view))))
 
 
-def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: MeasurementKey, target: str) -> None:
+def _transfer(
+    grid: Grid, part: GridPart, backbone: PlannedEntry, key: MeasurementKey, target: str, views: Iterable[str | int]
+) -> None:
     sizes = [(images, seed) for images in part.images_per_class for seed in part.transfer_seeds_of(images)]
-    for view, (images, seed) in itertools.product(part.views, sizes):
+    for view, (images, seed) in itertools.product(views, sizes):
         to = _Transfer(
             grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)
         )
         where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
-        downscaled = {} if view == "native" else {"downscaled": view}
+        viewed = _view_in_key(grid, view)
         layer = grid.experiment.features.layer
-        features = downscaled | ({"layer": layer} if layer else {})
+        features = viewed | ({"layer": layer} if layer else {})
         for protocol, measured_by in (("frozen", to.probe), ("knn", to.knn)):
             if "fixed-feature" in part.modes and protocol in part.protocols:
                 how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(features))
@@ -234,11 +319,11 @@ def _transfer(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         for variant in part.variants:
             if "fixed-feature" in part.modes and "paper" in part.protocols:
                 entry, deviations = to.linear_heads(variant)
-                how = replace(where, mode="fixed-feature", protocol="paper", variant=canonical(downscaled | deviations))
+                how = replace(where, mode="fixed-feature", protocol="paper", variant=canonical(viewed | deviations))
                 grid._measure(entry, backbone, how)
             if "full-network" in part.modes:
                 entry, deviations = to.full_network(variant)
-                how = replace(where, mode="full-network", protocol="paper", variant=canonical(downscaled | deviations))
+                how = replace(where, mode="full-network", protocol="paper", variant=canonical(viewed | deviations))
                 grid._measure(entry, backbone, how)
 
 

@@ -30,6 +30,7 @@ from robust_transfer.dag.methods import label, made_by, methods
 from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, remember
 from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
+from robust_transfer.dag.stylized import unusable
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
@@ -111,6 +112,15 @@ class Wiring:
             return [self._read(run.id, CARD) for run in self._entry(stage, wildcards.entry).runs.values()]
 
         return with_signature(cards_of_runs)
+
+    def others(self, stage: str, *roles: str) -> Callable[[Any], list[str]]:
+        """Input function: the cards of what an entry of this stage is made from in those of the roles that it has."""
+
+        def cards_of_others(wildcards: Any) -> list[str]:
+            inputs = self._entry(stage, wildcards.entry).inputs
+            return [self._read(inputs[role].id, CARD) for role in roles if role in inputs]
+
+        return with_signature(cards_of_others)
 
     def measurements(self, wildcards: Any) -> list[str]:
         """Input function: the `metrics.json` of every entry that measures something."""
@@ -275,7 +285,7 @@ class Wiring:
             print(f"{dated} files were from the future, after a jump of the clock; they are dated now", file=sys.stderr)
 
     def _check_origins(self) -> None:
-        if messages := absent(self.grid) or foreign_networks(self.grid):
+        if messages := absent(self.grid) or foreign_networks(self.grid) or unusable(self.grid):
             raise ConfigurationError("\n".join(messages))
 
     def check_networks(self) -> None:

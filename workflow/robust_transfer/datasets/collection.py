@@ -38,6 +38,8 @@ class Collection:
     licence: str | None = None
     ignored_files: int = 0
     """Number of files that are not images by their names, hidden ones included."""
+    labelled: bool = True
+    """False: images without classes, which have one label."""
 
 
 def read_info(folder: Path) -> dict[str, Any]:

@@ -31,6 +31,8 @@ NOT_MEASURED = "not measured"
 IMAGES = "images_per_class"
 ODD = (IMAGES, "layer")
 """Deviations that a figure names although it shows no other way of measuring."""
+STYLIZED = "stylized"
+"""In a variant: images are stylized, by the method that it says."""
 NATIVE = 0
 """Stands in the column `downscaled` for images as they are."""
 
@@ -128,9 +130,18 @@ class Cells:
     """The test accuracies of a results table, by cell."""
 
     def __init__(
-        self, results: pd.DataFrame, *, images_per_class: int | None = None, selection: str | None = None
+        self,
+        results: pd.DataFrame,
+        *,
+        images_per_class: int | None = None,
+        selection: str | None = None,
+        recipe: str | None = None,
+        stylized: bool = False,
     ) -> None:
         """Keep the numbers of transfer from so many training images of each class.
+
+        Numbers of texture-robust networks, which are neither standard nor robust ones, are kept where `recipe` names
+        theirs, and then alone; numbers on stylized images where `stylized` says so, and then alone.
 
         None: from all; for a mode and target never measured so, from the most that there are, and that is a deviation.
         Of several selections only one is kept: the given one, else the one that figures of the experiment show, else
@@ -138,7 +149,13 @@ class Cells:
         """
         self.about = ExperimentInfo.of(results)
         self.selection = selection or shown_selection(results)
-        test = results[results["split"] == "test"]
+        of_recipe = (
+            ~results["recipe"].isin(list(self.about.texture_robust)) if recipe is None else results["recipe"] == recipe
+        )
+        on_stylized = results["variant"].map(
+            {text: STYLIZED in json.loads(text) for text in results["variant"].unique()}
+        )
+        test = results[(results["split"] == "test") & of_recipe & (on_stylized.astype(bool) == stylized)]
         test.attrs = {}  # pandas copies them deeply in every operation
         of_size = _most(test) if images_per_class is None else test["images_per_class"] == images_per_class
         # Published networks were also measured, untransferred, on images they were not trained on.
@@ -325,6 +342,8 @@ def _with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
     `said`: images of each class are among these, where they are not all.
     """
     parsed = {text: json.loads(text) for text in rows["variant"].unique()}
+    for variant in parsed.values():
+        variant.pop(STYLIZED, None)
     sizes = {text: int(variant.pop("downscaled", NATIVE)) for text, variant in parsed.items()}
     of = rows[["variant", IMAGES]].astype({IMAGES: "float64"}).fillna(NATIVE).itertuples(index=False, name=None)
     deviations = [

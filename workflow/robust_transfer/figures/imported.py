@@ -15,6 +15,7 @@ from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import Number
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.key import canonical
 from robust_transfer.tables.published import published_accuracy
 from robust_transfer.tables.sanity import DEVIATIONS, PUBLISHED_SLACK, published_flags
 
@@ -79,6 +80,7 @@ def imported(results: pd.DataFrame) -> Tables:
 
 def _clean_on_source(results: pd.DataFrame) -> pd.Series[bool]:
     on_source = (results["mode"] == "source") & (results["target"].astype("string") == results["source"])
+    on_source &= results["variant"] == canonical({})  # on images as they are
     return on_source & (results["split"] == "test") & results["attack"].isna() & (results["metric"] == "top1")
 
 

@@ -25,6 +25,8 @@ from robust_transfer.store.entry import CARD
 KNOWN = Path(__file__).with_name("torchvision.yaml")
 LOSSLESS_BYTES = 1.4
 """Bytes per pixel of a resized photograph, which is stored losslessly: 0.9 to 1.5 in datasets at 64 and 128 px."""
+SQUARE = 3 / 4
+"""Pixels of a centre square over those of a 4:3 photograph of that short side."""
 JPEG_BYTES = 110_000
 """Bytes of an image that is stored unchanged and whose size is unknown: the mean of ImageNet's files."""
 
@@ -78,7 +80,7 @@ def set_aside(images: int, classes: int, fraction: float) -> int:
 
 
 def image_counts(entry: PlannedEntry, store: Path) -> ImageCounts | None:
-    """Counts of an entry of the stages datasets or granularity: from its card if it is done, else from its settings.
+    """Counts of a dataset or of one derived from it: from its card if it is done, else from its settings.
 
     Folders are listed, and the labels of parquet files are read, but no image is. None where the counts are unknown
     until the dataset is prepared: its files do not exist yet, or the torchvision class is not in `torchvision.yaml`.
@@ -92,6 +94,13 @@ def image_counts(entry: PlannedEntry, store: Path) -> ImageCounts | None:
             return None
         stored = _stored_bytes(size, original.image_bytes)
         return replace(original, image_bytes=stored, raw=original.raw and size <= RAW_SIDE)
+    if entry.stage == "stylizing":
+        original, side = image_counts(entry.inputs["dataset"], store), getattr(entry.settings, "side", None)
+        if original is None or side is None:  # a texture is swapped for another in images of the same size
+            return original
+        return replace(
+            original, image_bytes=_stored_bytes(side, None) * (1 if side <= RAW_SIDE else SQUARE), raw=side <= RAW_SIDE
+        )
     settings = entry.settings
     return _of_settings(settings) if isinstance(settings, DatasetSettings) else None
 

@@ -96,7 +96,7 @@ class UnknownImagesError(ValueError):
 
 
 Lookup = Callable[[PlannedEntry], ImageCounts | None]
-"""Counts of an entry of the stages datasets or granularity."""
+"""Counts of an entry of the stages datasets, granularity or stylizing."""
 
 
 def work_of(entry: PlannedEntry, counts: Lookup) -> Work:
@@ -135,6 +135,13 @@ def _granularity(entry: PlannedEntry, counts: Lookup) -> Work:
     return work
 
 
+def _stylizing(entry: PlannedEntry, counts: Lookup) -> Work:
+    work = _granularity(entry, counts)
+    work.decoded *= 2  # and as many style images
+    work.decoded_bytes *= 2
+    return work
+
+
 def _importing(entry: PlannedEntry, counts: Lookup) -> Work:
     architecture, side = _network(entry)
     return Work(written=size_of(architecture, side).weights_bytes(1000))
@@ -142,24 +149,26 @@ def _importing(entry: PlannedEntry, counts: Lookup) -> Work:
 
 def _pretraining(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
-    dataset, recipe = _images_of(entry.inputs["source"], counts), settings.training
+    datasets = [_images_of(entry.inputs[role], counts) for role in ("source", "stylized") if role in entry.inputs]
+    recipe, train = settings.training, sum(dataset.train for dataset in datasets)
     architecture, side = _network(entry)
-    work = Work(written=size_of(architecture, side).weights_bytes(dataset.classes))
+    work = Work(written=size_of(architecture, side).weights_bytes(datasets[0].classes))
     attack = settings.attack if settings.norm else None
-    _train(work, "train", architecture, side, recipe, dataset.train, attack)
-    _decode(work, dataset, dataset.train * (recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1))
+    _train(work, "train", architecture, side, recipe, train, attack)
+    for dataset in datasets:
+        _decode(work, dataset, dataset.train * (recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1))
 
     def add(kind: Kind, images: int) -> None:
         work.images[Pass(architecture, side, recipe.precision, kind)] += images
 
     check = settings.check
     checks = recipe.epochs // check.every + (recipe.epochs % check.every > 0)
-    checked = checks * max(1, min(check.images, dataset.train // 16))
+    checked = checks * max(1, min(check.images, train // 16))
     add("forward", checked * (2 if attack else 1))
     add("attack", checked * check.steps if attack else 0)
     if recipe.average_decay:
         group = recipe.batchnorm_group or recipe.batch_size
-        estimated = min(dataset.train, group * math.ceil(recipe.average_images / group))
+        estimated = min(train, group * math.ceil(recipe.average_images / group))
         add("forward", estimated * (1 + (_forwards(attack) if attack else 0)))
         add("attack", estimated * (attack.steps * attack.restarts if attack else 0))
     work.images = +work.images
@@ -291,6 +300,7 @@ def _selecting(entry: PlannedEntry, counts: Lookup) -> Work:
 WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "datasets": _datasets,
     "granularity": _granularity,
+    "stylizing": _stylizing,
     "importing": _importing,
     "pretraining": _pretraining,
     "evaluation": _evaluation,

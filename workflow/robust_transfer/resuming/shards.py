@@ -63,7 +63,7 @@ class Shards:
         self._own = {
             "entry": entry.name,
             "code": fingerprint(entry.stage),
-            "inputs": origin(entry),
+            "inputs": origin(entry, entry.inputs),
             "rows": f"{dimension} × {dtype}",
         }
         self._journal: dict[str, list[list[int]]] = {}  # by split, rows and checksum of each shard

@@ -146,6 +146,6 @@ def _report(name: str, facts: dict[str, Any]) -> None:
     log.info("%s: %s images of %d classes, %s", name, counts, len(facts["classes"]), size)
     if facts["ignored_files"]:
         log.info("%s: %d files that are no images were ignored", name, facts["ignored_files"])
-    if facts["classes_without_test"]:
+    if facts["classes_without_test"] and facts["counts"]["test"]:
         missing = listed(facts["classes_without_test"])
         log.warning("%s: no test images of %s; mean per class leaves them out", name, missing)

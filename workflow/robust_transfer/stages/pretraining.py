@@ -2,7 +2,8 @@
 
     python -m robust_transfer pretraining store/pretraining/<entry>
 
-Reads the training images of its input `source`. Writes `weights.safetensors` (the last epoch's) and `epochs.csv`.
+Reads the training images of its input `source`; a texture-robust backbone also those of `stylized`, where it trains on
+both, and starts from the weights of `start`. Writes `weights.safetensors` (the last epoch's) and `epochs.csv`.
 It can be stopped at any time: SIGTERM, SIGUSR1, Ctrl-C and `--stop-before` save its state first and exit with code 75;
 the same command goes on where the last saved state left off. `--processes 2` trains on two GPUs.
 One core of an AMD EPYC (Zen 4) trains a resnet8_w16 at 32 px in bf16 on 470 images per second under PGD with two steps,
@@ -24,13 +25,14 @@ from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.machine.devices import prepare
 from robust_transfer.machine.distributed import process_group
 from robust_transfer.machine.launch import is_main
-from robust_transfer.networks.backbones import WEIGHTS, save_weights
-from robust_transfer.networks.build import build
+from robust_transfer.networks.backbones import WEIGHTS, load_backbone, save_weights
+from robust_transfer.networks.build import Network, build
 from robust_transfer.resuming.states import states_of
-from robust_transfer.store.entry import Entry
+from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.tables.sanity import loader_flags, training_flags
 from robust_transfer.training.loop import Adversary, checked_images, fit
 from robust_transfer.training.progress import cost, write_epochs
+from robust_transfer.weights.outputs import outputs_for
 
 log = logging.getLogger("robust_transfer")
 
@@ -43,13 +45,17 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         team = stack.enter_context(process_group(device))
         settings = PretrainingSettings.model_validate(entry.settings)
         recipe, on = settings.training, prepare(device, max(1, threads // team.size))
-        split = open_split(entry.input("source"), "train")
+        splits = [open_split(entry.input(role), "train") for role in ("source", "stylized") if role in entry.inputs]
+        split, images = splits[0], sum(map(len, splits))
         classes, size = len(split.classes), settings.input_size
-        network = build(settings.architecture, classes, seed=settings.seed, input_size=size).to(on)
+        network = build(settings.architecture, classes, seed=settings.seed, input_size=size)
+        if "start" in entry.inputs:
+            begin_with(network, entry.input("start"), split.classes)
+        network.to(on)
         loader = stack.enter_context(
             closing(
                 open_loader(
-                    [Subset(split, np.arange(len(split)))],
+                    [Subset(part, np.arange(len(part))) for part in splits],
                     recipe,
                     input_size=settings.input_size,
                     resize_ratio=settings.preprocessing.resize_ratio,
@@ -62,7 +68,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         )
         log.info(
             "%s, %s parameters; %d images at %d px, %d classes",
-            *(settings.architecture, f"{network.parameters_n:,}", len(split), settings.input_size, network.classes),
+            *(settings.architecture, f"{network.parameters_n:,}", images, settings.input_size, network.classes),
         )
         adversary = None
         if settings.norm and settings.attack:
@@ -98,10 +104,14 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             norm=settings.norm,
             eps=settings.eps,
             input_size=settings.input_size,
-            sample=checked_images(settings.check, len(split)),
+            sample=checked_images(settings.check, images),
         )
-        draft.timing["checked_images"] = checked_images(settings.check, len(split))
+        draft.timing["checked_images"] = checked_images(settings.check, images)
         draft.facts = facts | {"parameters": network.parameters_n, "source": split.entry.name}
+        if settings.trained_on != "native":
+            draft.facts["trained_on"] = [part.entry.name for part in splits]
+        if "start" in entry.inputs:
+            draft.facts["start"] = entry.input("start").name
         draft.facts["flags"] = [flag.as_json() for flag in flags]
         if states.resumed:
             draft.facts["resumed"] = states.resumed
@@ -111,3 +121,21 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         draft.timing["flags"] = [flag.as_json() for flag in slow]
         for flag in flags + slow:
             log.warning("%s: %s", flag.flag, flag.message)
+
+
+def begin_with(network: Network, start: Entry, classes: tuple[str, ...]) -> None:
+    """Give a network the weights of a finished backbone, head and normalisation included.
+
+    Raises StoreError for a backbone of other classes.
+    """
+    facts = start.facts()
+    known: list[str] = facts["classes"]
+    if outputs_for(known, classes, imported="imported" in facts) != list(range(len(known))):
+        raise StoreError(
+            f"{start.path}: its {len(known)} outputs are not the {len(classes)} classes that are trained on, one for "
+            "one and in their order; start from a backbone of the same source, or set "
+            "pretraining.texture_robust.start: scratch"
+        )
+    state = load_backbone(start).state_dict()
+    for name, tensor in network.state_dict().items():  # load_state_dict of MNASNets asks for a version
+        tensor.copy_(state[name])

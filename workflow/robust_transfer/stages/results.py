@@ -167,7 +167,7 @@ def _shared(experiment: str, key: MeasurementKey) -> Record:
 def _clean_once(rows: pd.DataFrame) -> pd.DataFrame:
     """Of a backbone that was attacked in two norms, each beside its clean accuracy, keep that accuracy once."""
     on_source = rows[rows["mode"] == "source"]
-    first = on_source.groupby("backbone")["entry"].transform("first")
+    first = on_source.groupby(["backbone", "variant"])["entry"].transform("first")
     again = on_source["attack"].isna() & (on_source["entry"] != first)
     return rows.drop(index=on_source.index[again])
 
@@ -239,7 +239,7 @@ def _chosen(
 
     `key` is what the runs share.
     """
-    metric = {target.name: target.metric for target in info.targets}[key.target]
+    metric = info.metrics[key.target]
     every = _candidates(info, members)
 
     def contest_of(candidates: list[Candidate]) -> Bootstrap:

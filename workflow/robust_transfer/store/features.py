@@ -6,6 +6,7 @@ the dataset's images. The card records SHA-256 checksums of the backbone's weigh
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ def open_features(entry: Entry, split: str) -> tuple[Features, Labels]:
     return (parts[0], labels[0]) if len(parts) == 1 else (np.concatenate(parts), np.concatenate(labels))
 
 
-def origin(entry: Entry) -> dict[str, dict[str, str]]:
-    """SHA-256 by file of what features are made from, by role, as the inputs' cards have them."""
-    return {role: _checksums(entry.input(role)) for role in ("backbone", "dataset")}
+def origin(entry: Entry, roles: Iterable[str] = ("backbone", "dataset")) -> dict[str, dict[str, str]]:
+    """SHA-256 by file of what features, or what else has such roles, are made from, as the inputs' cards have them."""
+    return {role: _checksums(entry.input(role)) for role in roles}
 
 
 def _check_origin(entry: Entry) -> None:

@@ -55,11 +55,20 @@ class ExperimentInfo:
     """Labels of datasets that were left out, since their images are missing."""
     released: tuple[str, ...] = ()
     """Recipes that are networks which the paper's authors released, for which they published accuracies."""
+    texture_robust: dict[str, str] = field(default_factory=dict)
+    """Recipes of texture-robust networks, which are neither standard nor adversarially robust: to what legends say."""
+    source_metric: str = "top1"
+    """The accuracy by which transfer to views of the source is judged."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
         """Architectures as figures order them: those of the width figure by width, then the others."""
         return tuple(dict.fromkeys([*self.widths, *self.architectures]))
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """The accuracy that selection and figures use, by the dataset transferred to."""
+        return {self.source: self.source_metric} | {target.name: target.metric for target in self.targets}
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> ExperimentInfo:
@@ -76,7 +85,8 @@ class ExperimentInfo:
 
     def as_json(self) -> dict[str, Any]:
         """The description as plain JSON values, that `from_json` reads."""
-        described = {**asdict(self), "source": {"name": self.source, "label": self.source_label}}
+        source = {"name": self.source, "label": self.source_label, "metric": self.source_metric}
+        described = {**asdict(self), "source": source}
         plain: dict[str, Any] = json.loads(canonical(described))
         return plain
 
@@ -98,4 +108,6 @@ class ExperimentInfo:
             protocol=described.get("protocol"),
             dropped=tuple(described.get("dropped") or ()),
             released=tuple(described.get("released") or ()),
+            texture_robust=dict(described.get("texture_robust") or {}),
+            source_metric=described["source"].get("metric", "top1"),
         )

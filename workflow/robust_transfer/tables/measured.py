@@ -37,7 +37,7 @@ def measured(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
     is what figures show: accuracy on clean test images by the target's metric, hyperparameters chosen as the experiment
     says, by the protocol that figures show and with the fewest deviations from it, on images as they are, from all
     training images (or the most that there are); means over seeds where there are several; networks that were not
-    chosen among others.
+    chosen among others and are not texture-robust ones.
 
     `rows` is what `read_results` gave, or some of its rows. Raises TableError for a column or a value that they lack.
     """
@@ -53,7 +53,7 @@ def measured(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
 
 def _as_shown(rows: pd.DataFrame, stated: Collection[str], about: ExperimentInfo) -> pd.DataFrame:
     """The rows that figures would show, as far as columns that are not `stated` decide it."""
-    metrics = {target.name: target.metric for target in about.targets}
+    metrics = about.metrics
     selection = rows["selection"].isna() | (rows["selection"] == about.selection)
     usual: dict[str, pd.Series[Any]] = {
         "split": rows["split"] == "test",
@@ -63,6 +63,7 @@ def _as_shown(rows: pd.DataFrame, stated: Collection[str], about: ExperimentInfo
         "images_per_class": _most(rows["images_per_class"]),
         "arch": rows["arch"].astype("string") != BEST_ARCH,
         "eps": rows["eps"].astype("string") != BEST_ROBUST,
+        "recipe": ~rows["recipe"].isin(list(about.texture_robust)),
     }
     for name, of_name in usual.items():
         if name not in stated:
@@ -87,9 +88,9 @@ def _most(images: pd.Series[Any]) -> pd.Series[bool]:
 
 
 def _deviations(text: str) -> int:
-    """How far a variant is from the protocol; images with detail taken away are farthest."""
+    """How far a variant is from the protocol; images with detail or texture taken away are farthest."""
     deviations = json.loads(text)
-    return len(deviations) + 100 * ("downscaled" in deviations)
+    return len(deviations) + 100 * ("downscaled" in deviations or "stylized" in deviations)
 
 
 def _equal(rows: pd.DataFrame, name: str, wanted: object) -> pd.Series[bool]:

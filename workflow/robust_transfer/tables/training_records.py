@@ -124,6 +124,7 @@ def flags_of_evaluations(rows: pd.DataFrame, epochs: pd.DataFrame, store: Path) 
     """
     checked = epochs.dropna(subset="robust_accuracy").groupby("entry")["robust_accuracy"].last()
     on_source = (rows["mode"] == "source") & (rows["metric"] == "top1") & (rows["split"] == "test")
+    on_source &= rows["variant"] == canonical({})  # on other views of the source even guessing is a result
     found = []
     for name, measured in rows[on_source].groupby("entry", sort=False):
         clean = measured[measured["attack"].isna()]

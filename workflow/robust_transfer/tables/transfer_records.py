@@ -32,7 +32,7 @@ def flags_of_transfers(rows: pd.DataFrame, info: ExperimentInfo, store: Path) ->
 
     `rows` are of the results table. Raises StoreError for an entry that was altered.
     """
-    metrics = {target.name: target.metric for target in info.targets}
+    metrics = info.metrics
     judged = rows[(rows["mode"] != "source") & (rows["metric"] == rows["target"].map(metrics))]
     found = []
     for (name, selection), numbers in judged.groupby(["entry", "selection"], sort=False, dropna=False):

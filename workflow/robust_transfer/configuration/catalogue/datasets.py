@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from robust_transfer.configuration.base import Model
 
@@ -24,7 +24,8 @@ class Counts(Model):
     """Images in each split."""
 
     train: PositiveInt
-    test: PositiveInt
+    test: NonNegativeInt
+    """0: images without classes, which are good for their styles alone."""
     validation: PositiveInt | None = None
     """None: there is no official validation split."""
 

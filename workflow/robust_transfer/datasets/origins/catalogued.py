@@ -7,6 +7,7 @@ image is read. Where downloads are allowed and no source is there, they are trie
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ def open_catalogued(origin: CatalogueOrigin, folder: Path, *, downloads: bool) -
         "revision": origin.revision,
         "source": source.described,
     }
-    collection = Collection(collection.classes, collection.splits, described, known.licence, collection.ignored_files)
+    collection = replace(collection, described=described, licence=known.licence)
     check_counts(
         collection,
         known.classes,

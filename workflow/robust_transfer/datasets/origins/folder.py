@@ -26,6 +26,8 @@ from robust_transfer.datasets.images import ImageSource
 from robust_transfer.datasets.names import SUFFIXES, split_of
 from robust_transfer.datasets.splits import TEST, validation_mask
 
+ONE_CLASS = "image"
+"""What images without classes have for one."""
 EXPECTED = "expected are class folders with images, or train/ and test/ (or val/) that each hold class folders"
 
 log = logging.getLogger("robust_transfer")
@@ -40,6 +42,8 @@ def open_folder(origin: FolderOrigin) -> Collection:
     root = resolved(origin.path)
     if not root.is_dir():
         raise DatasetError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; {EXPECTED}")
+    if not origin.labelled:
+        return _without_classes(root, origin)
     folders = _split_folders(root)
     trees = {split: _Tree(folder) for split, folder in folders.items()}
     classes = tuple(trees["train"].classes)
@@ -61,6 +65,18 @@ def open_folder(origin: FolderOrigin) -> Collection:
         splits = _carve(splits["train"], origin)
     ignored = sum(tree.ignored for tree in trees.values())
     return Collection(classes, splits, described, licence, ignored)
+
+
+def _without_classes(root: Path, origin: FolderOrigin) -> Collection:
+    """All images at any depth, of one class; none of them is to test on."""
+    tree = _Tree(root, one_class=True)
+    if not tree.files:
+        raise DatasetError(f"{root}: no images{tree.others()}; expected are images, at any depth")
+    images = tree.labelled((ONE_CLASS,), root)
+    none = LabelledImages(np.empty(0, np.int64), lambda indices: iter(()))
+    described, licence = {"kind": "folder", "path": origin.path}, licence_of(read_info(root))
+    splits = {"train": images, "test": none}
+    return Collection((ONE_CLASS,), splits, described, licence, tree.ignored, labelled=False)
 
 
 def class_folders(origin: FolderOrigin) -> tuple[str, ...]:
@@ -146,11 +162,15 @@ def _carve(images: LabelledImages, origin: FolderOrigin) -> dict[str, LabelledIm
 class _Tree:
     """The class folders below a folder, and the images in them."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, one_class: bool = False):
         self.classes: list[str] = []
         self.files: list[tuple[str, str]] = []  # class and path: strings, since ImageNet has 1.3 million
         self.ignored = 0
         self._suffixes: Counter[str] = Counter()  # of the files ignored below class folders
+        if one_class:
+            self.classes = [ONE_CLASS]
+            self.files = [(ONE_CLASS, path) for path in self._images(str(folder), {os.path.realpath(folder)})]
+            return
         for entry in entries(folder):
             if entry.name.startswith(".") or not entry.is_dir():
                 self.ignored += entry.name != "info.json"

@@ -66,9 +66,9 @@ def _drawn(split: str, images: NDArray[np.uint8]) -> Callable[[NDArray[np.int64]
 def _check(collection: Collection) -> None:
     where = " ".join(str(value) for value in collection.described.values())
     for split, images in collection.splits.items():
-        if not len(images.labels):
+        if not len(images.labels) and (collection.labelled or split == "train"):
             raise DatasetError(f"{where}: no {split} images{_reason(collection, split)}")
-    if len(collection.classes) < 2:
+    if len(collection.classes) < 2 and collection.labelled:
         raise DatasetError(
             f"{where}: a single class, {listed(list(collection.classes))}: there is nothing to tell it from, and every "
             "accuracy would be 100 %; give images of at least two classes"

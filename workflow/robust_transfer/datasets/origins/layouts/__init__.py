@@ -22,9 +22,10 @@ from robust_transfer.datasets.origins.layouts.annotated import (
 from robust_transfer.datasets.origins.layouts.caltech import caltech
 from robust_transfer.datasets.origins.layouts.cifar import cifar
 from robust_transfer.datasets.origins.layouts.imagenet import imagenet
+from robust_transfer.datasets.origins.layouts.paintings import paintings
 
 LAYOUTS: dict[str, Callable[..., Collection]] = {
     function.__name__: function
-    for function in (aircraft, birdsnap, caltech, cars, cifar, dtd, flowers, food, imagenet, pets, sun397)
+    for function in (aircraft, birdsnap, caltech, cars, cifar, dtd, flowers, food, imagenet, paintings, pets, sun397)
 }
 """By the name that the catalogue uses. Called with the folder, `incomplete` (bool) and the catalogue's options."""
