@@ -279,3 +279,41 @@ def test_the_default_world_of_today_is_that_of_tomorrow():
     world = {"side": 24, "amplitude": 0.09, "plain": 0.25, "contrast": 0.5}
     made = images(train=20, classes=12, misleading=0.08, twins=0.67, **world).astype(int)
     assert made.sum() == pytest.approx(4_860_007, abs=20 * 24 * 24 * 3 // 100)
+
+
+class TestTexturesExchanged:
+    """`generate(…, textures=…)`: every image with the grating of a class that is given."""
+
+    def test_images_differ_from_their_own_by_the_gratings_alone(self):
+        settings = {"train": 40, "plain": 0, "contrast": 0.5, "side": 32}
+        labels = np.arange(40) % 20
+        for amplitude, differs in ((0.0, False), (0.1, True)):
+            world = origin(amplitude=amplitude, **settings)
+            changed = generate(world, "train", textures=(labels + 7) % 20)[0]
+            assert bool((changed != generate(world, "train")[0]).any()) is differs
+
+    def test_given_its_own_classes_nothing_changes(self):
+        world = origin(twins=0.5)
+        np.testing.assert_array_equal(
+            generate(world, "test", textures=np.arange(60) % 20)[0], images(split="test", twins=0.5)
+        )
+
+    def test_the_gratings_are_those_of_the_classes_given(self):
+        settings = {"train": 40, "plain": 0}
+        textures = (np.arange(40) * 3 + 5) % 20
+        waves = [
+            generate(origin(amplitude=a, **settings), "train", textures=textures)[0].astype(float) for a in (0.1, 0)
+        ]
+        found = peaks((waves[0] - waves[1]) / 255)
+        visible = class_strengths(0)[textures] > 0.3
+        assert np.median(off(found, class_peaks("objects")[textures])[visible]) < 0.02
+
+    def test_no_image_misleads(self):
+        world = origin(misleading=0.9, amplitude=0)
+        np.testing.assert_array_equal(
+            generate(world, "train", textures=np.zeros(60, np.int64))[0], images(amplitude=0, misleading=0)
+        )
+
+    def test_other_tasks_are_refused(self):
+        with pytest.raises(ValueError, match="task fine"):
+            generate(origin("fine"), "train", textures=np.zeros(60, np.int64))
