@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Line, Model, Name
-from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing, same_images
+from robust_transfer.configuration.conflicts import CueConflict, ShapesConflicts
+from robust_transfer.configuration.datasets import Dataset, Granularity, Preprocessing, ShapesOrigin, same_images
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.paths import WrittenFolder
@@ -95,6 +96,8 @@ smaller number are among those of a larger one, by transfer seed. A number that 
 few images says little: each number is measured on five, unless `transfer_seeds` says otherwise."""
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
     """`native` images, and short sides in pixels to which targets are downscaled first."""
+    cue_conflict: bool = True
+    """Measure these backbones on cue-conflict images, where the section `cue_conflict` names some."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Seeds of transfer: validation split, head, order of images, and which images where they are few. Default: 0, \
 and 0 to 4 where `images_per_class` is a number."""
@@ -160,6 +163,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How backbones are trained."""
     evaluation: Evaluation = Evaluation()
     """How backbones are evaluated on the source."""
+    cue_conflict: CueConflict | None = None
+    """Whether backbones decide by shape or by texture. Default: that is not measured."""
     granularity: Granularity = Granularity()
     """How targets are downscaled."""
     features: Features = Features()
@@ -211,6 +216,28 @@ did. With both every number is there twice, and figures show the first."""
                 f"targets[{i}] = {target}: {what}, on which backbones train; take it out: accuracy on the source is "
                 "measured without that (mode: source)"
             )
+
+    @model_validator(mode="after")
+    def _conflicts_resolve(self) -> Experiment:
+        if self.cue_conflict is None:
+            return self
+        origin = self.datasets[self.source].origin if self.source in self.datasets else None
+        drawn = isinstance(self.cue_conflict.images, ShapesConflicts)
+        if drawn and not (isinstance(origin, ShapesOrigin) and origin.task == "objects"):
+            raise ValueError(
+                "cue_conflict.images.kind = shapes: draws images of a source of kind shapes and task objects again, "
+                f"and {self.source} is none; name images of kind folder or parquet"
+            )
+        known = ", ".join(sorted(self.datasets))
+        for name, classes in self.cue_conflict.probe.items():
+            if name not in self.datasets:
+                raise ValueError(f"cue_conflict.probe.{name}: no such dataset; datasets defines {known}")
+            strange = [one for one in classes if one not in (self.cue_conflict.classes or classes)]
+            if strange:
+                raise ValueError(
+                    f"cue_conflict.probe.{name}.{strange[0]}: not one of cue_conflict.classes, among which it decides"
+                )
+        return self
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Experiment:

@@ -71,6 +71,13 @@ FLAGS = {
         "nothing of these classes, or training images were too few. Neither can fail to train, so it is a result.",
         "look at the flags of the backbone, and at the accuracy of other networks on this target",
     ),
+    "cues-at-chance": Meaning(
+        "fails",
+        "Where shape and texture are of different classes, an image is decided for either no more often than guessing "
+        "would: the network does not know these classes in these images, and its shape bias is noise around 50 %.",
+        "look at the flags of the backbone and at the probe's accuracy in the entry's card, or measure a network that "
+        "knows the classes",
+    ),
     "collapsed-robustness": Meaning(
         "warns",
         "Robust accuracy on the check sample fell to less than half of its best so far, while accuracy under "
