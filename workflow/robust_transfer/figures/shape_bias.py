@@ -71,10 +71,10 @@ def shape_bias(results: pd.DataFrame) -> Drawing:
     networks = _networks(values, ExperimentInfo.of(results))
     if not networks:
         return Drawing(style.nothing(f"Shape bias: {NOT_MEASURED}"), [])
-    norms = [norm for norm in ("l2", "linf") if any(key[1] == norm for key in values)] or ["l2"]
+    norms = _norms(values) or ["l2"]
     shown = _by_class(values, networks, norms)
     classes = list(dict.fromkeys(shape for *_, shape in shown))
-    titles = [f"By ε ({NORM_LABELS[norm]})" for norm in norms] + ["By class of the shape"] * bool(classes)
+    titles = [f"By ε ({NORM_LABELS[norm]})" for norm in norms] + _class_titles(shown, networks)
     height = max(1.75, 0.35 + CLASS_HEIGHT * len(classes))
     figure, axes = style.panels(titles, row_height=height, extra_height=0.25)
     looks = _looks(values, networks)
@@ -128,6 +128,11 @@ def _networks(values: Values, about: ExperimentInfo) -> list[Network]:
     )
 
 
+def _norms(values: Values) -> list[str]:
+    """The norms of robust networks, in order."""
+    return [norm for norm in NORM_LABELS if any(key[1] == norm for key in values)]
+
+
 def _is_line(values: Values, network: Network) -> bool:
     """There are robust networks of this kind."""
     return any(key[0] == network and key[2] != "0" for key in values)
@@ -167,15 +172,15 @@ def _panel(
     for network in networks:
         keys = {one: (network, "none" if one == "0" else norm, one, ALL) for one in eps}
         rows = [(one, of_kind(kind, here[key])) for one, key in keys.items() if key in here]
-        if not rows:
+        if not rows or ("marker" in looks[network] and rows[-1][0] == "0"):  # its robust networks are of another norm
             continue
         drawn += [(network, one, row) for one, row in rows]
         if "marker" in looks[network]:
             _line(ax, axis.positions, rows, looks[network])
         else:
             ax.axhline(rows[0][1].value, zorder=1.5, **looks[network])
-    ax.axhline(50, color=style.FAINT, lw=0.8, zorder=1)
-    ax.set_ylim(0, 100)
+    ax.set_ylim(-3, 103)
+    ax.set_yticks(range(0, 101, 20))
     axis.apply(ax, labels=True, inches=inches)
     ax.set_xlabel(axis.label())
     return drawn
@@ -196,16 +201,26 @@ def _line(ax: Axes, positions: dict[str, float], points: Sequence[tuple[str, Est
 
 
 def _by_class(values: Values, networks: Sequence[Network], norms: Sequence[str]) -> Values:
-    """What the panel by class shows: the first network that has numbers by class, under the first norm."""
+    """What the panel by class shows: the first network that has numbers by class, under the first norm.
+
+    Those behind which something failed are left out: by class there is no room for daggers.
+    """
     for network in networks:
         found = {
             key: row
             for key, row in sorted(values.items(), key=lambda item: eps_value(item[0][2]))
-            if key[0] == network and key[1] in ("none", norms[0]) and key[3] != ALL
+            if key[0] == network and key[1] in ("none", norms[0]) and key[3] != ALL and not row.failed
         }
         if found:
             return found
     return {}
+
+
+def _class_titles(shown: Values, networks: Sequence[Network]) -> list[str]:
+    """The title of the panel by class, if there is one: it names the network where others are drawn too."""
+    ours = [network for network in networks if not network.published]
+    names = dict.fromkeys(network.label(len({one.recipe for one in ours}) > 1) for network, *_ in shown)
+    return [f"By class of the shape{f', {name}' if len(ours) > 1 else ''}" for name in names]
 
 
 def _classes(ax: Axes, shown: Values, classes: Sequence[str]) -> None:
