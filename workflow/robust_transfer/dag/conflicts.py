@@ -79,7 +79,7 @@ def _undecided(grid: Grid, section: CueConflict, cues: Sequence[str]) -> Iterato
 
     wanted = section.classes or cues
     if section.probe:
-        decider, known = "the probe's datasets", {name for classes in section.probe.values() for name in classes}
+        decider, known = "the probe", {name for classes in section.probe.values() for name in classes}
     else:
         source = grid.experiment.source
         settings = grid.experiment.datasets[source]
@@ -88,14 +88,14 @@ def _undecided(grid: Grid, section: CueConflict, cues: Sequence[str]) -> Iterato
         classes = classes_known(made, DatasetSettings.model_validate(settings.model_dump()))
         if classes is None:
             return
-        decider, known = f"the source, {source}", {*outputs_by_class(classes, wanted)}
+        decider, known = f"the source {source}", {*outputs_by_class(classes, wanted)}
     lacks = [name for name in wanted if name not in known]
     if lacks:
         there = [name for name in wanted if name in known]
         instead = f", or {SECTION}.classes: [{', '.join(there)}]" if len(there) > 2 else ""
         more = "map more classes in" if section.probe else "name datasets with images of them in"
         yield (
-            f"{SECTION}: {decider}, knows {len(there)} of the {len(wanted)} classes of the images, not "
+            f"{SECTION}: {decider} knows {len(there)} of the {len(wanted)} classes of the images, not "
             f"{', '.join(lacks)}; {more} {SECTION}.probe{instead}"
         )
 
