@@ -9,9 +9,10 @@ from robust_transfer.configuration.conflicts import ConflictsSettings
 from robust_transfer.configuration.datasets import ShapesOrigin
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.origins.conflicts import open_conflicts, pairs
+from robust_transfer.datasets.origins.conflicts import open_conflicts
 from robust_transfer.datasets.origins.shapes import generate
 from robust_transfer.stages import conflicts
+from robust_transfer.statistics.shape_bias import pairs
 from robust_transfer.store.entry import open_entry
 from support.prepared_datasets import encoded, new_entry, pixels
 

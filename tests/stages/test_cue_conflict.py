@@ -106,7 +106,7 @@ def test_a_network_that_looks_at_one_half_has_that_halfs_bias(tmp_path, looking,
     facts = entry.facts()
     assert facts["agreeing"] == {"images": 6, "right": 6}
     assert (facts["images"], facts["resized"], facts["sides"]) == (12, False, {"images": [SIDE], "network": SIDE})
-    low, high = (rows["shape_bias", ""][end] for end in ("ci_low", "ci_high"))
+    low, high = rows["shape_bias", ""]["interval"]
     assert low < high
     assert low <= bias <= high
 

@@ -18,8 +18,9 @@ from robust_transfer.configuration.conflicts import ConflictsSettings
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import ImageSource, UnreadableImage, predicted_size, to_store
 from robust_transfer.datasets.originals import originals_of_conflicts
-from robust_transfer.datasets.origins.conflicts import Conflicts, open_conflicts, pairs
+from robust_transfer.datasets.origins.conflicts import Conflicts, open_conflicts
 from robust_transfer.datasets.storing import SplitWriter, raw_shape
+from robust_transfer.statistics.shape_bias import pairs
 from robust_transfer.store.entry import Entry
 from robust_transfer.store.originals import record, write_record
 

@@ -28,13 +28,12 @@ from torch import Tensor
 from robust_transfer.configuration.conflicts import CueConflictSettings
 from robust_transfer.configuration.training import Precision
 from robust_transfer.datasets.arrow import open_split
-from robust_transfer.datasets.origins.conflicts import pairs
 from robust_transfer.datasets.resident import square_blocks
 from robust_transfer.loading.augmentation import as_images
 from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.layers import activations, layer_named
-from robust_transfer.statistics.shape_bias import Decisions, by_shape, count, decide
+from robust_transfer.statistics.shape_bias import Decisions, by_shape, count, decide, pairs
 from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.tables.sanity import conflict_flags
 from robust_transfer.training.class_probe import ClassProbe, fit_probe
@@ -167,8 +166,8 @@ def _rows_of(
     bias = counted.shape_bias
     if bias is not None:
         low, high = counted.interval(settings.resamples, settings.seed)
-        ends = {"ci_low": low, "ci_high": high}
-        rows.append({"metric": "shape_bias", "value": bias, "n": counted.decided, **ends, **shared})
+        of_decided = {"value": bias, "n": counted.decided, "interval": [low, high]}
+        rows.append({"metric": "shape_bias", **of_decided, **shared})
     if whole:
         shares = {"shape_decisions": counted.shape, "texture_decisions": counted.texture}
         for metric, number in shares.items():

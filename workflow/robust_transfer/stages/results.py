@@ -160,8 +160,9 @@ def _interval(number: Record, predictions: Callable[[str | None], dict[str, Pred
 
     An entry made before `effective_n` was recorded has it from its predictions, or takes the number of images for it.
     """
-    if "ci_low" in number:  # of no binomial share: what measured it has made the interval too
-        return {"ci_low": number["ci_low"], "ci_high": number["ci_high"], "ci_kind": "images"}
+    if "interval" in number:  # of no binomial share: what measured it has made the interval too
+        low, high = number["interval"]
+        return {"ci_low": low, "ci_high": high, "ci_kind": "images"}
     effective = number.get("effective_n")
     if effective is None:
         split = predictions(number["selection"]).get(number["split"])

@@ -85,6 +85,11 @@ class Decisions:
         return float(low), float(high)
 
 
+def pairs(labels: NDArray[np.int64], classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Shape and texture class by number, two int64 [N], of labels that are shape × classes + texture."""
+    return labels // classes, labels % classes
+
+
 def count(shapes: Integers, textures: Integers, decisions: Integers) -> Decisions:
     """Count the decisions on images that show a conflict; those whose two classes agree are left out.
 

@@ -68,11 +68,6 @@ def open_conflicts(settings: ConflictsSettings) -> Conflicts:
             return _of_parquet(parquet)
 
 
-def pairs(labels: NDArray[np.int64], classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Shape and texture class by number, two int64 [N], of labels that are pairs."""
-    return labels // classes, labels % classes
-
-
 def textured(world: ShapesOrigin) -> list[int]:
     """The classes of the generator's source that have a grating."""
     strengths = class_strengths(world.plain, len(classes_of(world)))
