@@ -23,15 +23,17 @@ def photos(root: Path, classes: dict[str, int]) -> dict[str, Any]:
     write_folder(root / "photos/train", classes)
     write_folder(root / "photos/test", classes)
     datasets: Any = SMALL["datasets"]
-    return {
+    changed: dict[str, Any] = {
         "datasets": {**datasets, "photos": {"origin": {"kind": "folder", "path": str(root / "photos")}}},
         "source": "photos",
     }
+    return changed
 
 
 @pytest.fixture
 def stimuli(tmp_path: Path) -> dict[str, Any]:
-    return write_images(tmp_path / "stimuli", published_names())
+    images: dict[str, Any] = write_images(tmp_path / "stimuli", published_names())
+    return images
 
 
 def messages(root: Path, images: dict[str, Any], over: dict[str, Any] | None = None, **section: Any) -> list[str]:

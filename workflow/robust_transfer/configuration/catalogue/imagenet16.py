@@ -1,7 +1,7 @@
 """The 16 entry-level classes of cue-conflict images, and which classes of ImageNet belong to each.
 
 `imagenet16.csv` beside this file has 207 of the 1,000 classes by WordNet id, as Geirhos et al. (2019, "ImageNet-trained
-CNNs are biased towards texture") mapped them: `code/helper/human_categories.py` of rgeirhos/texture-vs-shape on GitHub
+CNNs are biased towards texture") mapped them: code/helper/human_categories.py of rgeirhos/texture-vs-shape on GitHub
 (commit ccd0c01d42c0), whose lists of ids and of indices agree, and those of bethgelab/model-vs-human with both.
 """
 
