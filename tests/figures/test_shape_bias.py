@@ -119,6 +119,12 @@ def test_a_standard_network_of_another_recipe_is_a_level():
     assert [line for line in drawing.figure.axes[0].lines if set(line.get_ydata()) == {77.0}]
 
 
+def test_standard_networks_alone_are_points():
+    drawing = drawn("shape_bias", table(records(("resnet8_w8", "resnet8_w16"), eps=("0",), classes=())))
+    points = [line for line in drawing.figure.axes[0].lines if line.get_marker() in "os"]
+    assert sorted(y for line in points for y in line.get_ydata()) == [10.0, 11.0]
+
+
 def test_failed_networks_bear_a_dagger_and_are_left_out_by_class():
     failed = records(eps=("4",), flags="cues-at-chance")
     drawing = drawn("shape_bias", table(records(), failed))

@@ -139,9 +139,10 @@ def _is_line(values: Values, network: Network) -> bool:
 
 
 def _looks(values: Values, networks: Sequence[Network]) -> dict[Network, style.Look]:
-    """Colour and marker of a line; those without robust networks are levels, each with a colour of its own."""
+    """Colour and marker of a line; beside lines, those without robust networks are levels of a colour of their own."""
     archs = list(dict.fromkeys(network.arch for network in networks))
-    levels = [network for network in networks if not _is_line(values, network)]
+    lines = [network for network in networks if _is_line(values, network)]
+    levels = [network for network in networks if lines and network not in lines]
     looks: dict[Network, style.Look] = {}
     for network in networks:
         if network in levels:
@@ -172,7 +173,7 @@ def _panel(
     for network in networks:
         keys = {one: (network, "none" if one == "0" else norm, one, ALL) for one in eps}
         rows = [(one, of_kind(kind, here[key])) for one, key in keys.items() if key in here]
-        if not rows or ("marker" in looks[network] and rows[-1][0] == "0"):  # its robust networks are of another norm
+        if not rows or (rows[-1][0] == "0" and _is_line(values, network)):  # its robust networks are of another norm
             continue
         drawn += [(network, one, row) for one, row in rows]
         if "marker" in looks[network]:
