@@ -44,6 +44,7 @@ EVERYTHING = {
     ],
     "pretraining": {"training": {"batchnorm_group": None}, "attack": {"random_start": True}},
     "finetuning": {"normalisation": "target"},
+    "cue_conflict": {"images": {"kind": "parquet", "path": "cues"}, "probe": {"coarse": {"cat": ["shape 1"]}}},
 }
 # Another value where the usual one is none, or where any other would not do.
 OTHERS: dict[str, Any] = {
@@ -54,6 +55,7 @@ OTHERS: dict[str, Any] = {
     "batchnorm": "frozen",
     "batchnorm_group": 8,
     "birdsnap": "cars",
+    "classes": ("cat", "dog", "car"),
     "eps": ("0", "0.25"),
     "fixed_eps": "0.5",
     "key": "ema",
@@ -61,6 +63,7 @@ OTHERS: dict[str, Any] = {
     "layer": "layer1",
     "mean": (0.4, 0.5, 0.6),
     "normalisation": "source",
+    "probe": {"coarse": {"cat": ("shape 2",)}},
     "protocol": "paper",
     "relative_step_size": 0.3,
     "source": "coarse",

@@ -64,6 +64,13 @@ GOLDEN_STYLIZED = {
     "pretraining/objects_resnet8_w8_both_seed0": "329b9207e2",
     "pretraining/objects_resnet8_w8_both-then-native_seed0": "a59f0cb65d",
 }
+# Of cue conflict: drawn images, files, outputs that decide, and a probe.
+GOLDEN_CONFLICTS = {
+    "drawn conflicts/cue_conflict": "ef550a983c",
+    "drawn cue_conflict/objects_resnet8_w8_l2_eps0.25_seed0": "b09fe7c37d",
+    "probed conflicts/cue_conflict": "3a3779891c",
+    "probed cue_conflict/objects_resnet8_w8_l2_eps0.25_seed0": "9813862914",
+}
 # Of the default experiment as it stands in config.yaml: they change where its values do, and nowhere else.
 GOLDEN_DEFAULT = {
     "datasets/objects": "12b7f0da00",
@@ -348,11 +355,12 @@ def test_the_default_experiment_keeps_to_its_budget() -> None:
     """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none.
 
     There were 96 at 32 pixels and under PGD of two steps. Images of 24 pixels and one step pay for a few more, and 13
-    are Figure 8's.
+    are Figure 8's. Ten jobs of cue_conflict came later, which do little but start.
     """
     grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
     with_torch = {"stylizing", "pretraining", "evaluation", "features", "linear_heads", "finetuning"}
     assert sum(counts(grid)[stage] for stage in with_torch) <= 110 + 13
+    assert counts(grid)["cue_conflict"] <= 10
 
 
 def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_path: Path) -> None:
@@ -543,3 +551,43 @@ def test_figures_are_told_which_recipes_are_texture_robust() -> None:
     weights = {"geirhos": {"kind": "stylized-imagenet", "trained_on": "sin"}}
     part = {"architectures": ["resnet50"], "eps": [0], "backbones": "geirhos", "modes": []}
     assert describe(planned(grid=[part], weights=weights))["texture_robust"] == {"geirhos": "texture-robust, geirhos"}
+
+
+def confronted(images: dict[str, object], **section: object) -> Grid:
+    return planned(cue_conflict={"images": images, **section})
+
+
+PROBE = {"coarse": {"a": ["shape 1"]}, "fine": {"b": ["variant 1"], "c": ["variant 2"]}}
+
+
+@pytest.mark.parametrize("entry", sorted(GOLDEN_CONFLICTS))
+def test_golden_hashes_of_cue_conflict(entry: str) -> None:
+    drawn, probed = confronted({"kind": "shapes"}), confronted({"kind": "folder", "path": "stimuli"}, probe=PROBE)
+    found = {f"drawn {name}": value for name, value in by_name(drawn).items()}
+    found |= {f"probed {name}": value for name, value in by_name(probed).items()}
+    assert found[entry] == GOLDEN_CONFLICTS[entry]
+
+
+def test_cue_conflict_adds_one_entry_for_each_backbone_and_changes_none() -> None:
+    without, drawn = planned(), confronted({"kind": "shapes"})
+    assert hashes(without) < hashes(drawn)
+    assert counts(drawn) - counts(without) == {"conflicts": 1, "cue_conflict": 2}
+    off = planned(cue_conflict={"images": {"kind": "shapes"}}, grid=[{**SMALL["grid"][0], "cue_conflict": False}])  # type: ignore[index]
+    assert hashes(off) == hashes(without)
+    keys = [measured.key for measured in drawn.measurements.values() if measured.stage == "cue_conflict"]
+    assert {(key.target, key.mode, key.protocol, key.variant) for key in keys} == {
+        ("cue_conflict", "cue-conflict", None, "{}")
+    }
+    assert len(set(keys)) == 2
+
+
+def test_a_probe_shares_the_features_of_transfer() -> None:
+    native = [{**SMALL["grid"][0], "modes": ["fixed-feature"]}]  # type: ignore[index]
+    section = {"images": {"kind": "folder", "path": "stimuli"}, "probe": PROBE}
+    with_probe = planned(grid=native, cue_conflict=section)
+    assert counts(with_probe)["features"] == counts(planned(grid=native))["features"]
+    [entry, _] = with_probe.stage("cue_conflict").values()
+    assert [*entry.runs] == ["features0", "features1"]
+    assert [entry.inputs[role].inputs["dataset"].name for role in entry.runs] == ["coarse", "fine"]
+    dropped = plan(with_probe.experiment, without=["fine"])
+    assert counts(dropped)["cue_conflict"] == 0

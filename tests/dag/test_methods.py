@@ -93,6 +93,20 @@ def test_from_scratch_the_same_networks_are_trained() -> None:
     assert "While a network trains" in text
 
 
+def test_shape_bias_is_described_by_who_decides_on_what() -> None:
+    assert (
+        "On images of Objects that bear the grating of another class, the network's own outputs decide." in described()
+    )
+    real = described("tiny-imagenet", "shape-bias")
+    assert (
+        "On images with the shape of one class and the texture of another, a linear probe on features of CIFAR-10"
+        in real
+    )
+    assert "Caltech-101, whose images show no conflict, decides, among 9 classes. The shape bias is the share" in real
+    assert "Shape bias" not in described("tiny-imagenet")
+    assert "Shape bias" not in described("tiny-imagenet", "shape-bias", without=("cifar10",))
+
+
 def test_what_was_left_out_is_named_and_is_no_target() -> None:
     text = described("paper", without=("birdsnap", "sun397"))
     assert "Left out, since their images were not there: Birdsnap, SUN397. Transfer." in text

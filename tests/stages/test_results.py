@@ -671,3 +671,44 @@ def test_test_images_overrule_what_few_training_images_say(tmp_path):
     fake.collect()
     found = tables.rows(read_flags(tmp_path / "flags.csv"))
     assert [one.entry for one in found if one.flag == "at-chance"] == ["pretraining/objects_resnet8_w16_none_0_0"]
+
+
+def confronted(fake: Fake, bias: float, eps: str, seed: int) -> str:
+    """A backbone that was measured on cue-conflict images: its shape bias, also of one class, and its decisions."""
+    of = fake.key("evaluation", eps=eps, backbone_seed=seed)
+    key = {**of, "stage": "cue_conflict", "target": "cue_conflict", "mode": "cue-conflict"}
+    key["entry"] = f"cue_conflict/{of['entry'].partition('/')[2]}"
+    overall = number(bias, 150, metric="shape_bias", selection=None, interval=[bias - 7, bias + 9])
+    overall |= {"variant": {"resized_from": 112}}
+    of_class = {**overall, "value": bias + 1, "variant": {"resized_from": 112, "shape": "cat"}}
+    shares = number(30.0, 200, metric="shape_decisions", selection=None, effective_n=200)
+    shares |= {"variant": {"resized_from": 112}}
+    return fake.add(key, [overall, of_class, shares], {})
+
+
+def test_shape_biases_are_rows_with_the_intervals_that_were_measured_and_no_network_is_chosen_by_them(tmp_path):
+    fake = Fake(tmp_path)
+    for eps, bias in (("0", 20.0), ("0.25", 60.0)):
+        fake.transfer(70, 72, target="coarse", eps=eps)
+        for seed in (0, 1):
+            confronted(fake, bias + 4 * seed, eps, seed)
+    path = fake.collect()
+    found = rows(path, metric="shape_bias", eps="0", backbone_seed=1)
+    assert [(row.value, row.ci_low, row.ci_high, row.ci_kind, row.n) for row in found] == [
+        (24, 17, 33, "images", 150),
+        (25, 17, 33, "images", 150),
+    ]
+    assert [row.variant for row in found] == ['{"resized_from":112}', '{"resized_from":112,"shape":"cat"}']
+    assert {(row.target, row.mode, row.protocol, row.selection) for row in found} == {
+        ("cue_conflict", "cue-conflict", None, None)
+    }
+    share = only(path, metric="shape_decisions", eps="0", backbone_seed=1)
+    exact = binomtest(60, 200).proportion_ci(method="exact")
+    assert (share.ci_low, share.ci_high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=1e-6)
+    mean = only(path, metric="shape_bias", eps="0.25", backbone_seed=None, variant='{"resized_from":112}')
+    assert (mean.value, mean.ci_kind, mean.n) == (62, "seeds", 2)
+    half = math.hypot(t.ppf(0.975, 1) * np.std([60, 64], ddof=1) / math.sqrt(2), 8)  # seeds, and half of 16 over images
+    assert (mean.ci_low, mean.ci_high) == pytest.approx((62 - half, 62 + half), abs=1e-6)
+    assert not [row for row in rows(path, mode="cue-conflict") if row.eps == BEST_ROBUST or row.arch == BEST_ARCH]
+    table = read_results(path)
+    assert list(table["mode"].cat.categories) == ["cue-conflict", "fixed-feature"]

@@ -54,6 +54,11 @@ MODULES = {
         networks.build networks.folding networks.image_gradient networks.small_resnet randomness stages.evaluation
         statistics.metrics training.inference weights.outputs
     """,
+    "conflicts": """
+        datasets.arrow datasets.collection datasets.errors datasets.images datasets.names datasets.originals
+        datasets.origins.conflicts datasets.origins.shapes datasets.resident datasets.storing stages.conflicts
+        statistics.intervals statistics.shape_bias store.originals
+    """,
     "features": """
         architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
         loading.streaming machine.devices networks.backbones networks.build networks.layers networks.small_resnet
@@ -66,6 +71,14 @@ MODULES = {
     "knn": """
         datasets.splits stages.knn statistics.metrics statistics.nearest_neighbours statistics.predictions
         store.features store.predictions training.fixed_features
+    """,
+    "cue_conflict": """
+        architectures datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
+        networks.backbones networks.build networks.layers networks.small_resnet randomness stages.cue_conflict
+        statistics.intervals statistics.lbfgs statistics.logistic_regression statistics.metrics
+        statistics.predictions statistics.scikit_learn statistics.shape_bias store.features store.predictions
+        tables.flags tables.sanity training.class_probe training.fixed_features training.inference
+        weights.cue_outputs
     """,
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader

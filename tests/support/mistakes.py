@@ -39,6 +39,20 @@ def long_names(source: str, weights: str, target: str) -> dict[str, Any]:
 Mistake = tuple[dict[str, Any], list[str]]
 
 MISTAKES: list[Mistake] = [
+    ({"cue_conflict": {"images": {"kind": "shape"}}}, ["cue_conflict.images", "shapes"]),
+    ({"cue_conflict": {"images": {"kind": "shapes", "images": 2}}}, ["cue_conflict.images", "images = 2"]),
+    ({"cue_conflict": {"classes": ["cat", "dog"]}}, ["cue_conflict.classes", "at least 3"]),
+    ({"cue_conflict": {"classes": ["cat", "dog", "cat"]}}, ["classes names a class twice"]),
+    ({"cue_conflict": {"probe": {"furs": {"cat": ["cat"]}}}}, ["probe.furs: no such dataset", "coarse"]),
+    ({"cue_conflict": {"probe": {"coarse": {"cat": ["a"], "dog": ["a"]}}}}, ["probe.coarse: a named twice"]),
+    (
+        {"cue_conflict": {"classes": ["cat", "dog", "car"], "probe": {"coarse": {"bear": ["shape 1"]}}}},
+        ["cue_conflict.probe.coarse.bear: not one of cue_conflict.classes"],
+    ),
+    (
+        {"source": "fine", "targets": ["coarse"], "cue_conflict": {"images": {"kind": "shapes"}}, **grid()},
+        ["cue_conflict.images.kind = shapes", "fine is none", "folder or parquet"],
+    ),
     ({"epoch": 3}, ["epoch = 3", "unknown key", "known here: experiment"]),
     ({"pretraining": {"traning": {}}}, ["pretraining.traning", "did you mean training?"]),
     ({"pretraining": {"training": {"epochs": 0}}}, ["pretraining.training.epochs = 0", "greater than 0", "Passes"]),

@@ -30,6 +30,7 @@ def small(
         "experiment": "small",
         "datasets": {name: {"origin": {"kind": "shapes", "task": name, **of}} for name, of in origins.items()},
         "targets": ["coarse"],
+        "cue_conflict": None,
         "grid": list(map(dict, grid)),
         "pretraining": {"training": {"epochs": 1, "batch_size": 32}, "attack": {"steps": 1}},
         "evaluation": {"eps": [0.5], "attack": {"steps": 1}},

@@ -26,10 +26,12 @@ from support import tables
 from support.tables import Row
 
 PAPER_EPS = ("0", "0.01", "0.03", "0.05", "0.1", "0.25", "0.5", "1", "3", "5")
+SHAPE_BIAS_L2 = (20.73, 21.66, 23.79, 23.63, 27.78, 33.88, 40.85, 48.45, 64.75, 69.50)
+SHAPE_BIAS_LINF = (36.80, 45.18, 54.14, 62.32, 71.95)
 RESNETS = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4")
 OTHERS = ("densenet161", "mnasnet1_0", "mobilenet_v2", "resnext50_32x4d", "shufflenet_v2_x1_0", "vgg16_bn")
-FIXED, FULL = "fixed-feature", "full-network"
-TABLES, HEADLINE, FIGURE_8, RELEASE, SINGLE = EDITIONS
+FIXED, FULL, CONFLICT = "fixed-feature", "full-network", "cue-conflict"
+TABLES, HEADLINE, FIGURE_8, RELEASE, SINGLE, BIASES, PEOPLE = EDITIONS
 METRICS = {
     "aircraft": "mean_per_class",
     "birdsnap": "top1",
@@ -85,9 +87,10 @@ def test_every_number_of_the_paper_is_there():
         "headline.csv": 240,
         "stylized.csv": 164,
         "single_runs.csv": 96,
+        "shape_bias.csv": 20,  # not the paper's
     }
     assert sorted(path.name for path in FOLDER.glob("*.csv")) == sorted(FILES)
-    assert len(read_published()) == 2118
+    assert len(read_published()) == 2118 + 20
 
 
 def test_the_tables_by_eps_are_complete():
@@ -161,14 +164,16 @@ def test_rows_fit_the_schema_and_are_spelled_as_ours():
         assert row.experiment == "published"
         assert row.split == "test"
         assert 0 < row.value < 100
-        assert row.metric == (METRICS | {"imagenet": "top1", "stylized_imagenet": "top1"})[row.target]
-        assert row.mode in ("source", FIXED, FULL)
-        assert (row.protocol, row.selection) == ((None, None) if row.mode == "source" else ("paper", "test"))
+        others = {"imagenet": "top1", "stylized_imagenet": "top1", "cue_conflict": "shape_bias"}
+        assert row.metric == (METRICS | others)[row.target]
+        assert row.mode in ("source", FIXED, FULL, CONFLICT)
+        untransferred = row.mode in ("source", CONFLICT)
+        assert (row.protocol, row.selection) == ((None, None) if untransferred else ("paper", "test"))
         assert canonical(json.loads(row.variant)) == row.variant
         assert canonical(row.chosen) == row.hyperparameters
         assert math.isnan(row.ci_low)
         assert math.isnan(row.ci_high)
-        if row.arch != BEST_ARCH:
+        if row.arch not in (BEST_ARCH, "people"):
             check_architecture(row.arch)
         if row.eps == BEST_ROBUST:
             assert row.eps_value is None
@@ -189,7 +194,11 @@ def test_an_edition_has_one_number_a_cell_and_figures_one_to_draw():
         assert rows(edition), edition
         check_keys(published_rows(edition=edition))
     assert sum(len(rows(edition)) for edition in EDITIONS) == len(read_published())
-    places = Counter((row.target, row.mode, row.protocol, row.variant, row.norm, row.arch, row.eps) for row in rows())
+    recipes = [row.recipe if row.mode == CONFLICT else None for row in rows()]  # which their figure tells apart
+    places = Counter(
+        (row.target, row.mode, row.protocol, row.variant, row.norm, row.arch, row.eps, recipe)
+        for row, recipe in zip(rows(), recipes, strict=True)
+    )
     assert set(places.values()) == {1}
     numbers = read_published()
     assert not numbers.loc[numbers["recipe"] == UNRELEASED, "default"].any()
@@ -430,3 +439,29 @@ def test_a_missing_or_empty_file_is_an_error(copy):
     (copy / "headline.csv").unlink()
     with pytest.raises(PublishedError, match=r"headline\.csv: no such file.*git checkout"):
         read_published(copy)
+
+
+def test_shape_biases_are_those_of_the_bias_study_and_of_people():
+    """As they were read by hand from its raw data, in percent to two decimals."""
+    found = {(row.recipe, row.eps): round(row.value, 2) for row in rows(BIASES)}
+    assert found == {
+        **{("released", eps): value for eps, value in zip(PAPER_EPS, SHAPE_BIAS_L2, strict=True)},
+        **{
+            ("released", f"{eps}/255"): value
+            for eps, value in zip(("0.5", "1", "2", "4", "8"), SHAPE_BIAS_LINF, strict=True)
+        },
+        ("torchvision", "0"): 21.46,
+        ("sin", "0"): 81.39,
+        ("sin-and-in", "0"): 34.56,
+        ("sin-and-in-then-in", "0"): 20.41,
+    }
+    (people,) = rows(PEOPLE)
+    assert people.value == pytest.approx(100 * 9236 / (9236 + 398), abs=5e-5)  # decisions of ten people, pooled
+    assert {row.target for row in rows(BIASES)} == {people.target} == {"cue_conflict"}
+
+
+def test_the_licence_of_others_numbers_lies_beside_them():
+    stated = (FOLDER / "shape_bias.csv.license").read_text()
+    assert "SPDX-License-Identifier: CC-BY-SA-4.0" in stated
+    assert "Paul Gavrikov and Janis Keuper" in stated
+    assert "shape_bias.csv.license" in (FOLDER / "README.md").read_text()

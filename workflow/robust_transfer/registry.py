@@ -95,6 +95,14 @@ ALL_STAGES = {
             uses_gpu=True,
         ),
         Stage(
+            "conflicts",
+            "prepare cue-conflict images: the shape of one class with the texture of another",
+            "Reads the files named in entry.json, or draws images by the built-in generator; writes test.arrow, whose\n"
+            "labels are pairs of classes.",
+            "cheap",
+            originals="data",
+        ),
+        Stage(
             "features",
             "extract a dataset's features from a frozen backbone",
             "Reads a backbone and a dataset; writes the activations before the head, or of the layer that entry.json\n"
@@ -116,6 +124,14 @@ ALL_STAGES = {
             "Reads features; chooses the number of neighbours on validation images, searches all training images,\n"
             "tests once; writes metrics.json, predictions.parquet and neighbours.csv.",
             "cheap",
+        ),
+        Stage(
+            "cue_conflict",
+            "measure whether a backbone decides by shape or by texture",
+            "Reads a backbone and conflict images, and where a probe decides features of images without a conflict;\n"
+            "writes metrics.json (the shape bias, over all images and by class) and decisions.csv.",
+            "cheap",
+            uses_gpu=True,
         ),
         Stage(
             "linear_heads",
@@ -197,6 +213,12 @@ FIGURES = {
         Figure("width", "transfer over the network's width", "width", "Fig. 6"),
         Figure("granularity", "transfer over eps with detail taken away", "granularity", "Fig. 7"),
         Figure("texture", "stylized images, and texture-robust networks", "texture", "Fig. 8", default=False),
+        Figure(
+            "shape_bias",
+            "share of decisions for the shape where shape and texture are of different classes",
+            "shape_bias",
+            default=False,
+        ),
         Figure("training", "the backbones' curves over epochs", "training", table="training"),
         Figure("few_images", "transfer from few images of each class", "few_images"),
         Figure("protocol_gap", "the paper's way of measuring beside the frozen one", "protocol_gap", is_table=True),

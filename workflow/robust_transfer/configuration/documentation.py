@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from robust_transfer.configuration import datasets, experiment, figures, running, training, transfer, weights
+from robust_transfer.configuration import conflicts, datasets, experiment, figures, running, training, transfer, weights
 from robust_transfer.configuration.base import Model, Name
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.experiment import Experiment
@@ -33,7 +33,8 @@ An experiment is one YAML file. `config.yaml` is the default one. A file of your
 states only what differs from it, or stands alone and states everything that is required. `extends` also takes the name
 of an experiment in `experiments/` (`extends: own-network`), of another file, relative to this one, or a list of names.
 Mappings merge key by key; lists and values replace the earlier ones. A mapping with another `kind` or `recipe` replaces
-the earlier mapping as a whole. With another `source`, title and notice of `config.yaml` are let go.
+the earlier mapping as a whole. With another `source`, title, notice and `cue_conflict` of `config.yaml` are let
+go.
 
 ```yaml experiment
 # mine.yaml
@@ -74,6 +75,7 @@ SETTINGS: dict[type[Model], type[Model]] = {
     datasets.Dataset: datasets.DatasetSettings,
     training.Pretraining: training.PretrainingSettings,
     training.Evaluation: training.EvaluationSettings,
+    conflicts.CueConflict: conflicts.CueConflictSettings,
     transfer.Features: transfer.FeaturesSettings,
     transfer.Probing: transfer.ProbingSettings,
     transfer.LinearHeads: transfer.LinearHeadsSettings,
@@ -89,7 +91,7 @@ TAKEN_APART: dict[tuple[type[Model], str], str] = {
     (experiment.GridPart, "targets"): ALWAYS,
     **{
         (experiment.GridPart, key): UNLESS_DEFAULT
-        for key in ("backbones", "images_per_class", "views", "transfer_seeds")
+        for key in ("backbones", "images_per_class", "views", "cue_conflict", "transfer_seeds")
     },
     (experiment.Variant, "batchnorm"): ALWAYS,
     (experiment.Variant, "normalisation"): ALWAYS,
@@ -228,7 +230,7 @@ def anchor(heading: str) -> str:
 
 def _models() -> dict[str, type[Model]]:
     """The models of all sections by name."""
-    modules = (datasets, experiment, figures, running, training, transfer, weights)
+    modules = (conflicts, datasets, experiment, figures, running, training, transfer, weights)
     return {
         name: found
         for module in modules

@@ -10,10 +10,12 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from robust_transfer.configuration.base import Line, Model, Name
+from robust_transfer.configuration.conflicts import CueConflict, ShapesConflicts
 from robust_transfer.configuration.datasets import (
     Dataset,
     Granularity,
     Preprocessing,
+    ShapesOrigin,
     is_labelled,
     not_swapped,
     same_images,
@@ -124,6 +126,8 @@ On other than native images accuracy is clean alone."""
     transfer_to_source: tuple[View, ...] = ()
     """Views of the source that backbones are transferred to, in this part's modes, as to a target: `stylized` for \
 Fig. 8a's lower half."""
+    cue_conflict: bool = True
+    """Measure these backbones on cue-conflict images, where the section `cue_conflict` names some."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Seeds of transfer: validation split, head, order of images, and which images where they are few. Default: 0, \
 and 0 to 4 where `images_per_class` is a number."""
@@ -205,6 +209,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How backbones are trained."""
     evaluation: Evaluation = Evaluation()
     """How backbones are evaluated on the source."""
+    cue_conflict: CueConflict | None = None
+    """Whether backbones decide by shape or by texture. Default: that is not measured."""
     granularity: Granularity = Granularity()
     """How targets are downscaled."""
     stylizing: Stylizing = Stylizing()
@@ -258,6 +264,28 @@ did. With both every number is there twice, and figures show the first."""
                 f"targets[{i}] = {target}: {what}, on which backbones train; take it out: accuracy on the source is "
                 "measured without that (mode: source)"
             )
+
+    @model_validator(mode="after")
+    def _conflicts_resolve(self) -> Experiment:
+        if self.cue_conflict is None:
+            return self
+        origin = self.datasets[self.source].origin if self.source in self.datasets else None
+        drawn = isinstance(self.cue_conflict.images, ShapesConflicts)
+        if drawn and not (isinstance(origin, ShapesOrigin) and origin.task == "objects"):
+            raise ValueError(
+                "cue_conflict.images.kind = shapes: draws images of a source of kind shapes and task objects again, "
+                f"and {self.source} is none; name images of kind folder or parquet"
+            )
+        known = ", ".join(sorted(self.datasets))
+        for name, classes in self.cue_conflict.probe.items():
+            if name not in self.datasets:
+                raise ValueError(f"cue_conflict.probe.{name}: no such dataset; datasets defines {known}")
+            strange = [one for one in classes if one not in (self.cue_conflict.classes or classes)]
+            if strange:
+                raise ValueError(
+                    f"cue_conflict.probe.{name}.{strange[0]}: not one of cue_conflict.classes, among which it decides"
+                )
+        return self
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Experiment:

@@ -15,16 +15,20 @@ from robust_transfer.configuration.mistakes import lines_of
 __all__ = ["DEFAULT", "ConfigurationError", "load", "merge", "validate"]
 
 
+ABOUT_THE_SOURCE = ("title", "notice", "cue_conflict")
+"""Keys of config.yaml that make no sense with another source."""
+
+
 def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment that these files describe, and over them `options`: settings given on the command line.
 
     Without files it is that of config.yaml. Mappings merge; later lists and values replace earlier ones. A file that
-    `extends` others comes after them. With another source, title and notice of config.yaml are let go: they speak of
-    its images.
+    `extends` others comes after them. With another source, title, notice and conflict images of config.yaml are let
+    go: they are about its images.
     """
     found: dict[str, Any] = {}
     paths = extended(paths or [DEFAULT])
-    texts = {key: value for key, value in read_yaml(DEFAULT).items() if key in ("title", "notice")}
+    texts = {key: value for key, value in read_yaml(DEFAULT).items() if key in ABOUT_THE_SOURCE}
     for content in (*(read_yaml(path) for path in paths), options or {}):
         if content.get("source") not in (None, found.get("source")):
             found = {key: value for key, value in found.items() if key not in texts or value != texts[key]}

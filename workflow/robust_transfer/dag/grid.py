@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from robust_transfer.configuration.base import Model, kept
-from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, Statistics
+from robust_transfer.configuration.conflicts import ConflictsSettings, CueConflictSettings, ShapesConflicts
+from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, ShapesOrigin, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
 from robust_transfer.configuration.experiment import Experiment, GridPart, Variant
 from robust_transfer.configuration.stylizing import StylizingSettings
@@ -40,6 +41,9 @@ from robust_transfer.configuration.weights import ImportingSettings, Weights
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
 Settings = TypeVar("Settings", bound=Model)
+
+CUE_CONFLICT = "cue_conflict"
+"""What conflict images are called in tables."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +138,8 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
                 _evaluate(grid, part, backbone, key)
                 for view in part.transfer_to_source:
                     _transfer(grid, part, backbone, key, experiment.source, (view,))
+            if part.cue_conflict:
+                _confront(grid, backbone, key)
             for target in part.targets if part.targets is not None else experiment.targets:
                 if target not in without:
                     _transfer(grid, part, backbone, key, target, part.views)
@@ -298,6 +304,32 @@ def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         name = backbone.name if view == "native" else f"{backbone.name}_on_{source.name}"
         measuring = grid._add("evaluation", name, of_view, {"backbone": backbone, "source": source})
         grid._measure(measuring, backbone, replace(key, variant=canonical(_view_in_key(grid, view))))
+
+
+def _confront(grid: Grid, backbone: PlannedEntry, key: MeasurementKey) -> None:
+    """Measure a backbone on cue-conflict images, if there are some and the datasets of its probe are there."""
+    experiment, section = grid.experiment, grid.experiment.cue_conflict
+    if section is None or {*section.probe} & {*grid.dropped}:
+        return
+    origin = experiment.datasets[experiment.source].origin
+    world = origin if isinstance(origin, ShapesOrigin) and isinstance(section.images, ShapesConflicts) else None
+    drawn = grid._shared("conflicts", lambda: ConflictsSettings(images=section.images, world=world))
+    inputs = {"backbone": backbone, "conflicts": grid._add("conflicts", CUE_CONFLICT, drawn)}
+    for i, name in enumerate(section.probe):
+        inputs[f"features{i}"] = _Transfer(grid, backbone, _dataset(grid, name), name, 0, None)._features()
+    settings = grid._shared(
+        "cue_conflict",
+        lambda: CueConflictSettings(
+            classes=section.classes,
+            probe=tuple(section.probe.values()),
+            probing=experiment.probing if section.probe else None,
+        ),
+    )
+    grid._measure(
+        grid._add("cue_conflict", backbone.name, settings, inputs),
+        backbone,
+        replace(key, target=CUE_CONFLICT, mode="cue-conflict"),
+    )
 
 
 def _transfer(

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import assert_never
 from unicodedata import east_asian_width
 
+from robust_transfer.configuration.conflicts import ShapesConflicts
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.experiment import TRAINED, Experiment, GridPart
 from robust_transfer.configuration.training import Attack
@@ -48,6 +49,7 @@ def methods(experiment: Experiment, dropped: Collection[str] = ()) -> str:
         QUESTION,
         "**Backbones.** "
         + " ".join([*_backbones(experiment), *_robustness(experiment), *_source(experiment, dropped)]),
+        _cue_conflict(experiment, dropped),
         _left_out(experiment, dropped),
         "**Transfer.** " + " ".join(_transfer(experiment, dropped)),
         " ".join(_choice(experiment)),
@@ -161,6 +163,25 @@ def _source(experiment: Experiment, dropped: Collection[str]) -> list[str]:
     if any(_recipe(experiment, part) == TRAINED for part in experiment.grid):
         sentences.append("While a network trains, its accuracy on a small sample of training images is measured too.")
     return sentences
+
+
+def _cue_conflict(experiment: Experiment, dropped: Collection[str]) -> str:
+    """What networks decide on where shape and texture are of different classes; empty where that is not measured."""
+    section = experiment.cue_conflict
+    if section is None or {*section.probe} & {*dropped} or not any(part.cue_conflict for part in experiment.grid):
+        return ""
+    images = "with the shape of one class and the texture of another"
+    if isinstance(section.images, ShapesConflicts):
+        images = f"of {label(experiment, experiment.source)} that bear the grating of another class"
+    decided = "the network's own outputs decide"
+    if section.probe:
+        sets = _listed([label(experiment, name) for name in section.probe])
+        decided = f"a linear probe on features of {sets}, whose images show no conflict, decides"
+    of = f", among {len(section.classes)} classes" if section.classes else ""
+    return (
+        f"**Shape bias.** On images {images}, {decided}{of}. The shape bias is the share of decisions for the shape "
+        "among those for the shape or the texture; images whose two classes agree are left out."
+    )
 
 
 def _left_out(experiment: Experiment, dropped: Collection[str]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robust_transfer.configuration.conflicts import ConflictsSettings
 from robust_transfer.configuration.datasets import DatasetSettings
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.weights import FileWeights, ImportingSettings, ReleasedWeights, StylizedWeights
 from robust_transfer.dag.grid import Grid, PlannedEntry
-from robust_transfer.datasets.originals import originals_of
+from robust_transfer.datasets.originals import originals_of, originals_of_conflicts
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import finished, renewing
 from robust_transfer.store.originals import Wanted, differences
@@ -35,6 +36,8 @@ def _place(entry: PlannedEntry, running: Running) -> tuple[Path | None, Wanted] 
     """Where an entry's originals are by now (None: where they were), and which files count; None if it has none."""
     if isinstance(entry.settings, DatasetSettings):
         return originals_of(entry.settings.origin, running)
+    if isinstance(entry.settings, ConflictsSettings):
+        return originals_of_conflicts(entry.settings.images)
     assert isinstance(entry.settings, ImportingSettings)
     if isinstance(entry.settings.weights, FileWeights | ReleasedWeights | StylizedWeights):
         return running.weights_folder / published_file(entry.settings).path, lambda name: True

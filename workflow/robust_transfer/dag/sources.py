@@ -41,7 +41,7 @@ def _mismatch(grid: Grid, backbone: PlannedEntry, source: PlannedEntry) -> Itera
 
     assert isinstance(source.settings, DatasetSettings)
     try:
-        classes = _classes(Path(grid.experiment.store) / source.id, source.settings)
+        classes = classes_known(Path(grid.experiment.store) / source.id, source.settings)
         if classes is None:
             return
         network, outputs = _outputs(grid, backbone)
@@ -67,8 +67,8 @@ def _outputs(grid: Grid, backbone: PlannedEntry) -> tuple[str, list[str]]:
     return str(path), class_names(imported.network.classes)
 
 
-def _classes(made: Path, settings: DatasetSettings) -> tuple[str, ...] | None:
-    """The names of a source's classes, as far as they are known without its images; None where they are not.
+def classes_known(made: Path, settings: DatasetSettings) -> tuple[str, ...] | None:
+    """The names of a dataset's classes, as far as they are known without its images; None where they are not.
 
     Of a catalogued dataset but ImageNet they are numbers no output has: only how many there are is known.
     """

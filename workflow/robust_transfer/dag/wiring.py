@@ -23,6 +23,7 @@ from robust_transfer.dag.about import ABOUT, about
 from robust_transfer.dag.availability import absent, planned
 from robust_transfer.dag.checks import recipe_notices
 from robust_transfer.dag.clock import date_now
+from robust_transfer.dag.conflicts import conflict_mistakes
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.gpus import gpu_notices, limit_gpus
 from robust_transfer.dag.grid import Grid, PlannedEntry
@@ -271,7 +272,7 @@ class Wiring:
         Raises ConfigurationError for a path in the configuration where nothing is, and for a layer or side that a
         network does not have: nobody but the author of the configuration can put that right.
         """
-        if messages := absent(self.grid, stated=True):
+        if messages := absent(self.grid, stated=True) or conflict_mistakes(self.grid):
             raise ConfigurationError("\n".join(messages))
         self.check_networks()
         if messages := absent(self.grid, stated=False):
@@ -285,7 +286,8 @@ class Wiring:
             print(f"{dated} files were from the future, after a jump of the clock; they are dated now", file=sys.stderr)
 
     def _check_origins(self) -> None:
-        if messages := absent(self.grid) or foreign_networks(self.grid) or unusable(self.grid):
+        mistakes = absent(self.grid) or foreign_networks(self.grid)
+        if messages := mistakes or unusable(self.grid) or conflict_mistakes(self.grid):
             raise ConfigurationError("\n".join(messages))
 
     def check_networks(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robust_transfer.configuration.conflicts import ConflictImages, FolderConflicts, ParquetConflicts
 from robust_transfer.configuration.datasets import CatalogueOrigin, FolderOrigin, Origin, ParquetOrigin
 from robust_transfer.configuration.paths import resolved
 from robust_transfer.configuration.running import Running
@@ -14,6 +15,10 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 """Once unpacked they may be deleted."""
 
 
+CONFLICTS = "test.parquet"
+"""The file of cue-conflict images, where they are rows of a file."""
+
+
 def originals_of(origin: Origin, running: Running) -> tuple[Path, Wanted] | None:
     """Folder and choice of files; None for generated images, and for torchvision's, whose folder others share."""
     if isinstance(origin, FolderOrigin):
@@ -22,4 +27,13 @@ def originals_of(origin: Origin, running: Running) -> tuple[Path, Wanted] | None
         return resolved(origin.path), lambda name: "/" not in name and name.endswith((".parquet", "info.json"))
     if isinstance(origin, CatalogueOrigin):
         return running.originals(origin.dataset), lambda name: not name.lower().endswith(ARCHIVES)
+    return None
+
+
+def originals_of_conflicts(images: ConflictImages) -> tuple[Path, Wanted] | None:
+    """The same of cue-conflict images."""
+    if isinstance(images, FolderConflicts):
+        return resolved(images.path), lambda name: name.lower().endswith(SUFFIXES)
+    if isinstance(images, ParquetConflicts):
+        return resolved(images.path), lambda name: name == CONFLICTS
     return None

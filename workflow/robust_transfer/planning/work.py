@@ -33,6 +33,8 @@ ENTRY_BYTES = 12_000
 """Card, timing, settings and log of an entry."""
 ARROW_BYTES = 900
 """Overhead of a small Arrow file."""
+CONFLICTS, CONFLICT_BYTES = 1280, 90_000
+"""Published cue-conflict images, and their mean size."""
 PREDICTION_BYTES = 5
 """A row of predictions, compressed."""
 
@@ -211,6 +213,30 @@ def _evaluation(entry: PlannedEntry, counts: Lookup) -> Work:
     return work
 
 
+def _conflicts(entry: PlannedEntry, counts: Lookup) -> Work:
+    images = _conflict_images(entry)
+    side = getattr(getattr(entry.settings, "world", None), "side", None)
+    return Work(stored=images, written=images * (3 * side**2 if side else CONFLICT_BYTES) + ARROW_BYTES)
+
+
+def _cue_conflict(entry: PlannedEntry, counts: Lookup) -> Work:
+    backbone, images = entry.inputs["backbone"], _conflict_images(entry.inputs["conflicts"])
+    architecture, side = _network(backbone)
+    work = Work(written=40 * images)  # a line of decisions.csv
+    work.images[Pass(architecture, side, _precision(backbone), "forward")] += images
+    settings: Any = entry.settings
+    for features in entry.runs.values():
+        dataset, strengths = _images_of(features.inputs["dataset"], counts), len(settings.probing.strengths)
+        work.fitted += _dimension(features) * dataset.classes * strengths * dataset.train
+    return work
+
+
+def _conflict_images(conflicts: PlannedEntry) -> int:
+    """About how many conflict images there are: of files, as many as were published."""
+    settings: Any = conflicts.settings
+    return int(getattr(settings.images, "images", CONFLICTS))
+
+
 def _features(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     dataset = _images_of(entry.inputs["dataset"], counts)
@@ -304,9 +330,11 @@ WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "importing": _importing,
     "pretraining": _pretraining,
     "evaluation": _evaluation,
+    "conflicts": _conflicts,
     "features": _features,
     "probing": _probing,
     "knn": _knn,
+    "cue_conflict": _cue_conflict,
     "linear_heads": _linear_heads,
     "finetuning": _finetuning,
     "selecting": _selecting,

@@ -25,7 +25,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,9 @@ TIMINGS = TableFormat(
     nullable=frozenset(("seconds", "images", "images_per_second", "peak_memory_mb", "device", "threads")),
 )
 
+UNCHOSEN = ("source", "cue-conflict")
+"""Modes of numbers by which no network is chosen."""
+
 Record = dict[str, Any]
 """A row of the results table: a value for each column."""
 
@@ -132,7 +135,7 @@ def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[R
 
     return [
         {
-            **_shared(experiment, measurement.key),
+            **_shared(experiment, _key_of(measurement.key, number)),
             **{name: number[name] for name in ("split", "selection", "metric", "value", "n")},
             **_interval(number, predictions),
             "attack": None if number["attack"] is None else canonical(number["attack"]),
@@ -145,11 +148,21 @@ def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[R
     ]
 
 
+def _key_of(key: MeasurementKey, number: Record) -> MeasurementKey:
+    """The key of one number of an entry, whose `variant` may say more than that of the entry."""
+    if not number.get("variant"):
+        return key
+    return replace(key, variant=canonical({**json.loads(key.variant), **number["variant"]}))
+
+
 def _interval(number: Record, predictions: Callable[[str | None], dict[str, Predictions]]) -> Record:
     """The interval of a single accuracy, over images.
 
     An entry made before `effective_n` was recorded has it from its predictions, or takes the number of images for it.
     """
+    if "interval" in number:  # of no binomial share: what measured it has made the interval too
+        low, high = number["interval"]
+        return {"ci_low": low, "ci_high": high, "ci_kind": "images"}
     effective = number.get("effective_n")
     if effective is None:
         split = predictions(number["selection"]).get(number["split"])
@@ -178,7 +191,7 @@ def _chosen_rows(
     """The chosen rows of every target, mode, variant and selection."""
     contests: dict[MeasurementKey, list[Measurement]] = defaultdict(list)
     for one in measurements:
-        if one.key.mode != "source":
+        if one.key.mode not in UNCHOSEN:
             contests[one.key.of_choice(arch=BEST_ARCH, norm="", eps=BEST_ROBUST)].append(one)
     by_entry = dict(list(measured.groupby("entry")))
     for key, members in contests.items():

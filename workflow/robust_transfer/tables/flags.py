@@ -65,6 +65,13 @@ FLAGS = {
         "validation images, went otherwise than the first. Near the largest learning rate that works it may diverge.",
         "add smaller learning rates, lengthen warmup_fraction, or measure several transfer seeds",
     ),
+    "cues-at-chance": Meaning(
+        "fails",
+        "Where shape and texture are of different classes, an image is decided for either no more often than guessing "
+        "would: the network does not know these classes in these images, and its shape bias is noise around 50 %.",
+        "look at the flags of the backbone and at the probe's accuracy in the entry's card, or measure a network that "
+        "knows the classes",
+    ),
     "features-at-chance": Meaning(
         "warns",
         "A probe or the nearest neighbours on stored features are right as often as guessing: the features tell "

@@ -28,7 +28,7 @@ class MeasurementKey:
     source: str
     """Dataset that the backbone was pretrained on."""
     target: str
-    """Dataset transferred to; the source itself where `mode` is `source`."""
+    """Dataset transferred to; the source itself where `mode` is `source`, `cue_conflict` where it is `cue-conflict`."""
     arch: str
     """Architecture, or `best` where it was chosen."""
     recipe: str
@@ -42,7 +42,7 @@ class MeasurementKey:
     transfer_seed: int | None
     """None for a mean over seeds of transfer, where the network was chosen, and where nothing is transferred."""
     mode: str
-    """`source`, `fixed-feature` or `full-network`."""
+    """`source`, `cue-conflict`, `fixed-feature` or `full-network`."""
     protocol: str | None
     """`frozen`, `paper` or `knn`; None where nothing is transferred."""
     variant: str

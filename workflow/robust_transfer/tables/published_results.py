@@ -1,4 +1,4 @@
-"""The paper's published numbers as a DataFrame in the columns of the results table.
+"""The paper's published numbers as a DataFrame in the columns of the results table, and shape biases of its networks.
 
 One cell may have several published numbers, which `edition` tells apart; of those, at most one is marked as the one to
 draw beside ours.
@@ -16,12 +16,23 @@ import pandas as pd
 from robust_transfer.tables.published import FOLDER, IMAGENET, PublishedError, lines_of, parsed
 from robust_transfer.tables.results import KEY, RESULTS
 
-FILES = (IMAGENET, "imagenet_unreleased.csv", "transfer.csv", "headline.csv", "stylized.csv", "single_runs.csv")
+FILES = (
+    IMAGENET,
+    "imagenet_unreleased.csv",
+    "transfer.csv",
+    "headline.csv",
+    "stylized.csv",
+    "single_runs.csv",
+    "shape_bias.csv",
+)
 """In the order of the rows that `read_published` gives."""
 UNRELEASED = "unreleased"
 """Recipe of networks the authors measured and did not release: the standard ones of the Linf tables, and those \
 trained on stylized ImageNet."""
-EDITIONS = ("submission", "submission, headline", "submission, figure 8", "release", "release, single run")
+EDITIONS = (
+    *("submission", "submission, headline", "submission, figure 8", "release", "release, single run"),
+    *("bias study", "cue-conflict study"),
+)
 MARKS = ("edition", "default", "provenance")
 """Columns of the files beside those of the results table."""
 _PYTHON = {"string": str, "double": float, "int32": int}
@@ -58,7 +69,8 @@ def read_published(folder: Path = FOLDER) -> pd.DataFrame:
     edition     one of `EDITIONS`: which publication the number is of
     default     whether it is to be drawn beside ours. At most one number is, of those that figures have the same place
                 for: one target, mode, protocol, variant, architecture, norm and eps, whatever the source and the recipe
-    provenance  `submission` or `release`, and the file in that repository
+                (but of shape biases one for each recipe, which their figure tells apart)
+    provenance  the publication that the edition is of, and the file in its repository
 
     Raises PublishedError for a file that is missing, for a field that is not what its column holds, and for two
     numbers with one key and edition.

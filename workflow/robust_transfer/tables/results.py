@@ -87,7 +87,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
     experiment        name of the experiment; `published` for the paper's numbers
     source            dataset that the backbone was pretrained on
-    target            dataset that was transferred to and tested on; the source itself where `mode` is `source`
+    target            dataset that was transferred to and tested on; the source itself where `mode` is `source`, and
+                      `cue_conflict` where it is `cue-conflict`
     arch              architecture; `best`: chosen among all of them
     recipe            how the backbone was pretrained, or whose weights it has
     norm              `l2` or `linf`; `none` for eps 0, standard training
@@ -96,22 +97,27 @@ def read_results(path: str | Path) -> pd.DataFrame:
     eps_value         the same as a number; null for `best-robust`
     backbone_seed     seed of pretraining; null: a mean over seeds, or a chosen network
     transfer_seed     seed of transfer; null: a mean over seeds, a chosen network, or nothing was transferred
-    mode              `source` (accuracy on the source itself), `fixed-feature` or `full-network`
+    mode              `source` (accuracy on the source itself), `cue-conflict` (decisions on images whose shape and
+                      texture are of different classes), `fixed-feature` or `full-network`
     protocol          `frozen`, `paper` or `knn`; null where nothing was transferred
     variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels, `layer`
-                      the one that features are from, where it is not the last
+                      the one that features are from, where it is not the last; of mode `cue-conflict` `shape` is the
+                      class of the shapes that the number is of (without it: of all), and `resized_from` the side in
+                      pixels of images that networks saw at another
     images_per_class  training images of each class of the target; null: all of them
     attack            JSON of norm, eps, precision, and of PGD steps, relative_step_size (times eps), random_start,
                       restarts and use_best, else of `kind`; older files have fewer of these; null: clean images
     split             `test` or `validation`
     selection         split on which hyperparameters (and eps and arch, if chosen) were chosen; null: nothing was
     metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired; with
-                      `_out_of_bag` what a choice on test images is worth on images that it did not see
+                      `_out_of_bag` what a choice on test images is worth on images that it did not see; of mode
+                      `cue-conflict` `shape_bias`, the share of decisions for the shape among those for the shape or the
+                      texture, and `shape_decisions` and `texture_decisions`, shares of all conflicting images
     value             percent; for a difference, percentage points
     ci_low, ci_high   ends of the 95 % interval, in the unit of `value`; NaN for published numbers, and for what was
                       chosen on the test images that it is reported on
     ci_kind           `images`: over test images, of these weights alone; `seeds`: over seeds; empty: no interval
-    n                 images, or for a `seeds` interval seeds
+    n                 images (of `shape_bias`: those decided for shape or texture), or for a `seeds` interval seeds
     hyperparameters   JSON with sorted keys; for a chosen row `eps`, `arch` and how stable the choice is
     backbone          entry of the backbone in the store; null for rows made from several
     entry             entry that measured the number; null for rows made from several

@@ -222,6 +222,18 @@ def at_chance(accuracy: float, classes: int, images: int, split: str, name: str 
     return [flag(name, f"{says}and guessing among {classes} classes gives {chance:.1f} %")]
 
 
+def conflict_flags(decided: int, images: int, classes: int) -> list[Flag]:
+    """`cues-at-chance`, where so many of the images were decided for their shape or their texture class.
+
+    Guessing among K classes decides 2/K of them so, for either alike: a shape bias of 50 % that says nothing.
+    """
+    chance, share = 100 * min(1.0, 2 / classes), 100 * decided / images
+    if share > chance + DEVIATIONS * deviation(chance, images):
+        return []
+    says = f"{share:.1f} % of {images} images with cues in conflict were decided for their shape or their texture, "
+    return [flag("cues-at-chance", f"{says}and guessing among {classes} classes gives {chance:.1f} %")]
+
+
 def is_above_chance(accuracy: float, classes: int, images: int) -> bool:
     """Whether an accuracy in percent over so many images is more than guessing, by more than sampling noise."""
     chance = 100 / classes
