@@ -112,6 +112,7 @@ def test_the_explorer_has_every_transfer_once(folder):
     own = results[(results["mode"] != "source") & results["eps_value"].notna() & (results["metric"] == "top1")]
     own = own[own["split"] == "test"]
     chart = explorer(results)
+    assert chart
     assert len(chart.rows) == len(own[own["arch"].astype("string") != "best"])
     assert {row["role"] for row in chart.rows} == {"standard", "best robust", "other"}
     assert [one.column for one in chart.controls] == ["target", "mode", "protocol"]
@@ -119,8 +120,9 @@ def test_the_explorer_has_every_transfer_once(folder):
 
 def test_curves_and_source_accuracies_are_those_of_the_tables(folder):
     training = read_training(folder / "training.parquet")
-    rows = training_curves(training).rows
-    losses = [row["value"] for row in rows if row["quantity"] == "Training loss"]
+    drawn = training_curves(training)
+    assert drawn
+    losses = [row["value"] for row in drawn.rows if row["quantity"] == "Training loss"]
     assert losses == pytest.approx(training["loss"].tolist(), abs=1e-4)
     assert [row["values"]["clean"] for row in sources(read_results(folder / "results.parquet"))] == [
         "90.0", "80.0", "70.0",
