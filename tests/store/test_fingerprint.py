@@ -87,13 +87,14 @@ MODULES = {
     """,
     "report": """
         figures.cells figures.labels stages.report tables.categories tables.errors tables.experiment_info tables.flags
-        tables.key tables.parquet tables.results tables.training
+        tables.key tables.parquet tables.published tables.published_experiment tables.published_results tables.results
+        tables.training
     """,
     "figures/width": """
         figures figures.axes figures.cells figures.drawing figures.kinds figures.labels figures.lettering
         figures.numbers figures.style figures.width stages.figures tables.categories tables.errors
-        tables.experiment_info tables.flags tables.key tables.parquet
-        tables.results tables.training
+        tables.experiment_info tables.flags tables.key tables.parquet tables.published tables.published_experiment
+        tables.published_results tables.results tables.training
     """,
 }
 

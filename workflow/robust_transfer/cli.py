@@ -21,6 +21,7 @@ from pathlib import Path
 from robust_transfer import __version__
 from robust_transfer.commands.options import Commands, add_log, device, point_in_time, positive
 from robust_transfer.commands.planning import add_planning_commands
+from robust_transfer.commands.published import add_published_command
 from robust_transfer.commands.results import add_results_commands
 from robust_transfer.commands.upkeep import add_store_command
 from robust_transfer.configuration.running import VARIABLE, Running, running
@@ -114,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     for stage in STAGES.values():
         _stage_command(commands, stage)
     add_results_commands(commands)
+    add_published_command(commands)
     add_planning_commands(commands)
     add_store_command(commands)
     return parser

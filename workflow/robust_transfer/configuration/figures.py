@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
@@ -39,6 +39,9 @@ class Figures(Model):
             + ".",
         ),
     ] = tuple(figure.name for figure in FIGURES.values() if figure.default)
+    source: Literal["ours", "published", "both"] = "ours"
+    """Whose numbers are drawn: ours; the paper's published ones in their place; or both, ours over the published ones,\
+ with the difference beside. Both needs a source named imagenet, and draws targets named as in published/."""
     protocol: ProtocolName | None = None
     """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None

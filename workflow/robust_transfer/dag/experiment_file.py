@@ -10,6 +10,7 @@ from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.weights import ReleasedWeights
 from robust_transfer.dag.grid import Grid
+from robust_transfer.tables.published import digest_of_published
 
 
 def describe(grid: Grid) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def describe(grid: Grid) -> dict[str, Any]:
         ],
         **({"released": released} if (released := _released(experiment)) else {}),
         **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
+        **_drawn_from(experiment),
         "architectures": list(architectures),
         "widths": list(experiment.figures.widths or architectures),
         "fixed_eps": _fixed_eps(experiment),
@@ -48,6 +50,12 @@ def _label(experiment: Experiment, name: str) -> str:
 def _released(experiment: Experiment) -> list[str]:
     """Names that the experiment gives to the networks which the paper's authors released."""
     return [name for name, weights in experiment.weights.items() if isinstance(weights, ReleasedWeights)]
+
+
+def _drawn_from(experiment: Experiment) -> dict[str, str]:
+    """What figures are drawn from, if not from ours alone, and then which published numbers there are."""
+    source = experiment.figures.source
+    return {} if source == "ours" else {"drawn_from": source, "published": digest_of_published()}
 
 
 def _fixed_eps(experiment: Experiment) -> dict[str, str]:

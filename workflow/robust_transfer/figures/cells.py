@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ROBUST, canonical
-from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG
+from robust_transfer.tables.published import PUBLISHED
+from robust_transfer.tables.published_experiment import paper_beside
+from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, as_results
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
@@ -60,6 +62,8 @@ class Panel:
     norm: str
     label: str
     """The target, and what tells this panel from others of the same target."""
+    experiment: str = ""
+    """The experiment whose numbers it shows; that of published ones is `published`."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,15 @@ class Cells:
 
         None: from all; for a mode and target never measured so, from the most that there are, and that is a deviation.
         Of several selections only one is kept: the given one, else the one that figures of the experiment show, else
-        the one there is. Raises TableError if `results` have lost the experiment's description.
+        the one there is. Published numbers among those of another experiment are apart, in `published`.
+
+        Raises TableError if `results` have lost the experiment's description.
         """
         self.about = ExperimentInfo.of(results)
+        self.published: Cells | None = None
+        if self.about.experiment != PUBLISHED and (theirs := results["experiment"] == PUBLISHED).any():
+            self.published = Cells(as_results(results[theirs], paper_beside(self.about)))
+            results = results[~theirs]
         self.selection = selection or shown_selection(results)
         test = results[results["split"] == "test"]
         test.attrs = {}  # pandas copies them deeply in every operation
@@ -176,6 +186,11 @@ class Cells:
         return f"{MODE_LABELS[mode]} was measured in other ways too: {'; '.join(named)}." if named else ""
 
     def norms(self) -> list[str]:
+        """The norms of robust networks, or the one that figures of one norm show."""
+        every = self.every_norm()
+        return [self.about.norm] if self.about.norm in every else every
+
+    def every_norm(self) -> list[str]:
         """The norms of robust networks."""
         return [norm for norm in self._radii["norm"].unique() if norm != "none"]
 
@@ -184,12 +199,12 @@ class Cells:
         under = self._radii[self._radii["norm"].isin(["none", *(norms or self.norms())])]
         return list(under.sort_values("eps_value", kind="stable")["eps"].unique())
 
-    def panels(self, mode: str, protocol: Protocol | None = None) -> list[Panel]:
+    def panels(self, mode: str, protocol: Protocol | None = None, norms: Sequence[str] | None = None) -> list[Panel]:
         """Targets in order, for every norm, by this protocol or the one that figures show; none if not measured.
 
-        A norm that some targets lack has panels for the others alone.
+        A norm that some targets lack has panels for the others alone; default: the norms of `norms()`.
         """
-        protocol, norms = protocol or self.shown(mode), self.norms() or ["l2"]
+        protocol, norms = protocol or self.shown(mode), norms or self.norms() or ["l2"]
         if protocol is None:
             return []
         found = []
@@ -198,8 +213,19 @@ class Cells:
             measured = set(rows.loc[rows["target"] == target.name, "norm"])
             for norm in [norm for norm in norms if norm in measured] or norms[:1]:
                 mark = f", {NORM_LABELS.get(norm, norm)}" if len(norms) > 1 else ""
-                found.append(Panel(target, protocol, norm, target.label + mark))
+                found.append(Panel(target, protocol, norm, target.label + mark, self.about.experiment))
         return found
+
+    def behind(self, panel: Panel, view: int | None = None) -> Panel | None:
+        """The panel of published numbers that stand behind those of a panel of ours; None where there are none.
+
+        `view`: where numbers of images downscaled to this size are to be there.
+        """
+        if self.published is None:
+            return None
+        theirs = self.published.panels(panel.protocol.mode, norms=[panel.norm])
+        found = (one for one in theirs if one.target.name == panel.target.name)
+        return next((one for one in found if view is None or view in self.published.views(one.protocol)), None)
 
     def cell(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> Estimate | None:
         """The cell's number by the target's metric, a mean over seeds where there are several; None: not measured."""
@@ -221,15 +247,23 @@ class Cells:
             if one.backbone_seed is not None and one.transfer_seed is not None
         }
 
-    def comparison(self, panel: Panel, arch: str) -> Comparison:
-        """Standard against robust for one architecture, or for `best` with the architecture chosen too."""
+    def comparison(self, panel: Panel, arch: str, *, downscaled: int | None = None) -> Comparison:
+        """Standard against robust for one architecture, or for `best` with the architecture chosen too.
+
+        The difference of published numbers, which have no intervals, is that of the two.
+        """
         fixed_eps = self.about.fixed_eps.get(panel.norm)
+        standard = self.cell(panel, arch, "0", downscaled=downscaled)
+        robust = self.cell(panel, arch, BEST_ROBUST, downscaled=downscaled)
+        paired = self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE, downscaled)
+        if self.about.experiment == PUBLISHED and standard and robust:
+            paired = replace(robust, value=robust.value - standard.value)
         return Comparison(
-            standard=self.cell(panel, arch, "0"),
-            robust=self.cell(panel, arch, BEST_ROBUST),
-            fixed=self.cell(panel, arch, fixed_eps) if fixed_eps else None,
-            difference=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE),
-            unseen=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE + OUT_OF_BAG),
+            standard=standard,
+            robust=robust,
+            fixed=self.cell(panel, arch, fixed_eps, downscaled=downscaled) if fixed_eps else None,
+            difference=paired,
+            unseen=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE + OUT_OF_BAG, downscaled),
         )
 
     def fewer_seeds(self, panel: Panel, robust: Estimate) -> list[tuple[str, str]]:

@@ -55,6 +55,10 @@ class ExperimentInfo:
     """Labels of datasets that were left out, since their images are missing."""
     released: tuple[str, ...] = ()
     """Recipes that are networks which the paper's authors released, for which they published accuracies."""
+    drawn_from: str = "ours"
+    """What figures are drawn from: `ours`, the `published` numbers, or `both`."""
+    norm: str | None = None
+    """Norm of the robust networks that figures of one norm show; None: every one, each in panels of its own."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
@@ -98,4 +102,6 @@ class ExperimentInfo:
             protocol=described.get("protocol"),
             dropped=tuple(described.get("dropped") or ()),
             released=tuple(described.get("released") or ()),
+            drawn_from=described.get("drawn_from", "ours"),
+            norm=described.get("norm"),
         )
