@@ -13,7 +13,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.container import BarContainer
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 from robust_transfer.figures import lettering, style
@@ -392,15 +391,21 @@ class TestLettering:
         assert not {*families} & {*lettering.BOXES}
 
 
-def test_bars_are_as_high_as_the_csv_says(small):
+def dots(ax: Any, marker: str = "o") -> list[float]:
+    """The values of the large dots of a panel by architecture."""
+    return sorted(float(y) for line in ax.lines if line.get_marker() == marker for y in line.get_ydata())
+
+
+def test_dots_are_where_the_csv_says(small):
     drawing = drawn("fixed_feature", small)
     for panel, ax in zip(ExperimentInfo.of(small).targets, drawing.figure.axes, strict=True):
-        tops = sorted(bar.get_y() + bar.get_height() for c in ax.containers if isinstance(c, BarContainer) for bar in c)
         of_panel = [n for n in drawing.numbers if n["target"] == panel.name]
-        assert tops == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] != "fixed eps"))
-        diamonds = {y for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()}
-        assert sorted(diamonds) == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] == "fixed eps"))
+        assert dots(ax) == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] != "fixed eps"))
+        assert dots(ax, "D") == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] == "fixed eps"))
         assert {n["chosen_eps"] for n in of_panel if n["series"] == "best robust"} <= set(SMALL_EPS[1:])
+        ends = [segment for lines in ax.collections for segment in lines.get_segments()]
+        assert len(ends) == len(of_panel)
+        assert {round(float(high - low), 6) for (_, low), (_, high) in ends} == {3}
 
 
 def test_points_of_source_accuracy_are_those_of_the_csv(small):
@@ -559,8 +564,8 @@ def test_what_was_not_measured_is_named_in_its_place():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
     keep = (results["target"] == "Target 1") | (results["arch"] != "resnet8_w24")
     drawing = drawn("fixed_feature", results[keep])
-    words = [[text.get_text() for text in ax.texts].count("not measured") for ax in drawing.figure.axes]
-    assert words == [0, 2]
+    words = [[text.get_text() for text in ax.texts].count("not\nmeasured") for ax in drawing.figure.axes]
+    assert words == [0, 1]
     assert not drawing.figure.legends[-1].get_texts()[0].get_text().startswith("not measured")
     missing = [one for one in drawing.numbers if one["value"] is None]
     assert {(one["target"], one["arch"]) for one in missing} == {("Target 2", "resnet8_w24")}
@@ -709,15 +714,37 @@ def test_eps_axis_sets_0_apart_and_labels_what_fits():
     assert EpsAxis(("0", "1/255", "4/255"), "linf").label() == "ε of pretraining (L∞, in 1/255)"
 
 
-def test_bars_start_at_0_unless_they_would_look_alike(small):
-    alike = drawn("fixed_feature", small).figure.axes[0]
-    assert alike.get_ylim()[0] > 0
-    assert len([line for line in alike.lines if line.get_transform() == alike.transAxes]) == 2  # the break
-    apart = table(1, ("resnet18",), ("0", "1", "3"))
-    standard = apart["eps"] == "0"
-    apart.loc[standard, "value"] /= 4
-    apart.loc[standard, "ci_low"] = 5.0
-    assert drawn("fixed_feature", apart).figure.axes[0].get_ylim()[0] == 0
+def test_a_point_is_as_high_in_every_panel_but_where_one_needs_a_scale_of_its_own():
+    results = table(3, SMALL_ARCHS, SMALL_EPS)
+    spans = [np.ptp(ax.get_ylim()) for ax in drawn("fixed_feature", results).figure.axes]
+    assert max(spans) == pytest.approx(min(spans))
+    last, standard = results["target"] == "Target 3", results["eps"] == "0"
+    columns = ["value", "ci_low", "ci_high"]
+    results.loc[last & standard & ~results["metric"].str.endswith("difference"), columns] = 5.0, 4.0, 6.0
+    drawing = drawn("fixed_feature", results)
+    one, other, own = (np.ptp(ax.get_ylim()) for ax in drawing.figure.axes)
+    assert one == pytest.approx(other)
+    assert own > 2 * one
+    said = [[text.get_text() for text in ax.texts].count("own scale") for ax in drawing.figure.axes]
+    assert said == [0, 0, 1]
+    assert "all panels span as many points, but for those with a scale of their own" in remarks(drawing)
+
+
+def test_the_difference_of_a_pair_stands_above_it_with_what_was_chosen():
+    results = table(2, ("resnet18", "resnet50"), ("0", "1", "3"), modes=("fixed-feature",))
+    difference = results["metric"].eq("top1_difference") & ~is_downscaled(results)
+    first = difference & results["target"].eq("Target 1")
+    results.loc[difference, ["value", "ci_low", "ci_high"]] = -2.5, -4.0, 1.0
+    results.loc[first, ["value", "ci_low", "ci_high"]] = 1.7, 0.4, 3.0
+    chosen = {
+        (one["target"], one["arch"]): one["chosen_eps"]
+        for one in drawn("fixed_feature", results).numbers
+        if one["chosen_eps"]
+    }
+    axes = drawn("fixed_feature", results).figure.axes
+    texts = [[text.get_text() for text in ax.texts] for ax in axes]
+    assert texts[0] == [f"+1.7*\nε {chosen['Target 1', arch]}" for arch in ("resnet18", "resnet50")]
+    assert texts[1] == [f"−2.5\nε {chosen['Target 2', arch]}" for arch in ("resnet18", "resnet50")]
 
 
 def test_points_of_few_images_are_those_of_the_csv(small_few):
@@ -1042,7 +1069,7 @@ def test_no_colour_is_behind_a_text():
     assert "figures.style" in fingerprint.modules("figures/width")
 
 
-def test_seeds_are_dots_beside_the_bar_of_their_mean(collected):
+def test_seeds_are_small_dots_beside_their_mean(collected):
     drawing = drawn("fixed_feature", read_results(collected))
     first = [one for one in drawing.numbers if one["target"] == "coarse"]
     assert first[0]["value"] == pytest.approx(30.5)

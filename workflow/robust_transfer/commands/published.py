@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from robust_transfer.commands.options import Commands, add_log
@@ -31,8 +34,10 @@ def _run_published(args: argparse.Namespace) -> None:
     table = args.out / "results.parquet"
     write_results(table, published_results(), paper().as_json())
     drawn = [figure for figure in FIGURES.values() if figure.published]
-    for figure in drawn:
-        draw(figure.name, table, args.out / "figures" / figure.name)
+    with ProcessPoolExecutor(min(len(drawn), os.cpu_count() or 1), get_context("spawn")) as pool:
+        jobs = [pool.submit(draw, figure.name, table, args.out / "figures" / figure.name) for figure in drawn]
+        for job in jobs:
+            job.result()
     (args.out / INDEX).write_text(_index(args.out, drawn), encoding="utf-8")
     print(f"Figures: {args.out / INDEX}")
 

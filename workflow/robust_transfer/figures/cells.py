@@ -275,7 +275,7 @@ class Cells:
 
     def source(self, arch: str, norm: str, eps: str, seed: int | None = None) -> Estimate | None:
         """Clean top-1 accuracy on the source: of one seed, or the mean over seeds where there are several."""
-        found = self._source.get(_network(arch, norm, eps), [])
+        found = self._source.get((arch, norm, eps)) or self._source.get(_network(arch, norm, eps), [])
         return next((one for one in found if seed in (None, one.backbone_seed)), None)
 
     def views(self, protocol: Protocol) -> list[int | None]:
@@ -293,8 +293,10 @@ class Cells:
     def _cell(self, panel: Panel, arch: str, eps: str, downscaled: int | None, metric: str) -> list[Estimate]:
         """The numbers of a cell, means over more seeds first: single runs, means over seeds, or what was chosen."""
         how = (panel.protocol.mode, panel.protocol.name or "", panel.protocol.deviations)
-        key = (*_network(arch, panel.norm, eps), panel.target.name, *how, downscaled or NATIVE, metric)
-        return list(self._cells.get(key, []))
+        what = (panel.target.name, *how, downscaled or NATIVE, metric)
+        # A norm may have a standard network of its own; else the standard one stands with all norms.
+        own = self._cells.get((arch, panel.norm, eps, *what))
+        return own or self._cells.get((*_network(arch, panel.norm, eps), *what), [])
 
 
 def preference(protocol: Protocol) -> int:
@@ -371,14 +373,16 @@ def _with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
     )
 
 
-def _estimates_by(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series[Any]:
-    """The numbers of rows as lists of estimates, indexed by columns; means over more seeds first, then table order."""
+def _estimates_by(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], list[Estimate]]:
+    """The numbers of rows as estimates, by the values of columns; means over more seeds first, then table order."""
     single = [rows["transfer_seed"].notna(), rows["backbone_seed"].notna()]
     rows = rows.iloc[np.lexsort(single)]  # by backbone seed first, as the last key is the primary one
     fields = [_plain(rows[name]) for name in Estimate.__dataclass_fields__]
     estimates = [Estimate(*one) for one in zip(*fields, strict=True)]
-    keys = [rows[column].astype("object") for column in columns]
-    return pd.Series(estimates, index=rows.index, dtype="object").groupby(keys, sort=False).agg(list)
+    found: dict[tuple[Any, ...], list[Estimate]] = {}
+    for key, one in zip(zip(*(rows[column].tolist() for column in columns), strict=True), estimates, strict=True):
+        found.setdefault(key, []).append(one)
+    return found
 
 
 def _plain(column: pd.Series[Any]) -> list[Any]:
