@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import Eps
-from robust_transfer.configuration.training import Architecture
+from robust_transfer.configuration.training import Architecture, Norm
 from robust_transfer.configuration.transfer import ProtocolName
 from robust_transfer.registry import FIGURES
 
@@ -42,6 +42,9 @@ class Figures(Model):
     source: Literal["ours", "published", "both"] = "ours"
     """Whose numbers are drawn: ours; the paper's published ones in their place; or both, ours over the published ones,\
  with the difference beside. Both needs a source named imagenet, and draws targets named as in published/."""
+    norm: Norm | None = None
+    """Norm of the robust networks that figures show, where there are several; `norms` and `eps_table` have them all.\
+ Default: every one, each in panels of its own."""
     protocol: ProtocolName | None = None
     """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None

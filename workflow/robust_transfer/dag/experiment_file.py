@@ -32,6 +32,7 @@ def describe(grid: Grid) -> dict[str, Any]:
         **({"released": released} if (released := _released(experiment)) else {}),
         **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
         **_drawn_from(experiment),
+        **({"norm": experiment.figures.norm} if experiment.figures.norm else {}),
         "architectures": list(architectures),
         "widths": list(experiment.figures.widths or architectures),
         "fixed_eps": _fixed_eps(experiment),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
@@ -152,8 +153,8 @@ class Cells:
         test.attrs = {}  # pandas copies them deeply in every operation
         of_size = _most(test) if images_per_class is None else test["images_per_class"] == images_per_class
         # Published networks were also measured, untransferred, on images they were not trained on.
-        clean = test["attack"].isna() & (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
-        source = test["mode"] == "source"
+        on_source = (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
+        clean, source = on_source & test["attack"].isna(), test["mode"] == "source"
         transfer = _with_views(
             test[~source & (test["selection"] == self.selection) & of_size], said=images_per_class is None
         )
@@ -161,6 +162,7 @@ class Cells:
         self._radii = transfer[["norm", "eps", "eps_value"]].dropna().drop_duplicates()
         self._cells = _estimates_by(transfer, CELL)
         self._source = _estimates_by(test[source & clean], NETWORK)
+        self._attacked = _estimates_by(test[source & on_source & test["attack"].notna()], (*NETWORK, "attack"))
 
     def protocols(self, mode: str) -> list[Protocol]:
         """The protocols this mode was measured by, in the table's order."""
@@ -215,6 +217,15 @@ class Cells:
                 mark = f", {NORM_LABELS.get(norm, norm)}" if len(norms) > 1 else ""
                 found.append(Panel(target, protocol, norm, target.label + mark, self.about.experiment))
         return found
+
+    def at_most_eps(self, *modes: str) -> list[str]:
+        """Architectures that were measured at two robust eps or more in these modes, or where none was, at any."""
+        counts = dict.fromkeys(self.about.ordered, 0)
+        for panel in (panel for mode in modes for panel in self.panels(mode)):
+            for arch in counts:
+                robust = [eps for eps in self.eps(panel.norm) if eps != "0" and self.cell(panel, arch, eps)]
+                counts[arch] = max(counts[arch], len(robust))
+        return [arch for arch, count in counts.items() if count >= min(2, max(counts.values(), default=0))]
 
     def behind(self, panel: Panel, view: int | None = None) -> Panel | None:
         """The panel of published numbers that stand behind those of a panel of ours; None where there are none.
@@ -277,6 +288,26 @@ class Cells:
         """Clean top-1 accuracy on the source: of one seed, or the mean over seeds where there are several."""
         found = self._source.get((arch, norm, eps)) or self._source.get(_network(arch, norm, eps), [])
         return next((one for one in found if seed in (None, one.backbone_seed)), None)
+
+    def source_eps(self, norm: str) -> list[str]:
+        """Every eps of networks of this norm that were measured on the source, clean or attacked, growing."""
+        keys = [key[:3] for found in (self._source, self._attacked) for key in found]
+        return sorted({eps for _, of, eps in keys if of in ("none", norm)}, key=eps_value)
+
+    def attacked(self, arch: str, norm: str, eps: str) -> dict[str, Estimate]:
+        """Top-1 accuracy on perturbed images of the source, by the radius of the attack in this norm, growing.
+
+        Of several attacks at one radius the one that leaves the least; of several seeds the mean.
+        """
+        found: dict[str, Estimate] = {}
+        for (*network, attack), (first, *_) in self._attacked.items():
+            said = json.loads(attack)
+            if tuple(network) != _network(arch, norm, eps) or said["norm"] != norm:
+                continue
+            radius = str(said["eps"])
+            if radius not in found or first.value < found[radius].value:
+                found[radius] = first
+        return {radius: found[radius] for radius in sorted(found, key=eps_value)}
 
     def views(self, protocol: Protocol) -> list[int | None]:
         """Sizes that targets were downscaled to, growing, after None for native images."""

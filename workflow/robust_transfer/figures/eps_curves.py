@@ -37,7 +37,7 @@ ASIDE = 0.012
 def eps_curves(results: pd.DataFrame) -> Drawing:
     """Draw the modes that were measured; of one architecture the level of its standard network too."""
     cells = Cells(results)
-    archs = _architectures(cells)
+    archs = cells.at_most_eps(FIXED_FEATURE, FULL_NETWORK)
     rows, left_out = _rows(cells, archs)
     panels = [panel for row in rows for panel in row if panel]
     if not panels:
@@ -68,7 +68,8 @@ def eps_curves(results: pd.DataFrame) -> Drawing:
         labels = {panel.target.name: panel.target.label for panel in panels}
         draw_differences(axes[-1], numbers, labels, lambda one: _look(archs, str(one["arch"])))
     norms = dict.fromkeys(panel.norm for panel in panels)
-    figure.supxlabel(" / ".join(EpsAxis(tuple(cells.eps(norm)), norm).label() for norm in norms), fontsize=7)
+    axis_names = [EpsAxis(tuple(cells.eps(norm)), norm).label() for norm in norms]
+    style.label_x(figure, axes[: len(panels)], " / ".join(axis_names), shared=not compared)
     said = [remark for mode in (FIXED_FEATURE, FULL_NETWORK) for remark in cells.remarks(cells.shown(mode))]
     said += named([row for curve in curves.values() for _, row in curve] for curves in ours.values())
     said += [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
@@ -94,17 +95,6 @@ def _rows(cells: Cells, archs: Sequence[str]) -> tuple[list[list[Panel | None]],
         missing = [labels[column] for column in ordered if column not in panels]
         left_out += [f"{MODE_LABELS[mode]}{': ' + ', '.join(missing) if panels else ''}"] * bool(missing)
     return [[panels.get(column) for column in ordered] for panels in by_mode.values() if panels], left_out
-
-
-def _architectures(cells: Cells) -> list[str]:
-    """Those that were measured at most robust eps: at two or more, or where none was, at any."""
-    counts = dict.fromkeys(cells.about.ordered, 0)
-    for mode in (FIXED_FEATURE, FULL_NETWORK):
-        for panel in cells.panels(mode):
-            for arch in counts:
-                robust = [eps for eps in cells.eps(panel.norm) if eps != "0" and cells.cell(panel, arch, eps)]
-                counts[arch] = max(counts[arch], len(robust))
-    return [arch for arch, count in counts.items() if count >= min(2, max(counts.values(), default=0))]
 
 
 def _curves(cells: Cells, panel: Panel, archs: Sequence[str]) -> Curves:

@@ -75,7 +75,7 @@ def _draw(cells: Cells, mode: str) -> Drawing:
         draw_differences(axes[-1], numbers, labels, lambda one: {"color": _colour(views, one["downscaled"])})
     norms = dict.fromkeys(panel.norm for panel in panels)
     axis_names = [EpsAxis(tuple(cells.eps(norm)), norm).label() for norm in norms]
-    figure.supxlabel(" / ".join(axis_names), fontsize=7)
+    style.label_x(figure, axes[: len(panels)], " / ".join(axis_names), shared=not compared)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     markers = style.architecture_handles(archs) if len(archs) > 1 else []
     remarks = cells.remarks(protocol)

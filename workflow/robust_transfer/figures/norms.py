@@ -67,7 +67,8 @@ def norms(results: pd.DataFrame) -> Drawing:
     if compared:
         labels = {panel.target.name: panel.target.label for panel in lines}
         draw_differences(axes[-1], numbers, labels, lambda one: {"color": COLOURS[str(one["norm"])]})
-    figure.supxlabel(f"Accuracy on {cells.about.source_label}, the source (%)", fontsize=7)
+    x_name = f"Accuracy on {cells.about.source_label}, the source (%)"
+    style.label_x(figure, axes[: len(groups)], x_name, shared=not compared)
     said = [remark for mode in (FIXED_FEATURE, FULL_NETWORK) for remark in cells.remarks(cells.shown(mode))]
     said += named([row for of in group.values() for points in of.values() for _, _, row in points] for group in groups)
     handles = _handles(lines, published=any(any(of.values()) for of in behind.values()))

@@ -11,6 +11,7 @@ from robust_transfer.figures.beside import TITLE, draw_differences
 from robust_transfer.figures.cells import FULL_NETWORK, MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.kinds import kind_of, named, of_kind
+from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import differences, paired
 from robust_transfer.tables.key import BEST_ARCH
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = columns("source_value")
+MANY = 6
+"""Architectures above which those of a single robust eps, which make no line, are named instead."""
 
 
 def source_accuracy(results: pd.DataFrame) -> Drawing:
@@ -40,7 +43,10 @@ def _draw(cells: Cells, mode: str) -> Drawing:
     levels = {panel: cells.cell(panel, BEST_ARCH, "0") for panel in panels}
     if not panels:
         return Drawing(style.nothing(f"Transfer against source accuracy: {_missing(cells, mode)}"), [])
-    shown = [arch for arch in cells.about.ordered if any(points[panel][arch] for panel in panels)]
+    measured = [arch for arch in cells.about.ordered if any(points[panel][arch] for panel in panels)]
+    shown = [arch for arch in measured if len(measured) <= MANY or arch in cells.at_most_eps(mode)]
+    for panel in panels:
+        points[panel] = {arch: line for arch, line in points[panel].items() if arch in shown}
     behind = {panel: _behind(cells, panel, shown) for panel in panels}
     numbers = _numbers({panel: points[panel] for panel in panels}, levels)
     for panel in panels:
@@ -61,12 +67,15 @@ def _draw(cells: Cells, mode: str) -> Drawing:
     if compared:
         labels = {panel.target.name: panel.target.label for panel in panels}
         draw_differences(axes[-1], numbers, labels, lambda one: {"color": colours[str(one["eps"])]})
-    figure.supxlabel(f"Accuracy on {cells.about.source_label}, the source (%)", fontsize=7)
+    x_name = f"Accuracy on {cells.about.source_label}, the source (%)"
+    style.label_x(figure, axes[: len(panels)], x_name, shared=not compared)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     eps_handles, others = _handles(cells.eps(), shown, level=any(levels.values()))
     others += [style.hollow()] * any(any(lines.values()) for lines in behind.values())
     remarks = cells.remarks(cells.shown(mode))
     remarks += named([row for line in points[panel].values() for _, _, row in line] for panel in panels)
+    others = [architecture_label(arch) for arch in measured if arch not in shown]
+    remarks += [f"at fewer ε, not drawn: {', '.join(others)}"] * bool(others)
     left_out = [panel.label for panel in every if panel not in panels]
     remarks += [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
     style.legends(figure, eps_handles, others, style.remarks(figure, remarks))

@@ -41,7 +41,7 @@ ARCHITECTURES = (
     "#b0b0b0",
 )
 """Where lines of several architectures stand in one panel; of a single one the first."""
-MARKERS = "osD^vPX<>"
+MARKERS = "osD^vPX<>*"
 """One for each architecture, in the experiment's order."""
 FAILED = f"{DAGGER} a training or transfer behind it failed (flags.csv)"
 """What a dagger means, and the label by which `legends` finds them."""
@@ -225,6 +225,16 @@ def in_last_row(axes: Sequence[Axes], ax: Axes) -> bool:
     assert spec is not None
     column, row = spec.colspan.start, spec.rowspan.start
     return not any(o and column in o.colspan and o.rowspan.start > row for o in others)
+
+
+def label_x(drawn: Figure, axes: Sequence[Axes], text: str, *, shared: bool) -> None:
+    """Name the x axis once below all panels, or where another axis is below them at each of the last row."""
+    if shared:
+        drawn.supxlabel(text, fontsize=RC["axes.labelsize"])
+        return
+    for ax in axes:
+        if in_last_row(axes, ax):
+            ax.set_xlabel(wrapped(text, 1.4, SMALL), fontsize=SMALL)
 
 
 def in_first_column(ax: Axes) -> bool:
