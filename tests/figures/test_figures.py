@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -23,12 +24,14 @@ from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import COLUMNS
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
+from robust_transfer.stages.report import COLUMNS as COLUMNS_OF_SUMMARY
+from robust_transfer.stages.report import summary
 from robust_transfer.store import fingerprint
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import canonical
 from robust_transfer.tables.published_results import published_rows
-from robust_transfer.tables.results import as_results, read_results
+from robust_transfer.tables.results import as_results, read_results, write_results
 from robust_transfer.tables.seeds import seed_means
 from robust_transfer.tables.training import as_training
 from support.fake_entries import Fake
@@ -93,7 +96,7 @@ def is_downscaled(results: pd.DataFrame) -> pd.Series:
 
 def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), downscaled=32) -> pd.DataFrame:
     """A made-up table with every cell, its chosen rows among them."""
-    names = [f"Target {i + 1}" for i in range(targets)]
+    names, fixed = [f"Target {i + 1}" for i in range(targets)], eps[min(2, len(eps) - 1)]
     rows = []
     for a, arch in enumerate(archs):
         for e, one in enumerate(eps):
@@ -123,7 +126,7 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
                     rows += [chosen, {**chosen, "metric": "top1_difference", "value": chosen["value"] - standard}]
                     if arch == "best":
                         rows.append(row(target, arch, "0", standard, **seedless))
-                        rows.append(row(target, arch, eps[2], 61.0, **seedless))
+                        rows.append(row(target, arch, fixed, 61.0, **seedless))
     info = ExperimentInfo(
         experiment="made-up",
         source="imagenet",
@@ -131,7 +134,7 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
         targets=tuple(Target(name, name, "top1") for name in names),
         architectures=tuple(archs),
         widths=tuple(archs),
-        fixed_eps={"l2": eps[2]},
+        fixed_eps={"l2": fixed},
     )
     return as_results(rows, info)
 
@@ -539,12 +542,40 @@ def one_cell(results: pd.DataFrame) -> pd.DataFrame:
     return results[(results["target"] == "Target 2") & (results["eps"] == "0.25")]
 
 
+def without_robust(results: pd.DataFrame) -> pd.DataFrame:
+    return results[results["norm"] == "none"]
+
+
+def half(results: pd.DataFrame) -> pd.DataFrame:
+    """Every other row, so that cells are missing everywhere."""
+    return results[np.random.default_rng(0).random(len(results)) < 0.5]
+
+
+def linf(results: pd.DataFrame) -> pd.DataFrame:
+    """The same networks, trained under the other norm."""
+    renamed = {eps: f"{16 * float(eps):g}/255" for eps in results["eps"].astype("string") if eps[0] in "123456789"}
+    chosen = [
+        re.sub(r'(?<="eps":")[^"]+', lambda eps: renamed.get(eps[0], eps[0]), text)
+        for text in results["hyperparameters"]
+    ]
+    rows = results.assign(
+        norm=results["norm"].astype("string").replace("l2", "linf"),
+        eps=results["eps"].astype("string").replace(renamed),
+        hyperparameters=chosen,
+    )
+    return as_results(rows, replace(ExperimentInfo.of(results), fixed_eps={"linf": "16/255"}))
+
+
 ODD = {
     "empty": lambda: table(2, SMALL_ARCHS, SMALL_EPS).head(0),
     "one of everything": lambda: table(1, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",)),
     "full-network only": lambda: table(2, SMALL_ARCHS, SMALL_EPS, modes=("full-network",)),
     "no standard networks": lambda: only_robust(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "no robust networks": lambda: without_robust(table(2, SMALL_ARCHS[:2], ("0", "1", "3"))),
     "one cell": lambda: one_cell(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "missing cells": lambda: half(table(2, SMALL_ARCHS[:2], ("0", "1", "3"))),
+    "a single eps": lambda: table(1, SMALL_ARCHS[:2], ("0", "1")),
+    "L∞ alone": lambda: linf(table(1, SMALL_ARCHS[:2], ("0", "1", "3"))),
     "ten networks": lambda: table(3, tuple(f"densenet{i}" for i in range(161, 171)), ("0", "1", "3")),
 }
 
@@ -557,7 +588,16 @@ def test_odd_tables_still_draw(name, shape):
     texts = drawing.markdown() if is_table else " ".join(text.get_text() for text in visible_texts(drawing.figure))
     assert texts.strip()
     if not any(one.get("value", one.get("r2")) for one in drawing.numbers):
-        assert any(words in texts for words in ("not measured", "needs", "lacks", "two widths"))
+        assert any(words in texts for words in ("not measured", "needs", "lacks", "two widths", "second norm"))
+
+
+@pytest.mark.parametrize("shape", ODD)
+def test_odd_tables_are_summed_up(shape, tmp_path):
+    odd = ODD[shape]()
+    write_results(tmp_path / "results.parquet", odd, odd.attrs["experiment"])
+    text = summary(tmp_path / "results.parquet")
+    assert "nan" not in text
+    assert max(map(len, text.splitlines())) <= max(COLUMNS_OF_SUMMARY, len(str(tmp_path)) + 40)
 
 
 def test_what_was_not_measured_is_named_in_its_place():

@@ -101,9 +101,9 @@ def _draw(cells: Cells, shown: Shown) -> Drawing:
     archs = [arch for arch in shown.archs if any(shown.pair(slots[arch]) for slots in every.values())]
     archs = archs or [arch for arch in shown.archs if any(shown.rows(slots[arch]) for slots in every.values())]
     panels = _panels(every, archs, shown)
-    numbers = [
-        one for panel in every for arch in shown.archs for one in _numbers(cells, panel, arch, every[panel][arch])
-    ]
+    measured = {arch for slots in every.values() for arch, one in slots.items() if shown.rows(one)}
+    listed = [arch for arch in shown.archs if arch in archs or arch not in measured]
+    numbers = [one for panel in every for arch in listed for one in _numbers(cells, panel, arch, every[panel][arch])]
     if not panels:
         what = "" if shown.best else " of other architectures"
         return Drawing(style.nothing(f"{MODE_LABELS[shown.mode]} transfer{what}: {NOT_MEASURED}"), numbers)

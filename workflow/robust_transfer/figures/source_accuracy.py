@@ -74,8 +74,8 @@ def _draw(cells: Cells, mode: str) -> Drawing:
     others += [style.hollow()] * any(any(lines.values()) for lines in behind.values())
     remarks = cells.remarks(cells.shown(mode))
     remarks += named([row for line in points[panel].values() for _, _, row in line] for panel in panels)
-    others = [architecture_label(arch) for arch in measured if arch not in shown]
-    remarks += [f"at fewer ε, not drawn: {', '.join(others)}"] * bool(others)
+    fewer = [architecture_label(arch) for arch in measured if arch not in shown]
+    remarks += [f"at fewer ε, not drawn: {', '.join(fewer)}"] * bool(fewer)
     left_out = [panel.label for panel in every if panel not in panels]
     remarks += [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
     style.legends(figure, eps_handles, others, style.remarks(figure, remarks))

@@ -126,9 +126,7 @@ def _source_of_norm(cells: Cells, norm: str) -> str:
     heading = f"Accuracy on {cells.about.source_label or cells.about.source}, the source{several}"
     first, second = (max(len(line[i]) for line in lines) for i in (0, 1))
     widths = [max(len(eps) + 4 * (i == 0), 5) for i, eps in enumerate(every_eps)]
-    head = [
-        f"{'eps ' * (i == 0)}{eps}".rjust(width) for i, (eps, width) in enumerate(zip(every_eps, widths, strict=True))
-    ]
+    head = [eps.rjust(width) for eps, width in zip([f"eps {every_eps[0]}", *every_eps[1:]], widths, strict=True)]
     rows = [" " * (first + second + 4) + "  ".join(head)]
     for arch, what, numbers in lines:
         texts = [(f"{row.value:.1f}" if row else "").rjust(width) for row, width in zip(numbers, widths, strict=True)]
