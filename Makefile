@@ -27,13 +27,14 @@ FILES := $(if $(is_one),$(call quoted,$(value CONFIG)),$(foreach file,$(value CO
 SETTINGS := $(if $(value CONFIG),--configfile $(FILES))
 $(foreach extra,$(filter-out $(KNOWN_EXTRAS),$(EXTRAS)),$(error EXTRAS = $(extra): no such extra; there are: $(KNOWN_EXTRAS)))
 
-.PHONY: help setup executors demo plan report test test-faults check format lock docs clean
+.PHONY: help setup executors demo published plan report test test-faults check format lock docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo          set up, run the default experiment, show its headline table and where its page lies"
 	@echo "                   CORES=n limits the cores; CONFIG=experiments/x.yaml runs another experiment;"
 	@echo "                   PROFILE=slurm runs it on a cluster (docs/cluster.md)"
+	@echo "make published     draw the paper's figures from its published numbers, into results/published: no training"
 	@echo "make setup         install everything into .venv; EXTRAS=\"attacks huggingface peers timm\" adds AutoAttack,"
 	@echo "                   downloads from the Hugging Face Hub, libraries for benchmarks/, and timm's architectures;"
 	@echo "                   slurm or generic, what Snakemake needs on a cluster"
@@ -83,6 +84,10 @@ executors: .venv-slurm/installed .venv-generic/installed
 demo: setup
 	@$(BIN)/robust-transfer check $(SETTINGS)
 	$(BIN)/snakemake $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES)) $(SETTINGS)
+
+# The paper's figures and tables from its published numbers: no training, no data, no GPU.
+published: setup
+	@$(BIN)/robust-transfer published
 
 # What an experiment will take: by published rates of a GPU (GPU=A100), else measured on this machine for a minute or two.
 plan: setup

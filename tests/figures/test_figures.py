@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import math
+import re
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -13,7 +14,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.container import BarContainer
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 from robust_transfer.figures import lettering, style
@@ -24,12 +24,14 @@ from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import COLUMNS
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
+from robust_transfer.stages.report import COLUMNS as COLUMNS_OF_SUMMARY
+from robust_transfer.stages.report import summary
 from robust_transfer.store import fingerprint
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import canonical
 from robust_transfer.tables.published_results import published_rows
-from robust_transfer.tables.results import as_results, read_results
+from robust_transfer.tables.results import as_results, read_results, write_results
 from robust_transfer.tables.seeds import seed_means
 from robust_transfer.tables.training import as_training
 from support.fake_entries import Fake
@@ -94,7 +96,7 @@ def is_downscaled(results: pd.DataFrame) -> pd.Series:
 
 def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), downscaled=32) -> pd.DataFrame:
     """A made-up table with every cell, its chosen rows among them."""
-    names = [f"Target {i + 1}" for i in range(targets)]
+    names, fixed = [f"Target {i + 1}" for i in range(targets)], eps[min(2, len(eps) - 1)]
     rows = []
     for a, arch in enumerate(archs):
         for e, one in enumerate(eps):
@@ -124,7 +126,7 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
                     rows += [chosen, {**chosen, "metric": "top1_difference", "value": chosen["value"] - standard}]
                     if arch == "best":
                         rows.append(row(target, arch, "0", standard, **seedless))
-                        rows.append(row(target, arch, eps[2], 61.0, **seedless))
+                        rows.append(row(target, arch, fixed, 61.0, **seedless))
     info = ExperimentInfo(
         experiment="made-up",
         source="imagenet",
@@ -132,7 +134,7 @@ def table(targets: int, archs, eps, modes=("fixed-feature", "full-network"), dow
         targets=tuple(Target(name, name, "top1") for name in names),
         architectures=tuple(archs),
         widths=tuple(archs),
-        fixed_eps={"l2": eps[2]},
+        fixed_eps={"l2": fixed},
     )
     return as_results(rows, info)
 
@@ -392,15 +394,21 @@ class TestLettering:
         assert not {*families} & {*lettering.BOXES}
 
 
-def test_bars_are_as_high_as_the_csv_says(small):
+def dots(ax: Any, marker: str = "o") -> list[float]:
+    """The values of the large dots of a panel by architecture."""
+    return sorted(float(y) for line in ax.lines if line.get_marker() == marker for y in line.get_ydata())
+
+
+def test_dots_are_where_the_csv_says(small):
     drawing = drawn("fixed_feature", small)
     for panel, ax in zip(ExperimentInfo.of(small).targets, drawing.figure.axes, strict=True):
-        tops = sorted(bar.get_y() + bar.get_height() for c in ax.containers if isinstance(c, BarContainer) for bar in c)
         of_panel = [n for n in drawing.numbers if n["target"] == panel.name]
-        assert tops == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] != "fixed eps"))
-        diamonds = {y for line in ax.lines if line.get_marker() == "D" for y in line.get_ydata()}
-        assert sorted(diamonds) == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] == "fixed eps"))
+        assert dots(ax) == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] != "fixed eps"))
+        assert dots(ax, "D") == pytest.approx(sorted(n["value"] for n in of_panel if n["series"] == "fixed eps"))
         assert {n["chosen_eps"] for n in of_panel if n["series"] == "best robust"} <= set(SMALL_EPS[1:])
+        ends = [segment for lines in ax.collections for segment in lines.get_segments()]
+        assert len(ends) == len(of_panel)
+        assert {round(float(high - low), 6) for (_, low), (_, high) in ends} == {3}
 
 
 def test_points_of_source_accuracy_are_those_of_the_csv(small):
@@ -534,12 +542,40 @@ def one_cell(results: pd.DataFrame) -> pd.DataFrame:
     return results[(results["target"] == "Target 2") & (results["eps"] == "0.25")]
 
 
+def without_robust(results: pd.DataFrame) -> pd.DataFrame:
+    return results[results["norm"] == "none"]
+
+
+def half(results: pd.DataFrame) -> pd.DataFrame:
+    """Every other row, so that cells are missing everywhere."""
+    return results[np.random.default_rng(0).random(len(results)) < 0.5]
+
+
+def linf(results: pd.DataFrame) -> pd.DataFrame:
+    """The same networks, trained under the other norm."""
+    renamed = {eps: f"{16 * float(eps):g}/255" for eps in results["eps"].astype("string") if eps[0] in "123456789"}
+    chosen = [
+        re.sub(r'(?<="eps":")[^"]+', lambda eps: renamed.get(eps[0], eps[0]), text)
+        for text in results["hyperparameters"]
+    ]
+    rows = results.assign(
+        norm=results["norm"].astype("string").replace("l2", "linf"),
+        eps=results["eps"].astype("string").replace(renamed),
+        hyperparameters=chosen,
+    )
+    return as_results(rows, replace(ExperimentInfo.of(results), fixed_eps={"linf": "16/255"}))
+
+
 ODD = {
     "empty": lambda: table(2, SMALL_ARCHS, SMALL_EPS).head(0),
     "one of everything": lambda: table(1, ("resnet18",), ("0", "1", "3"), modes=("fixed-feature",)),
     "full-network only": lambda: table(2, SMALL_ARCHS, SMALL_EPS, modes=("full-network",)),
     "no standard networks": lambda: only_robust(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "no robust networks": lambda: without_robust(table(2, SMALL_ARCHS[:2], ("0", "1", "3"))),
     "one cell": lambda: one_cell(table(2, SMALL_ARCHS, SMALL_EPS)),
+    "missing cells": lambda: half(table(2, SMALL_ARCHS[:2], ("0", "1", "3"))),
+    "a single eps": lambda: table(1, SMALL_ARCHS[:2], ("0", "1")),
+    "L∞ alone": lambda: linf(table(1, SMALL_ARCHS[:2], ("0", "1", "3"))),
     "ten networks": lambda: table(3, tuple(f"densenet{i}" for i in range(161, 171)), ("0", "1", "3")),
 }
 
@@ -552,15 +588,24 @@ def test_odd_tables_still_draw(name, shape):
     texts = drawing.markdown() if is_table else " ".join(text.get_text() for text in visible_texts(drawing.figure))
     assert texts.strip()
     if not any(one.get("value", one.get("r2")) for one in drawing.numbers):
-        assert any(words in texts for words in ("not measured", "needs", "lacks", "two widths"))
+        assert any(words in texts for words in ("not measured", "needs", "lacks", "two widths", "second norm"))
+
+
+@pytest.mark.parametrize("shape", ODD)
+def test_odd_tables_are_summed_up(shape, tmp_path):
+    odd = ODD[shape]()
+    write_results(tmp_path / "results.parquet", odd, odd.attrs["experiment"])
+    text = summary(tmp_path / "results.parquet")
+    assert "nan" not in text
+    assert max(map(len, text.splitlines())) <= max(COLUMNS_OF_SUMMARY, len(str(tmp_path)) + 40)
 
 
 def test_what_was_not_measured_is_named_in_its_place():
     results = table(2, SMALL_ARCHS, SMALL_EPS)
     keep = (results["target"] == "Target 1") | (results["arch"] != "resnet8_w24")
     drawing = drawn("fixed_feature", results[keep])
-    words = [[text.get_text() for text in ax.texts].count("not measured") for ax in drawing.figure.axes]
-    assert words == [0, 2]
+    words = [[text.get_text() for text in ax.texts].count("not\nmeasured") for ax in drawing.figure.axes]
+    assert words == [0, 1]
     assert not drawing.figure.legends[-1].get_texts()[0].get_text().startswith("not measured")
     missing = [one for one in drawing.numbers if one["value"] is None]
     assert {(one["target"], one["arch"]) for one in missing} == {("Target 2", "resnet8_w24")}
@@ -709,15 +754,37 @@ def test_eps_axis_sets_0_apart_and_labels_what_fits():
     assert EpsAxis(("0", "1/255", "4/255"), "linf").label() == "ε of pretraining (L∞, in 1/255)"
 
 
-def test_bars_start_at_0_unless_they_would_look_alike(small):
-    alike = drawn("fixed_feature", small).figure.axes[0]
-    assert alike.get_ylim()[0] > 0
-    assert len([line for line in alike.lines if line.get_transform() == alike.transAxes]) == 2  # the break
-    apart = table(1, ("resnet18",), ("0", "1", "3"))
-    standard = apart["eps"] == "0"
-    apart.loc[standard, "value"] /= 4
-    apart.loc[standard, "ci_low"] = 5.0
-    assert drawn("fixed_feature", apart).figure.axes[0].get_ylim()[0] == 0
+def test_a_point_is_as_high_in_every_panel_but_where_one_needs_a_scale_of_its_own():
+    results = table(3, SMALL_ARCHS, SMALL_EPS)
+    spans = [np.ptp(ax.get_ylim()) for ax in drawn("fixed_feature", results).figure.axes]
+    assert max(spans) == pytest.approx(min(spans))
+    last, standard = results["target"] == "Target 3", results["eps"] == "0"
+    columns = ["value", "ci_low", "ci_high"]
+    results.loc[last & standard & ~results["metric"].str.endswith("difference"), columns] = 5.0, 4.0, 6.0
+    drawing = drawn("fixed_feature", results)
+    one, other, own = (np.ptp(ax.get_ylim()) for ax in drawing.figure.axes)
+    assert one == pytest.approx(other)
+    assert own > 2 * one
+    said = [[text.get_text() for text in ax.texts].count("own scale") for ax in drawing.figure.axes]
+    assert said == [0, 0, 1]
+    assert "all panels span as many points, but for those with a scale of their own" in remarks(drawing)
+
+
+def test_the_difference_of_a_pair_stands_above_it_with_what_was_chosen():
+    results = table(2, ("resnet18", "resnet50"), ("0", "1", "3"), modes=("fixed-feature",))
+    difference = results["metric"].eq("top1_difference") & ~is_downscaled(results)
+    first = difference & results["target"].eq("Target 1")
+    results.loc[difference, ["value", "ci_low", "ci_high"]] = -2.5, -4.0, 1.0
+    results.loc[first, ["value", "ci_low", "ci_high"]] = 1.7, 0.4, 3.0
+    chosen = {
+        (one["target"], one["arch"]): one["chosen_eps"]
+        for one in drawn("fixed_feature", results).numbers
+        if one["chosen_eps"]
+    }
+    axes = drawn("fixed_feature", results).figure.axes
+    texts = [[text.get_text() for text in ax.texts] for ax in axes]
+    assert texts[0] == [f"+1.7*\nε {chosen['Target 1', arch]}" for arch in ("resnet18", "resnet50")]
+    assert texts[1] == [f"−2.5\nε {chosen['Target 2', arch]}" for arch in ("resnet18", "resnet50")]
 
 
 def test_points_of_few_images_are_those_of_the_csv(small_few):
@@ -1042,7 +1109,7 @@ def test_no_colour_is_behind_a_text():
     assert "figures.style" in fingerprint.modules("figures/width")
 
 
-def test_seeds_are_dots_beside_the_bar_of_their_mean(collected):
+def test_seeds_are_small_dots_beside_their_mean(collected):
     drawing = drawn("fixed_feature", read_results(collected))
     first = [one for one in drawing.numbers if one["target"] == "coarse"]
     assert first[0]["value"] == pytest.approx(30.5)

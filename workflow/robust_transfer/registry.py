@@ -189,6 +189,8 @@ class Figure:
     """It is a table itself: text, and no picture."""
     default: bool = True
     """It is drawn unless the configuration says otherwise."""
+    published: bool = False
+    """The paper published such numbers: it can be drawn from them, or from ours over them."""
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -199,19 +201,78 @@ class Figure:
 FIGURES = {
     figure.name: figure
     for figure in (
-        Figure("headline", "standard against the best robust networks", "headline", "Table 1", is_table=True),
-        Figure("fixed_feature", "fixed-feature transfer by architecture", "bars", "Fig. 2"),
-        Figure("full_network", "full-network transfer by architecture", "bars", "Fig. 3"),
-        Figure("source_accuracy", "transfer over accuracy on the source", "source_accuracy", "Fig. 5"),
+        Figure(
+            "headline",
+            "standard against the best robust networks",
+            "headline",
+            "Table 1",
+            is_table=True,
+            published=True,
+        ),
+        Figure("fixed_feature", "fixed-feature transfer by architecture", "by_architecture", "Fig. 2", published=True),
+        Figure("full_network", "full-network transfer by architecture", "by_architecture", "Fig. 3", published=True),
+        Figure("source_accuracy", "transfer over accuracy on the source", "source_accuracy", "Fig. 5", published=True),
         Figure(
             "fixed_robustness",
             "how well source accuracy predicts transfer at each eps",
             "fixed_robustness",
             "Table 2",
             is_table=True,
+            published=True,
         ),
-        Figure("width", "transfer over the network's width", "width", "Fig. 6"),
-        Figure("granularity", "transfer over eps with detail taken away", "granularity", "Fig. 7"),
+        Figure("width", "transfer over the network's width", "width", "Fig. 6", published=True),
+        Figure("granularity", "transfer over eps with detail taken away", "granularity", "Fig. 7", published=True),
+        Figure(
+            "source_accuracy_full_network",
+            "the same of full-network transfer",
+            "source_accuracy",
+            "Fig. 11",
+            default=False,
+            published=True,
+        ),
+        Figure(
+            "width_full_network",
+            "full-network transfer over the network's width",
+            "width",
+            "appendix",
+            default=False,
+            published=True,
+        ),
+        Figure(
+            "width_downscaled",
+            "transfer from downscaled images over the network's width",
+            "width",
+            "appendix",
+            default=False,
+            published=True,
+        ),
+        Figure(
+            "granularity_full_network",
+            "full-network transfer over eps with detail taken away",
+            "granularity",
+            "appendix",
+            default=False,
+            published=True,
+        ),
+        Figure("norms", "L2 against L∞ networks", "norms", "appendix", default=False, published=True),
+        Figure(
+            "other_architectures",
+            "standard against robust networks of other architectures",
+            "by_architecture",
+            "appendix",
+            default=False,
+            published=True,
+        ),
+        Figure("eps_curves", "transfer over eps, both modes", "eps_curves", published=True),
+        Figure(
+            "eps_table",
+            "every accuracy by eps",
+            "eps_table",
+            "appendix",
+            is_table=True,
+            default=False,
+            published=True,
+        ),
         Figure("texture", "stylized images, and texture-robust networks", "texture", "Fig. 8", default=False),
         Figure(
             "shape_bias",

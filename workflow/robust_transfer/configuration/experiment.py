@@ -449,6 +449,11 @@ did. With both every number is there twice, and figures show the first."""
                 raise ValueError(
                     f"figures.widths[{i}] = {name}: not in the grid, which has {', '.join(sorted(architectures))}"
                 )
+        if self.figures.source == "both" and self.source != "imagenet":
+            raise ValueError(
+                f"figures.source = both: numbers were published of the source imagenet, and this one is {self.source}; "
+                "write ours, or published for the paper's figures alone"
+            )
         every_eps = {eps for part in self.grid for eps in part.eps}
         fixed = self.figures.fixed_eps
         if fixed is not None and (fixed not in every_eps or fixed == "0"):

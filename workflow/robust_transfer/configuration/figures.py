@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema, field_validator
 
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.eps import Eps
-from robust_transfer.configuration.training import Architecture
+from robust_transfer.configuration.training import Architecture, Norm
 from robust_transfer.configuration.transfer import ProtocolName
 from robust_transfer.registry import FIGURES
 
@@ -39,6 +39,12 @@ class Figures(Model):
             + ".",
         ),
     ] = tuple(figure.name for figure in FIGURES.values() if figure.default)
+    source: Literal["ours", "published", "both"] = "ours"
+    """Whose numbers are drawn: ours; the paper's published ones in their place; or both, ours over the published ones,\
+ with the difference beside. Both needs a source named imagenet, and draws targets named as in published/."""
+    norm: Norm | None = None
+    """Norm of the robust networks that figures show, where there are several; `norms` and `eps_table` have them all.\
+ Default: every one, each in panels of its own."""
     protocol: ProtocolName | None = None
     """Protocol of fixed-feature transfer that figures show, where several are measured. Default: frozen."""
     fixed_eps: Eps | None = None

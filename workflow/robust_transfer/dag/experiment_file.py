@@ -11,6 +11,7 @@ from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.training import TEXTURE_ROBUST, TrainedOn
 from robust_transfer.configuration.weights import ReleasedWeights, StylizedWeights
 from robust_transfer.dag.grid import Grid
+from robust_transfer.tables.published import digest_of_published
 
 TRAINED: dict[TrainedOn, str] = {
     "stylized": "stylized images",
@@ -43,6 +44,8 @@ def describe(grid: Grid) -> dict[str, Any]:
         **({"released": released} if (released := _released(experiment)) else {}),
         **({"texture_robust": robust} if (robust := _texture_robust(experiment)) else {}),
         **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
+        **_drawn_from(experiment),
+        **({"norm": experiment.figures.norm} if experiment.figures.norm else {}),
         "architectures": list(architectures),
         "widths": list(experiment.figures.widths or architectures),
         "fixed_eps": _fixed_eps(experiment),
@@ -71,6 +74,12 @@ def _texture_robust(experiment: Experiment) -> dict[str, str]:
     return {TEXTURE_ROBUST[one]: f"texture-robust, {label}" for one, label in TRAINED.items() if one in trained} | {
         name: f"texture-robust, {name}" for name, weights in imported.items() if isinstance(weights, StylizedWeights)
     }
+
+
+def _drawn_from(experiment: Experiment) -> dict[str, str]:
+    """What figures are drawn from, if not from ours alone, and then which published numbers there are."""
+    source = experiment.figures.source
+    return {} if source == "ours" else {"drawn_from": source, "published": digest_of_published()}
 
 
 def _fixed_eps(experiment: Experiment) -> dict[str, str]:

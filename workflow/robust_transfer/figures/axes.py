@@ -12,40 +12,62 @@ from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import NORM_LABELS, Estimate
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.lettering import wrapped
-from robust_transfer.figures.style import INK, SMALL, Look
+from robust_transfer.figures.style import SMALL, Look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def accuracy_limits(ax: Axes, rows: Sequence[Estimate], *, bars: bool = False) -> None:
-    """Limits of a y axis of accuracies in percent: what is drawn and a margin, within 0 to 100.
+LEAST_SPAN = 5.0
+"""Points that an axis of accuracies spans at the least, so that tenths of a point do not look like much."""
 
-    Bars start at 0 unless they would all look the same height; an axis that does not start at 0 bears a break.
-    """
-    # Published numbers have no interval; their value then is both ends.
+
+OWN_SCALE = 2.0
+"""How many times further apart than in any other panel accuracies lie in one that has a scale of its own."""
+
+
+def ends_of(rows: Sequence[Estimate]) -> tuple[float, float]:
+    """The least and the greatest accuracy or end of an interval; published numbers have no interval."""
     ends = [end for row in rows for end in (row.value, row.ci_low, row.ci_high) if not math.isnan(end)]
-    low, high = min(ends), max(ends)
-    if bars:
-        values = [row.value for row in rows]
-        if low < 0.7 * high or max(values) - min(values) < 0.05:
-            ax.set_ylim(0, min(104.0, high * 1.06))
-            return
-        margin = max(0.15 * (high - low), 0.5)
-        foot, top = max(0.0, low - 3 * margin), high + margin
-        ax.set_yticks([tick for tick in ax.yaxis.get_major_locator().tick_values(foot, top) if _in(tick, foot, top)])
-        ax.set_ylim(foot, top)
-        kwargs: Look = {"transform": ax.transAxes, "color": INK, "lw": 0.6, "clip_on": False, "zorder": 5}
-        ax.plot([-0.02, 0.02], [0.035, 0.065], **kwargs)
-        ax.plot([-0.02, 0.02], [0.065, 0.095], **kwargs)
-        return
-    margin = max(0.08 * (high - low), 0.5)
-    ax.set_ylim(max(-2.0, low - margin), min(103.0, high + margin))
+    return min(ends), max(ends)
 
 
-def _in(tick: float, foot: float, top: float) -> bool:
-    """Whether a tick lies on the axis and clear of the break at its foot."""
-    return foot + 0.12 * (top - foot) < tick <= top
+def accuracy_limits(ax: Axes, rows: Sequence[Estimate]) -> None:
+    """Limits of a y axis of accuracies in percent: what is drawn and a margin, and at least `LEAST_SPAN` points."""
+    low, high = ends_of(rows)
+    span = max(high - low, LEAST_SPAN)
+    foot, top = (low + high - span) / 2 - 0.08 * span, (low + high + span) / 2 + 0.08 * span
+    over = max(0.0, top - (100 + 0.08 * span))
+    _limits(ax, max(-0.05 * span, foot - over), top - over)
+
+
+def scales(panels: Sequence[Sequence[Estimate]]) -> list[float]:
+    """Points that the y axis of each panel is to span: as many in each, so that a point is as high in all of them.
+
+    A panel whose accuracies lie more than twice as far apart as those of every other has a scale of its own.
+    """
+    spans = [max(LEAST_SPAN, high - low) for low, high in map(ends_of, panels)]
+    largest = sorted(spans)[-2:]
+    shared = largest[0] if len(spans) > 2 and largest[1] > OWN_SCALE * largest[0] else largest[-1]
+    return [max(shared, span) for span in spans]
+
+
+def span_limits(ax: Axes, rows: Sequence[Estimate], span: float, *, head: float) -> None:
+    """Limits of a y axis that spans so many points and a margin; `head` is the share above that stays free for text."""
+    low, high = ends_of(rows)
+    height = 1.14 * span
+    foot = min((low + high - height) / 2, 102 - height)
+    _limits(ax, foot, foot + height)
+    ax.set_ylim(foot, foot + height / (1 - head))
+
+
+def _limits(ax: Axes, foot: float, top: float) -> None:
+    """These limits, with ticks at accuracies that there are."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(foot, top)
+    ax.set_yticks([tick for tick in ticks if max(foot, 0.0) <= tick <= min(100.0, top)])
+    ax.set_ylim(foot, top)
 
 
 @dataclass(frozen=True)
@@ -118,7 +140,7 @@ def _power_of_ten(eps: str) -> bool:
 
 def architecture_ticks(ax: Axes, archs: Sequence[str], *, labelled: bool) -> None:
     """An x axis of architectures at 0, 1, 2, …; names are slanted where there are more than two."""
-    ax.set_xlim(-0.6, max(len(archs) - 0.4, 1.0))
+    ax.set_xlim(-0.6, len(archs) - 0.4)
     names = [wrapped(architecture_label(arch), 0.9, SMALL) for arch in archs]
     crowded = len(archs) > 2
     look: Look = {"rotation": 35 if len(archs) < 7 else 60, "ha": "right", "rotation_mode": "anchor"} if crowded else {}

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ROBUST, canonical
-from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG
+from robust_transfer.tables.published import PUBLISHED
+from robust_transfer.tables.published_experiment import paper_beside
+from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, as_results
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
@@ -62,6 +65,8 @@ class Panel:
     norm: str
     label: str
     """The target, and what tells this panel from others of the same target."""
+    experiment: str = ""
+    """The experiment whose numbers it shows; that of published ones is `published`."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +150,15 @@ class Cells:
 
         None: from all; for a mode and target never measured so, from the most that there are, and that is a deviation.
         Of several selections only one is kept: the given one, else the one that figures of the experiment show, else
-        the one there is. Raises TableError if `results` have lost the experiment's description.
+        the one there is. Published numbers among those of another experiment are apart, in `published`.
+
+        Raises TableError if `results` have lost the experiment's description.
         """
         self.about = ExperimentInfo.of(results)
+        self.published: Cells | None = None
+        if self.about.experiment != PUBLISHED and (theirs := results["experiment"] == PUBLISHED).any():
+            self.published = Cells(as_results(results[theirs], paper_beside(self.about)))
+            results = results[~theirs]
         self.selection = selection or shown_selection(results)
         of_recipe = (
             ~results["recipe"].isin(list(self.about.texture_robust)) if recipe is None else results["recipe"] == recipe
@@ -159,8 +170,8 @@ class Cells:
         test.attrs = {}  # pandas copies them deeply in every operation
         of_size = _most(test) if images_per_class is None else test["images_per_class"] == images_per_class
         # Published networks were also measured, untransferred, on images they were not trained on.
-        clean = test["attack"].isna() & (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
-        source = test["mode"] == "source"
+        on_source = (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
+        clean, source = on_source & test["attack"].isna(), test["mode"] == "source"
         transfer = _with_views(
             test[~source & (test["selection"] == self.selection) & of_size], said=images_per_class is None
         )
@@ -168,6 +179,7 @@ class Cells:
         self._radii = transfer[["norm", "eps", "eps_value"]].dropna().drop_duplicates()
         self._cells = _estimates_by(transfer, CELL)
         self._source = _estimates_by(test[source & clean], NETWORK)
+        self._attacked = _estimates_by(test[source & on_source & test["attack"].notna()], (*NETWORK, "attack"))
 
     def protocols(self, mode: str) -> list[Protocol]:
         """The protocols this mode was measured by, in the table's order."""
@@ -193,6 +205,11 @@ class Cells:
         return f"{MODE_LABELS[mode]} was measured in other ways too: {'; '.join(named)}." if named else ""
 
     def norms(self) -> list[str]:
+        """The norms of robust networks, or the one that figures of one norm show."""
+        every = self.every_norm()
+        return [self.about.norm] if self.about.norm in every else every
+
+    def every_norm(self) -> list[str]:
         """The norms of robust networks."""
         return [norm for norm in self._radii["norm"].unique() if norm != "none"]
 
@@ -201,12 +218,12 @@ class Cells:
         under = self._radii[self._radii["norm"].isin(["none", *(norms or self.norms())])]
         return list(under.sort_values("eps_value", kind="stable")["eps"].unique())
 
-    def panels(self, mode: str, protocol: Protocol | None = None) -> list[Panel]:
+    def panels(self, mode: str, protocol: Protocol | None = None, norms: Sequence[str] | None = None) -> list[Panel]:
         """Targets in order, for every norm, by this protocol or the one that figures show; none if not measured.
 
-        A norm that some targets lack has panels for the others alone.
+        A norm that some targets lack has panels for the others alone; default: the norms of `norms()`.
         """
-        protocol, norms = protocol or self.shown(mode), self.norms() or ["l2"]
+        protocol, norms = protocol or self.shown(mode), norms or self.norms() or ["l2"]
         if protocol is None:
             return []
         found = []
@@ -215,8 +232,28 @@ class Cells:
             measured = set(rows.loc[rows["target"] == target.name, "norm"])
             for norm in [norm for norm in norms if norm in measured] or norms[:1]:
                 mark = f", {NORM_LABELS.get(norm, norm)}" if len(norms) > 1 else ""
-                found.append(Panel(target, protocol, norm, target.label + mark))
+                found.append(Panel(target, protocol, norm, target.label + mark, self.about.experiment))
         return found
+
+    def at_most_eps(self, *modes: str) -> list[str]:
+        """Architectures that were measured at two robust eps or more in these modes, or where none was, at any."""
+        counts = dict.fromkeys(self.about.ordered, 0)
+        for panel in (panel for mode in modes for panel in self.panels(mode)):
+            for arch in counts:
+                robust = [eps for eps in self.eps(panel.norm) if eps != "0" and self.cell(panel, arch, eps)]
+                counts[arch] = max(counts[arch], len(robust))
+        return [arch for arch, count in counts.items() if count >= min(2, max(counts.values(), default=0))]
+
+    def behind(self, panel: Panel, view: int | None = None) -> Panel | None:
+        """The panel of published numbers that stand behind those of a panel of ours; None where there are none.
+
+        `view`: where numbers of images downscaled to this size are to be there.
+        """
+        if self.published is None:
+            return None
+        theirs = self.published.panels(panel.protocol.mode, norms=[panel.norm])
+        found = (one for one in theirs if one.target.name == panel.target.name)
+        return next((one for one in found if view is None or view in self.published.views(one.protocol)), None)
 
     def cell(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> Estimate | None:
         """The cell's number by the target's metric, a mean over seeds where there are several; None: not measured."""
@@ -239,14 +276,22 @@ class Cells:
         }
 
     def comparison(self, panel: Panel, arch: str, *, downscaled: int | None = None) -> Comparison:
-        """Standard against robust for one architecture, or for `best` with the architecture chosen too."""
-        fixed_eps, metric = self.about.fixed_eps.get(panel.norm), panel.target.metric + DIFFERENCE
+        """Standard against robust for one architecture, or for `best` with the architecture chosen too.
+
+        The difference of published numbers, which have no intervals, is that of the two.
+        """
+        fixed_eps = self.about.fixed_eps.get(panel.norm)
+        standard = self.cell(panel, arch, "0", downscaled=downscaled)
+        robust = self.cell(panel, arch, BEST_ROBUST, downscaled=downscaled)
+        paired = self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE, downscaled)
+        if self.about.experiment == PUBLISHED and standard and robust:
+            paired = replace(robust, value=robust.value - standard.value)
         return Comparison(
-            standard=self.cell(panel, arch, "0", downscaled=downscaled),
-            robust=self.cell(panel, arch, BEST_ROBUST, downscaled=downscaled),
+            standard=standard,
+            robust=robust,
             fixed=self.cell(panel, arch, fixed_eps, downscaled=downscaled) if fixed_eps else None,
-            difference=self._first(panel, arch, BEST_ROBUST, metric, downscaled),
-            unseen=self._first(panel, arch, BEST_ROBUST, metric + OUT_OF_BAG, downscaled),
+            difference=paired,
+            unseen=self._first(panel, arch, BEST_ROBUST, panel.target.metric + DIFFERENCE + OUT_OF_BAG, downscaled),
         )
 
     def fewer_seeds(self, panel: Panel, robust: Estimate) -> list[tuple[str, str]]:
@@ -258,8 +303,28 @@ class Cells:
 
     def source(self, arch: str, norm: str, eps: str, seed: int | None = None) -> Estimate | None:
         """Clean top-1 accuracy on the source: of one seed, or the mean over seeds where there are several."""
-        found = self._source.get(_network(arch, norm, eps), [])
+        found = self._source.get((arch, norm, eps)) or self._source.get(_network(arch, norm, eps), [])
         return next((one for one in found if seed in (None, one.backbone_seed)), None)
+
+    def source_eps(self, norm: str) -> list[str]:
+        """Every eps of networks of this norm that were measured on the source, clean or attacked, growing."""
+        keys = [key[:3] for found in (self._source, self._attacked) for key in found]
+        return sorted({eps for _, of, eps in keys if of in ("none", norm)}, key=eps_value)
+
+    def attacked(self, arch: str, norm: str, eps: str) -> dict[str, Estimate]:
+        """Top-1 accuracy on perturbed images of the source, by the radius of the attack in this norm, growing.
+
+        Of several attacks at one radius the one that leaves the least; of several seeds the mean.
+        """
+        found: dict[str, Estimate] = {}
+        for (*network, attack), (first, *_) in self._attacked.items():
+            said = json.loads(attack)
+            if tuple(network) != _network(arch, norm, eps) or said["norm"] != norm:
+                continue
+            radius = str(said["eps"])
+            if radius not in found or first.value < found[radius].value:
+                found[radius] = first
+        return {radius: found[radius] for radius in sorted(found, key=eps_value)}
 
     def views(self, protocol: Protocol) -> list[int | None]:
         """Sizes that targets were downscaled to, growing, after None for native images."""
@@ -276,8 +341,10 @@ class Cells:
     def _cell(self, panel: Panel, arch: str, eps: str, downscaled: int | None, metric: str) -> list[Estimate]:
         """The numbers of a cell, means over more seeds first: single runs, means over seeds, or what was chosen."""
         how = (panel.protocol.mode, panel.protocol.name or "", panel.protocol.deviations)
-        key = (*_network(arch, panel.norm, eps), panel.target.name, *how, downscaled or NATIVE, metric)
-        return list(self._cells.get(key, []))
+        what = (panel.target.name, *how, downscaled or NATIVE, metric)
+        # A norm may have a standard network of its own; else the standard one stands with all norms.
+        own = self._cells.get((arch, panel.norm, eps, *what))
+        return own or self._cells.get((*_network(arch, panel.norm, eps), *what), [])
 
 
 def preference(protocol: Protocol) -> int:
@@ -356,14 +423,16 @@ def _with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
     )
 
 
-def _estimates_by(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series[Any]:
-    """The numbers of rows as lists of estimates, indexed by columns; means over more seeds first, then table order."""
+def _estimates_by(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], list[Estimate]]:
+    """The numbers of rows as estimates, by the values of columns; means over more seeds first, then table order."""
     single = [rows["transfer_seed"].notna(), rows["backbone_seed"].notna()]
     rows = rows.iloc[np.lexsort(single)]  # by backbone seed first, as the last key is the primary one
     fields = [_plain(rows[name]) for name in Estimate.__dataclass_fields__]
     estimates = [Estimate(*one) for one in zip(*fields, strict=True)]
-    keys = [rows[column].astype("object") for column in columns]
-    return pd.Series(estimates, index=rows.index, dtype="object").groupby(keys, sort=False).agg(list)
+    found: dict[tuple[Any, ...], list[Estimate]] = {}
+    for key, one in zip(zip(*(rows[column].tolist() for column in columns), strict=True), estimates, strict=True):
+        found.setdefault(key, []).append(one)
+    return found
 
 
 def _plain(column: pd.Series[Any]) -> list[Any]:

@@ -9,6 +9,7 @@ import pandas as pd
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
+    MODE_LABELS,
     NOT_MEASURED,
     Cells,
     Panel,
@@ -21,6 +22,9 @@ from robust_transfer.statistics.correlation import FEWEST, Correlation, correlat
 
 CAPTION = "Share of the variance of transfer accuracy that source accuracy explains"
 
+LARGE = 6
+"""Eps, or targets, above which those without any R² are named below the table instead."""
+BESIDE = ("ours", "published", "Δ")
 COLUMNS = (
     *PANEL, "eps", "networks", "architectures", "r2", "ci_low", "ci_high", "slope", "r", "r_without_one_low",
     "r_without_one_high",
@@ -47,18 +51,69 @@ class LinearFit:
 def fixed_robustness(results: pd.DataFrame) -> Tables:
     """Tabulate R² for every target and eps; a network is one backbone, so seeds of an architecture are several."""
     cells = Cells(results)
-    rows, numbers = list[TableRow](), list[Number]()
-    every_eps = cells.eps()
+    every_eps, fits = cells.eps(), dict[Panel, dict[str, LinearFit]]()
     for mode in (FIXED_FEATURE, FULL_NETWORK):
         for panel in cells.panels(mode):
-            fits = {eps: linear_fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
-            of_panel = [_cell(fits[eps]) if eps in fits else Cell() for eps in every_eps]
-            rows.append(TableRow((protocol_label(panel.protocol), panel.label), of_panel))
-            numbers += [_number(panel, eps, fit) for eps, fit in fits.items()]
-    if not rows:
+            fits[panel] = {eps: linear_fit(cells, panel, eps) for eps in cells.eps(panel.norm)}
+    numbers = [_number(panel, eps, fit) for panel, of_panel in fits.items() for eps, fit in of_panel.items()]
+    if not fits:
         return Tables([], [f"Transfer: {NOT_MEASURED}"], [])
-    table = Table.of(rows, ["mode", "R²"], [f"ε {eps}" for eps in every_eps], CAPTION, headed=True)
-    return Tables([table], [_note(cells)], numbers)
+    shown, left_out = _fitting(fits, every_eps)
+    behind: dict[Panel, dict[str, LinearFit]] = {}
+    for panel in fits:
+        if cells.published and (twin := cells.behind(panel)):
+            behind[panel] = {eps: linear_fit(cells.published, twin, eps) for eps in shown}
+            numbers += [_number(twin, eps, fit) for eps, fit in behind[panel].items()]
+    rows = [
+        TableRow((protocol_label(panel.protocol), panel.label), _row(of_panel, shown, behind, panel))
+        for panel, of_panel in fits.items()
+        if panel.label not in left_out.get(panel.protocol.mode, ())
+    ]
+    named = [f"ε {eps}" for eps in shown]
+    columns = [(name, of) for name in named for of in BESIDE] if behind else named
+    table = Table.of(rows, ["mode", "R²"], columns, CAPTION, headed=True)
+    notes = [_too_few(MODE_LABELS[mode], names, fits, mode) for mode, names in left_out.items()]
+    few = [eps for eps in every_eps if eps not in shown]
+    notes += [f"Fewer than {FEWEST} networks at ε {', '.join(few)}."] * bool(few)
+    return Tables([table], [_note(cells), *notes], numbers)
+
+
+def _fitting(fits: dict[Panel, dict[str, LinearFit]], every_eps: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """The eps to show, and by mode the targets to leave out: where the table is large, those without any R².
+
+    A small table says in each cell what it lacks.
+    """
+    found = {panel: {eps for eps, fit in of_panel.items() if fit.r2 is not None} for panel, of_panel in fits.items()}
+    any_eps = set.union(*found.values())
+    shown = [eps for eps in every_eps if eps in any_eps or len(every_eps) <= LARGE or not any_eps]
+    left_out: dict[str, list[str]] = {}
+    for panel, with_r2 in found.items():
+        if any_eps and not with_r2 and len(fits) > LARGE:
+            left_out.setdefault(panel.protocol.mode, []).append(panel.label)
+    return shown, left_out
+
+
+def _too_few(label: str, names: list[str], fits: dict[Panel, dict[str, LinearFit]], mode: str) -> str:
+    """A line that names the targets that were left out; where those are all of a mode, the mode alone."""
+    every = sum(panel.protocol.mode == mode for panel in fits)
+    return f"{label}, fewer than {FEWEST} networks: {'every target' if len(names) == every else ', '.join(names)}."
+
+
+def _row(
+    fits: dict[str, LinearFit], shown: list[str], behind: dict[Panel, dict[str, LinearFit]], panel: Panel
+) -> list[Cell]:
+    """R² at every eps; where there are published networks beside ours theirs, and what ours differs by."""
+    cells = [_cell(fits[eps]) if eps in fits else Cell() for eps in shown]
+    if not behind:
+        return cells
+    beside = []
+    for eps, cell in zip(shown, cells, strict=True):
+        theirs = behind.get(panel, {}).get(eps)
+        ours, published = fits[eps].r2 if eps in fits else None, theirs.r2 if theirs else None
+        there = ours is not None and published is not None
+        difference = Cell(signed(ours - published, 2)) if there else Cell("–", faint=True)  # type: ignore[operator]
+        beside += [cell, _cell(theirs) if theirs else Cell("–", faint=True), difference]
+    return beside
 
 
 def linear_fit(cells: Cells, panel: Panel, *radii: str) -> LinearFit:

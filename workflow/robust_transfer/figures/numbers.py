@@ -6,7 +6,7 @@ from robust_transfer.figures.cells import Estimate, Panel
 
 Number = dict[str, object]
 """One drawn mark: a line of the CSV; None is an empty field."""
-PANEL = ("target", "mode", "protocol", "deviations", "norm", "metric")
+PANEL = ("experiment", "target", "mode", "protocol", "deviations", "norm", "metric")
 """Columns that say which panel, or line of a table, it is in."""
 WHICH = (*PANEL, "series", "arch", "eps")
 """Columns that say which mark it is."""
@@ -25,7 +25,7 @@ COLUMNS = columns()
 def of_panel(panel: Panel) -> Number:
     """The columns `PANEL` of a line."""
     how = panel.protocol
-    values = (panel.target.name, how.mode, how.name, how.deviations, panel.norm, panel.target.metric)
+    values = (panel.experiment, panel.target.name, how.mode, how.name, how.deviations, panel.norm, panel.target.metric)
     return dict(zip(PANEL, values, strict=True))
 
 

@@ -74,7 +74,8 @@ def protocol_gap(results: pd.DataFrame) -> Tables:
         notes += _notes(mode, keys)
         if len(listed) > room:
             notes.append(f"{MODE_LABELS[mode]}: {len(listed) - room} more backbones in protocol_gap.csv.")
-        numbers += [_number(line, key) for line in lines for key in line.rows]
+        experiment = chosen[next(iter(chosen))].about.experiment
+        numbers += [_number(line, key, experiment) for line in lines for key in line.rows]
         for gap in gaps_between(mode, keys, next(iter(chosen))):
             kinds = by_kind(gap, lines)
             mean_gaps.append(TableRow((MODE_LABELS[mode], gap.name), [_mean(of_kind) for of_kind in kinds.values()]))
@@ -168,9 +169,9 @@ def _mean(gaps: Sequence[float]) -> Cell:
     return Cell(signed(sum(gaps) / len(gaps)), f"{spread}({len(gaps)})")
 
 
-def _number(line: Line, key: Key) -> Number:
+def _number(line: Line, key: Key, experiment: str) -> Number:
     protocol, selection = key
-    panel = Panel(line.target, protocol, line.norm, line.target.label)
+    panel = Panel(line.target, protocol, line.norm, line.target.label, experiment)
     return number(panel, "accuracy", line.arch, line.eps, line.rows[key], selection=selection)
 
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from robust_transfer.figures import style
 from robust_transfer.figures.axes import accuracy_limits
-from robust_transfer.figures.cells import MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
+from robust_transfer.figures.beside import TITLE, draw_differences
+from robust_transfer.figures.cells import FULL_NETWORK, MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.kinds import kind_of, named, of_kind
+from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import Number, columns, number
+from robust_transfer.figures.pairs import differences, paired
 from robust_transfer.tables.key import BEST_ARCH
 
 if TYPE_CHECKING:
@@ -18,36 +21,88 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = columns("source_value")
+MANY = 6
+"""Architectures above which those of a single robust eps, which make no line, are named instead."""
 
 
 def source_accuracy(results: pd.DataFrame) -> Drawing:
     """Draw the fixed-feature mode as in the paper, or full-network where that is all there is."""
     cells = Cells(results)
-    mode = shown_mode(cells)
-    panels = cells.panels(mode)
-    points = {panel: _lines(cells, panel) for panel in panels}
+    return _draw(cells, shown_mode(cells))
+
+
+def source_accuracy_full_network(results: pd.DataFrame) -> Drawing:
+    """The same of full-network transfer."""
+    return _draw(Cells(results), FULL_NETWORK)
+
+
+def _draw(cells: Cells, mode: str) -> Drawing:
+    every = cells.panels(mode)
+    points = {panel: _lines(cells, panel) for panel in every}
+    panels = [panel for panel in every if any(points[panel].values())]
     levels = {panel: cells.cell(panel, BEST_ARCH, "0") for panel in panels}
-    if not any(line for lines in points.values() for line in lines.values()):
-        return Drawing(style.nothing(f"Transfer against source accuracy: {NOT_MEASURED}"), [])
-    figure, axes = style.panels([panel.label for panel in panels], row_height=1.4, extra_height=0.45)
-    shown = [arch for arch in cells.about.ordered if any(lines[arch] for lines in points.values())]
+    if not panels:
+        return Drawing(style.nothing(f"Transfer against source accuracy: {_missing(cells, mode)}"), [])
+    measured = [arch for arch in cells.about.ordered if any(points[panel][arch] for panel in panels)]
+    shown = [arch for arch in measured if len(measured) <= MANY or arch in cells.at_most_eps(mode)]
+    for panel in panels:
+        points[panel] = {arch: line for arch, line in points[panel].items() if arch in shown}
+    behind = {panel: _behind(cells, panel, shown) for panel in panels}
+    numbers = _numbers({panel: points[panel] for panel in panels}, levels)
+    for panel in panels:
+        twin = cells.behind(panel)
+        numbers += _numbers({twin: behind[panel]}, {}) if twin else []
+    numbers = paired(numbers)
+    compared = bool(differences(numbers))
+    titles = [*(panel.label for panel in panels), *[TITLE] * compared]
+    figure, axes = style.panels(titles, row_height=1.4, extra_height=0.45, wide_last=compared)
     colours = style.eps_colours(cells.eps())
-    for panel, ax in zip(panels, axes, strict=True):
+    for panel, ax in zip(panels, axes, strict=False):
         for arch in shown:
+            _line_behind(ax, behind[panel].get(arch, []), colours, style.marker(shown, arch))
             _line(ax, points[panel][arch], colours, style.marker(shown, arch))
         _level(ax, levels[panel])
-        rows = [row for line in points[panel].values() for _, _, row in line]
-        if rows:
-            accuracy_limits(ax, rows)
-            _widened(ax)
-        else:
-            style.say(ax, NOT_MEASURED)
-    figure.supxlabel(f"Accuracy on {cells.about.source_label}, the source (%)", fontsize=7)
+        accuracy_limits(ax, [row for of in (points, behind) for line in of[panel].values() for _, _, row in line])
+        _widened(ax)
+    if compared:
+        labels = {panel.target.name: panel.target.label for panel in panels}
+        draw_differences(axes[-1], numbers, labels, lambda one: {"color": colours[str(one["eps"])]})
+    x_name = f"Accuracy on {cells.about.source_label}, the source (%)"
+    style.label_x(figure, axes[: len(panels)], x_name, shared=not compared)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
-    handles = _handles(cells.eps(), shown, level=any(levels.values()))
-    kinds = named([row for line in lines.values() for _, _, row in line] for lines in points.values())
-    style.legends(figure, *handles, style.remarks(figure, cells.remarks(cells.shown(mode)) + kinds))
-    return Drawing(figure, _numbers(points, levels))
+    eps_handles, others = _handles(cells.eps(), shown, level=any(levels.values()))
+    others += [style.hollow()] * any(any(lines.values()) for lines in behind.values())
+    remarks = cells.remarks(cells.shown(mode))
+    remarks += named([row for line in points[panel].values() for _, _, row in line] for panel in panels)
+    fewer = [architecture_label(arch) for arch in measured if arch not in shown]
+    remarks += [f"at fewer ε, not drawn: {', '.join(fewer)}"] * bool(fewer)
+    left_out = [panel.label for panel in every if panel not in panels]
+    remarks += [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
+    style.legends(figure, eps_handles, others, style.remarks(figure, remarks))
+    return Drawing(figure, numbers)
+
+
+def _missing(cells: Cells, mode: str) -> str:
+    """What it is that was not measured."""
+    return f"source accuracies {NOT_MEASURED}" if cells.panels(mode) else f"{MODE_LABELS[mode]} transfer {NOT_MEASURED}"
+
+
+def _behind(cells: Cells, panel: Panel, archs: Sequence[str]) -> dict[str, list[tuple[str, Estimate, Estimate]]]:
+    """The published points of the same networks."""
+    twin = cells.behind(panel)
+    if twin is None or cells.published is None:
+        return {}
+    return {arch: _points(cells.published, twin, arch) for arch in archs}
+
+
+def _line_behind(
+    ax: Axes, points: Sequence[tuple[str, Estimate, Estimate]], colours: dict[str, Any], marker: str
+) -> None:
+    """A pale line through published points, which are hollow."""
+    x, y = [source.value for _, source, _ in points], [row.value for _, _, row in points]
+    ax.plot(x, y, "-", color=style.LINK, lw=0.5, alpha=0.5, zorder=1.2)
+    shades = [colours.get(eps, style.LINK) for eps, _, _ in points]
+    ax.scatter(x, y, s=22, facecolors="none", marker=marker, edgecolors=shades, linewidths=0.7, zorder=1.5)
 
 
 def _widened(ax: Axes) -> None:

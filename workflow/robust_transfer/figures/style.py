@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.lettering import FONT, literal, width, wrapped
@@ -28,7 +28,20 @@ VIEWS = ("#009e73", "#cc79a7", "#d55e00")
 INK, LINK, FAINT = "#262626", "#8c8c8c", "#e0e0e0"
 DASHES = (0, (4, 2))
 """The line style of standard networks."""
-MARKERS = "osD^vPX<>"
+ARCHITECTURES = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#7b4ea3",
+    "#8c6d31",
+    "#262626",
+    "#b0b0b0",
+)
+"""Where lines of several architectures stand in one panel; of a single one the first."""
+MARKERS = "osD^vPX<>*"
 """One for each architecture, in the experiment's order."""
 FAILED = f"{DAGGER} a training or transfer behind it failed (flags.csv)"
 """What a dagger means, and the label by which `legends` finds them."""
@@ -37,6 +50,7 @@ TITLE_LINE = 0.125
 SMALL = 6.0
 """Font size in points of ticks and notes; the smallest there is but for notes inside bars."""
 
+Item = TypeVar("Item")
 Look = dict[str, Any]
 """Keyword arguments that say how an artist looks."""
 
@@ -105,27 +119,60 @@ def figure(width: float, height: float) -> Figure:
     return made
 
 
-def panels(titles: Sequence[str], row_height: float, extra_height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with an axes for each title, at most four in a row, and the axes.
+def in_a_row(count: int, most: int = 4) -> int:
+    """How many of so many panels stand in a row, so that rows are as even as can be."""
+    return -(-count // -(-count // most))
 
-    One panel is a column wide, more are a page wide. `extra_height` in inches is for labels that panels share.
+
+def stacked(rows: Sequence[Sequence[Item | None]], columns: int) -> list[Item | None]:
+    """Panels of several kinds of one thing each below the other, as `panels` takes them: so many columns at a time.
+
+    `rows`: of each kind equally many, None where there is none; a kind without any takes no room.
     """
-    rows = -(-len(titles) // 4)
-    columns = -(-len(titles) // rows)
+    found: list[Item | None] = []
+    for start in range(0, max(map(len, rows), default=0), columns):
+        for row in rows:
+            part = row[start : start + columns]
+            if any(one is not None for one in part):
+                found += [*part, *[None] * (columns - len(part))]
+    return found
+
+
+def panels(
+    titles: Sequence[str | None],
+    row_height: float,
+    extra_height: float,
+    *,
+    columns: int | None = None,
+    wide_last: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure with an axes for each title, and the axes; None in place of a title leaves a gap.
+
+    `columns`: how many stand in a row; default: at most four. One panel is a column wide, more are a page wide.
+    `extra_height` in inches is for labels that panels share. `wide_last`: the last panel fills what its row has left.
+    """
+    columns = columns or in_a_row(len(titles))
+    rows = -(-len(titles) // columns)
     across = COLUMN if len(titles) == 1 else PAGE
     # An axes is narrower than its share of the page, by the labels of its ticks.
-    titles = [wrapped(title, across / columns - 0.45, RC["axes.titlesize"]) for title in titles]
+    titles = [title and wrapped(title, across / columns - 0.45, RC["axes.titlesize"]) for title in titles]
     lines = [
-        max(title.count("\n") for title in titles[start : start + columns]) for start in range(0, len(titles), columns)
+        max((title or "").count("\n") for title in titles[start : start + columns])
+        for start in range(0, len(titles), columns)
     ]
     made = figure(across, rows * row_height + extra_height + TITLE_LINE * sum(lines))
     grid = made.subplots(rows, columns, squeeze=False)
-    axes = list(grid.flat)
-    for unused in axes[len(titles) :]:
-        unused.remove()
-    for ax, title in zip(axes, titles, strict=False):
+    axes = []
+    for ax, title in zip(grid.flat, [*titles, *[None] * (rows * columns - len(titles))], strict=True):
+        if title is None:
+            ax.remove()
+            continue
         ax.set_title(title, pad=3)
-    return made, axes[: len(titles)]
+        axes.append(ax)
+    if wide_last:
+        first = (len(titles) - 1) % columns
+        axes[-1].set_subplotspec(grid[0, 0].get_subplotspec().get_gridspec()[rows - 1, first:])
+    return made, axes
 
 
 def legends(drawn: Figure, *groups: Sequence[Any]) -> None:
@@ -176,7 +223,24 @@ def in_last_row(axes: Sequence[Axes], ax: Axes) -> bool:
     """Whether nothing lies below this panel, so that it bears the labels of the x axis."""
     spec, others = ax.get_subplotspec(), [other.get_subplotspec() for other in axes]
     assert spec is not None
-    return not any(o and o.colspan == spec.colspan and o.rowspan.start > spec.rowspan.start for o in others)
+    column, row = spec.colspan.start, spec.rowspan.start
+    return not any(o and column in o.colspan and o.rowspan.start > row for o in others)
+
+
+def label_x(drawn: Figure, axes: Sequence[Axes], text: str, *, shared: bool) -> None:
+    """Name the x axis once below all panels, or where another axis is below them at each of the last row."""
+    if shared:
+        drawn.supxlabel(text, fontsize=RC["axes.labelsize"])
+        return
+    for ax in axes:
+        if in_last_row(axes, ax):
+            ax.set_xlabel(wrapped(text, 1.4, SMALL), fontsize=SMALL)
+
+
+def in_first_column(ax: Axes) -> bool:
+    """Whether this panel is the first of its row."""
+    spec = ax.get_subplotspec()
+    return bool(spec and spec.is_first_col())
 
 
 def say(ax: Axes, text: str) -> None:
@@ -194,6 +258,27 @@ def nothing(text: str) -> Figure:
     ax.spines[:].set_visible(False)
     say(ax, text)
     return made
+
+
+def seed_dots(ax: Axes, x: float, seeds: Sequence[Estimate], colour: Any = INK) -> None:
+    """Small dots for single seeds, where there are several."""
+    if len(seeds) > 1:
+        look: Look = {"color": colour, "ms": 2.4, "mew": 0, "zorder": 4}
+        ax.plot([x] * len(seeds), [row.value for row in seeds], ".", **look)
+
+
+def curve_behind(ax: Axes, x: Sequence[float], rows: Sequence[Estimate], colour: Any, *, marker: str = "o") -> None:
+    """A line through published accuracies, behind ours: pale, with hollow markers."""
+    look: Look = {"color": colour, "lw": 0.7, "alpha": 0.55, "mfc": "white", "mec": colour, "mew": 0.6, "ms": 4.0}
+    ax.plot(x, [row.value for row in rows], marker=marker, ls="-", zorder=1.5, **look)
+
+
+def hollow() -> Any:
+    """A legend handle for published numbers behind ours."""
+    from matplotlib.lines import Line2D
+
+    look: Look = {"color": LINK, "lw": 0.7, "marker": "o", "mfc": "white", "mec": LINK, "mew": 0.6, "ms": 4.0}
+    return Line2D([], [], label="published", **look)
 
 
 def curve(

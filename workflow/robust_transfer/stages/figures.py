@@ -16,9 +16,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import pandas as pd
+
 from robust_transfer.figures.numbers import COLUMNS, Number
-from robust_transfer.registry import FIGURES, PACKAGE
+from robust_transfer.registry import FIGURES, PACKAGE, Figure
 from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.published_experiment import beside_published, published_results
 from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import read_training
 
@@ -35,13 +39,21 @@ def draw(name: str, table: Path, stem: Path) -> None:
     figure = FIGURES[name]
     # By name and not by an import above: an edit of one figure's module is to redraw that figure alone.
     module = importlib.import_module(f"{PACKAGE}.figures.{figure.module}")
-    content = read_training(table) if figure.table == "training" else read_results(table)
+    content = read_training(table) if figure.table == "training" else _numbers_of(figure, read_results(table))
     stem.parent.mkdir(parents=True, exist_ok=True)
     with nullcontext() if figure.is_table else _style():
         shown = getattr(module, name)(content)
         shown.write(stem)
     _write_numbers(shown.numbers, getattr(module, "COLUMNS", COLUMNS), stem.parent / f"{stem.name}.csv")
     log.info("%s: %d numbers", stem, len(shown.numbers))
+
+
+def _numbers_of(figure: Figure, results: pd.DataFrame) -> pd.DataFrame:
+    """What the experiment has its figures drawn from: its own numbers, the published ones, or both."""
+    source = ExperimentInfo.of(results).drawn_from
+    if source == "published":
+        return published_results()
+    return beside_published(results) if source == "both" and figure.published else results
 
 
 def _style() -> AbstractContextManager[None]:

@@ -9,10 +9,12 @@ The HTML report is Snakemake's (`snakemake --report`); its captions lie in `work
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
@@ -24,6 +26,7 @@ from robust_transfer.figures.cells import (
     Estimate,
     Panel,
     protocol_label,
+    shown_protocol,
 )
 from robust_transfer.figures.labels import architecture_label, difference_text
 from robust_transfer.tables.experiment_info import ExperimentInfo
@@ -36,6 +39,8 @@ COLUMNS = 100
 LABEL = 30
 """Longest label of a target; longer ones are cut."""
 FLAG_LINES = 10
+ATTACKS = 4
+"""Radii of attacks on the source that the summary has room for; the results table has all."""
 
 
 def summary(results: Path, flags: Path | None = None, report: Path | None = None) -> str:
@@ -67,6 +72,11 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
         ]
         if cells.others(mode):
             others.append(textwrap.fill(f"{cells.others(mode)} See protocol_gap.", COLUMNS, subsequent_indent="  "))
+    parts += _source(cells)
+    for heading, lines in _others(table, cells):
+        parts.append(_table(heading, lines))
+        marked |= any(comparison.failed for _, comparison in lines)
+        sentences += [textwrap.fill(said, COLUMNS, subsequent_indent="  ") for said in _sentences(heading, lines)]
     parts.append(
         f"Accuracies in %. Network and eps chosen on {cells.selection}, reported on test. *: interval excludes 0."
     )
@@ -77,6 +87,75 @@ def summary(results: Path, flags: Path | None = None, report: Path | None = None
         parts.append(_flags(raised, flags, table))
     parts.append(_files(results, report))
     return "\n\n".join(parts) + "\n"
+
+
+def _others(table: pd.DataFrame, cells: Cells) -> Iterator[tuple[str, list[tuple[Panel, Comparison]]]]:
+    """Headings and lines of the other ways that targets were transferred to: downscaled, and from few images."""
+    for mode in (FIXED_FEATURE, FULL_NETWORK):
+        protocol = shown_protocol([one for one in cells.protocols(mode) if len(cells.views(one)) > 1], cells.about)
+        for view in cells.views(protocol)[1:] if protocol else []:
+            panels = cells.panels(mode, protocol)
+            lines = [(panel, cells.comparison(panel, BEST_ARCH, downscaled=view)) for panel in panels]
+            if found := _measured(lines):
+                yield f"{MODE_LABELS[mode]}, images downscaled to {view} px", found
+        sizes = table.loc[table["mode"] == mode, "images_per_class"]
+        if not sizes.isna().any():
+            continue  # the table above is of the most images that there are
+        for size in sorted(int(size) for size in sizes.dropna().unique()):
+            few = Cells(table, images_per_class=size)
+            if found := _measured([(panel, few.comparison(panel, BEST_ARCH)) for panel in few.panels(mode)]):
+                yield f"{MODE_LABELS[mode]}, {size} training images of each class", found
+
+
+def _measured(lines: list[tuple[Panel, Comparison]]) -> list[tuple[Panel, Comparison]]:
+    return [(panel, one) for panel, one in lines if one.standard or one.robust]
+
+
+def _source(cells: Cells) -> list[str]:
+    """A table of accuracies on the source, clean and attacked, for each norm; none where nothing was measured."""
+    return [text for norm in cells.every_norm() or ["l2"] if (text := _source_of_norm(cells, norm))]
+
+
+def _source_of_norm(cells: Cells, norm: str) -> str:
+    """One line per architecture and way of measuring, one column per eps: clean, and under attack."""
+    every_eps = cells.source_eps(norm)
+    lines = [line for arch in cells.about.ordered for line in _source_lines(cells, arch, norm, every_eps)]
+    if not lines:
+        return ""
+    several = f", {NORM_LABELS.get(norm, norm)} networks" if len(cells.every_norm()) > 1 else ""
+    heading = f"Accuracy on {cells.about.source_label or cells.about.source}, the source{several}"
+    first, second = (max(len(line[i]) for line in lines) for i in (0, 1))
+    widths = [max(len(eps) + 4 * (i == 0), 5) for i, eps in enumerate(every_eps)]
+    head = [eps.rjust(width) for eps, width in zip([f"eps {every_eps[0]}", *every_eps[1:]], widths, strict=True)]
+    rows = [" " * (first + second + 4) + "  ".join(head)]
+    for arch, what, numbers in lines:
+        texts = [(f"{row.value:.1f}" if row else "").rjust(width) for row, width in zip(numbers, widths, strict=True)]
+        rows.append(f"  {arch:<{first}}  {what:<{second}}{'  '.join(texts)}".rstrip())
+    return "\n".join([heading, *rows])
+
+
+def _source_lines(
+    cells: Cells, arch: str, norm: str, every_eps: list[str]
+) -> Iterator[tuple[str, str, list[Estimate | None]]]:
+    """Clean accuracies of an architecture, those under attack at each network's own eps, and at others' too."""
+    if norm in cells.every_norm() and not any(cells.source(arch, norm, eps) for eps in every_eps if eps != "0"):
+        robust = any(cells.attacked(arch, norm, eps) for eps in every_eps if eps != "0")
+        if not robust and len(cells.every_norm()) > 1:
+            return  # its networks are of another norm
+    clean = [cells.source(arch, norm, eps) for eps in every_eps]
+    attacked = [cells.attacked(arch, norm, eps) for eps in every_eps]
+    name = architecture_label(arch)
+    if any(clean):
+        yield name, "clean ", clean
+        name = ""
+    own = [found.get(eps) for eps, found in zip(every_eps, attacked, strict=True)]
+    if any(own):
+        yield name, "attacked at its eps ", own
+        name = ""
+    radii = {radius for eps, found in zip(every_eps, attacked, strict=True) for radius in found if radius != eps}
+    for radius in sorted(radii, key=eps_value)[:ATTACKS]:
+        yield name, f"attacked at eps {radius} ", [found.get(radius) for found in attacked]
+        name = ""
 
 
 def _table(heading: str, lines: list[tuple[Panel, Comparison]]) -> str:
@@ -155,7 +234,10 @@ def _sentence(mode: str, lines: list[tuple[Panel, Comparison]]) -> str:
     if ahead[""]:
         counts.append(f"level on {len(ahead[''])}")
     favours = [f"{side} on {', '.join(decided[side])}" for side in ("robust", "standard") if decided[side]]
-    verdict = f"The interval excludes 0 for {'; for '.join(favours)}." if favours else "No interval excludes 0."
+    known = any(one.difference and one.difference.ci_kind for _, one in measured)
+    verdict = "No interval excludes 0." if known else "These numbers have no intervals."
+    if favours:
+        verdict = f"The interval excludes 0 for {'; for '.join(favours)}."
     return f"{mode}: {', '.join(counts)}. {verdict}{left_out}"
 
 

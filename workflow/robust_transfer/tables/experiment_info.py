@@ -59,6 +59,10 @@ class ExperimentInfo:
     """Recipes of texture-robust networks, which are neither standard nor adversarially robust: to what legends say."""
     source_metric: str = "top1"
     """The accuracy by which transfer to views of the source is judged."""
+    drawn_from: str = "ours"
+    """What figures are drawn from: `ours`, the `published` numbers, or `both`."""
+    norm: str | None = None
+    """Norm of the robust networks that figures of one norm show; None: every one, each in panels of its own."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
@@ -110,4 +114,6 @@ class ExperimentInfo:
             released=tuple(described.get("released") or ()),
             texture_robust=dict(described.get("texture_robust") or {}),
             source_metric=described["source"].get("metric", "top1"),
+            drawn_from=described.get("drawn_from", "ours"),
+            norm=described.get("norm"),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parents[3] / "published"
 IMAGENET = "imagenet.csv"
+PUBLISHED = "published"
+"""The experiment that published numbers are of, in the column `experiment` of their rows."""
 RELEASED = "released"
 """Recipe of the 67 networks whose weights the authors released."""
 MAY_BE_EMPTY = ("ci_low", "ci_high", "ci_kind")
@@ -41,6 +44,14 @@ def _accuracies() -> dict[tuple[str, str | None, str], float]:
         (fields["arch"], fields["norm"], fields["eps"]): float(parsed(where, "value", fields["value"], float, False))
         for where, fields in lines_of(FOLDER / IMAGENET, ("arch", "norm", "eps", "value"))
     }
+
+
+def digest_of_published() -> str:
+    """Twelve hexadecimal digits that change when a file of published numbers does."""
+    found = hashlib.sha256()
+    for path in sorted(FOLDER.glob("*.csv")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def lines_of(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:

@@ -91,6 +91,13 @@ def published_rows(*, edition: str | None = None, folder: Path = FOLDER) -> pd.D
     return numbers.loc[wanted, RESULTS.columns].reset_index(drop=True)
 
 
+def unreleased_rows(folder: Path = FOLDER) -> pd.DataFrame:
+    """The numbers of the standard networks of the L∞ tables, which are not drawn beside ours: a second one at eps 0."""
+    numbers = read_published(folder)
+    wanted = (numbers["edition"] == EDITIONS[0]) & (numbers["recipe"] == UNRELEASED)
+    return numbers.loc[wanted, RESULTS.columns].reset_index(drop=True)
+
+
 def _check(where: str, row: dict[str, Any], fields: dict[str, str]) -> None:
     """What holds for every published number beside its types."""
     edition, default = fields["edition"], fields["default"]
