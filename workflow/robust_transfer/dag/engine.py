@@ -23,6 +23,7 @@ class Engine:
         """
         self._workflow, self._ancient = workflow, ancient
         self._user_forces = False
+        self._refused: dict[str, str] = {}
 
     @property
     def is_main(self) -> bool:
@@ -72,6 +73,25 @@ class Engine:
     def ask(self, rule: str, **resources: int) -> None:
         """Have all jobs of a rule ask for more than it says."""
         self._workflow.get_rule(rule).resources.update(resources)
+
+    def refuse(self, rule: str, resource: str, message: str) -> None:
+        """Let no job of a rule run: `refusals` says so before the first one starts.
+
+        In a dry run the message is raised where Snakemake asks for a resource: it shows what an input function raises
+        with a traceback.
+        """
+        from snakemake.exceptions import ResourceValidationError  # the package's own commands plan without Snakemake
+
+        def refused(wildcards: Any) -> int:
+            raise ResourceValidationError(message)
+
+        self._workflow.get_rule(rule).resources.update({resource: refused})
+        self._refused[rule] = message
+
+    def refusals(self) -> list[str]:
+        """Messages of `refuse` that jobs of this run have."""
+        running = {job.rule.name for job in self._workflow.dag.needrun_jobs()}
+        return [message for rule, message in self._refused.items() if rule in running]
 
     def settled(self, path: str) -> str:
         """An input that stays as it is. Where `--forcerun` asks for jobs, what hangs on them is left to Snakemake."""
