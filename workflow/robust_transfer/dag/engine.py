@@ -60,6 +60,11 @@ class Engine:
         """Whether jobs run on this machine, and are not handed to a scheduler."""
         return bool(self._workflow.local_exec)
 
+    @property
+    def uses_containers(self) -> bool:
+        """Whether jobs run in containers, where a rule has an image (`--sdm apptainer`)."""
+        return "apptainer" in {str(method) for method in self._workflow.deployment_settings.deployment_method}
+
     def limit(self, resource: str, total: int) -> None:
         """How much of a resource the jobs that run at one time may ask for, unless `--resources` says so."""
         if resource not in self._workflow.global_resources:
