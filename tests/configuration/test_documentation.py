@@ -54,6 +54,7 @@ OTHERS: dict[str, Any] = {
     "batchnorm": "frozen",
     "batchnorm_group": 8,
     "birdsnap": "cars",
+    "container": "robust-transfer.sif",
     "eps": ("0", "0.25"),
     "fixed_eps": "0.5",
     "key": "ema",

@@ -278,6 +278,27 @@ def test_the_experiment_has_the_results_that_it_has_here(
     assert [checkout.planned(overlay=overlay) for overlay in ("experiment.yaml", *overlays)] == plans
 
 
+@pytest.mark.faults
+@on_slurm
+def test_the_default_experiment_has_the_results_that_it_has_here(cluster: slurm.Cluster, tmp_path: Path) -> None:
+    """Half an hour on two quiet cores: its 220 jobs are run twice, and each SLURM job starts two Snakemakes."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    here, there = Checkout(tmp_path / "here", "extends: default\n"), OnSlurm(tmp_path / "there", "extends: default\n")
+    for one in (here, there):
+        with (one.folder / "run.txt").open("w") as log:
+            run = subprocess.run(one.command(), cwd=one.folder, stdout=log, stderr=log, timeout=7200)
+        assert run.returncode == 0, (one.folder / "run.txt").read_text()[-5000:]
+    assert len(checksums(here)) > 150
+    assert checksums(there) == checksums(here)
+    assert there.planned() == {}
+    tables = [pq.read_table(one.folder / "results" / "shapes" / "results.parquet") for one in (there, here)]
+    assert tables[0].equals(tables[1])
+    drawn = {path.name: path.read_bytes() for path in here.folder.glob("results/shapes/figures/*.csv")}
+    assert drawn == {path.name: path.read_bytes() for path in there.folder.glob("results/shapes/figures/*.csv")}
+    assert drawn
+
+
 def running_training(checkout: OnSlurm, cluster: slurm.Cluster, *options: str, settings: dict[str, Any] = LONG):
     """Start a long training on the cluster; returns Snakemake's process and the SLURM job once some steps are saved."""
     overlay = checkout.overlay("long.yaml", pretraining=settings)
