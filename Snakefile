@@ -10,6 +10,7 @@ PACKAGE = Path(workflow.basedir) / "workflow"
 sys.path.insert(0, str(PACKAGE))
 
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError
+from robust_transfer.dag.container import image
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.wiring import export_environment, memory, wire
 from robust_transfer.registry import FIGURES
@@ -17,7 +18,9 @@ from robust_transfer.registry import FIGURES
 export_environment(PACKAGE)
 
 try:
-    WIRING = wire(workflow.configfiles, workflow.config_settings.config, Engine(workflow, ancient))
+    ENGINE = Engine(workflow, ancient)
+    WIRING = wire(workflow.configfiles, workflow.config_settings.config, ENGINE)
+    IMAGE = image(WIRING.grid.experiment.running, ENGINE)
 except ConfigurationError as error:
     raise WorkflowError(str(error))
 if not workflow.configfiles:  # after our own reading, which says what is wrong with the file
@@ -29,6 +32,9 @@ config.update(WIRING.configuration)  # for the report's texts
 STORE = WIRING.store
 RESULTS = WIRING.results
 DRAW = WIRING.grid.experiment.figures.draw
+
+
+container: IMAGE
 
 
 report: "workflow/report/workflow.rst"

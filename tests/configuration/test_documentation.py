@@ -56,6 +56,7 @@ OTHERS: dict[str, Any] = {
     "batchnorm_group": 8,
     "birdsnap": "cars",
     "classes": ("cat", "dog", "car"),
+    "container": "robust-transfer.sif",
     "eps": ("0", "0.25"),
     "fixed_eps": "0.5",
     "key": "ema",

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from robust_transfer.architectures import CATALOGUE, check_architecture, timm_catalogue
+from robust_transfer.configuration.weights import torchvision_weights
 from robust_transfer.networks import backbones
 from robust_transfer.networks.backbones import load_backbone, save_weights
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build, fresh_head
@@ -44,6 +45,12 @@ class TestNames:
         models = pytest.importorskip("torchvision.models")
         offered = {name for name in models.list_models(module=models) if not name.startswith("squeezenet")}
         assert {*CATALOGUE} == offered | {"wide_resnet50_4"}
+
+    def test_names_of_weights_are_those_of_torchvisions_enumerations(self):
+        models = pytest.importorskip("torchvision.models")
+        of = {name: tuple(models.get_model_weights(name).__members__) for name in models.list_models(module=models)}
+        assert torchvision_weights() == of
+        assert len(of["vit_b_16"]) == 4  # three, and the one that is the default
 
     @pytest.mark.parametrize(
         ("name", "says"),

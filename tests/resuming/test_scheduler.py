@@ -98,6 +98,21 @@ def test_only_a_warning_or_the_clock_mean_that_time_is_up(number, out_of_time) -
     assert Interruption(time.time() - 1).is_out_of_time
 
 
+@pytest.mark.parametrize(
+    ("text", "preempted"),
+    [
+        ("echo JobId=17 PreemptEligibleTime=2026-11-26T06:29:40 PreemptTime=2026-11-26T06:29:44 Deadline=N/A", True),
+        ("echo JobId=17 PreemptEligibleTime=2026-11-26T06:29:40 PreemptTime=None Deadline=N/A", False),
+        ("exit 1", False),
+    ],
+)
+def test_a_job_that_is_preempted_is_not_cancelled(programs, text, preempted) -> None:
+    programs(scontrol=text)
+    with Interruption(time.time() + 1000) as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interruption.is_out_of_time == preempted
+
+
 def test_only_a_job_of_the_executor_is_queued_again(programs, monkeypatch, caplog) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(scheduler, "PATIENCE", 0.5)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,8 +213,11 @@ def test_a_candidate_without_validation_predictions_is_an_error_that_names_it(tm
     fake = Fake(tmp_path)
     fake.transfer(50, 50, target="coarse", eps="0.1")
     fake.transfer(50, np.zeros(0, bool), target="coarse", eps="0.25")
-    with pytest.raises(SelectionError, match=r"0.25.*has no validation rows"):
+    with pytest.raises(SelectionError, match=r"0.25.*has no validation rows") as raised:
         fake.collect()
+    entry = Path(str(raised.value).partition("to make it anew: robust-transfer store renew ")[2])
+    assert (entry / "metrics.json").exists()
+    assert "0.25" in entry.name
 
 
 def test_runs_on_other_test_images_are_not_compared(tmp_path):
@@ -440,7 +444,7 @@ def test_the_same_entries_give_the_same_bytes(tmp_path):
     ("write", "message"),
     [
         (lambda path: None, "no results table there"),
-        (lambda path: path.write_text("hello"), "not a parquet file"),
+        (lambda path: path.write_text("hello"), r"not a parquet file .*; rm \S*, and the next run makes it again"),
         (lambda path: path.write_bytes((path.parent / "timings.parquet").read_bytes()), "it lacks experiment"),
     ],
 )

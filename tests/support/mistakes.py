@@ -353,6 +353,14 @@ MISTAKES: list[Mistake] = [
     (from_files(" "), ["weights.mine.path", "no path; write that of a file"]),
     (from_files("{eps}.pt", seeds=[0, 1]), ["grid[0].seeds", "mine has one network of each kind"]),
     (imported({"kind": "torchvision"}), ["grid[0]", "torchvision has no weights of resnet8_w8"]),
+    (
+        imported({"kind": "torchvision", "weights": "IMAGENET1K_V2"}, architectures=["resnet50", "resnet18"]),
+        ["weights.mine.weights = IMAGENET1K_V2: torchvision has no such weights of resnet18", "mean IMAGENET1K_V1?"],
+    ),
+    (
+        imported({"kind": "torchvision", "weights": "imagenet"}, architectures=["vit_b_16"]),
+        ["weights.mine.weights = imagenet", "There are IMAGENET1K_V1, IMAGENET1K_SWAG_E2E_V1, IMAGENET1K_SWAG_LINEAR_"],
+    ),
     (imported({"kind": "torchvision"}, architectures=["resnet18"], eps=[3]), ["grid[0]", "eps 3", "set eps: [0]"]),
     (
         imported({"kind": "released"}, architectures=["resnet18"], eps=[2]),
@@ -455,7 +463,7 @@ OF_THE_GRID: list[Mistake] = [
         ["targets = coarse", "the images of all are missing"],
     ),
 ]
-"""The same, found when the entries are planned; these messages name no file."""
+"""The same, found when the entries are planned."""
 
 TEXTS: list[tuple[str, list[str]]] = [
     ("grid: []\ngrid: []\n", ["grid", "stands there twice, in lines 2 and 3"]),

@@ -71,7 +71,11 @@ MinJobAge=300
 KillWait=10
 ReturnToService=1
 SchedulerParameters=bf_interval=1,sched_min_interval=100000
-PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=UNLIMITED
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=ALL Default=YES State=UP MaxTime=UNLIMITED PriorityTier=1
+PartitionName=urgent Nodes=ALL State=UP MaxTime=UNLIMITED PriorityTier=2
+PartitionName=short Nodes=ALL State=UP MaxTime=60 PriorityTier=1
 {nodes}
 """
 
@@ -244,7 +248,9 @@ def _is_left_over(path: Path) -> bool:
     return first.startswith(MARK) and not Path(f"/proc/{first.rpartition(' ')[2]}").exists()
 
 
-if __name__ == "__main__":  # python tests/support/slurm.py FOLDER: a cluster to try things on, until Ctrl-C or SIGTERM
+if (
+    __name__ == "__main__"
+):  # PYTHONPATH=tests python tests/support/slurm.py FOLDER: a cluster to try things on, until Ctrl-C
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with Cluster(Path(sys.argv[1])) as shown:
         print(shown.run("sinfo"), flush=True)

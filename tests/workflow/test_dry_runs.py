@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
-from support.checkouts import Checkout
+from support.checkouts import Checkout, edit
+from support.gpus import UUIDS, driver
 from support.prepared_datasets import write_folder
 
 SMALL = {
@@ -54,6 +56,32 @@ def test_a_dry_run_refuses_what_a_run_would(overlay: dict[str, object], says: st
     said = run.stdout + run.stderr
     assert says in said
     assert "Traceback" not in said
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed: make setup EXTRAS=timm")
+def test_weights_that_timm_lacks_are_refused(checkout: Checkout) -> None:
+    parts = [{"architectures": ["timm_resnet50_mlp"], "eps": [0], "modes": ["fixed-feature"]}]
+    overlay = {"weights": {"theirs": {"kind": "timm"}}, "backbones": "theirs", "grid": parts, "input_size": 64}
+    run = checkout.snakemake("-n", overlay=checkout.overlay("other.yaml", **overlay))
+    assert run.returncode != 0
+    assert "timm_resnet50_mlp: timm has no weights of it" in run.stdout
+    assert "Traceback" not in run.stdout + run.stderr
+
+
+def test_more_gpus_than_there_are_are_refused_before_the_first_job(checkout: Checkout, tmp_path: Path) -> None:
+    folder = driver(tmp_path / "driver", UUIDS[:2])
+    (tmp_path / "checkout").mkdir()
+    other = Checkout(tmp_path / "checkout", checkout.experiment)
+    edit(other.package / "machine" / "cards.py", 'Path("/proc/driver/nvidia")', f'Path("{folder}")')
+    for options in (["-n"], []):
+        run = other.snakemake(*options, "--set-resources", "pretraining:gpu=3")
+        said = run.stdout + run.stderr
+        assert run.returncode != 0
+        assert "--set-resources pretraining:gpu=3: this machine has 2 GPUs that can be used" in said
+        assert "write pretraining:gpu=2 or less" in said
+        assert "Traceback" not in said
+    assert not [*other.folder.glob("store/*/*/card.json")]
+    assert other.planned("--set-resources", "pretraining:gpu=2")["pretraining"] == 1
 
 
 def test_a_dry_run_goes_on_without_what_can_be_fetched_and_names_it(checkout: Checkout) -> None:

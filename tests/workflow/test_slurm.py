@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.registry import ALL_STAGES, STAGES
-from robust_transfer.store.entry import CARD, STATE
+from robust_transfer.store.entry import CARD, STATE, TIMING
 from support import slurm
 from support.checkouts import Checkout
 from support.paths import ROOT, WORKFLOW
@@ -73,6 +74,13 @@ class OnSlurm(Checkout):
             )
         self.started.append(process)
         return process
+
+    def set(self, rule: str, **wanted: object) -> None:
+        """Have a rule ask for something else in section 2 of the profile, as a user would write it there."""
+        path = self.folder / "profiles" / "slurm" / "config.yaml"
+        profile = yaml.safe_load(path.read_text())
+        profile["set-resources"][rule] |= wanted
+        path.write_text(yaml.safe_dump(profile))
 
     def said(self) -> str:
         return (self.folder / "run.txt").read_text()
@@ -219,16 +227,22 @@ def test_a_training_through_the_profile_has_the_bits_that_it_has_here(
 
 
 @on_slurm
-def test_what_sbatch_answers_is_shown(cluster: slurm.Cluster, checkout: OnSlurm) -> None:
-    run = checkout.snakemake(
-        backbone(checkout, "experiment.yaml"),
-        "--retries",
-        "0",
-        "--set-resources",
-        "pretraining:slurm_partition=nowhere",
-    )
+@pytest.mark.parametrize(
+    ("wanted", "answer"),
+    [
+        ({"slurm_partition": "nowhere"}, "invalid partition specified: nowhere"),
+        ({"gpu": 2}, "Requested node configuration is not available"),  # no node has two, and the profile says nodes: 1
+        ({"mem_mb": 900_000}, "Memory specification can not be satisfied"),
+        ({"gpu": 0, "gres": "gpus:1"}, "Invalid generic resource (gres) specification"),
+    ],
+)
+def test_what_sbatch_answers_is_shown(
+    wanted: dict[str, object], answer: str, cluster: slurm.Cluster, checkout: OnSlurm
+) -> None:
+    checkout.set("pretraining", **wanted)
+    run = checkout.snakemake(backbone(checkout, "experiment.yaml"), "--retries", "0")
     assert run.returncode != 0
-    assert "invalid partition specified: nowhere" in run.stderr
+    assert answer in run.stderr
 
 
 # Longer: a whole experiment, and faults in a training.
@@ -262,6 +276,27 @@ def test_the_experiment_has_the_results_that_it_has_here(
     assert plans == [{}, {"probing": 2, **COLLECTED}, {"evaluation": 2, **COLLECTED}]
     shutil.rmtree(checkout.folder / ".snakemake")
     assert [checkout.planned(overlay=overlay) for overlay in ("experiment.yaml", *overlays)] == plans
+
+
+@pytest.mark.faults
+@on_slurm
+def test_the_default_experiment_has_the_results_that_it_has_here(cluster: slurm.Cluster, tmp_path: Path) -> None:
+    """Half an hour on two quiet cores: its 220 jobs are run twice, and each SLURM job starts two Snakemakes."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    here, there = Checkout(tmp_path / "here", "extends: default\n"), OnSlurm(tmp_path / "there", "extends: default\n")
+    for one in (here, there):
+        with (one.folder / "run.txt").open("w") as log:
+            run = subprocess.run(one.command(), cwd=one.folder, stdout=log, stderr=log, timeout=7200)
+        assert run.returncode == 0, (one.folder / "run.txt").read_text()[-5000:]
+    assert len(checksums(here)) > 150
+    assert checksums(there) == checksums(here)
+    assert there.planned() == {}
+    tables = [pq.read_table(one.folder / "results" / "shapes" / "results.parquet") for one in (there, here)]
+    assert tables[0].equals(tables[1])
+    drawn = {path.name: path.read_bytes() for path in here.folder.glob("results/shapes/figures/*.csv")}
+    assert drawn == {path.name: path.read_bytes() for path in there.folder.glob("results/shapes/figures/*.csv")}
+    assert drawn
 
 
 def running_training(checkout: OnSlurm, cluster: slurm.Cluster, *options: str, settings: dict[str, Any] = LONG):
@@ -359,6 +394,28 @@ def test_a_training_moves_from_a_node_that_goes_down(cluster: slurm.Cluster, che
 
 @pytest.mark.faults
 @on_slurm
+@pytest.mark.parametrize("grace", [0, 30])
+def test_a_training_that_is_preempted_goes_on_and_has_not_failed(
+    grace: int, cluster: slurm.Cluster, checkout: OnSlurm, trained
+) -> None:
+    """Also where SLURM grants a grace time, which it uses to leave before it is queued again."""
+    process, job = running_training(checkout, cluster, "--retries", "0")
+    cluster.run("scontrol", "update", "PartitionName=all", f"GraceTime={grace}")
+    node = cluster.run("squeue", "-h", "-j", job, "-o", "%N").strip()
+    try:
+        urgent = ["--partition=urgent", f"--nodelist={node}", "--exclusive", "--mem=0", "--output=/dev/null"]
+        cluster.run("sbatch", *urgent, "--wrap", "sleep 3")
+        start_at_once(cluster, job)
+        assert_finished(checkout, process, trained(LONG))
+    finally:
+        cluster.run("scontrol", "update", "PartitionName=all", "GraceTime=0")
+    assert "SIGTERM received: saved at step" in checkout.log()
+    assert "Restarts=1" in cluster.run("scontrol", "show", "job", job)
+    assert "Error" not in checkout.said()
+
+
+@pytest.mark.faults
+@on_slurm
 def test_the_controller_may_be_away_for_a_while(cluster: slurm.Cluster, checkout: OnSlurm, trained) -> None:
     process, _ = running_training(checkout, cluster)
     cluster.stop("slurmctld")
@@ -387,6 +444,49 @@ def test_a_head_that_was_killed_loses_nothing(cluster: slurm.Cluster, checkout: 
     assert found == trained(LONG)
     assert f"SLURM job {job} is writing this entry; waiting for it" in checkout.log()
     assert "finished before: published again, not computed" in checkout.log()
+    assert checkout.planned(target, overlay=overlay) == {}
+
+
+TWO_GROUPS = {"training": {"epochs": 10, "batch_size": 32, "batchnorm_group": 16}, "attack": {"steps": 20}}
+"""A training that two processes can share, each with one group of every batch."""
+
+
+def submitted(cluster: slurm.Cluster, checkout: OnSlurm, entry: str) -> str:
+    """Submit the script of docs/running.md for one network on several machines; returns the job's number.
+
+    Nodes have no addresses here, where all are one machine: MASTER_ADDR says where they meet.
+    """
+    text = (ROOT / "docs" / "running.md").read_text()
+    script = checkout.folder / "train.sh"
+    [found] = re.findall(r"^#!/bin/bash\n(?:.*\n)+?(?=```)", text, re.M)
+    script.write_text(found)
+    options = ["--ntasks-per-node=1", "--gpus-per-task=0", "--mem=2000", "--time=10", f"--chdir={checkout.folder}"]
+    variables = {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": "workflow", VARIABLE: '{"save_seconds": 0}'}
+    environment = [f"{name}={value}" for name, value in variables.items()]
+    return cluster.run("env", *environment, "sbatch", "--parsable", *options, str(script), entry).strip()
+
+
+@pytest.mark.faults
+@on_slurm
+def test_two_nodes_train_one_network_to_the_bits_of_one_process(
+    cluster: slurm.Cluster, checkout: OnSlurm, trained
+) -> None:
+    """Its processes are srun's, on two nodes; interrupted once, it is queued again and goes on."""
+    overlay = checkout.overlay("two.yaml", pretraining=TWO_GROUPS)
+    target = backbone(checkout, overlay)
+    entry = str(Path(target).parent)
+    assert checkout.python("entries", "--write", "--configfile", overlay).returncode == 0
+    (checkout.folder / ".venv").symlink_to(ROOT / ".venv")
+    job = submitted(cluster, checkout, entry)
+    cluster.wait(lambda: checkout.steps() >= 3, "state of a training")
+    assert cluster.run("squeue", "-h", "-j", job, "-o", "%D").strip() == "2"
+    cluster.run("scancel", "--signal=USR1", f"{job}.0")
+    start_at_once(cluster, job)
+    cluster.wait(lambda: (checkout.folder / target).exists(), "card", seconds=200)
+    cluster.wait(lambda: cluster.jobs()[job] == "COMPLETED", "end of the job")
+    assert checksums(checkout)[entry.removeprefix("store/")] == trained(TWO_GROUPS)
+    assert "going on at step" in checkout.log()
+    assert json.loads((checkout.folder / entry / TIMING).read_text())["processes"] == 2
     assert checkout.planned(target, overlay=overlay) == {}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PrivateAttr, field_validator, model_validator
 
 from robust_transfer.configuration.base import Line, Model, Name
 from robust_transfer.configuration.conflicts import CueConflict, ShapesConflicts
@@ -49,7 +50,14 @@ from robust_transfer.configuration.transfer import (
     ProtocolName,
     Selection,
 )
-from robust_transfer.configuration.weights import FileWeights, Weights, check_weights, shared_file
+from robust_transfer.configuration.weights import (
+    FileWeights,
+    TorchvisionWeights,
+    Weights,
+    check_weights,
+    shared_file,
+    unknown_name,
+)
 
 TRAINED = "trained"
 """Backbones that this experiment trains itself."""
@@ -173,6 +181,13 @@ def _section(part: GridPart) -> str:
     return "training." if part.trained_on == "native" else "texture_robust, in every recipe, "
 
 
+@dataclass(frozen=True)
+class _Worded:
+    """Words messages. All are equal: which files an experiment came from is no part of what it says."""
+
+    word: Callable[[str], str] = field(default=str, compare=False)
+
+
 class Experiment(Model):
     """What one configuration file says."""
 
@@ -232,6 +247,16 @@ did. With both every number is there twice, and figures show the first."""
     """What is drawn."""
     running: Running = Running()
     """How jobs run."""
+
+    _worded: _Worded = PrivateAttr(default=_Worded())
+
+    def name_files_by(self, after_its_file: Callable[[str], str]) -> None:
+        """Say how a message that begins with a key of this experiment gets the name of the file that states the key."""
+        self._worded = _Worded(after_its_file)
+
+    def mistake(self, message: str) -> str:
+        """A message that begins with a key, after the file that states it, where the experiment came from files."""
+        return self._worded.word(message)
 
     @model_validator(mode="after")
     def _names_resolve(self) -> Experiment:
@@ -308,6 +333,8 @@ did. With both every number is there twice, and figures show the first."""
                         check_weights(weights, architecture, part.norm, eps)
                     except ValueError as error:
                         raise ValueError(f"grid[{i}]: {name}: {error}") from None
+                if isinstance(weights, TorchvisionWeights) and (wrong := unknown_name(weights.weights, architecture)):
+                    raise ValueError(f"weights.{name}.weights = {weights.weights}: {wrong}")
         if shared := shared_file(self._files()):
             raise ValueError(shared)
         return self

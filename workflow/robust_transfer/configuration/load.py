@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.files import DEFAULT, EXTENDS, ConfigurationError, extended, read_yaml
-from robust_transfer.configuration.mistakes import lines_of
+from robust_transfer.configuration.mistakes import after_its_file, lines_of
 
 __all__ = ["DEFAULT", "ConfigurationError", "load", "merge", "validate"]
 
@@ -60,6 +61,9 @@ def _of_one_kind(before: Mapping[str, Any], value: Mapping[str, Any]) -> bool:
 def validate(configuration: Mapping[str, Any], paths: Sequence[Path] = ()) -> Experiment:
     """Validate a merged configuration; `paths` are the files it came from, for the messages."""
     try:
-        return Experiment.model_validate(configuration)
+        experiment = Experiment.model_validate(configuration)
     except ValidationError as error:
         raise ConfigurationError("\n".join(lines_of(error.errors(), configuration, paths))) from None
+    if paths:
+        experiment.name_files_by(functools.partial(after_its_file, merged=configuration, paths=paths))
+    return experiment

@@ -56,6 +56,11 @@ def file_of(key: Key, merged: Mapping[str, Any], paths: Sequence[Path]) -> str:
     return "--config" if key else str(paths[-1] if paths else "configuration")
 
 
+def after_its_file(message: str, merged: Mapping[str, Any], paths: Sequence[Path]) -> str:
+    """A message that begins with a key, after the file that states the key."""
+    return f"{file_of(_stated_key(message), merged, paths)}: {message}"
+
+
 def _incomplete(absent: Sequence[str], paths: Sequence[Path], root: Root) -> str:
     """What to do about an experiment that lacks settings which have no default."""
     file = paths[-1] if paths else "configuration"

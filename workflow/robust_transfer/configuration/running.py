@@ -39,6 +39,9 @@ time limit, in a SLURM job."""
     strict: bool = False
     """Refuse to plan where finished entries are kept although the images or weights they were made from, or the code \
 that made them, are others by now. Default: one line says so."""
+    container: ReadPath | None = None
+    """Image that jobs run in under `snakemake --sdm apptainer`: a file that `envs/` says how to make, or an address \
+such as docker://registry/robust-transfer."""
     workers: NonNegativeInt | None = None
     """Processes that decode images to train on or to extract features from. Default: as many as the job has threads."""
     resident_mb: PositiveInt = 4096

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import functools
+import importlib.util
 import os
 import re
 import string
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
@@ -113,6 +117,35 @@ def check_weights(weights: Weights, architecture: str, norm: str, eps: str) -> N
 
 WIDEST = "wide_resnet50_4"
 """The paper's own architecture, which torchvision lacks."""
+
+
+def unknown_name(name: str, architecture: str) -> str | None:
+    """What is wrong if torchvision has no weights of that name, with a near one and all there are; else None."""
+    names = torchvision_weights().get(architecture, ())
+    if not names or name in names:
+        return None
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"torchvision has no such weights of {architecture}; {meant}There are {', '.join(names)}"
+
+
+@functools.cache
+def torchvision_weights() -> dict[str, tuple[str, ...]]:
+    """What torchvision calls its weights, by architecture; nothing of those that its files do not say it of.
+
+    Read from the files of the installed version, since importing it imports torch (5 ms, where the import takes 8 s of
+    processor time). A test holds the names equal to those of torchvision's own enumerations.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        return {}
+    text = "\n".join(path.read_text() for path in sorted(Path(found.origin).parent.glob("models/*.py")))
+    enumerations = {
+        name: tuple(re.findall(r"^    (\w+) = ", body, re.MULTILINE))
+        for name, body in re.findall(r"^class (\w+)\(WeightsEnum\):\n((?:[ )].*\n|\n)*)", text, re.MULTILINE)
+    }
+    builder = r"^@register_model\(.*\)\n(?:@.*\n)*def (\w+)\(\s*\*,\s*weights: (?:Optional\[)?(\w+)"
+    return {name: enumerations.get(weights, ()) for name, weights in re.findall(builder, text, re.MULTILINE)}
 
 
 def released_file(architecture: str, norm: str, eps: str) -> str:

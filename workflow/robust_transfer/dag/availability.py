@@ -40,18 +40,21 @@ def planned(experiment: Experiment, without: tuple[str, ...] | None = None) -> G
     """
     grid = plan(experiment)
     if messages := mistakes(grid):
-        raise ConfigurationError("\n".join(messages))
+        raise ConfigurationError("\n".join(map(experiment.mistake, messages)))
     if experiment.missing == "stop":
         return grid
     names = without if without is not None else tuple(_missing_datasets(grid))
     if not names:
         return grid
     if experiment.source in names and any(experiment.weights_of(part) is None for part in experiment.grid):
-        raise ConfigurationError(f"source = {experiment.source}: its images are missing, and backbones train on them")
+        wrong = f"source = {experiment.source}: its images are missing, and backbones train on them"
+        raise ConfigurationError(experiment.mistake(wrong))
     if (styles := experiment.stylizing.styles) in names and grid.stage("stylizing"):
-        raise ConfigurationError(f"stylizing.styles = {styles}: its images are missing, and styles are drawn from them")
+        wrong = f"stylizing.styles = {styles}: its images are missing, and styles are drawn from them"
+        raise ConfigurationError(experiment.mistake(wrong))
     if {*names} >= {*experiment.targets}:
-        raise ConfigurationError(f"targets = {', '.join(experiment.targets)}: the images of all are missing")
+        wrong = f"targets = {', '.join(experiment.targets)}: the images of all are missing"
+        raise ConfigurationError(experiment.mistake(wrong))
     return plan(experiment, without=names)
 
 
@@ -68,7 +71,8 @@ def absent(grid: Grid, stated: bool | None = None) -> list[str]:
         datasets = {name: why for name, why in datasets.items() if by_name[name] != stated}
         files = [one for one in files if isinstance(one.weights, FileWeights) == stated]
     folder = grid.experiment.running.weights_folder
-    messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
+    at_length = map(grid.experiment.mistake, datasets.values())
+    messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else [*at_length]
     messages += networks
     imported = all(grid.experiment.weights_of(part) for part in grid.experiment.grid)
     if imported and grid.experiment.source in datasets and len(datasets) <= WHOLE:

@@ -68,8 +68,8 @@ def _long_names(grid: Grid) -> Iterator[str]:
     longest = max(grid.entries.values(), key=lambda entry: len(entry.folder), default=None)
     if longest and len(longest.folder) > LONGEST:
         yield (
-            f"{longest.stage}/{longest.folder}: the name of this entry has {len(longest.folder)} characters, of which "
-            f"file systems take {LONGEST}; give shorter names to datasets, weights or architectures"
+            f"grid: {longest.stage}/{longest.folder}: the name of this entry has {len(longest.folder)} characters, "
+            f"of which file systems take {LONGEST}; give shorter names to datasets, weights or architectures"
         )
 
 

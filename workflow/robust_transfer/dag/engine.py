@@ -23,6 +23,7 @@ class Engine:
         """
         self._workflow, self._ancient = workflow, ancient
         self._user_forces = False
+        self._refused: dict[str, str] = {}
 
     @property
     def is_main(self) -> bool:
@@ -59,6 +60,11 @@ class Engine:
         """Whether jobs run on this machine, and are not handed to a scheduler."""
         return bool(self._workflow.local_exec)
 
+    @property
+    def uses_containers(self) -> bool:
+        """Whether jobs run in containers, where a rule has an image (`--sdm apptainer`)."""
+        return "apptainer" in {str(method) for method in self._workflow.deployment_settings.deployment_method}
+
     def limit(self, resource: str, total: int) -> None:
         """How much of a resource the jobs that run at one time may ask for, unless `--resources` says so."""
         if resource not in self._workflow.global_resources:
@@ -72,6 +78,25 @@ class Engine:
     def ask(self, rule: str, **resources: int) -> None:
         """Have all jobs of a rule ask for more than it says."""
         self._workflow.get_rule(rule).resources.update(resources)
+
+    def refuse(self, rule: str, resource: str, message: str) -> None:
+        """Let no job of a rule run: `refusals` says so before the first one starts.
+
+        In a dry run the message is raised where Snakemake asks for a resource: it shows what an input function raises
+        with a traceback.
+        """
+        from snakemake.exceptions import ResourceValidationError  # the package's own commands plan without Snakemake
+
+        def refused(wildcards: Any) -> int:
+            raise ResourceValidationError(message)
+
+        self._workflow.get_rule(rule).resources.update({resource: refused})
+        self._refused[rule] = message
+
+    def refusals(self) -> list[str]:
+        """Messages of `refuse` that jobs of this run have."""
+        running = {job.rule.name for job in self._workflow.dag.needrun_jobs()}
+        return [message for rule, message in self._refused.items() if rule in running]
 
     def settled(self, path: str) -> str:
         """An input that stays as it is. Where `--forcerun` asks for jobs, what hangs on them is left to Snakemake."""

@@ -6,7 +6,6 @@ So Snakemake is told how many cards there are, and which share of one each job t
 
 from __future__ import annotations
 
-from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.running import Running
 from robust_transfer.dag.engine import Engine
 from robust_transfer.machine.cards import driver_fault, usable, visible
@@ -20,14 +19,19 @@ SHARE = "gpu_share"
 def limit_gpus(engine: Engine, running: Running) -> None:
     """Let no more jobs run on this machine's GPUs than `running.jobs_per_gpu` says; nothing where there are none.
 
-    `--resources gpu=…` lowers that further. Raises ConfigurationError if one job asks for more GPUs than there are.
+    `--resources gpu=…` lowers that further. A rule of which one job asks for more GPUs than there are is refused.
     """
     cards = usable()
     if not cards or not engine.is_local:
         return
-    for name, stage in STAGES.items():
-        if stage.uses_gpu:
-            engine.ask(name, **{SHARE: _share(engine, name, running, len(cards))})
+    for name in (name for name, stage in STAGES.items() if stage.uses_gpu):
+        asked = engine.resource(name, "gpu")
+        count = asked if isinstance(asked, int) else 1
+        if count > len(cards):
+            engine.refuse(name, SHARE, _too_many(name, count, len(cards)))
+        else:
+            share = count * UNITS if count != 1 else UNITS // running.jobs_per_gpu.get(name, 1)  # type: ignore[call-overload]
+            engine.ask(name, **{SHARE: share})
     engine.limit("gpu", len(cards) * max(running.jobs_per_gpu.values(), default=1))
     engine.limit(SHARE, len(cards) * UNITS)
 
@@ -38,12 +42,9 @@ def gpu_notices() -> list[str]:
     return [f"GPUs: not used on this machine: {fault}"] if fault and visible() else []
 
 
-def _share(engine: Engine, stage: str, running: Running, cards: int) -> int:
-    asked = engine.resource(stage, "gpu")
-    count = asked if isinstance(asked, int) else 1
-    if count > cards:
-        raise ConfigurationError(
-            f"--set-resources {stage}:gpu={count}: this machine has {cards} GPUs that can be used "
-            "(CUDA_VISIBLE_DEVICES may hide some); ask for as many, or run it where there are more"
-        )
-    return count * UNITS if count != 1 else UNITS // running.jobs_per_gpu.get(stage, 1)  # type: ignore[call-overload]
+def _too_many(stage: str, count: int, cards: int) -> str:
+    has = "one GPU" if cards == 1 else f"{cards} GPUs"
+    return (
+        f"--set-resources {stage}:gpu={count}: this machine has {has} that can be used (CUDA_VISIBLE_DEVICES may hide "
+        f"some); write {stage}:gpu={cards} or less, or run it where there are more"
+    )

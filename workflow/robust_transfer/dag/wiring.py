@@ -17,7 +17,7 @@ from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
 from robust_transfer.configuration.transfer import FeaturesSettings
-from robust_transfer.configuration.weights import ImportingSettings
+from robust_transfer.configuration.weights import ImportingSettings, TimmWeights
 from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.about import ABOUT, about
 from robust_transfer.dag.availability import absent, planned
@@ -39,6 +39,7 @@ from robust_transfer.store.finished import keep_published
 from robust_transfer.store.locking import check_locks, lock_notices
 from robust_transfer.store.provenance import ROOT, software
 from robust_transfer.tables.sanity import eps_flags
+from robust_transfer.weights.files import WeightsError, published_file
 
 DROPPED = "ROBUST_TRANSFER_DROPPED"
 """Environment variable with the datasets that this run leaves out, as JSON."""
@@ -248,6 +249,8 @@ class Wiring:
         classes and the layers it names, and describe the entries."""
         if self._engine and self._engine.executor == "slurm":
             os.environ[REQUEUE] = "1"
+        if self._engine and (messages := self._engine.refusals()):
+            raise ConfigurationError("\n".join(messages))
         self._check_origins()
         self.check_networks()
         try:
@@ -291,14 +294,20 @@ class Wiring:
             raise ConfigurationError("\n".join(messages))
 
     def check_networks(self) -> None:
-        """Look into the networks, without weights, where a layer is named or timm is to build them."""
+        """Look into the networks, without weights, where a layer is named or timm is to build them.
+
+        Of weights that are timm's it is asked whether it has them, which only timm itself knows.
+        """
         wanted: dict[tuple[str, int, str | None], None] = {}
+        of_timm: list[ImportingSettings] = []
         for entry in self.grid.entries.values():
             if finished(self.store / entry.id):
                 continue
             settings = entry.settings
             if isinstance(settings, BACKBONES) and timm_name(settings.architecture):
                 wanted[settings.architecture, settings.input_size, None] = None
+            if isinstance(settings, ImportingSettings) and isinstance(settings.weights, TimmWeights):
+                of_timm.append(settings)
             if isinstance(settings, FeaturesSettings) and settings.layer:
                 backbone = entry.inputs["backbone"].settings
                 assert isinstance(backbone, BACKBONES)
@@ -312,7 +321,9 @@ class Wiring:
             try:
                 for architecture, input_size, layer in wanted:
                     check_layer(architecture, input_size, layer)
-            except LayerError as error:
+                for settings in of_timm:
+                    published_file(settings)
+            except (LayerError, WeightsError) as error:
                 raise ConfigurationError(str(error)) from error
 
     def write_entries(self) -> None:

@@ -44,7 +44,7 @@ TEXTURE_ROBUST = ("#d55e00", "#cc79a7", "#009e73")
 AS_THEY_ARE = Protocol("source", None, "{}")
 ROW_HEIGHT = 1.3
 
-Bars = dict[str, Estimate]
+Dots = dict[str, Estimate]
 """By series: standard, best robust, and recipes of texture-robust networks."""
 
 
@@ -69,11 +69,11 @@ class _Groups:
 
     label: str
     arch: str
-    groups: list[tuple[Panel, Bars]]
+    groups: list[tuple[Panel, Dots]]
 
     @property
     def rows(self) -> list[Estimate]:
-        return [row for _, bars in self.groups for row in bars.values()]
+        return [row for _, dots in self.groups for row in dots.values()]
 
 
 class _Texture:
@@ -144,10 +144,10 @@ class _Texture:
                 archs = [arch for arch in self.about.ordered if any(self._robust(panel, arch) for panel in panels)]
                 for arch in archs:
                     label = f"{MODE_LABELS[mode]}, {architecture_label(arch)}{self._mark(norm)}"
-                    found.append(_Groups(label, arch, [(panel, self._bars(panel, arch)) for panel in panels]))
+                    found.append(_Groups(label, arch, [(panel, self._dots(panel, arch)) for panel in panels]))
         return found
 
-    def _bars(self, panel: Panel, arch: str) -> Bars:
+    def _dots(self, panel: Panel, arch: str) -> Dots:
         rows = {
             "standard": self.native.cell(panel, arch, "0"),
             "best robust": self.native.cell(panel, arch, BEST_ROBUST),
@@ -157,7 +157,7 @@ class _Texture:
         kind = kind_of(there.values())
         return {series: of_kind(kind, row) for series, row in there.items()}
 
-    def _robust(self, panel: Panel, arch: str) -> Bars:
+    def _robust(self, panel: Panel, arch: str) -> Dots:
         """Texture-robust networks, which have an eps of 0, by recipe."""
         rows = {recipe: cells.cell(panel, arch, "0") for recipe, cells in self._native.items()}
         return {recipe: row for recipe, row in rows.items() if row}
@@ -209,17 +209,17 @@ def _draw_curves(ax: Axes, one: _Curves, archs: Sequence[str], asked: _Texture, 
 
 
 def _draw_groups(ax: Axes, row: _Groups, recipes: Sequence[str], *, last: bool) -> None:
-    """Bars side by side for every target; what was not measured leaves a gap with words."""
+    """Dots with intervals side by side for every target; what was not measured leaves a gap with words."""
     ax.set_title(row.label, pad=3)
-    accuracy_limits(ax, row.rows, bars=True)
-    foot, series = ax.get_ylim()[0], _series(row, recipes)
+    accuracy_limits(ax, row.rows)
+    series = _series(row, recipes)
     width = 0.84 / len(series)
-    for place, (_, bars) in enumerate(row.groups):
+    for place, (_, dots) in enumerate(row.groups):
         for i, name in enumerate(series):
             x = place + (i - (len(series) - 1) / 2) * width
-            if one := bars.get(name):
-                ax.bar(x, one.value - foot, 0.92 * width, bottom=foot, color=_colour(recipes, name), lw=0)
-                ax.errorbar(x, one.value, style.whiskers([one]), fmt="none", ecolor=style.INK, elinewidth=0.6, zorder=3)
+            if one := dots.get(name):
+                ax.errorbar(x, one.value, style.whiskers([one]), fmt="none", ecolor=style.INK, elinewidth=0.7, zorder=3)
+                ax.plot([x], [one.value], "o", ms=3.4, mew=0.0, color=_colour(recipes, name), zorder=3.5)
                 style.daggers(ax, [x], [one])
             else:
                 look: style.Look = {"transform": ax.get_xaxis_transform(), "rotation": 90, "ha": "center"}
@@ -232,7 +232,7 @@ def _draw_groups(ax: Axes, row: _Groups, recipes: Sequence[str], *, last: bool) 
 
 
 def _series(row: _Groups, recipes: Sequence[str]) -> list[str]:
-    there = {name for _, bars in row.groups for name in bars}
+    there = {name for _, dots in row.groups for name in dots}
     return [name for name in ("standard", "best robust", *recipes) if name in there]
 
 
@@ -247,9 +247,9 @@ def _legends(
     from matplotlib.patches import Patch
 
     shown = {recipe for one in curves for recipe, _ in one.levels} | {
-        name for row in groups for _, bars in row.groups for name in bars
+        name for row in groups for _, dots in row.groups for name in dots
     }
-    best = f"robust (bars: best, chosen on {asked.native.selection})" if groups else "robust"
+    best = f"robust (8b: best, chosen on {asked.native.selection})" if groups else "robust"
     handles: list[Any] = [Patch(color=style.STANDARD, label="standard (ε 0)"), Patch(color=style.ROBUST, label=best)]
     handles += [
         Patch(color=_colour(asked.recipes, recipe), label=label + (" (dashed in 8a)" if curves else ""))
@@ -265,7 +265,7 @@ def _legends(
 
 
 def _by_target(groups: Iterable[_Groups]) -> list[list[Estimate]]:
-    return [list(bars.values()) for row in groups for _, bars in row.groups]
+    return [list(dots.values()) for row in groups for _, dots in row.groups]
 
 
 def _curve_numbers(curves: Iterable[_Curves]) -> list[Number]:
@@ -282,8 +282,8 @@ def _curve_numbers(curves: Iterable[_Curves]) -> list[Number]:
 def _group_numbers(groups: Iterable[_Groups]) -> list[Number]:
     numbers = []
     for row in groups:
-        for panel, bars in row.groups:
-            for series, one in bars.items():
+        for panel, dots in row.groups:
+            for series, one in dots.items():
                 is_robust = series == "best robust"
                 more = {
                     "recipe": None if series in ("standard", "best robust") else series,

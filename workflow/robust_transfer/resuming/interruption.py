@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from robust_transfer.machine.launch import handled_signals
-from robust_transfer.resuming.scheduler import end_of_job
+from robust_transfer.resuming.scheduler import end_of_job, is_preempted
 
 EXIT_CODE = 75
 """Exit code of a command that saved its state and exited: EX_TEMPFAIL of sysexits.h, "try again"."""
@@ -53,10 +53,13 @@ class Interruption:
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether the scheduler's limit is why, by the clock or by the warning that the profile for SLURM asks for.
+        """Whether the scheduler is why: its limit, by the clock or by the warning that the profile for SLURM asks for,
+        or that it wants the node for a job of higher priority.
 
-        SIGTERM is not: whoever cancels a job wants it to end.
+        SIGTERM otherwise is not: whoever cancels a job wants it to end.
         """
+        if self._signal == signal.SIGTERM:
+            return is_preempted()
         return self._signal == signal.SIGUSR1 or (self._signal is None and self.reason is not None)
 
     @property

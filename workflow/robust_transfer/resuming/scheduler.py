@@ -42,6 +42,22 @@ def end_of_job() -> float | None:
     return None
 
 
+def is_preempted() -> bool:
+    """Whether SLURM is taking this job's node for a job of higher priority; False where nobody says.
+
+    With a grace time a job gets SIGTERM and is queued again after it; one that leaves before has failed.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job:
+        return False
+    try:
+        said = _asked(["scontrol", "--oneliner", "show", "job", job])
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("scontrol does not say whether SLURM job %s is preempted: %s", job, error)
+        return False
+    return any(word.startswith("PreemptTime=") and word[12:13].isdigit() for word in said.split())
+
+
 def queue_again() -> bool:
     """Have SLURM end this job and queue it again, which is no failure; False where that is not wanted or refused.
 

@@ -99,11 +99,11 @@ class Shards:
             self._open(split)
         self._append(np.ascontiguousarray(features))
         if reason := self._interruption.reason:
-            out_of_time, saved = self._interruption.is_out_of_time, self.save()
+            saved = self.save()
             kept = "saved" if saved else "NOT saved, those saved before stay"
             raise Interrupted(
                 f"{reason}: {self.done(split):,} rows of {split} {kept}; run the same command to go on",
-                goes_on=out_of_time and saved,
+                goes_on=saved and self._interruption.is_out_of_time,
             )
         if time.monotonic() >= self._next:
             self.save()

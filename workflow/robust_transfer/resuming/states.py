@@ -161,15 +161,17 @@ class States:
         own = progress.pop("own")
         self.resumed = progress.pop("resumed")
         if own["entry"] != self._entry.name:
-            raise StoreError(f"{path}: a state of {own['entry']}, not of {self._entry.name}; move {self._folder} aside")
+            raise StoreError(
+                f"{path}: a state of {own['entry']}, not of {self._entry.name}; to start over: rm -r {self._folder}"
+            )
         differing: dict[str, Any] = {}
         if own["code"] != self._code:
             changed = sorted(changed_modules(own["code"], self._code))
             if not self._other_code:
                 raise StoreError(
                     f"{path}: saved by other code (changed since: {', '.join(changed)}); to go on with today's code, "
-                    f"which the card will then say, use --other-code or running.other_code: true; to start over, move "
-                    f"{self._folder} aside"
+                    f"which the card will then say, use --other-code or running.other_code: true; to start over: "
+                    f"rm -r {self._folder}"
                 )
             differing["code"] = changed
         for name, value in self._setting.items():

@@ -239,7 +239,9 @@ def _run(measurement: Measurement, entry: Entry, numbers: pd.DataFrame, selectio
                 f"{renewing(entry.path)}"
             )
     key = measurement.key
-    return TransferRun(measurement.entry, measurement.backbone, key.backbone_seed, key.transfer_seed, splits)
+    return TransferRun(
+        measurement.entry, measurement.backbone, key.backbone_seed, key.transfer_seed, splits, str(entry.path)
+    )
 
 
 def _chosen(

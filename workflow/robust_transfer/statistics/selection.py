@@ -56,6 +56,8 @@ class TransferRun:
     backbone_seed: int | None
     transfer_seed: int | None
     splits: dict[str, Predictions]
+    path: str = ""
+    """Where the entry lies, for messages."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +327,7 @@ def _pool(runs: Sequence[TransferRun], split: str) -> tuple[NDArray[np.int64], N
         if found is None or not len(found.index):
             raise SelectionError(
                 f"{run.entry}: predictions.parquet has no {split} rows, and the best of several networks is chosen on "
-                "validation and reported on test; move the entry aside and make it again"
+                f"validation and reported on test; to make it anew: robust-transfer store renew {run.path or run.entry}"
             )
         if split == "test" and not np.array_equal(found.index, first.splits[split].index):
             raise SelectionError(

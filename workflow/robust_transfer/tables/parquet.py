@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.errors import TableError, again
 from robust_transfer.tables.experiment_info import ATTRIBUTE
 from robust_transfer.tables.key import canonical
 
@@ -72,12 +72,12 @@ class TableFormat:
         except FileNotFoundError:
             raise TableError(f"{path}: no {self.name} there; `robust-transfer results` makes it") from None
         except pa.ArrowInvalid as error:
-            raise TableError(f"{path}: not a parquet file ({error}); delete it and make it again") from None
+            raise TableError(f"{path}: not a parquet file ({error}); {again(path)}") from None
         missing = [name for name in self.columns if name not in table.column_names and name not in self.added]
         metadata = (table.schema.metadata or {}).get(ATTRIBUTE.encode())
         if missing or metadata is None:
             lacks = ", ".join(missing) or "the experiment's description"
-            raise TableError(f"{path}: not a {self.name}, it lacks {lacks}; delete it and make it again")
+            raise TableError(f"{path}: not a {self.name}, it lacks {lacks}; {again(path)}")
         rows = self.frame(
             table.select([name for name in self.columns if name in table.column_names]).to_pandas(
                 types_mapper=_DTYPES.get

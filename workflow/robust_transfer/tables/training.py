@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from robust_transfer.store.entry import write_text
 from robust_transfer.tables.categories import in_order
-from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.errors import TableError, again
 from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo
 from robust_transfer.tables.parquet import TableFormat
 
@@ -97,5 +97,5 @@ def read_flags(path: Path) -> pd.DataFrame:
     # Fields beyond the header become an index, and those that a line lacks are empty, which none of a flag is.
     whole = isinstance(flags.index, pd.RangeIndex) and (flags != "").all(axis=None)
     if list(flags.columns) != list(FLAG_COLUMNS) or not whole:
-        raise TableError(f"{path}: not a list of flags; delete it and make it again")
+        raise TableError(f"{path}: not a list of flags; {again(path)}")
     return flags

@@ -163,7 +163,11 @@ def _timm(architecture: str) -> PublishedFile:
     name = str(timm_name(architecture))
     config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None or not (config.hf_hub_id or config.url):
-        raise WeightsError(f"{architecture}: timm has no weights of it; add a tag, as in timm_resnet10t.c3_in1k")
+        others = ", ".join(f"timm_{other}" for other in timm.list_pretrained(f"{name.partition('.')[0]}.*"))
+        raise WeightsError(
+            f"{architecture}: timm has no weights of it; "
+            + (f"it has those of {others}" if others else "train it here, or take another architecture")
+        )
     full = f"{config.architecture}.{config.tag}" if config.tag else config.architecture
     if config.hf_hub_id:
         file = config.hf_hub_filename or "model.safetensors"
