@@ -60,7 +60,7 @@ class Verdict:
     @property
     def level(self) -> str:
         """`headline`: the best architecture of each side; `per architecture`: each by itself."""
-        return "headline" if self.claim.where.architectures == "best" else "per architecture"
+        return "headline" if self.claim.where.architectures == ("best",) else "per architecture"
 
     @property
     def agreeing(self) -> int:
@@ -116,9 +116,8 @@ def _tested(measured: Measured, name: str, claim: Claim) -> _Tested:
 
 
 def _required(claim: Claim, several: int) -> int:
-    if isinstance(claim.holds_on, int):
-        return claim.holds_on
-    return {"each": max(1, several), "most": several // 2 + 1, "some": 1}[claim.holds_on]
+    counts = {"each": max(1, several), "most": several // 2 + 1, "some": 1}
+    return counts[claim.holds_on] if isinstance(claim.holds_on, str) else claim.holds_on
 
 
 def _has_interval(one: _Tested) -> bool:

@@ -75,6 +75,7 @@ class Measured:
     def __init__(self, results: pd.DataFrame) -> None:
         """Raises TableError if `results` have lost the experiment's description."""
         self.results, self.about = results, ExperimentInfo.of(results)
+        self._looked: dict[tuple[Where, str | None], Looked] = {}
         self._cells: dict[tuple[bool, str | None, str | None, tuple[str, ...]], Cells] = {}
 
     @property
@@ -84,6 +85,11 @@ class Measured:
 
     def look(self, where: Where, source: str | None = None) -> Looked:
         """What `where` names, for networks of this source (default: the experiment's)."""
+        if (where, source) not in self._looked:
+            self._looked[where, source] = self._look(where, source)
+        return self._looked[where, source]
+
+    def _look(self, where: Where, source: str | None) -> Looked:
         named = where.targets or ((source or self.about.source,) if where.mode == "source" else None)
         cells = self._of(where, source, named or ())
         mode = UNTRANSFERRED if where.mode == "source" else where.mode
@@ -152,12 +158,6 @@ def _is_measured(cells: Cells, panel: Panel, view: int | None) -> bool:
 
 
 def _architectures(about: ExperimentInfo, where: Where) -> Sequence[str]:
-    if where.architectures == "best":
-        return (BEST_ARCH,)
-    if where.architectures == "all":
-        return about.ordered
-    if where.architectures == "widths":
-        return about.widths
-    if where.architectures == "narrowest":
-        return about.widths[:1]
-    return where.architectures
+    selected = {"best": (BEST_ARCH,), "all": about.ordered, "widths": about.widths, "narrowest": about.widths[:1]}
+    first, *more = where.architectures or ("",)
+    return where.architectures if more else selected.get(first, where.architectures)
