@@ -34,8 +34,8 @@ def wrong(tmp_path: Path, text: str) -> str:
 
 
 def test_the_papers_claims_are_read_and_the_same_names_twice_are_not(tmp_path: Path) -> None:
-    (paper,) = read_claims()
-    assert paper.file == "paper"
+    paper, follow_up = read_claims()
+    assert (paper.file, follow_up.file) == ("paper", "follow-up")
     assert len(paper.claims) > 20
     assert all(isinstance(claim, Claim) and claim.paper for claim in paper.claims.values())
     path = tmp_path / "again.yaml"
@@ -52,7 +52,7 @@ def test_the_papers_claims_are_read_and_the_same_names_twice_are_not(tmp_path: P
         (
             "fixed-feature",
             "fixed",
-            "claims.own.where.mode = fixed: write fixed-feature, full-network or source",
+            "claims.own.where.mode = fixed: write fixed-feature, full-network, source or cue-conflict",
         ),
         ("better: robust", "better: sturdy", "claims.own.rule.better = sturdy: write robust, standard, or {eps: 3}"),
         ("than: standard", "than: robust", "claims.own.rule: better and than name the same networks"),

@@ -18,8 +18,9 @@ from robust_transfer.claims.published import published_table
 from robust_transfer.claims.writing import COLUMNS, SUFFIXES
 from robust_transfer.configuration.claims import Claim, Family, read_claims
 from robust_transfer.figures.cells import FIXED_FEATURE, Cells
+from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ARCH
-from robust_transfer.tables.results import read_results
+from robust_transfer.tables.results import as_results, read_results
 from support.documents import rows as table_rows
 from support.fake_entries import Fake
 from support.paths import ROOT
@@ -327,6 +328,39 @@ def test_missing_cells_are_named(tmp_path: Path) -> None:
     verdict = of(partial, ROBUST)
     assert len(verdict.comparisons) == 1
     assert verdict.missing == ["no robust network (Fine)"]
+
+
+def test_stylized_images_shape_bias_and_attacks_are_rows_of_their_own(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w16",), images=400)
+    for eps, better in (("0", 0), ("0.25", 30)):
+        fake.source(80, eps=eps, arch="resnet8_w16")
+        fake.source(40 + better, eps=eps, arch="resnet8_w16", variant={"stylized": "phase"})
+        fake.source(30 + better, eps=eps, arch="resnet8_w16", variant={"of": "conflict"})
+        fake.source(90 - better, eps=eps, arch="resnet8_w16", variant={"shape": "square"})
+        fake.transfer(50, 50, target="coarse", eps=eps, arch="resnet8_w16")
+    results = read_results(fake.collect())
+    conflict = results["variant"].isin(['{"of":"conflict"}', '{"shape":"square"}']) & results["attack"].isna()
+    plain = results.assign(
+        mode=results["mode"].astype("object").mask(conflict, "cue-conflict"),
+        target=results["target"].astype("object").mask(conflict, "cue_conflict"),
+        metric=results["metric"].mask(conflict, "shape_bias"),
+        variant=results["variant"].replace('{"of":"conflict"}', "{}"),
+    )
+    trained = plain[(plain["arch"] == "resnet8_w16") & (plain["eps"] == "0") & (plain["mode"] == "fixed-feature")]
+    trained = trained.assign(recipe="texture-robust-stylized", value=20.0, ci_low=16.0, ci_high=24.0)
+    every = as_results(pd.concat([plain, trained]), ExperimentInfo.of(results))
+    wide = {"architectures": "widths"}
+    stylized = of(every, ROBUST, {"mode": "source", "view": "stylized", **wide})
+    assert (stylized.outcome, effect(stylized), stylized.basis) == ("holds", 30, "images")
+    assert of(every, ROBUST, {"mode": "source", **wide}).outcome == "undecided"
+    bias = of(every, {"kind": "trend", "along": "eps", "goes": "up"}, {"mode": "cue-conflict", **wide})
+    assert (bias.outcome, effect(bias)) == ("holds", 30)
+    than = {**ROBUST, "better": {"eps": 0.25}, "than": {"eps": 0, "recipe": "texture-robust-stylized"}}
+    verdict = of(every, than, {**FIXED, **wide})
+    assert (verdict.outcome, effect(verdict)) == ("holds", 30)
+    without = of(results, than, {**FIXED, **wide})
+    assert without.missing == ["no ε 0 network of recipe texture-robust-stylized (Coarse, ResNet-8 w16)"]
+    assert of(every, ROBUST, {**FIXED, **wide, "attacked": True}).missing == ["fixed-feature transfer under attack"]
 
 
 def shuffled(tmp_path: Path, generator: np.random.Generator) -> pd.DataFrame:

@@ -64,7 +64,7 @@ def _of_sides(
     for side in (rule.better, rule.than):
         row = _side(measured, looked, where, side, panel, arch)
         if row is None:
-            return Lacking(cell_name(panel, arch), f"no {_said(side)} network")
+            return Lacking(cell_name(panel, arch), f"no {_said(side)}")
         if row.failed:
             return Failed(f"{cell_name(panel, arch)}, {_said(side)}", row.failed)
         rows.append(row)
@@ -75,16 +75,16 @@ def _of_sides(
 
 
 def _side(measured: Measured, looked: Looked, where: Where, side: Networks, panel: Panel, arch: str) -> Estimate | None:
-    """The number of one side; without transfer `robust` is of the eps fixed beforehand, since nothing was chosen."""
-    if side.norm or side.source:
-        looked = measured.look(where.model_copy(update={"norm": side.norm or where.norm}), side.source)
+    """The number of one side; where nothing was chosen, as without transfer, `robust` is of the fixed eps."""
+    if side.norm or side.recipe:
+        looked = measured.look(where.model_copy(update={"norm": side.norm or where.norm}), side.recipe)
         panels = {one.target.name: one for one in looked.panels}
         if panel.target.name not in panels:
             return None
         panel = panels[panel.target.name]
     if side.eps != BEST_ROBUST:
         return looked.cell(panel, arch, side.eps)
-    if panel.protocol.mode == UNTRANSFERRED:
+    if panel.protocol.mode == UNTRANSFERRED or where.attacked:
         return looked.cell(panel, arch, looked.cells.about.fixed_eps.get(panel.norm, ""))
     return _best_robust(looked, panel, arch)
 
@@ -98,11 +98,11 @@ def _best_robust(looked: Looked, panel: Panel, arch: str) -> Estimate | None:
 
 
 def _said(side: Networks) -> str:
-    if side in (ROBUST, STANDARD):
-        return "robust" if side == ROBUST else "standard"
-    eps = "best robust" if side.eps == BEST_ROBUST else "standard" if side.eps == "0" else f"ε {side.eps}"
-    said = [NORM_LABELS[side.norm] if side.norm else "", eps, f"{side.source}-trained" if side.source else ""]
-    return " ".join(filter(None, said))
+    """A side in words."""
+    eps = "standard" if side == STANDARD else "robust" if side == ROBUST else ""
+    eps = eps or ("best robust" if side.eps == BEST_ROBUST else f"ε {side.eps}")
+    norm = f"{NORM_LABELS[side.norm]} " if side.norm else ""
+    return f"{norm}{eps} network" + (f" of recipe {side.recipe}" if side.recipe else "")
 
 
 def _bounded(found: Comparison, rule: Difference) -> Comparison:

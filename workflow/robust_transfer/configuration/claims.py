@@ -49,7 +49,7 @@ def _architectures(value: object) -> object:
 
 def _side(value: object) -> object:
     if isinstance(value, str):
-        _check_text(value, SIDES, "{eps: 3}, with norm and source where they matter")
+        _check_text(value, SIDES, "{eps: 3}, with norm and recipe where they matter")
         return {"eps": SIDES[value]}
     return value
 
@@ -69,10 +69,11 @@ def _eps(value: object) -> object:
 class Where(Model):
     """Which rows of the results table test a claim; what is not stated is what figures show."""
 
-    mode: Literal["fixed-feature", "full-network", "source"]
-    """`fixed-feature`, `full-network`, or `source`: networks as they are, without transfer."""
+    mode: Literal["fixed-feature", "full-network", "source", "cue-conflict"]
+    """`fixed-feature` or `full-network` transfer; networks as they are, on the `source`, or on images whose shape and
+    texture are of different classes (`cue-conflict`)."""
     targets: tuple[Name, ...] | None = None
-    """Targets by name. Default: all of the experiment; with mode `source`, the source itself."""
+    """Targets by name; `source` is the source itself. Default: all of the experiment."""
     architectures: Annotated[tuple[Name, ...], BeforeValidator(_architectures)] = ("best",)
     """`best`: the best of all, chosen for each side, as in the headline. Else each by itself: `all`, those of the \
 width figure (`widths`), the first of these (`narrowest`), or a list of names."""
@@ -80,10 +81,12 @@ width figure (`widths`), the first of these (`narrowest`), or a list of names.""
     """Norm of the robust networks. Default: l2, or the one there is."""
     protocol: ProtocolName | None = None
     """How transfer was measured. Default: the protocol that figures show."""
-    view: Literal["native", "downscaled"] = "native"
-    """`native` images, or those with the least detail that were measured."""
+    view: Literal["native", "downscaled", "stylized"] = "native"
+    """`native` images, `downscaled` ones with the least detail that was measured, or `stylized` ones."""
+    attacked: bool = False
+    """Accuracy on attacked images in place of clean ones."""
     metric: Name | None = None
-    """Metric of the rows. Default: the target's own, and top1 on the source."""
+    """Metric of the rows. Default: the target's own; top1 on the source; shape_bias of cue-conflict."""
 
 
 class Networks(Model):
@@ -93,8 +96,8 @@ class Networks(Model):
     """Radius of pretraining; 0 is standard, `best-robust` the best of all others."""
     norm: Norm | None = None
     """Norm of the robust networks. Default: that of the claim."""
-    source: Name | None = None
-    """Dataset that the networks were pretrained on. Default: the experiment's."""
+    recipe: Name | None = None
+    """How they were pretrained, such as `texture-robust-stylized`. Default: all but the texture-robust ones."""
 
 
 Side = Annotated[Networks, BeforeValidator(_side)]
@@ -107,7 +110,7 @@ class Difference(Model):
 
     kind: Literal["difference"]
     better: Side
-    """The side that is claimed to be ahead: `robust`, `standard`, or `{eps, norm, source}`."""
+    """The side that is claimed to be ahead: `robust`, `standard`, or `{eps, norm, recipe}`."""
     than: Side
     """The other side."""
     by_more_than: float = 0.0
@@ -207,8 +210,10 @@ class Claim(Model):
             raise ValueError(
                 "where.architectures = best: a trend along eps is of one architecture; write widths, or all"
             )
-        if kind in ("optimum", "predicts") and self.where.mode == "source":
-            raise ValueError(f"where.mode = source: rule {kind} needs transfer; write fixed-feature or full-network")
+        if kind in ("optimum", "predicts") and self.where.mode not in ("fixed-feature", "full-network"):
+            raise ValueError(
+                f"where.mode = {self.where.mode}: rule {kind} needs transfer; write fixed-feature or full-network"
+            )
         return self
 
 
