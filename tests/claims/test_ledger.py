@@ -332,23 +332,26 @@ def test_missing_cells_are_named(tmp_path: Path) -> None:
 
 def test_stylized_images_shape_bias_and_attacks_are_rows_of_their_own(tmp_path: Path) -> None:
     fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w16",), images=400)
-    for eps, better in (("0", 0), ("0.25", 30)):
+    for eps in ("0", "0.25"):
         fake.source(80, eps=eps, arch="resnet8_w16")
-        fake.source(40 + better, eps=eps, arch="resnet8_w16", variant={"stylized": "phase"})
-        fake.source(30 + better, eps=eps, arch="resnet8_w16", variant={"of": "conflict"})
-        fake.source(90 - better, eps=eps, arch="resnet8_w16", variant={"shape": "square"})
         fake.transfer(50, 50, target="coarse", eps=eps, arch="resnet8_w16")
     results = read_results(fake.collect())
-    conflict = results["variant"].isin(['{"of":"conflict"}', '{"shape":"square"}']) & results["attack"].isna()
-    plain = results.assign(
-        mode=results["mode"].astype("object").mask(conflict, "cue-conflict"),
-        target=results["target"].astype("object").mask(conflict, "cue_conflict"),
-        metric=results["metric"].mask(conflict, "shape_bias"),
-        variant=results["variant"].replace('{"of":"conflict"}', "{}"),
-    )
+    plain = results.astype({"mode": "string", "target": "string"})
+    source = plain[(plain["mode"] == "source") & plain["attack"].isna()]
+
+    def like_source(standard: float, robust: float, **columns: str) -> pd.DataFrame:
+        value = source["eps"].astype("string").map({"0": standard, "0.25": robust}).astype("float64")
+        return source.assign(value=value, ci_low=value - 5, ci_high=value + 5, **columns)
+
+    conflict = {"mode": "cue-conflict", "target": "cue_conflict", "metric": "shape_bias"}
     trained = plain[(plain["arch"] == "resnet8_w16") & (plain["eps"] == "0") & (plain["mode"] == "fixed-feature")]
-    trained = trained.assign(recipe="texture-robust-stylized", value=20.0, ci_low=16.0, ci_high=24.0)
-    every = as_results(pd.concat([plain, trained]), ExperimentInfo.of(results))
+    added = [
+        like_source(40, 70, variant='{"stylized":"phase"}'),
+        like_source(30, 60, **conflict),
+        like_source(90, 10, variant='{"shape":"square"}', **conflict),
+        trained.assign(recipe="texture-robust-stylized", value=20.0, ci_low=16.0, ci_high=24.0),
+    ]
+    every = as_results(pd.concat([plain, *added]), ExperimentInfo.of(results))
     wide = {"architectures": "widths"}
     stylized = of(every, ROBUST, {"mode": "source", "view": "stylized", **wide})
     assert (stylized.outcome, effect(stylized), stylized.basis) == ("holds", 30, "images")
