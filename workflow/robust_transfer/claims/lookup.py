@@ -16,6 +16,7 @@ from robust_transfer.figures.cells import (
     Estimate,
     Panel,
     Protocol,
+    protocol_label,
     shown_protocol,
     shown_selection,
 )
@@ -49,6 +50,15 @@ class Looked:
     def chosen_on_test(self) -> bool:
         """Whether hyperparameters or networks were chosen on the images that the accuracies are of."""
         return self.cells.selection == "test" and any(one.protocol.mode != UNTRANSFERRED for one in self.panels)
+
+    @property
+    def protocol(self) -> str:
+        """How the numbers were measured and where what is behind them was chosen, in words."""
+        protocols = dict.fromkeys(one.protocol for one in self.panels)
+        if any(one.mode == UNTRANSFERRED for one in protocols):
+            return "without transfer"
+        view = f", images downscaled to {self.view} px" if self.view else ""
+        return "; ".join(f"{protocol_label(one)}{view}, chosen on {self.cells.selection}" for one in protocols)
 
     def cell(self, panel: Panel, arch: str, eps: str) -> Estimate | None:
         """The number of one network on one target."""

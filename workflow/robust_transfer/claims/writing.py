@@ -20,9 +20,9 @@ from robust_transfer.figures.tables import Cell, Table, TableRow
 
 SUFFIXES = ("csv", "json", "html", "tex", "md")
 COLUMNS = (
-    "experiment", "family", "claim", "statement", "paper", "published", "level", "verdict", "basis", "effect", "unit",
-    "ci_low", "ci_high", "n", "n_of", "target", "arch", "eps", "comparisons", "required", "agreeing", "p", "p_adjusted",
-    "needed", "remarks", "missing",
+    "experiment", "family", "claim", "statement", "paper", "published", "level", "verdict", "protocol", "basis",
+    "effect", "unit", "ci_low", "ci_high", "n", "n_of", "target", "arch", "eps", "comparisons", "required", "agreeing",
+    "p", "p_adjusted", "needed", "remarks", "missing",
 )  # fmt: skip
 CAPTION = "Verdicts on claims"
 NOTE = (
@@ -49,6 +49,7 @@ def _record(experiment: str, verdict: Verdict) -> Record:
         "published": claim.published or None,
         "level": verdict.level,
         "verdict": verdict.outcome,
+        "protocol": verdict.protocol or None,
         "basis": verdict.basis or None,
         "effect": one and one.effect,
         "unit": one and one.unit,
