@@ -14,14 +14,15 @@ from robust_transfer.dag.stale import Stale, listed
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.store.entry import CARD, FINISHED, open_entry, sha256
 from robust_transfer.store.fingerprint import fingerprint
-from robust_transfer.store.made import digest, digest_of_cards, write_made
+from robust_transfer.store.made import digest, digest_of_cards, digest_of_claims, write_made
 from robust_transfer.store.upkeep import renew
 from support.paths import ROOT
 
-PRODUCTS = ["results", "figure_headline", "report"]
+PRODUCTS = ["results", "figure_headline", "claims", "report"]
 FILES = {
     "results": ["results.parquet", "timings.parquet", "training.parquet", "flags.csv"],
     "figure_headline": [f"figures/headline.{suffix}" for suffix in ("html", "tex", "md", "csv")],
+    "claims": ["claims.html"],
     "report": ["summary.txt"],
 }
 
@@ -72,6 +73,7 @@ def collect(wiring: Wiring) -> None:
     record(wiring, "results", made_from | {"entries": digest_of_cards(wiring.store, grid.entries)})
     table, flags = sha256(folder / "results.parquet"), sha256(folder / "flags.csv")
     record(wiring, "figure_headline", {"code": fingerprint("figures/headline"), "table": table})
+    record(wiring, "claims", {"code": fingerprint("claims"), "results": table, "claims": digest_of_claims()})
     record(wiring, "report", {"code": fingerprint("report"), "results": table, "flags": flags})
 
 
@@ -160,7 +162,7 @@ def test_figures_that_are_no_longer_drawn_leave_the_tables_alone(wiring: Wiring,
     other = Wiring(plan(validate(settings)))
     assert again(other) == ({}, ["figure_width"])
     settings["title"] = "Another"
-    assert again(Wiring(plan(validate(settings)))) == ({}, ["results", "figure_width", "report"])
+    assert again(Wiring(plan(validate(settings)))) == ({}, ["results", "figure_width", "claims", "report"])
 
 
 def test_a_card_of_before_that_does_not_say_what_it_was_made_from_is_believed(wiring: Wiring) -> None:

@@ -105,6 +105,14 @@ MODULES = {
         tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
     """,
+    "claims": """
+        claims.best_eps claims.comparison claims.differences claims.ledger claims.lookup claims.published
+        claims.rules claims.trends claims.words claims.writing figures figures.cells figures.fixed_robustness
+        figures.html figures.labels figures.latex figures.markdown figures.numbers figures.tables stages.claims
+        statistics.correlation statistics.evidence statistics.intervals tables.categories tables.errors
+        tables.experiment_info tables.flags tables.key tables.parquet tables.published tables.published_results
+        tables.results
+    """,
     "report": """
         figures.cells figures.labels stages.report tables.categories tables.errors tables.experiment_info tables.flags
         tables.key tables.parquet tables.published tables.published_experiment tables.published_results tables.results

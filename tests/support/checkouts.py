@@ -23,7 +23,7 @@ class Checkout:
         self.folder, self.experiment = folder, experiment
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(ROOT / name, folder / name)
-        for name in ("rules", "profiles", "envs", "experiments", "workflow"):
+        for name in ("rules", "profiles", "envs", "experiments", "claims", "workflow"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "experiment.yaml").write_text(experiment)
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from robust_transfer.claims.writing import SUFFIXES
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.registry import FIGURES
 from robust_transfer.store.entry import open_entry, sha256
 from robust_transfer.store.fingerprint import fingerprint
-from robust_transfer.store.made import digest, digest_of_cards, write_made
+from robust_transfer.store.made import digest, digest_of_cards, digest_of_claims, write_made
 
 from support.paths import ROOT
 
@@ -49,6 +50,8 @@ def collect(wiring: Wiring) -> None:
         table = sha256(results / f"{FIGURES[name].table}.parquet")
         files = [f"figures/{name}.{suffix}" for suffix in FIGURES[name].suffixes]
         _write(results, f"figure_{name}", {"code": fingerprint(f"figures/{name}"), "table": table}, *files)
+    made_from = {"code": fingerprint("claims"), "results": sha256(results / TABLES[0]), "claims": digest_of_claims()}
+    _write(results, "claims", made_from, *(f"claims.{suffix}" for suffix in SUFFIXES))
     made_from = {"code": fingerprint("report"), "results": sha256(results / TABLES[0])}
     _write(results, "report", made_from | {"flags": sha256(results / TABLES[3])}, "summary.txt")
 

@@ -363,7 +363,7 @@ class TestDryRun:
     def test_it_plans_every_job_within_a_gigabyte(self, tmp_path: Path) -> None:
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(ROOT / name, tmp_path / name)
-        for name in ("rules", "profiles", "envs", "workflow", "experiments"):
+        for name in ("rules", "profiles", "envs", "workflow", "experiments", "claims"):
             shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         # In a process between, since one that was forked from a large one counts that one's memory as its own.
         code = (

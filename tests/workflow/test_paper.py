@@ -54,7 +54,7 @@ def checkpoint(path: Path, seed: int) -> None:
 def test_a_miniature_of_the_paper(tmp_path: Path) -> None:
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("rules", "profiles", "envs", "workflow", "experiments", "published"):
+    for name in ("rules", "profiles", "envs", "workflow", "experiments", "claims", "published"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in TARGETS:
         make(name, tmp_path / "data" / name, classes=2, train=4, test=3)

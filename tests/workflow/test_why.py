@@ -17,7 +17,7 @@ from support.dry_runs import outcomes
 from support.small_experiments import part, small
 
 SMALL = small([part([0, 0.5], ["fixed-feature", "full-network"])], draw=["headline", "full_network"])
-COLLECTED = {"results": 1, "figure_headline": 1, "figure_full_network": 1, "report": 1}
+COLLECTED = {"results": 1, "claims": 1, "figure_headline": 1, "figure_full_network": 1, "report": 1}
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +172,11 @@ EDITS = [
     ),
     (
         edited_figure,
-        {"figure_headline": 1},
-        [r"figure_headline: made again: changed code: figures.html \(SOMETHING is new\)\n"],
+        {"figure_headline": 1, "claims": 1},
+        [
+            rf"{product}: made again: changed code: figures.html \(SOMETHING is new\)\n"
+            for product in ("figure_headline", "claims")
+        ],
     ),
     (edited_table, COLLECTED, [r"results: made again: changed code: tables.seeds \(SOMETHING is new\)\n"]),
     (

@@ -18,7 +18,7 @@ from robust_transfer.claims.comparison import (
     of_these_weights,
 )
 from robust_transfer.claims.lookup import UNTRANSFERRED, Looked, Measured
-from robust_transfer.configuration.claims import Difference, Networks, Side, Where
+from robust_transfer.configuration.claims import ROBUST, STANDARD, Difference, Networks, Where
 from robust_transfer.figures.cells import NORM_LABELS, Estimate, Panel
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.statistics.evidence import one_sided
@@ -27,7 +27,7 @@ from robust_transfer.tables.key import BEST_ROBUST
 
 def differences(measured: Measured, looked: Looked, where: Where, rule: Difference) -> Iterator[Outcome]:
     """A comparison of the two sides for every target and architecture."""
-    sign = {("robust", "standard"): 1, ("standard", "robust"): -1}.get((str(rule.better), str(rule.than)), 0)
+    sign = {(ROBUST, STANDARD): 1, (STANDARD, ROBUST): -1}.get((rule.better, rule.than), 0)
     for panel in looked.panels:
         for arch in looked.architectures:
             found: Outcome | None = None
@@ -64,30 +64,29 @@ def _of_sides(
     for side in (rule.better, rule.than):
         row = _side(measured, looked, where, side, panel, arch)
         if row is None:
-            return Lacking(cell_name(panel, arch), f"no {_said(side)} network")
+            return Lacking(cell_name(panel, arch), f"no {_said(side)}")
         if row.failed:
             return Failed(f"{cell_name(panel, arch)}, {_said(side)}", row.failed)
         rows.append(row)
-    eps = next((str(side.eps) for side in (rule.better, rule.than) if isinstance(side, Networks)), BEST_ROBUST)
+    eps = next((side.eps for side in (rule.better, rule.than) if side not in (ROBUST, STANDARD)), BEST_ROBUST)
     return Comparison(
         panel.target.label, arch, eps, *difference_of(rows[0], rows[1]), these_weights=of_these_weights(rows)
     )
 
 
-def _side(measured: Measured, looked: Looked, where: Where, side: Side, panel: Panel, arch: str) -> Estimate | None:
-    """The number of one side; without transfer `robust` is of the eps fixed beforehand, since nothing was chosen."""
-    if side == "standard":
-        return looked.cell(panel, arch, "0")
-    if side == "robust":
-        if panel.protocol.mode == UNTRANSFERRED:
-            return looked.cell(panel, arch, looked.cells.about.fixed_eps.get(panel.norm, ""))
-        return _best_robust(looked, panel, arch)
-    assert isinstance(side, Networks)
-    where = where.model_copy(update={"norm": side.norm or where.norm, "targets": (panel.target.name,)})
-    other = measured.look(where, side.source)
-    for one in other.panels:
-        return _best_robust(other, one, arch) if side.eps == BEST_ROBUST else other.cell(one, arch, side.eps)
-    return None
+def _side(measured: Measured, looked: Looked, where: Where, side: Networks, panel: Panel, arch: str) -> Estimate | None:
+    """The number of one side; where nothing was chosen, as without transfer, `robust` is of the fixed eps."""
+    if side.norm or side.recipe:
+        looked = measured.look(where.model_copy(update={"norm": side.norm or where.norm}), side.recipe)
+        panels = {one.target.name: one for one in looked.panels}
+        if panel.target.name not in panels:
+            return None
+        panel = panels[panel.target.name]
+    if side.eps != BEST_ROBUST:
+        return looked.cell(panel, arch, side.eps)
+    if panel.protocol.mode == UNTRANSFERRED or where.attacked:
+        return looked.cell(panel, arch, looked.cells.about.fixed_eps.get(panel.norm, ""))
+    return _best_robust(looked, panel, arch)
 
 
 def _best_robust(looked: Looked, panel: Panel, arch: str) -> Estimate | None:
@@ -98,12 +97,12 @@ def _best_robust(looked: Looked, panel: Panel, arch: str) -> Estimate | None:
     return max((row for row in rows if row), key=lambda row: row.value, default=None)
 
 
-def _said(side: Side) -> str:
-    if not isinstance(side, Networks):
-        return side
-    eps = "best robust" if side.eps == BEST_ROBUST else "standard" if side.eps == "0" else f"ε {side.eps}"
-    said = [NORM_LABELS[side.norm] if side.norm else "", eps, f"{side.source}-trained" if side.source else ""]
-    return " ".join(filter(None, said))
+def _said(side: Networks) -> str:
+    """A side in words."""
+    eps = "standard" if side == STANDARD else "robust" if side == ROBUST else ""
+    eps = eps or ("best robust" if side.eps == BEST_ROBUST else f"ε {side.eps}")
+    norm = f"{NORM_LABELS[side.norm]} " if side.norm else ""
+    return f"{norm}{eps} network" + (f" of recipe {side.recipe}" if side.recipe else "")
 
 
 def _bounded(found: Comparison, rule: Difference) -> Comparison:

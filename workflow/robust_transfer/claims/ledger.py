@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from robust_transfer.claims.comparison import Comparison, Found
 from robust_transfer.claims.lookup import Looked, Measured
 from robust_transfer.claims.rules import compared
-from robust_transfer.configuration.claims import Claim, Family
+from robust_transfer.configuration.claims import Claim, Difference, Family
 from robust_transfer.statistics.evidence import LEVEL, holm, needed, of_at_least, standard_error
 
 Outcome = Literal["holds", "fails", "undecided", "agrees", "disagrees", "not measured"]
@@ -41,6 +41,8 @@ class Verdict:
     name: str
     claim: Claim
     outcome: Outcome
+    protocol: str
+    """How its numbers were measured, and where hyperparameters and networks were chosen; empty where not measured."""
     basis: str
     """What it rests on: `paired images`, `images`, `seeds`, `networks`, `published means`; empty where not measured."""
     deciding: Comparison | None
@@ -60,7 +62,7 @@ class Verdict:
     @property
     def level(self) -> str:
         """`headline`: the best architecture of each side; `per architecture`: each by itself."""
-        return "headline" if self.claim.where.architectures == "best" else "per architecture"
+        return "headline" if self.claim.where.architectures == ("best",) else "per architecture"
 
     @property
     def agreeing(self) -> int:
@@ -116,9 +118,8 @@ def _tested(measured: Measured, name: str, claim: Claim) -> _Tested:
 
 
 def _required(claim: Claim, several: int) -> int:
-    if isinstance(claim.holds_on, int):
-        return claim.holds_on
-    return {"each": max(1, several), "most": several // 2 + 1, "some": 1}[claim.holds_on]
+    counts = {"each": max(1, several), "most": several // 2 + 1, "some": 1}
+    return counts[claim.holds_on] if isinstance(claim.holds_on, str) else claim.holds_on
 
 
 def _has_interval(one: _Tested) -> bool:
@@ -127,41 +128,41 @@ def _has_interval(one: _Tested) -> bool:
 
 def _not_measured(family: str, one: _Tested) -> Verdict:
     missing = _missing(one) or ["any number that tests it"]
-    return Verdict(
-        family, one.name, one.claim, "not measured", "", None, (), one.required, math.nan, math.nan, None,
-        _left_out(one.found), missing,
-    )  # fmt: skip
+    return _verdict(family, one, "not measured", basis="", remarks=_left_out(one.found), missing=missing)
 
 
 def _of_means(family: str, one: _Tested) -> Verdict:
-    found = one.found.comparisons
-    outcome: Outcome = "agrees" if sum(each.agrees for each in found) >= one.required else "disagrees"
+    outcome: Outcome = "agrees" if sum(each.agrees for each in one.found.comparisons) >= one.required else "disagrees"
     remarks = [*_left_out(one.found)]
     if one.looked.chosen_on_test:
         remarks.append("Learning rates, eps and architecture were chosen on test images.")
-    return Verdict(
-        family, one.name, one.claim, outcome, MEANS, _deciding(one), found, one.required, math.nan, math.nan, None,
-        [*remarks, THESE_WEIGHTS], _missing(one),
-    )  # fmt: skip
+    return _verdict(family, one, outcome, basis=MEANS, remarks=[*remarks, THESE_WEIGHTS], missing=_missing(one))
 
 
 def _decided(family: str, one: _Tested, adjusted: float, tests: int) -> Verdict:
-    deciding = _deciding(one)
     is_decided = adjusted <= LEVEL
     outcome: Outcome = ("holds" if one.p_for < one.p_against else "fails") if is_decided else "undecided"
     remarks, enough = [*_left_out(one.found)], None
     if one.looked.chosen_on_test:
         remarks.append(ON_TEST)
-    elif outcome == "undecided" and deciding:
+    elif outcome == "undecided":
         if one.p <= LEVEL:
             remarks.append(f"It would be decided by itself (p {one.p:.2g}), and is not as one of {tests} claims.")
-        enough = _enough(one, deciding, tests)
+        enough = _enough(one, tests)
     if any(each.these_weights for each in one.found.comparisons):
         remarks.append(THESE_WEIGHTS)
+    made = _verdict(
+        family, one, outcome, basis=_basis(one.found.comparisons), remarks=remarks, missing=_missing(one)
+    )  # fmt: skip
+    return replace(made, p=one.p if _has_interval(one) else math.nan, p_adjusted=adjusted, needed=enough)
+
+
+def _verdict(
+    family: str, one: _Tested, outcome: Outcome, *, basis: str, remarks: Sequence[str], missing: Sequence[str]
+) -> Verdict:
     return Verdict(
-        family, one.name, one.claim, outcome, _basis(one.found.comparisons), deciding, one.found.comparisons,
-        one.required, one.p if _has_interval(one) else math.nan, adjusted, enough, remarks,
-        _missing(one),
+        family, one.name, one.claim, outcome, one.looked.protocol if one.found.comparisons else "", basis,
+        _deciding(one), one.found.comparisons, one.required, math.nan, math.nan, None, remarks, missing,
     )  # fmt: skip
 
 
@@ -171,10 +172,12 @@ def _deciding(one: _Tested) -> Comparison | None:
     return ordered[min(one.required, len(ordered)) - 1] if ordered else None
 
 
-def _enough(one: _Tested, deciding: Comparison, tests: int) -> int | None:
+def _enough(one: _Tested, tests: int) -> int | None:
     """How many seeds or images would decide, if the deciding comparison's effect is as measured."""
-    rule = one.claim.rule
-    bound = float(getattr(rule, "by_more_than", 0.0))
+    deciding, rule = _deciding(one), one.claim.rule
+    if deciding is None:
+        return None
+    bound = rule.by_more_than if isinstance(rule, Difference) else 0.0
     effect = deciding.effect - bound
     error = standard_error(deciding.effect, deciding.low if effect > 0 else deciding.high, deciding.kind, deciding.n)
     several = len(one.found.comparisons)

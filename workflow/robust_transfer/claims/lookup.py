@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,15 +16,21 @@ from robust_transfer.figures.cells import (
     Estimate,
     Panel,
     Protocol,
+    protocol_label,
     shown_protocol,
     shown_selection,
 )
 from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
-from robust_transfer.tables.key import BEST_ARCH
+from robust_transfer.tables.key import BEST_ARCH, canonical
 
 UNTRANSFERRED = "untransferred"
-"""Stands for the mode `source` here: accuracy of networks as they are, on any dataset."""
+"""Stands for the modes `source` and `cue-conflict` here: networks as they are."""
+SOURCE, CONFLICT, CONFLICT_TARGET = "source", "cue-conflict", "cue_conflict"
+METRICS = {CONFLICT: "shape_bias"}
+STYLIZED = "stylized"
+TEXTURE_ROBUST = "texture-robust-"
+"""Begins the recipes of networks that are neither standard nor robust ones."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,15 @@ class Looked:
     def chosen_on_test(self) -> bool:
         """Whether hyperparameters or networks were chosen on the images that the accuracies are of."""
         return self.cells.selection == "test" and any(one.protocol.mode != UNTRANSFERRED for one in self.panels)
+
+    @property
+    def protocol(self) -> str:
+        """How the numbers were measured and where what is behind them was chosen, in words."""
+        protocols = dict.fromkeys(one.protocol for one in self.panels)
+        if any(one.mode == UNTRANSFERRED for one in protocols):
+            return "without transfer"
+        view = f", images downscaled to {self.view} px" if self.view else ""
+        return "; ".join(f"{protocol_label(one)}{view}, chosen on {self.cells.selection}" for one in protocols)
 
     def cell(self, panel: Panel, arch: str, eps: str) -> Estimate | None:
         """The number of one network on one target."""
@@ -75,56 +91,99 @@ class Measured:
     def __init__(self, results: pd.DataFrame) -> None:
         """Raises TableError if `results` have lost the experiment's description."""
         self.results, self.about = results, ExperimentInfo.of(results)
-        self._cells: dict[tuple[bool, str | None, str | None, tuple[str, ...]], Cells] = {}
+        self._looked: dict[tuple[Where, str | None], Looked] = {}
+        self._cells: dict[tuple[object, ...], Cells] = {}
 
     @property
     def input_size(self) -> int:
         """Side of the networks' input in pixels; 224, the paper's, where nothing says it."""
         return int(self.results.attrs[ATTRIBUTE].get("input_size") or 224)
 
-    def look(self, where: Where, source: str | None = None) -> Looked:
-        """What `where` names, for networks of this source (default: the experiment's)."""
-        named = where.targets or ((source or self.about.source,) if where.mode == "source" else None)
-        cells = self._of(where, source, named or ())
-        mode = UNTRANSFERRED if where.mode == "source" else where.mode
+    def look(self, where: Where, recipe: str | None = None) -> Looked:
+        """What `where` names, for networks of this recipe (default: all but texture-robust ones)."""
+        if (where, recipe) not in self._looked:
+            self._looked[where, recipe] = self._look(where, recipe)
+        return self._looked[where, recipe]
+
+    def _look(self, where: Where, recipe: str | None) -> Looked:
+        named = self._named(where)
+        cells = self._of(where, recipe, named)
+        mode = _mode(where)
         protocol = _protocol(cells, mode, where)
         views = [size for size in cells.views(protocol) if size] if protocol else []
         view = min(views, default=None) if where.view == "downscaled" else None
         norms = cells.norms()
         norm = where.norm or ("l2" if "l2" in norms or not norms else norms[0])
         panels = [
-            one for one in cells.panels(mode, protocol) if one.norm == norm and (not named or one.target.name in named)
-        ] if protocol else []  # fmt: skip
-        panels = [one for one in panels if _is_measured(cells, one, view)]
+            one
+            for one in (cells.panels(mode, protocol) if protocol else [])
+            if one.norm == norm and (not named or one.target.name in named) and _is_measured(cells, one, view)
+        ]
         missing = []
         if protocol is None:
-            how = f" by the {where.protocol} protocol" if where.protocol else ""
-            missing.append(f"{MODE_LABELS.get(mode, 'accuracy without').lower()} transfer{how}")
+            missing.append(_absent_mode(where))
         elif where.view == "downscaled" and view is None:
             missing.append("downscaled images")
             panels = []
         elif norms and norm not in norms:
             missing.append(f"{NORM_LABELS.get(norm, norm)} networks")
-        elif absent := [name for name in named or () if name not in {one.target.name for one in panels}]:
+        elif absent := [name for name in named if name not in {one.target.name for one in panels}]:
             missing.append(f"{'target' if len(absent) == 1 else 'targets'} {', '.join(absent)}")
-        return Looked(cells, panels, _architectures(cells.about, where), view, missing)
+        return Looked(cells, panels, _architectures(self.about, where), view, missing)
 
-    def _of(self, where: Where, source: str | None, named: Sequence[str]) -> Cells:
-        is_source, known = where.mode == "source", {target.name for target in self.about.targets}
+    def _named(self, where: Where) -> Sequence[str]:
+        """The targets that a claim names; none where it is about all of the experiment."""
+        if where.mode == CONFLICT:
+            return (CONFLICT_TARGET,)
+        targets = where.targets or ((SOURCE,) if where.mode == SOURCE else ())
+        return tuple(self.about.source if name == SOURCE else name for name in targets)
+
+    def _of(self, where: Where, recipe: str | None, named: Sequence[str]) -> Cells:
+        known = {target.name for target in self.about.targets}
         named = [name for name in named if name not in known]
-        key = (is_source, where.metric, source, tuple(named))
+        metric = where.metric or METRICS.get(where.mode)
+        stylized = where.view == STYLIZED
+        key = (_mode(where), where.mode == CONFLICT, metric, recipe, stylized, where.attacked, tuple(named))
         if key not in self._cells:
-            rows = self.results
-            rows = rows[(rows["source"] == (source or self.about.source)) & rows["attack"].isna()]
-            about = _with_targets(self.about, rows, named, where.metric)
-            if is_source:
-                selection = shown_selection(self.results)
-                again = rows[rows["mode"] == "source"]
-                again = again.assign(mode=UNTRANSFERRED, selection=selection, protocol=None)
-                rows = pd.concat([rows[rows["mode"] == "source"], again])
-            rows.attrs = {ATTRIBUTE: about.as_json()}
+            rows = self._rows(where, recipe)
+            about = _with_targets(self.about, rows, named, metric)
+            rows.attrs = {ATTRIBUTE: about.as_json() | {"texture_robust": {}}}
             self._cells[key] = Cells(rows)
         return self._cells[key]
+
+    def _rows(self, where: Where, recipe: str | None) -> pd.DataFrame:
+        """The rows of a kind of images and networks, as if there were no other kinds."""
+        rows = self.results
+        texture_robust = rows["recipe"].str.startswith(TEXTURE_ROBUST)
+        rows = rows[~texture_robust if recipe is None else rows["recipe"] == recipe]
+        rows = rows[(rows["source"] == self.about.source) & (rows["attack"].notna() == where.attacked)]
+        variants = {text: json.loads(text) for text in rows["variant"].unique()}
+        stylized = {text for text, one in variants.items() if STYLIZED in one}
+        by_class = {text for text, one in variants.items() if "shape" in one}
+        rows = rows[(rows["variant"].isin(stylized) == (where.view == STYLIZED)) & ~rows["variant"].isin(by_class)]
+        if stylized:
+            without = {
+                text: canonical({k: v for k, v in one.items() if k != STYLIZED}) for text, one in variants.items()
+            }
+            rows = rows.assign(variant=rows["variant"].map(without).astype("string"))
+        if _mode(where) != UNTRANSFERRED:
+            return rows
+        selection = shown_selection(self.results)
+        again = rows[rows["mode"].astype("string") == where.mode]
+        again = again.assign(mode=UNTRANSFERRED, selection=selection, protocol=None)
+        return pd.concat([rows[rows["mode"].astype("string") == SOURCE], again])
+
+
+def _mode(where: Where) -> str:
+    return UNTRANSFERRED if where.mode in (SOURCE, CONFLICT) else where.mode
+
+
+def _absent_mode(where: Where) -> str:
+    """What is missing where nothing was measured in a mode."""
+    what = {SOURCE: "accuracy on the source", CONFLICT: "shape bias"}.get(where.mode)
+    what = what or f"{MODE_LABELS[where.mode].lower()} transfer"
+    what += f" by the {where.protocol} protocol" if where.protocol else ""
+    return what + " on stylized images" * (where.view == STYLIZED) + " under attack" * where.attacked
 
 
 def _with_targets(
@@ -152,12 +211,6 @@ def _is_measured(cells: Cells, panel: Panel, view: int | None) -> bool:
 
 
 def _architectures(about: ExperimentInfo, where: Where) -> Sequence[str]:
-    if where.architectures == "best":
-        return (BEST_ARCH,)
-    if where.architectures == "all":
-        return about.ordered
-    if where.architectures == "widths":
-        return about.widths
-    if where.architectures == "narrowest":
-        return about.widths[:1]
-    return where.architectures
+    selected = {"best": (BEST_ARCH,), "all": about.ordered, "widths": about.widths, "narrowest": about.widths[:1]}
+    first, *more = where.architectures or ("",)
+    return where.architectures if more else selected.get(first, where.architectures)

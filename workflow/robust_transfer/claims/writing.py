@@ -20,9 +20,9 @@ from robust_transfer.figures.tables import Cell, Table, TableRow
 
 SUFFIXES = ("csv", "json", "html", "tex", "md")
 COLUMNS = (
-    "experiment", "family", "claim", "statement", "paper", "level", "verdict", "basis", "effect", "unit", "ci_low",
-    "ci_high", "n", "n_of", "target", "arch", "eps", "comparisons", "required", "agreeing", "p", "p_adjusted", "needed",
-    "published", "remarks", "missing",
+    "experiment", "family", "claim", "statement", "paper", "published", "level", "verdict", "protocol", "basis",
+    "effect", "unit", "ci_low", "ci_high", "n", "n_of", "target", "arch", "eps", "comparisons", "required", "agreeing",
+    "p", "p_adjusted", "needed", "remarks", "missing",
 )  # fmt: skip
 CAPTION = "Verdicts on claims"
 NOTE = (
@@ -46,8 +46,10 @@ def _record(experiment: str, verdict: Verdict) -> Record:
         "claim": verdict.name,
         "statement": claim.statement,
         "paper": claim.paper or None,
+        "published": claim.published or None,
         "level": verdict.level,
         "verdict": verdict.outcome,
+        "protocol": verdict.protocol or None,
         "basis": verdict.basis or None,
         "effect": one and one.effect,
         "unit": one and one.unit,
@@ -64,7 +66,6 @@ def _record(experiment: str, verdict: Verdict) -> Record:
         "p": _number(verdict.p),
         "p_adjusted": _number(verdict.p_adjusted),
         "needed": verdict.needed,
-        "published": claim.published or None,
         "remarks": " ".join(verdict.remarks) or None,
         "missing": reasons(verdict) or None,
     }

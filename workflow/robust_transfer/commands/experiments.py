@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 
+from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import ConfigurationError, load
 
 RESULTS = "results.parquet"
@@ -32,6 +34,25 @@ def results_table(named: str, folder: Path = Path("results")) -> Path:
     raise ConfigurationError(
         f"{named}: no results at {table}{hint}; an experiment is named by {FORMS}; of finished ones {listed}"
     )
+
+
+def configuration_of(named: str, table: Path) -> Experiment | None:
+    """The configuration of an experiment that has been run, as its files say now; None where they are not known.
+
+    `table` is its results table, beside which a run records its files.
+    """
+    path = Path(named)
+    if path.suffix in (".yaml", ".yml"):
+        return load([path])
+    try:
+        files = json.loads((table.parent / ".made" / "configuration.json").read_text())["files"]
+    except (OSError, ValueError, KeyError):
+        return None
+    for folder in (Path.cwd(), *table.absolute().parents):
+        paths = [folder / file for file in files]
+        if all(path.is_file() for path in paths):
+            return load(paths)
+    return None
 
 
 def is_experiment(named: str, folder: Path = Path("results")) -> bool:

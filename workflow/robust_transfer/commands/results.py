@@ -1,4 +1,4 @@
-"""Commands of one experiment's results: collect, draw, sum up, compare."""
+"""Commands of one experiment's results: collect, draw, sum up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robust_transfer.registry import ALL_STAGES, FIGURES
 
 
 def add_results_commands(commands: Commands) -> None:
-    """Add `results`, `figures`, `compare`, `report` and `page`."""
+    """Add `results`, `figures`, `report` and `page`."""
     results = commands.add_parser("results", help=ALL_STAGES["results"].summary)
     results.add_argument("experiment", type=Path, help="results/<experiment>/experiment.json")
     results.add_argument("--results", type=Path, required=True, help="parquet file to write: one row per number")
@@ -33,24 +33,6 @@ def add_results_commands(commands: Commands) -> None:
     )
     add_log(figures)
     figures.set_defaults(run=_run_figures)
-
-    compare = commands.add_parser(
-        "compare", help="compare two finished transfers, paired over the images that both were tested on"
-    )
-    compare.add_argument(
-        "first",
-        help="an entry with predictions: its folder, or parts of its name that no other has, "
-        "such as 'probing resnet8_w16_l2_eps0.4_seed0 on_coarse_seed0'",
-    )
-    compare.add_argument("second", help="another, tested on the same images")
-    compare.add_argument("--store", type=Path, default=Path("store"), help="where to look for names (default: store)")
-    compare.add_argument(
-        "--selection",
-        choices=("validation", "test"),
-        default="validation",
-        help="where the hyperparameters behind both were chosen (default: validation)",
-    )
-    compare.set_defaults(run=_run_compare)
 
     report = commands.add_parser("report", help=ALL_STAGES["report"].summary)
     report.add_argument("results", type=Path, help="results/<experiment>/results.parquet")
@@ -102,15 +84,6 @@ def _run_figures(args: argparse.Namespace) -> None:
     if args.out == args.table.parent / "figures" / args.figure:  # where a run of the experiment draws it
         files = [args.out.with_name(f"{args.figure}.{suffix}") for suffix in FIGURES[args.figure].suffixes]
         write_made(args.table.parent, f"figure_{args.figure}", made_from, files)
-
-
-def _run_compare(args: argparse.Namespace) -> None:
-    from robust_transfer.store.names import named_entry
-    from robust_transfer.store.predictions import PREDICTIONS
-    from robust_transfer.tables.compare import compare
-
-    first, second = (named_entry(words, args.store, holding=PREDICTIONS) for words in (args.first, args.second))
-    print(compare(first, second, selection=args.selection))
 
 
 def _run_report(args: argparse.Namespace) -> None:

@@ -7,56 +7,102 @@ own changes no verdict of another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from robust_transfer.configuration.base import Line, Model, Name
-from robust_transfer.configuration.eps import Eps, eps_value
+from robust_transfer.configuration.eps import Eps, canonical_eps, eps_value
 from robust_transfer.configuration.files import ConfigurationError, near_file, read_yaml
 from robust_transfer.configuration.mistakes import lines_of
 from robust_transfer.configuration.training import Norm
-from robust_transfer.configuration.transfer import Mode, ProtocolName
+from robust_transfer.configuration.transfer import ProtocolName
 
 FOLDER = Path(__file__).parents[3] / "claims"
+
+
+BEST_ROBUST = "best-robust"
+SELECTIONS = ("best", "all", "widths", "narrowest")
+"""Of architectures, other than by name."""
+SIDES = {"robust": BEST_ROBUST, "standard": "0"}
+COUNTS = ("each", "most", "some")
+
+
+def _check_text(text: str, texts: Collection[str], other: str) -> None:
+    """Refuse a text that is none of these, in one message, where something else may stand too."""
+    if text not in texts:
+        near = difflib.get_close_matches(text, texts, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"write {', '.join(texts)}, or {other}{hint}")
+
+
+def _architectures(value: object) -> object:
+    if isinstance(value, str):
+        _check_text(value, SELECTIONS, "a list of names")
+        return (value,)
+    return value
+
+
+def _side(value: object) -> object:
+    if isinstance(value, str):
+        _check_text(value, SIDES, "{eps: 3}, with norm and recipe where they matter")
+        return {"eps": SIDES[value]}
+    return value
+
+
+def _count(value: object) -> object:
+    if isinstance(value, str):
+        _check_text(value, COUNTS, "a number")
+    elif not isinstance(value, int) or value < 1:
+        raise ValueError(f"write {', '.join(COUNTS)}, or a number from 1 up")
+    return value
+
+
+def _eps(value: object) -> object:
+    return value if value == BEST_ROBUST else canonical_eps(value)
 
 
 class Where(Model):
     """Which rows of the results table test a claim; what is not stated is what figures show."""
 
-    mode: Mode | Literal["source"]
-    """`fixed-feature`, `full-network`, or `source`: networks as they are, without transfer."""
+    mode: Literal["fixed-feature", "full-network", "source", "cue-conflict"]
+    """`fixed-feature` or `full-network` transfer; networks as they are, on the `source`, or on images whose shape and
+    texture are of different classes (`cue-conflict`)."""
     targets: tuple[Name, ...] | None = None
-    """Targets by name. Default: all of the experiment; with mode `source`, the source itself."""
-    architectures: Literal["best", "all", "widths", "narrowest"] | tuple[Name, ...] = "best"
+    """Targets by name; `source` is the source itself. Default: all of the experiment."""
+    architectures: Annotated[tuple[Name, ...], BeforeValidator(_architectures)] = ("best",)
     """`best`: the best of all, chosen for each side, as in the headline. Else each by itself: `all`, those of the \
 width figure (`widths`), the first of these (`narrowest`), or a list of names."""
     norm: Norm | None = None
     """Norm of the robust networks. Default: l2, or the one there is."""
     protocol: ProtocolName | None = None
     """How transfer was measured. Default: the protocol that figures show."""
-    view: Literal["native", "downscaled"] = "native"
-    """`native` images, or those with the least detail that were measured."""
+    view: Literal["native", "downscaled", "stylized"] = "native"
+    """`native` images, `downscaled` ones with the least detail that was measured, or `stylized` ones."""
+    attacked: bool = False
+    """Accuracy on attacked images in place of clean ones."""
     metric: Name | None = None
-    """Metric of the rows. Default: the target's own, and top1 on the source."""
+    """Metric of the rows. Default: the target's own; top1 on the source; shape_bias of cue-conflict."""
 
 
 class Networks(Model):
-    """One side of a comparison, where neither `robust` nor `standard` says it."""
+    """One side of a comparison."""
 
-    eps: Eps | Literal["best-robust"] = "best-robust"
+    eps: Annotated[str, BeforeValidator(_eps)] = BEST_ROBUST
     """Radius of pretraining; 0 is standard, `best-robust` the best of all others."""
     norm: Norm | None = None
     """Norm of the robust networks. Default: that of the claim."""
-    source: Name | None = None
-    """Dataset that the networks were pretrained on. Default: the experiment's."""
+    recipe: Name | None = None
+    """How they were pretrained, such as `texture-robust-stylized`. Default: all but the texture-robust ones."""
 
 
-Side = Literal["robust", "standard"] | Networks
-"""`robust`: the best of all robust networks; `standard`: those of eps 0, the best of them where architectures are."""
+Side = Annotated[Networks, BeforeValidator(_side)]
+ROBUST, STANDARD = Networks(), Networks(eps="0")
+"""The sides that are called `robust`, the best of all robust networks, and `standard`."""
 
 
 class Difference(Model):
@@ -64,7 +110,7 @@ class Difference(Model):
 
     kind: Literal["difference"]
     better: Side
-    """The side that is claimed to be ahead: `robust`, `standard`, or `{eps, norm, source}`."""
+    """The side that is claimed to be ahead: `robust`, `standard`, or `{eps, norm, recipe}`."""
     than: Side
     """The other side."""
     by_more_than: float = 0.0
@@ -147,7 +193,7 @@ class Claim(Model):
     """Which rows test it."""
     rule: Rule
     """What is compared, and which way it is claimed to go."""
-    holds_on: Literal["each", "most", "some"] | PositiveInt = "each"
+    holds_on: Annotated[str | int, BeforeValidator(_count)] = "each"
     """On how many of the comparisons (targets, architectures, eps) it is claimed: `each`, `most` (more than half), \
 `some` (at least one), or a number."""
     answer: Line = ""
@@ -156,16 +202,18 @@ class Claim(Model):
     @model_validator(mode="after")
     def _fits(self) -> Claim:
         kind, arch = self.rule.kind, self.where.architectures
-        if kind in ("best_eps", "optimum") and arch == "best":
+        if kind in ("best_eps", "optimum") and arch == ("best",):
             raise ValueError(
                 f"where.architectures = best: rule {kind} looks at one architecture; write widths, all, or a list"
             )
-        if isinstance(self.rule, Trend) and self.rule.along == "eps" and arch == "best":
+        if isinstance(self.rule, Trend) and self.rule.along == "eps" and arch == ("best",):
             raise ValueError(
                 "where.architectures = best: a trend along eps is of one architecture; write widths, or all"
             )
-        if kind in ("optimum", "predicts") and self.where.mode == "source":
-            raise ValueError(f"where.mode = source: rule {kind} needs transfer; write fixed-feature or full-network")
+        if kind in ("optimum", "predicts") and self.where.mode not in ("fixed-feature", "full-network"):
+            raise ValueError(
+                f"where.mode = {self.where.mode}: rule {kind} needs transfer; write fixed-feature or full-network"
+            )
         return self
 
 
@@ -212,6 +260,10 @@ def _read(path: Path) -> dict[str, Claim]:
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such file{near_file(path)}")
     content = read_yaml(path)
+    if "claims" not in content:
+        near = difflib.get_close_matches("claims", content, n=1)
+        hint = f"; did you mean it where {near[0]} stands?" if near else ", a mapping of names to claims"
+        raise ConfigurationError(f"{path}: claims: required and not there{hint}")
     try:
         return dict(Claims.model_validate(content).claims)
     except ValidationError as error:

@@ -30,7 +30,7 @@ def lines_of(
     # Of a list that is too short, every item that it lacks is an error: the last one says how many are wanted.
     errors = [e for e in errors if not (_lacks_items(e) and any(_lacks_items(o) and _after(o, e) for o in errors))]
     absent = [str(error["loc"][0]) for error in errors if error["type"] == "missing" and len(error["loc"]) == 1]
-    lines = [_incomplete(absent, paths, root)] if absent else []
+    lines = [_incomplete(absent, paths)] if absent else []
     for error in errors:
         if error["loc"] and error["loc"][0] in absent:
             continue
@@ -61,11 +61,9 @@ def after_its_file(message: str, merged: Mapping[str, Any], paths: Sequence[Path
     return f"{file_of(_stated_key(message), merged, paths)}: {message}"
 
 
-def _incomplete(absent: Sequence[str], paths: Sequence[Path], root: Root) -> str:
+def _incomplete(absent: Sequence[str], paths: Sequence[Path]) -> str:
     """What to do about an experiment that lacks settings which have no default."""
     file = paths[-1] if paths else "configuration"
-    if root is not Experiment:
-        return f"{file}: {', '.join(absent)}: required and not there; {described((absent[0],), {}, root)}"
     return (
         f"{file}: {', '.join(absent)}: required and not there; state {'it' if len(absent) == 1 else 'them'}, or, to "
         f"state only what differs from config.yaml, write `{EXTENDS}: default`"
