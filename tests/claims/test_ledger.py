@@ -238,10 +238,11 @@ def test_trends_along_width_and_eps(tmp_path: Path) -> None:
             fake.transfer(base + more, base + more, target=target, eps=eps, arch=arch)
     results = read_results(fake.collect())
     where = {**FIXED, "architectures": "widths"}
-    for steps, goes, along in product(("each", "overall"), ("up", "not-up", "down"), ("width", "eps")):
-        verdict = of(results, {"kind": "trend", "along": along, "goes": goes, "steps": steps}, where)
-        assert verdict.outcome == ("holds" if goes == "up" else "fails"), (steps, goes, along)
-        assert len(verdict.comparisons) == 6
+    ways = list(product(("each", "overall"), ("up", "not-up", "down"), ("width", "eps")))
+    rules = [{"kind": "trend", "along": along, "goes": goes, "steps": steps} for steps, goes, along in ways]
+    found = verdicts(results, *(claim(rule, where) for rule in rules))
+    assert [one.outcome for one in found] == ["holds" if goes == "up" else "fails" for _, goes, _ in ways]
+    assert {len(one.comparisons) for one in found} == {6}
     assert effect(of(results, {"kind": "trend", "along": "width", "goes": "up", "eps": [0]}, where)) == 15
     narrow = experiment(tmp_path / "one", {"0": 40, "0.25": 50})
     verdict = of(narrow, {"kind": "trend", "along": "width", "goes": "up"}, where)
@@ -314,6 +315,7 @@ def test_a_partial_table_has_a_partial_ledger_that_says_what_is_missing(tmp_path
         assert headline.missing[0].startswith(f"no {lacks} network (Coarse")
     else:
         assert headline.outcome == "holds"
+        assert ("L∞ networks" in headline.protocol) == (name == "Linf alone")
     assert found["full-robust-ahead"].missing == ["full-network transfer"]
     assert found["coarse-best-eps"].missing == ["downscaled images"]
     assert found["fixed-cifar-far-ahead"].missing == ["targets cifar10, cifar100"]
