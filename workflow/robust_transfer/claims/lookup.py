@@ -150,7 +150,7 @@ class Measured:
         if key not in self._cells:
             rows = self._rows(where, recipe)
             about = _with_targets(self.about, rows, named, metric)
-            rows.attrs = {ATTRIBUTE: about.as_json() | {"texture_robust": {}}}
+            rows.attrs = {ATTRIBUTE: about.as_json() | {"texture_robust": {}, "norm": None}}
             self._cells[key] = Cells(rows)
         return self._cells[key]
 
