@@ -66,6 +66,7 @@ figures:
     - fixed_robustness
     - width
     - granularity
+    - shape_bias
     - training
     - few_images
     - protocol_gap
@@ -130,7 +131,7 @@ def test_everything_is_there(finished: Tiny) -> None:
     assert sorted(training["eps"]) == ["0", "0.5"]
     assert training["clean_accuracy"].between(0, 100).all()
     table = pq.read_table(results / "results.parquet").to_pandas()
-    assert set(table["mode"]) == {"source", "fixed-feature", "full-network"}
+    assert set(table["mode"]) == {"source", "cue-conflict", "fixed-feature", "full-network"}
     assert set(table["eps"]) >= {"0", "0.5", "best-robust"}
     assert table["value"].between(-100, 100).all()
     timings = pq.read_table(results / "timings.parquet").to_pandas()
