@@ -112,7 +112,7 @@ def checkout(finished: Tiny, tmp_path: Path) -> Tiny:
 
 FIGURES = (
     *("headline", "fixed_feature", "full_network", "source_accuracy", "fixed_robustness", "width", "granularity"),
-    *("training", "few_images", "protocol_gap"),
+    *("shape_bias", "training", "few_images", "protocol_gap"),
 )
 TABLES = ("headline", "fixed_robustness", "protocol_gap")
 
