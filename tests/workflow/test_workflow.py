@@ -187,6 +187,7 @@ def test_another_eps_makes_only_what_hangs_on_it(finished: Tiny) -> None:
     assert finished.planned(overlay=overlay) == {
         "pretraining": 1,
         "evaluation": 1,
+        "cue_conflict": 1,
         "features": 3,
         "probing": 3,
         "knn": 2,
