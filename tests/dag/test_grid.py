@@ -409,3 +409,13 @@ def planned_golden() -> Grid:
 )
 def test_the_eps_that_is_fixed_beforehand_is_that_of_most_networks(grid, fixed):
     assert describe(planned(grid=grid))["fixed_eps"] == fixed
+
+
+def test_figures_of_other_numbers_are_drawn_anew_where_those_change(monkeypatch):
+    plain = describe(planned())
+    assert {"drawn_from", "published", "norm"}.isdisjoint(plain)
+    other = describe(planned(figures={"source": "published", "norm": "l2"}))
+    assert (other["drawn_from"], other["norm"]) == ("published", "l2")
+    assert {name: value for name, value in other.items() if name in plain} == plain
+    monkeypatch.setattr("robust_transfer.dag.experiment_file.digest_of_published", lambda: "others")
+    assert describe(planned(figures={"source": "published"}))["published"] != other["published"]
