@@ -185,13 +185,13 @@ def _source(experiment: Experiment, dropped: Collection[str]) -> list[str]:
             f"What a network is worth on the source, {label(experiment, experiment.source)}, is its accuracy on the "
             f"source's test images: {how}."
         )
-        if any("stylized" in part.source_views for part in experiment.grid):
-            sentences.append(
-                f"Some networks are tested on stylized images of the source too, without training: "
-                f"{STYLE[experiment.stylizing.method]}."
-            )
     if any(_recipe(experiment, part) == TRAINED for part in experiment.grid):
         sentences.append("While a network trains, its accuracy on a small sample of training images is measured too.")
+    if any("stylized" in part.source_views for part in experiment.grid) and experiment.source not in dropped:
+        sentences.append(
+            "Some networks are tested on stylized images of the source too, without training: "
+            f"{STYLE[experiment.stylizing.method]}."
+        )
     return sentences
 
 
