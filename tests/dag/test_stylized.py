@@ -61,6 +61,9 @@ def test_files_of_encoder_and_decoder_that_are_not_there(tmp_path: Path) -> None
         f"stylizing.decoder = $HOME/no/decoder.pth: {Path.home() / 'no/decoder.pth'}: no such file"
     )
     assert absent(grid(tmp_path, method="phase")) == []
+    assert len(absent(grid(tmp_path, **of), stated=True)) == 2
+    usual = grid(tmp_path, method="adain")  # a dry run tells of it and goes on
+    assert (len(absent(usual, stated=True)), len(absent(usual, stated=False))) == (0, 2)
 
 
 def test_networks_that_do_not_fit_stop_a_run_before_anything_is_written(tmp_path: Path) -> None:

@@ -62,14 +62,13 @@ def absent(grid: Grid, stated: bool | None = None) -> list[str]:
     catalogue's datasets and published weights. None: both.
     """
     datasets, files = _missing_datasets(grid), _missing_weights(grid)
-    networks = [] if stated is False else missing_networks(grid)
     if stated is not None:
         by_name = {name: grid.experiment.datasets[name].origin.kind == "catalogue" for name in datasets}
         datasets = {name: why for name, why in datasets.items() if by_name[name] != stated}
         files = [one for one in files if isinstance(one.weights, FileWeights) == stated]
     folder = grid.experiment.running.weights_folder
     messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else list(datasets.values())
-    messages += networks
+    messages += missing_networks(grid, stated)
     imported = all(grid.experiment.weights_of(part) for part in grid.experiment.grid)
     if imported and grid.experiment.source in datasets and len(datasets) <= WHOLE:
         messages.append(
