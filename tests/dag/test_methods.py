@@ -53,7 +53,7 @@ def test_stylized_images_and_what_is_trained_on_them() -> None:
     )
     assert "Some networks are tested on stylized images of the source too, without training: the outline stays" in text
     texture = described("texture")
-    assert "native and stylized images for 4 epochs. Of a stylized image, the shapes stay" in texture
+    assert "native and stylized images for 2 epochs. Of a stylized image, the shapes stay" in texture
     assert "Some transfers are to stylized images" not in texture
     part = {"architectures": ["resnet8_w8"], "eps": [0], "transfer_to_source": ["stylized"]}
     other = described("texture", **SMALL_FIGURES, grid=[part])

@@ -5,10 +5,12 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from robust_transfer.configuration.training import Attack, Recipe
+from robust_transfer.stages import results as results_stage
 from robust_transfer.statistics import selection
 from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.statistics.selection import (
@@ -671,3 +673,17 @@ def test_test_images_overrule_what_few_training_images_say(tmp_path):
     fake.collect()
     found = tables.rows(read_flags(tmp_path / "flags.csv"))
     assert [one.entry for one in found if one.flag == "at-chance"] == ["pretraining/objects_resnet8_w16_none_0_0"]
+
+
+def test_of_two_evaluations_clean_accuracy_counts_once_for_each_view_of_the_source():
+    of = {"mode": "source", "backbone": "pretraining/one"}
+    rows = pd.DataFrame(
+        [
+            {**of, "entry": "evaluation/l2", "variant": "{}", "attack": None},
+            {**of, "entry": "evaluation/l2", "variant": "{}", "attack": '{"norm":"l2"}'},
+            {**of, "entry": "evaluation/linf", "variant": "{}", "attack": None},
+            {**of, "entry": "evaluation/linf", "variant": "{}", "attack": '{"norm":"linf"}'},
+            {**of, "entry": "evaluation/stylized", "variant": '{"stylized":"phase"}', "attack": None},
+        ]
+    )
+    assert list(results_stage._clean_once(rows).index) == [0, 1, 3, 4]

@@ -164,7 +164,7 @@ def test_settings_are_those_of_the_released_code(paper: Grid) -> None:
     assert metrics == {"aircraft", "caltech101", "caltech256", "flowers", "pets"}
     normalised = {name for name in found.targets if found.datasets[name].normalisation.std != (1, 1, 1)}
     assert normalised == {"cifar10", "cifar100"}
-    assert {*found.targets} | {"imagenet"} == {*catalogue().datasets}
+    assert {*found.targets} | {"imagenet", "painter-by-numbers"} == {*catalogue().datasets}
 
 
 def test_from_scratch_differs_in_the_backbones_alone(paper: Grid) -> None:
