@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from robust_transfer.configuration.training import Attack, Recipe
+from robust_transfer.stages import results as results_stage
 from robust_transfer.statistics import selection
 from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.statistics.selection import (
@@ -716,3 +718,17 @@ def test_shape_biases_are_rows_with_the_intervals_that_were_measured_and_no_netw
     assert not [row for row in rows(path, mode="cue-conflict") if row.eps == BEST_ROBUST or row.arch == BEST_ARCH]
     table = read_results(path)
     assert list(table["mode"].cat.categories) == ["cue-conflict", "fixed-feature"]
+
+
+def test_of_two_evaluations_clean_accuracy_counts_once_for_each_view_of_the_source():
+    of = {"mode": "source", "backbone": "pretraining/one"}
+    rows = pd.DataFrame(
+        [
+            {**of, "entry": "evaluation/l2", "variant": "{}", "attack": None},
+            {**of, "entry": "evaluation/l2", "variant": "{}", "attack": '{"norm":"l2"}'},
+            {**of, "entry": "evaluation/linf", "variant": "{}", "attack": None},
+            {**of, "entry": "evaluation/linf", "variant": "{}", "attack": '{"norm":"linf"}'},
+            {**of, "entry": "evaluation/stylized", "variant": '{"stylized":"phase"}', "attack": None},
+        ]
+    )
+    assert list(results_stage._clean_once(rows).index) == [0, 1, 3, 4]
