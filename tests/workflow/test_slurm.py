@@ -24,6 +24,7 @@ from robust_transfer.registry import ALL_STAGES, STAGES
 from robust_transfer.store.entry import CARD, STATE, TIMING
 from support import slurm
 from support.checkouts import Checkout
+from support.documents import blocks
 from support.paths import ROOT, WORKFLOW
 from support.small_experiments import part, small
 
@@ -245,6 +246,24 @@ def test_what_sbatch_answers_is_shown(
     assert answer in run.stderr
 
 
+@pytest.mark.faults
+@on_slurm
+def test_gpus_may_be_asked_for_as_gres_in_a_partition_of_any_name(
+    cluster: slurm.Cluster, here: Checkout, checkout: OnSlurm
+) -> None:
+    """`all` is a function of Python, which Snakemake evaluates unless it is in quotes of its own."""
+    target = backbone(checkout, "experiment.yaml")
+    checkout.set("pretraining", gpu=0, gres="gpu:1", slurm_partition="all")
+    run = checkout.snakemake("-n", target)
+    assert "Resource must be evaluated within the context of a rule" in run.stdout + run.stderr
+    checkout.set("pretraining", slurm_partition="'all'")
+    run = checkout.snakemake(target)
+    assert run.returncode == 0, run.stderr[-5000:]
+    assert checksums(checkout) == checksums(here)
+    [job] = cluster.jobs(folder=checkout.folder)
+    assert cluster.run("squeue", "-h", "--states=all", "-j", job, "-o", "%P %b").split() == ["all", "gres:gpu:1"]
+
+
 # Longer: a whole experiment, and faults in a training.
 
 
@@ -456,9 +475,9 @@ def submitted(cluster: slurm.Cluster, checkout: OnSlurm, entry: str) -> str:
 
     Nodes have no addresses here, where all are one machine: MASTER_ADDR says where they meet.
     """
-    text = (ROOT / "docs" / "running.md").read_text()
+    [block] = blocks(ROOT / "docs" / "running.md", "sh")
     script = checkout.folder / "train.sh"
-    script.write_text(re.search(r"^#!/bin/bash\n(?:.*\n)+?(?=```)", text, re.M)[0])
+    script.write_text(block.text)
     options = ["--ntasks-per-node=1", "--gpus-per-task=0", "--mem=2000", "--time=10", f"--chdir={checkout.folder}"]
     variables = {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": "workflow", VARIABLE: '{"save_seconds": 0}'}
     environment = [f"{name}={value}" for name, value in variables.items()]
