@@ -34,6 +34,7 @@ PROFILE = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text
 OPTIONS = (
     *("--workflow-profile", "profiles/slurm", "--jobs", "4", "--latency-wait", "5"),
     *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
+    *("--max-jobs-per-timespan", "100/1s"),  # the profile's would have each run end a minute later
 )
 SMALL = small(
     [part([0, 0.5]), part([0], ["full-network"]), part([0], protocols=["knn", "paper"])],
