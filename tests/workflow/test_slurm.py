@@ -389,7 +389,10 @@ def test_out_of_memory_the_next_attempt_gets_more(cluster: slurm.Cluster, checko
     memory = ("--set-resources", "pretraining:mem_mb=400+3600*(attempt-1)")
     process = checkout.start(backbone(checkout, overlay), *memory, overlay=overlay)
     assert process.wait(300) == 0, checkout.said()[-5000:]
+    assert "SLURM status is: 'FAILED'" in checkout.said()
     assert "Trying to restart" in checkout.said()
+    logs = (checkout.folder / ".snakemake" / "slurm_logs").rglob("*.log")
+    assert "Exceeded job memory limit" in "".join(path.read_text() for path in logs)
     (found,) = (card for entry, card in checksums(checkout).items() if entry.startswith("pretraining/"))
     assert found == trained(LONG)
     asked = cluster.run("squeue", "-h", "--states=all", "-o", "%i %m").split()
