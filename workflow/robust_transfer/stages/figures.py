@@ -3,9 +3,9 @@
     python -m robust_transfer figures headline results/<name>/results.parquet --out results/<name>/figures/headline
 
 Writes a figure as .png, .pdf and .svg, a table as .tex, .html and .md, and the numbers in either as .csv. Whose numbers
-they are, the experiment says (`figures.source`): its own, the published ones, or both. The same
-table of results gives the same bytes. A figure takes 2 to 3 s on one core of an AMD EPYC, 5 s for twelve targets, four
-networks and ten eps; a table 1 s.
+they are, the experiment says (`figures.source`): its own, the published ones, or both. The same table of results gives
+the same bytes. A figure takes 2 to 3 s on one core of an AMD EPYC, 5 s for twelve targets, four networks and ten eps; a
+table 1 s.
 """
 
 from __future__ import annotations
