@@ -92,13 +92,12 @@ class Steps:
             seconds += mean * (left - len(running)) + sum(max(0.0, mean - spent) for spent in running)
             jobs += left
         worked = sum(map(sum, self._seconds.values())) + sum(now - step.start for step in self._running.values())
-        at_a_time = min(worked / max(now - self._begun, 1e-9), jobs)
-        if not jobs or not at_a_time:
+        if not jobs:
             return ""
-        left_seconds = seconds / at_a_time
-        if is_bound:
-            return f"at least {span(left_seconds)} left" if left_seconds >= SHORT else ""
-        return f"about {span(left_seconds)} left"
+        left_seconds = seconds / max(1.0, min(worked / max(now - self._begun, 1e-9), jobs))
+        if left_seconds < (SHORT if is_bound else 1.0):
+            return ""
+        return f"{'at least' if is_bound else 'about'} {span(left_seconds)} left"
 
 
 def span(seconds: float) -> str:
