@@ -171,6 +171,10 @@ def test_the_terminal_shows_progress_and_a_summary(finished: Tiny) -> None:
     shown = (finished.folder / "run.txt").read_text()
     assert re.search(r"pretraining objects_resnet8_w4_l2_eps0.5_seed0: epoch 1/1 .*images/s", shown)
     assert re.search(r"\d+ of \d+ steps \(100%\) done", shown)
+    finished_jobs = re.findall(r"^\[ *(\d+)/(\d+) done(?:, (?:about|at least) \d+ \w+ left)?\] [a-z_]+", shown, re.M)
+    (total,) = {int(of) for _, of in finished_jobs}
+    assert [int(done) for done, _ in finished_jobs] == [*range(1, total)]  # the last of them is `all`
+    assert not re.search(r"Execute|Select jobs|Finished jobid|Provided cores|\x1b", shown)
     assert (finished.folder / "results" / "tiny" / "summary.txt").read_text().strip() in shown
 
 
@@ -325,7 +329,17 @@ def test_a_failing_job_shows_its_log(checkout: Tiny) -> None:
     run = checkout.snakemake(overlay="broken.yaml")
     assert run.returncode != 0
     assert "broken5.png" in run.stderr
-    assert "datasets.log" in run.stderr
+    logs = checkout.folder.glob("store/datasets/coarse-*/datasets.log")
+    (log,) = (path for path in logs if "broken5.png" in path.read_text())
+    *_, last = log.read_text().splitlines()
+    failed = re.search(rf"^\[ *\d+/\d+ done, 1 failed\] FAILED datasets coarse: {re.escape(last)}$", run.stderr, re.M)
+    assert failed, run.stderr[-3000:]
+    told = run.stderr[failed.end() :]
+    assert "Error in rule datasets:" in told
+    assert f"python -m robust_transfer datasets {log.parent.relative_to(checkout.folder)}" in told
+    assert f"The end of {log.relative_to(checkout.folder)}:\n" in told
+    assert "broken5.png" in told
+    assert re.search(r"^failed: datasets/coarse-", told, re.M)
 
 
 @pytest.fixture(scope="module")
