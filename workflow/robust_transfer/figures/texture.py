@@ -33,6 +33,9 @@ from robust_transfer.figures.lettering import wrapped
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.tables.experiment_info import Target
 from robust_transfer.tables.key import BEST_ROBUST
+from robust_transfer.tables.published_texture import published_texture as published_results
+
+__all__ = ["published_results", "texture"]
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
