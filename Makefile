@@ -97,7 +97,7 @@ plan: setup
 report: setup
 	@set -e; html="$$($(BIN)/robust-transfer where $(SETTINGS))/report.html"; \
 	folder="$${html%/*}"; \
-	if ! [ "$$html" -nt "$$folder/results.parquet" ] || \
+	if ! [ "$$html" -nt "$$folder/results.parquet" ] || [ "$$folder/claims.html" -nt "$$html" ] || \
 		[ -n "$$(find workflow/report workflow/robust_transfer/dag/methods.py -newer "$$html")" ]; then \
 		$(BIN)/snakemake --cores 1 $(SETTINGS) --report "$$html" \
 			--report-metadata workflow/report/metadata.yaml > "$$folder/logs/html.log" 2>&1 || { cat "$$folder/logs/html.log"; exit 1; }; \

@@ -154,6 +154,20 @@ def test_planning_finds_nothing_to_do_in_a_made_store_on_any_side(tmp_path, monk
 
 
 @pytest.mark.faults  # for its length
+def test_running_runs_as_many_empty_jobs_on_both_sides(monkeypatch):
+    import running
+
+    monkeypatch.setattr(running, "EPS", ("0", "0.25"))
+    monkeypatch.setattr(running, "TARGETS", ("coarse",))
+    monkeypatch.setattr(running, "SEEDS", 1)
+    [found] = running.measure(2, ["300/3s"])
+    assert found["entries"] == 2 + 2 * 4  # datasets; of each backbone training, evaluation, features and a probe
+    assert found["ours"]["jobs"] - 1 == found["bare"]["jobs"] - 1 == found["entries"] + 3
+    assert 0 < found["ours"]["processor_seconds"] < found["ours"]["seconds"] * 2
+    assert len(running.line(found).split(" | ")) == 6
+
+
+@pytest.mark.faults  # for its length
 def test_planning_plans_as_many_jobs_on_every_side(tmp_path):
     command = [sys.executable, str(ROOT / "benchmarks" / "planning.py"), "--case", "1x1", "--rounds", "1"]
     subprocess.run([*command, "--json", str(tmp_path / "out")], capture_output=True, check=True)

@@ -96,10 +96,9 @@ def test_on_the_published_numbers_the_ledger_says_what_the_paper_says(name: str)
     assert np.isnan(verdict.p)
 
 
-def test_every_claim_of_the_paper_that_was_measured_has_a_verdict_there() -> None:
-    later = {name for name, one in published().items() if one.outcome == "not measured"}
-    assert published().keys() - later == PAPER.keys()
-    assert not later & PAPER.keys()
+def test_every_claim_of_the_paper_has_a_verdict_there() -> None:
+    assert {one.name for one in published().values() if one.family == "paper"} == PAPER.keys()
+    assert {one.outcome for one in published().values() if one.family != "paper"} <= {"agrees", "not measured"}
 
 
 def test_what_the_published_numbers_contradict_disagrees() -> None:
@@ -239,10 +238,11 @@ def test_trends_along_width_and_eps(tmp_path: Path) -> None:
             fake.transfer(base + more, base + more, target=target, eps=eps, arch=arch)
     results = read_results(fake.collect())
     where = {**FIXED, "architectures": "widths"}
-    for steps, goes, along in product(("each", "overall"), ("up", "not-up", "down"), ("width", "eps")):
-        verdict = of(results, {"kind": "trend", "along": along, "goes": goes, "steps": steps}, where)
-        assert verdict.outcome == ("holds" if goes == "up" else "fails"), (steps, goes, along)
-        assert len(verdict.comparisons) == 6
+    ways = list(product(("each", "overall"), ("up", "not-up", "down"), ("width", "eps")))
+    rules = [{"kind": "trend", "along": along, "goes": goes, "steps": steps} for steps, goes, along in ways]
+    found = verdicts(results, *(claim(rule, where) for rule in rules))
+    assert [one.outcome for one in found] == ["holds" if goes == "up" else "fails" for _, goes, _ in ways]
+    assert {len(one.comparisons) for one in found} == {6}
     assert effect(of(results, {"kind": "trend", "along": "width", "goes": "up", "eps": [0]}, where)) == 15
     narrow = experiment(tmp_path / "one", {"0": 40, "0.25": 50})
     verdict = of(narrow, {"kind": "trend", "along": "width", "goes": "up"}, where)
@@ -315,6 +315,7 @@ def test_a_partial_table_has_a_partial_ledger_that_says_what_is_missing(tmp_path
         assert headline.missing[0].startswith(f"no {lacks} network (Coarse")
     else:
         assert headline.outcome == "holds"
+        assert ("L∞ networks" in headline.protocol) == (name == "Linf alone")
     assert found["full-robust-ahead"].missing == ["full-network transfer"]
     assert found["coarse-best-eps"].missing == ["downscaled images"]
     assert found["fixed-cifar-far-ahead"].missing == ["targets cifar10, cifar100"]
@@ -392,14 +393,14 @@ CLAIMS = [
 @pytest.mark.faults
 def test_on_shuffled_results_claims_hold_no_more_often_than_they_may(tmp_path: Path) -> None:
     """The chance of a single `holds` in a file is 5 % at most, and half of it where `fails` is as likely."""
-    generator, times = np.random.default_rng(0), 200
+    generator, times = np.random.default_rng(0), 120
     wrong = alone = 0
     for i in range(times):
         results = shuffled(tmp_path / str(i), generator)
         wrong += any(one.outcome in ("holds", "fails") for one in verdicts(results, *CLAIMS))
         alone += of(results, ROBUST, {**FIXED, "targets": ["coarse"]}).outcome == "holds"
-    assert wrong <= 20  # 10 expected at 5 %; more than 20 has a chance of 0.1 %
-    assert alone <= 13  # 5 expected at 2.5 %
+    assert wrong <= 14  # 6 expected at 5 %; more has a chance of 0.1 %
+    assert alone <= 9  # 3 expected at 2.5 %; more has a chance of 0.1 %
 
 
 def test_the_files_have_the_documented_columns_and_the_same_bytes_twice(

@@ -591,3 +591,13 @@ def test_a_probe_shares_the_features_of_transfer() -> None:
     assert [entry.inputs[role].inputs["dataset"].name for role in entry.runs] == ["coarse", "fine"]
     dropped = plan(with_probe.experiment, without=["fine"])
     assert counts(dropped)["cue_conflict"] == 0
+
+
+def test_figures_of_other_numbers_are_drawn_anew_where_those_change(monkeypatch):
+    plain = describe(planned())
+    assert {"drawn_from", "published", "norm"}.isdisjoint(plain)
+    other = describe(planned(figures={"source": "published", "norm": "l2"}))
+    assert (other["drawn_from"], other["norm"]) == ("published", "l2")
+    assert {name: value for name, value in other.items() if name in plain} == plain
+    monkeypatch.setattr("robust_transfer.dag.experiment_file.digest_of_published", lambda: "others")
+    assert describe(planned(figures={"source": "published"}))["published"] != other["published"]

@@ -46,6 +46,24 @@ def test_the_default_experiment_says_that_it_trains() -> None:
     assert "Left out" not in text
 
 
+def test_stylized_images_and_what_is_trained_on_them() -> None:
+    text = described()
+    assert (
+        "trained without an attack, from the weights of a standard network, on native and stylized images for" in text
+    )
+    assert "Some networks are tested on stylized images of the source too, without training: the outline stays" in text
+    texture = described("texture")
+    assert "native and stylized images for 2 epochs. Of a stylized image, the shapes stay" in texture
+    assert "Some transfers are to stylized images" not in texture
+    part = {"architectures": ["resnet8_w8"], "eps": [0], "transfer_to_source": ["stylized"]}
+    other = described("texture", **SMALL_FIGURES, grid=[part])
+    assert "Some transfers are to stylized images: the shapes stay" in other
+    assert "Texture-robust" not in other
+
+
+SMALL_FIGURES: dict[str, Any] = {"figures": {"widths": [], "fixed_eps": None}}
+
+
 def test_real_images_and_protocols_over_them_are_described_as_they_are() -> None:
     tiny = described("tiny-imagenet")
     assert "by the paper's protocol" not in tiny

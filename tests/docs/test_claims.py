@@ -1,10 +1,17 @@
 """Sentences about measured numbers say what the tables beside them say."""
 
+import math
 import re
 from itertools import pairwise
+from typing import Any
 
+from robust_transfer.claims.ledger import THESE_WEIGHTS, ledger
+from robust_transfer.claims.lookup import Measured
+from robust_transfer.configuration.claims import read_claims
 from robust_transfer.configuration.load import load
 from robust_transfer.configuration.training import RECIPES, Attack, Evaluation
+from robust_transfer.tables.experiment_info import ExperimentInfo, Target
+from robust_transfer.tables.results import DIFFERENCE, SCHEMA, as_results
 from support.documents import prose
 from support.paths import ROOT
 
@@ -33,6 +40,36 @@ def test_real_images_on_a_laptop_are_decided_as_the_table_says() -> None:
         f"the standard network is ahead on {standard} of the {len(ends)} lines with an interval that excludes 0, the "
         f"best robust one on {robust} (traffic signs, full-network), and {len(ends) - standard - robust} are undecided"
     ) in WORDS
+
+
+def test_the_ledger_says_of_real_images_what_is_written_beside_the_table() -> None:
+    rows, targets = list[dict[str, Any]](), dict[str, Target]()
+    for target, mode, standard, robust, difference in table(
+        "| target | mode | standard | best robust (eps) | difference |"
+    ):
+        low, high = (number(end) for end in re.findall(r"\[(\S+), (\S+)\]", difference)[0])
+        targets[target] = Target(target, target, "top1")
+        for eps, metric, text in (
+            ("0", "", standard),
+            ("best-robust", "", robust),
+            ("best-robust", DIFFERENCE, difference),
+        ):
+            ends = {"ci_low": low, "ci_high": high} if metric else {"ci_low": math.nan, "ci_high": math.nan}
+            rows.append(
+                dict.fromkeys(SCHEMA.names)
+                | {"experiment": "real", "source": "real", "target": target, "arch": "best", "recipe": "short"}
+                | {"norm": "none" if eps == "0" else "l2", "eps": eps, "eps_value": 0.0 if eps == "0" else math.nan}
+                | {"mode": mode, "protocol": "paper", "variant": "{}", "split": "test", "selection": "validation"}
+                | {"metric": f"top1{metric}", "value": number(text.split()[0]), "ci_kind": "images", "n": 1}
+                | {"hyperparameters": '{"eps":"0.1","arch":"resnet8_w16"}', **ends}
+            )
+    info = ExperimentInfo("real", source="real", targets=tuple(targets.values()), architectures=("resnet8_w16",))
+    found = {one.name: one for one in ledger(Measured(as_results(rows, info)), read_claims())}
+    fixed, full = found["fixed-robust-ahead"], found["full-robust-ahead"]
+    assert (fixed.outcome, full.outcome) == ("undecided", "fails")
+    assert "fails when the whole network is fine-tuned, and is undecided with fixed features" in WORDS
+    assert f"where it is ahead on {fixed.agreeing} of {len(fixed.comparisons)}; of these weights" in WORDS
+    assert {THESE_WEIGHTS} <= {*fixed.remarks} & {*full.remarks}
 
 
 def test_the_default_experiments_differences_are_those_of_its_accuracies() -> None:

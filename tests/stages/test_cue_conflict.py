@@ -83,8 +83,9 @@ def looking(monkeypatch, tmp_path):
     return backbone
 
 
-def measured(root, backbone, conflicts, probe=(), **settings):
+def measured(root, backbone, conflicts, probe=(), source=None, **settings):
     inputs = {f"features{i}": entry for i, (entry, _) in enumerate(probe)}
+    inputs |= {"source": source} if source else {}
     described = CueConflictSettings(
         probe=tuple(of for _, of in probe), probing=Probing() if probe else None, **settings
     ).model_dump(mode="json")
@@ -169,6 +170,23 @@ def test_classes_that_no_output_stands_for_are_named(tmp_path, looking):
     assert backbone.facts()["classes"] == list(COLOURS)
     with pytest.raises(StoreError, match="none of its 3 outputs stands for blue; name a probe"):
         measured(tmp_path, stored, conflict_set(tmp_path))
+
+
+def test_numbered_outputs_of_a_checkpoint_stand_for_the_sources_classes(tmp_path, looking):
+    backbone = looking(2.0, 1.0)
+    numbered = stored_backbone(
+        tmp_path, build("resnet8_w4", 3), classes=["0", "1", "2"], input_size=SIDE, precision="fp32", imported={}
+    )
+    dyed = plain_set(tmp_path)  # of four classes
+    with pytest.raises(StoreError, match="its 3 outputs are not the 4 classes"):
+        measured(tmp_path, numbered, conflict_set(tmp_path), source=dyed)
+    for split in ("train", "test"):
+        write_parquet(tmp_path / f"named/{split}.parquet", [encoded(picture(c, c)) for c in range(3)], [0, 1, 2])
+    (tmp_path / "named/info.json").write_text(json.dumps({"classes": list(COLOURS)}))
+    named = prepared(tmp_path, {"kind": "parquet", "path": str(tmp_path / "named")})
+    _, rows = measured(tmp_path, numbered, open_entry(next((tmp_path / "store/conflicts").iterdir())), source=named)
+    assert rows["shape_bias", ""]["value"] == 100
+    assert backbone.facts()["classes"] == list(COLOURS)
 
 
 def test_a_shape_bias_of_guesses_is_flagged():

@@ -223,7 +223,7 @@ def test_captions_render_for_every_experiment(name):
 
         config = configuration
 
-    for figure in ("workflow", "flags", *FIGURES):
+    for figure in ("workflow", "flags", "claims", *FIGURES):
         text = environment.from_string((CAPTIONS / f"{figure}.rst").read_text()).render(snakemake=Snakemake)
         html = publish_parts(text, writer="html", settings_overrides={"report_level": 1})["html_body"]
         assert "system-message" not in html, (figure, html)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from robust_transfer.configuration.training import Attack, Recipe
+from robust_transfer.stages import results as results_stage
 from robust_transfer.statistics import selection
 from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.statistics.selection import (
@@ -334,9 +336,9 @@ def test_the_interval_of_a_choice_is_that_of_the_network_chosen_on_other_images(
     close[np.flatnonzero(~validation)[:1]] = True
     a = Candidate("x", "l2", "0.1", (run({"test": generator.random(400) < 0.9, "validation": validation}),))
     b = Candidate("x", "l2", "0.25", (run({"test": generator.random(400) < 0.5, "validation": close}, "b"),))
-    contest = Bootstrap([a, b], "top1", 1000)
-    both, alone = contest.pick([0, 1]), contest.pick([0])
-    assert contest.accuracy(both) == contest.accuracy(alone)
+    bootstrap = Bootstrap([a, b], "top1", 1000)
+    both, alone = bootstrap.pick([0, 1]), bootstrap.pick([0])
+    assert bootstrap.accuracy(both) == bootstrap.accuracy(alone)
     assert 0.2 < both.share < 0.8  # how stable the choice is stands beside it
     assert alone.share == 1
 
@@ -346,10 +348,10 @@ def test_differences_are_paired_over_images():
     right = np.random.default_rng(0).random(200) < 0.5
     better = right.copy()
     better[np.flatnonzero(~right)[:10]] = True
-    contest = Bootstrap(
+    bootstrap = Bootstrap(
         [Candidate("x", "none", "0", (run({"test": right}),))], "top1", 500
     )  # one candidate needs no validation images
-    assert contest.pick([0]).accuracies[0] == pytest.approx(100 * right.mean())
+    assert bootstrap.pick([0]).accuracies[0] == pytest.approx(100 * right.mean())
     two = Bootstrap(
         [
             Candidate("x", "none", "0", (run({"test": right, "validation": right}),)),
@@ -367,8 +369,8 @@ def test_differences_are_paired_over_images():
 
 def test_an_interval_over_images_is_the_exact_one():
     right = np.arange(1000) < 700
-    contest = Bootstrap([Candidate("x", "l2", "1", (run({"test": right}),))], "top1", 100)
-    found = contest.accuracy(contest.pick([0]))
+    bootstrap = Bootstrap([Candidate("x", "l2", "1", (run({"test": right}),))], "top1", 100)
+    found = bootstrap.accuracy(bootstrap.pick([0]))
     exact = binomtest(700, 1000).proportion_ci(method="exact")
     assert (found.value, found.kind, found.n) == (pytest.approx(70), "images", 1000)
     assert (found.low, found.high) == (pytest.approx(100 * exact.low), pytest.approx(100 * exact.high))
@@ -379,20 +381,20 @@ def test_a_choice_on_test_images_has_no_interval_and_an_estimate_without_its_luc
     generator = np.random.default_rng(0)
     equal = [Candidate("x", "l2", str(i), (run({"test": generator.random(300) < 0.7}, str(i)),)) for i in range(20)]
     standard = Candidate("x", "none", "0", (run({"test": generator.random(300) < 0.7}, "standard"),))
-    contest = Bootstrap([*equal, standard], "top1", 500, "test")
-    best, other = contest.pick(range(20)), contest.pick([20])
-    lucky, honest = contest.accuracy(best), contest.out_of_bag(best)
+    bootstrap = Bootstrap([*equal, standard], "top1", 500, "test")
+    best, other = bootstrap.pick(range(20)), bootstrap.pick([20])
+    lucky, honest = bootstrap.accuracy(best), bootstrap.out_of_bag(best)
     assert math.isnan(lucky.low)
     assert math.isnan(lucky.high)
     assert honest is not None
     assert 70 - 3 < honest.value < 70 + 3 < lucky.value
     assert honest.low < 70 < honest.high
-    difference = contest.out_of_bag(best, other)
-    assert math.isnan(contest.difference(best, other).low)
+    difference = bootstrap.out_of_bag(best, other)
+    assert math.isnan(bootstrap.difference(best, other).low)
     assert difference is not None
     assert difference.low < 0 < difference.high
-    assert contest.out_of_bag(other) is None  # nothing was chosen
-    assert not math.isnan(contest.accuracy(other).low)
+    assert bootstrap.out_of_bag(other) is None  # nothing was chosen
+    assert not math.isnan(bootstrap.accuracy(other).low)
 
 
 def test_validation_images_may_differ_between_transfer_seeds():
@@ -403,9 +405,9 @@ def test_validation_images_may_differ_between_transfer_seeds():
         run({"test": np.ones(50, bool), "validation": second < 60}, "b", second),
     )
     other = run({"test": np.zeros(50, bool), "validation": first < 20}, "c", first)
-    contest = Bootstrap([Candidate("x", "l2", "1", seeds), Candidate("x", "l2", "3", (other,))], "top1", 300)
-    assert contest.decisive[:, 0] == pytest.approx([50, 100 / 3])
-    assert contest.pick([0, 1]).picked[0] == 0
+    bootstrap = Bootstrap([Candidate("x", "l2", "1", seeds), Candidate("x", "l2", "3", (other,))], "top1", 300)
+    assert bootstrap.decisive[:, 0] == pytest.approx([50, 100 / 3])
+    assert bootstrap.pick([0, 1]).picked[0] == 0
 
 
 def test_chunks_do_not_change_the_resamples(monkeypatch):
@@ -716,3 +718,17 @@ def test_shape_biases_are_rows_with_the_intervals_that_were_measured_and_no_netw
     assert not [row for row in rows(path, mode="cue-conflict") if row.eps == BEST_ROBUST or row.arch == BEST_ARCH]
     table = read_results(path)
     assert list(table["mode"].cat.categories) == ["cue-conflict", "fixed-feature"]
+
+
+def test_of_two_evaluations_clean_accuracy_counts_once_for_each_view_of_the_source():
+    of = {"mode": "source", "backbone": "pretraining/one"}
+    rows = pd.DataFrame(
+        [
+            {**of, "entry": "evaluation/l2", "variant": "{}", "attack": None},
+            {**of, "entry": "evaluation/l2", "variant": "{}", "attack": '{"norm":"l2"}'},
+            {**of, "entry": "evaluation/linf", "variant": "{}", "attack": None},
+            {**of, "entry": "evaluation/linf", "variant": "{}", "attack": '{"norm":"linf"}'},
+            {**of, "entry": "evaluation/stylized", "variant": '{"stylized":"phase"}', "attack": None},
+        ]
+    )
+    assert list(results_stage._clean_once(rows).index) == [0, 1, 3, 4]

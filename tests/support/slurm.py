@@ -67,7 +67,7 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
 GresTypes=gpu
-MinJobAge=300
+MinJobAge=3600
 KillWait=10
 ReturnToService=1
 SchedulerParameters=bf_interval=1,sched_min_interval=100000

@@ -55,9 +55,43 @@ OWN_NETWORK = "own-network"
 """One network to one target, for others to extend: tests/workflow/test_own_network.py runs it."""
 
 
+AT_LEAST = {OWN_NETWORK: 5, "texture": 60}
+"""Entries of small experiments; others have more than a hundred."""
+
+
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_plans_something(path: Path) -> None:
-    assert len(plan(experiment(path.stem)).entries) > (5 if path.stem == OWN_NETWORK else 100)
+    assert len(plan(experiment(path.stem)).entries) > AT_LEAST.get(path.stem, 100)
+
+
+def test_figure_8_shares_with_its_experiment_what_the_two_have_in_common() -> None:
+    def entries(name: str, *stages: str) -> set[str]:
+        return {one for stage in stages for one in (entry.id for entry in plan(experiment(name)).stage(stage).values())}
+
+    for stage in ("datasets", "pretraining", "features", "probing", "finetuning"):
+        own = {one for one in entries("texture", stage) if "_both_" not in one}
+        assert own
+        assert own <= entries("tiny-imagenet", stage)
+    added = entries("paper-texture", "importing") - entries("paper", "importing")
+    assert len(added) == 3  # networks of Geirhos et al.
+    of_targets = {
+        one for one in entries("paper-texture", "linear_heads") if "_sin" not in one and "_stylized" not in one
+    }
+    assert len(of_targets) == 2 * 10 * 12
+    assert of_targets <= entries("paper", "linear_heads")
+
+
+def test_figure_8s_networks_are_tested_on_and_transferred_to_the_stylized_source() -> None:
+    keys = measured(plan(experiment("paper-texture")), target="imagenet", variant='{"stylized":"adain"}')
+    tested = [key for key in keys if key.mode == "source"]
+    assert {(key.arch, key.eps) for key in tested if key.recipe == "released"} == {
+        (arch, eps) for arch in ("resnet18", "resnet50") for eps in ("0", "0.25", "0.5", "1", "3")
+    }
+    assert {key.recipe for key in tested} == {
+        "released", "sin", "sin-and-in", "sin-and-in-then-in", "texture-robust-stylized",
+    }  # fmt: skip
+    transferred = measured(plan(experiment("paper-texture")), target="imagenet", mode="full-network")
+    assert len(transferred) == 2 * 5
 
 
 def measured(grid: Grid, **like: object) -> list[MeasurementKey]:
@@ -130,7 +164,7 @@ def test_settings_are_those_of_the_released_code(paper: Grid) -> None:
     assert metrics == {"aircraft", "caltech101", "caltech256", "flowers", "pets"}
     normalised = {name for name in found.targets if found.datasets[name].normalisation.std != (1, 1, 1)}
     assert normalised == {"cifar10", "cifar100"}
-    assert {*found.targets} | {"imagenet"} == {*catalogue().datasets}
+    assert {*found.targets} | {"imagenet", "painter-by-numbers"} == {*catalogue().datasets}
 
 
 def test_from_scratch_differs_in_the_backbones_alone(paper: Grid) -> None:

@@ -26,7 +26,10 @@ class OnScheduler(Checkout):
     """A checkout whose experiment runs through the profile."""
 
     def command(self, *arguments: str, overlay: str = "experiment.yaml") -> list[str]:
-        options = ("--workflow-profile", "profiles/generic", "--jobs", "2", "--seconds-between-status-checks", "1")
+        options = (
+            *("--workflow-profile", "profiles/generic", "--jobs", "2", "--seconds-between-status-checks", "1"),
+            *("--max-jobs-per-timespan", "100/1s"),  # the profile's would have each run end a minute later
+        )
         return [sys.executable, "-m", "snakemake", *options, *arguments, "--configfile", overlay]
 
 

@@ -224,7 +224,7 @@ FIGURES = {
         Figure("granularity", "transfer over eps with detail taken away", "granularity", "Fig. 7", published=True),
         Figure(
             "source_accuracy_full_network",
-            "the same of full-network transfer",
+            "full-network transfer over accuracy on the source",
             "source_accuracy",
             "Fig. 11",
             default=False,

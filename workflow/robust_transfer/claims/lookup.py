@@ -58,6 +58,7 @@ class Looked:
         if any(one.mode == UNTRANSFERRED for one in protocols):
             return "without transfer"
         view = f", images downscaled to {self.view} px" if self.view else ""
+        view += "".join(f", {NORM_LABELS.get(one, one)} networks" for one in {one.norm for one in self.panels} - {"l2"})
         return "; ".join(f"{protocol_label(one)}{view}, chosen on {self.cells.selection}" for one in protocols)
 
     def cell(self, panel: Panel, arch: str, eps: str) -> Estimate | None:
@@ -129,6 +130,8 @@ class Measured:
             missing.append(f"{NORM_LABELS.get(norm, norm)} networks")
         elif absent := [name for name in named if name not in {one.target.name for one in panels}]:
             missing.append(f"{'target' if len(absent) == 1 else 'targets'} {', '.join(absent)}")
+        elif not panels:
+            missing.append(f"{where.view} images")
         return Looked(cells, panels, _architectures(self.about, where), view, missing)
 
     def _named(self, where: Where) -> Sequence[str]:
@@ -147,7 +150,7 @@ class Measured:
         if key not in self._cells:
             rows = self._rows(where, recipe)
             about = _with_targets(self.about, rows, named, metric)
-            rows.attrs = {ATTRIBUTE: about.as_json() | {"texture_robust": {}}}
+            rows.attrs = {ATTRIBUTE: about.as_json() | {"texture_robust": {}, "norm": None}}
             self._cells[key] = Cells(rows)
         return self._cells[key]
 

@@ -90,7 +90,8 @@ class ConflictsSettings(Model):
 class CueConflictSettings(Model):
     """Settings of an entry under `store/cue_conflict/`.
 
-    Inputs: `backbone`, `conflicts`, and where a probe decides `features0`, … in the order of `probe`.
+    Inputs: `backbone`, `conflicts`; where a probe decides `features0`, … in the order of `probe`; where the outputs of
+    a checkpoint of the user's decide `source`, whose classes they stand for.
     """
 
     classes: tuple[str, ...] | None = None

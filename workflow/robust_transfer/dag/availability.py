@@ -65,7 +65,6 @@ def absent(grid: Grid, stated: bool | None = None) -> list[str]:
     catalogue's datasets and published weights. None: both.
     """
     datasets, files = _missing_datasets(grid), _missing_weights(grid)
-    networks = [] if stated is False else missing_networks(grid)
     if stated is not None:
         by_name = {name: grid.experiment.datasets[name].origin.kind == "catalogue" for name in datasets}
         datasets = {name: why for name, why in datasets.items() if by_name[name] != stated}
@@ -73,7 +72,7 @@ def absent(grid: Grid, stated: bool | None = None) -> list[str]:
     folder = grid.experiment.running.weights_folder
     at_length = map(grid.experiment.mistake, datasets.values())
     messages = [_datasets_in_brief(grid, datasets)] if len(datasets) > WHOLE else [*at_length]
-    messages += networks
+    messages += missing_networks(grid, stated)
     imported = all(grid.experiment.weights_of(part) for part in grid.experiment.grid)
     if imported and grid.experiment.source in datasets and len(datasets) <= WHOLE:
         messages.append(

@@ -37,7 +37,7 @@ from robust_transfer.configuration.transfer import (
     ProbingSettings,
     SelectingSettings,
 )
-from robust_transfer.configuration.weights import ImportingSettings, Weights
+from robust_transfer.configuration.weights import FileWeights, ImportingSettings, Weights
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
 Settings = TypeVar("Settings", bound=Model)
@@ -315,6 +315,8 @@ def _confront(grid: Grid, backbone: PlannedEntry, key: MeasurementKey) -> None:
     world = origin if isinstance(origin, ShapesOrigin) and isinstance(section.images, ShapesConflicts) else None
     drawn = grid._shared("conflicts", lambda: ConflictsSettings(images=section.images, world=world))
     inputs = {"backbone": backbone, "conflicts": grid._add("conflicts", CUE_CONFLICT, drawn)}
+    if not section.probe and experiment.source not in grid.dropped and _has_outputs_of_ones_own(backbone):
+        inputs["source"] = _dataset(grid, experiment.source)
     for i, name in enumerate(section.probe):
         inputs[f"features{i}"] = _Transfer(grid, backbone, _dataset(grid, name), name, 0, None)._features()
     settings = grid._shared(
@@ -330,6 +332,12 @@ def _confront(grid: Grid, backbone: PlannedEntry, key: MeasurementKey) -> None:
         backbone,
         replace(key, target=CUE_CONFLICT, mode="cue-conflict"),
     )
+
+
+def _has_outputs_of_ones_own(backbone: PlannedEntry) -> bool:
+    """It is from a checkpoint of the user's, whose outputs the source's classes give names to."""
+    settings = backbone.settings
+    return isinstance(settings, ImportingSettings) and isinstance(settings.weights, FileWeights)
 
 
 def _transfer(

@@ -29,6 +29,12 @@ QUESTION = (
     "networks trained in the standard way, although they are worse at their own?"
 )
 NORMS = {"l2": "L2", "linf": "L∞"}
+STYLE = {
+    "phase": "the shapes stay and the textures are another image's, whose Fourier amplitudes are taken with its phase",
+    "adain": "the shapes stay and the textures are a style image's, by adaptive instance normalisation",
+    "texture-swap": "the outline stays and the texture is that of a class drawn at random",
+}
+"""What becomes of an image that is stylized."""
 STYLIZED = {
     "sin": "Stylized-ImageNet",
     "sin-and-in": "Stylized-ImageNet and ImageNet",
@@ -77,7 +83,8 @@ def _backbones(experiment: Experiment) -> list[str]:
     training = experiment.pretraining.training
     networks: dict[str, list[str]] = {}
     for part in experiment.grid:
-        networks.setdefault(_recipe(experiment, part), []).extend(part.architectures)
+        if part.trained_on == "native":
+            networks.setdefault(_recipe(experiment, part), []).extend(part.architectures)
     if trained := networks.pop(TRAINED, []):
         sentences.append(
             f"{_listed(trained)} {_are(trained)} trained on {label(experiment, experiment.source)} at {size}, "
@@ -90,7 +97,27 @@ def _backbones(experiment: Experiment) -> list[str]:
             for recipe, names in networks.items()
         ]
         sentences += ["; ".join(imported) + ".", f"Imported networks see images of {size}."]
-    return sentences
+    return [*sentences, *_texture_robust(experiment)]
+
+
+def _texture_robust(experiment: Experiment) -> list[str]:
+    """How texture-robust networks are trained; nothing where there are none."""
+    parts = [part for part in experiment.grid if part.trained_on != "native"]
+    if not parts:
+        return []
+    how = experiment.pretraining.texture_robust
+    images = {
+        "stylized": f"stylized images for {_counted(how.stylized.epochs, 'epoch')}",
+        "both": f"native and stylized images for {_counted(how.both.epochs, 'epoch')}",
+        "both-then-native": f"native and stylized images for {_counted(how.both.epochs, 'epoch')} and then native ones "
+        f"for {_counted(how.native.epochs, 'epoch')}",
+    }
+    start = "from random weights" if how.start == "scratch" else "from the weights of a standard network"
+    return [
+        "Texture-robust networks, which are neither standard nor robust ones, are trained without an attack, "
+        f"{start}, on {_listed([images[part.trained_on] for part in parts], ', or on ')}. "
+        f"Of a stylized image, {STYLE[experiment.stylizing.method]}."
+    ]
 
 
 def _origin(weights: Weights) -> str:
@@ -162,6 +189,11 @@ def _source(experiment: Experiment, dropped: Collection[str]) -> list[str]:
         )
     if any(_recipe(experiment, part) == TRAINED for part in experiment.grid):
         sentences.append("While a network trains, its accuracy on a small sample of training images is measured too.")
+    if any("stylized" in part.source_views for part in experiment.grid) and experiment.source not in dropped:
+        sentences.append(
+            "Some networks are tested on stylized images of the source too, without training: "
+            f"{STYLE[experiment.stylizing.method]}."
+        )
     return sentences
 
 
@@ -231,11 +263,13 @@ def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
             "*Full-network*: the head is replaced and every parameter is trained on the target, with "
             f"{_rates(finetuning)}{own if finetuning.normalisation == 'target' else ''}."
         )
-    if views := [str(view) for part in transfers for view in part.views if view != "native"]:
+    if views := [str(view) for part in transfers for view in part.views if isinstance(view, int)]:
         sentences.append(
             f"To take detail away, targets are also downscaled to {_listed(views)} pixels on their short side and "
             "enlarged again."
         )
+    if any("stylized" in (*part.views, *part.transfer_to_source) for part in transfers):
+        sentences.append(f"Some transfers are to stylized images: {STYLE[experiment.stylizing.method]}.")
     if images := {number for part in transfers for number in part.images_per_class if number != "all"}:
         numbers = _listed([str(number) for number in sorted(images)], " or ")
         subsets = {

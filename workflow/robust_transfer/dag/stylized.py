@@ -16,13 +16,17 @@ HOME = "the releases of naoto0804/pytorch-AdaIN on GitHub"
 """Where the encoder and the decoder of Stylized-ImageNet are published."""
 
 
-def missing_networks(grid: Grid) -> list[str]:
-    """A message for each file of an encoder or decoder that is not there and is needed."""
+def missing_networks(grid: Grid, stated: bool | None = None) -> list[str]:
+    """A message for each file of an encoder or decoder that is not there and is needed.
+
+    `stated` True: only where the configuration states a path; False: only where it states none. None: both.
+    """
     messages = {}
     for settings in (settings for entry, settings in _unfinished(grid) if settings.method == "adain"):
         for name in ("encoder", "decoder"):
             path = grid.experiment.running.weights_folder / resolved(getattr(settings, name))
-            if not path.is_file():
+            is_stated = getattr(settings, name) != StylizingSettings.model_fields[name].default
+            if not path.is_file() and stated in (None, is_stated):
                 messages[name] = (
                     f"stylizing.{name} = {getattr(settings, name)}: {path}: no such file; fetch "
                     f"{'vgg_normalised.pth' if name == 'encoder' else 'decoder.pth'} from {HOME} and put it there, or "

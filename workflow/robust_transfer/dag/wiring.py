@@ -107,6 +107,15 @@ class Wiring:
 
         return with_signature(card_of_input)
 
+    def optional(self, stage: str, role: str) -> Callable[[Any], list[str]]:
+        """Input function: the card of what an entry of this stage is made from in that role, which some lack."""
+
+        def cards_of_input(wildcards: Any) -> list[str]:
+            inputs = self._entry(stage, wildcards.entry).inputs
+            return [self._read(inputs[role].id, CARD)] if role in inputs else []
+
+        return with_signature(cards_of_input)
+
     def runs(self, stage: str) -> Callable[[Any], list[str]]:
         """Input function: the cards of the runs that an entry of this stage chooses from, which may be none."""
 

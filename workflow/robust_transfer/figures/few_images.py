@@ -90,6 +90,7 @@ def few_images(results: pd.DataFrame) -> Drawing:
     figure, axes = style.panels([panel.label for panel in lines], row_height=1.4, extra_height=0.45)
     for panel, ax in zip(lines, axes, strict=True):
         _panel(ax, axis, lines[panel], colours, archs)
+        _seeds(ax, axis, sizes, panel, lines[panel], colours)
         axis.apply(ax, labels=style.in_last_row(axes, ax))
     figure.supxlabel("Training images of each class", fontsize=7)
     figure.supylabel(f"{MODE_LABELS[protocol.mode]} accuracy (%)", fontsize=7)
@@ -144,6 +145,15 @@ def _panel(ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], ar
             style.curve(ax, [x for x, _ in part], [row for _, row in part], colours[eps], **look)
         tie = places[len(few) - 1 :]
         ax.plot([x for x, _ in tie], [row.value for _, row in tie], ls=":", lw=0.8, color=colours[eps])
+
+
+def _seeds(ax: Axes, axis: ImagesAxis, sizes: Sizes, panel: Panel, lines: Lines, colours: dict[str, Any]) -> None:
+    """Small dots for single seeds of pretraining, means over their subsets, to the right of the mean over seeds."""
+    for i, ((arch, eps), curve) in enumerate(lines.items()):
+        aside = min(ASIDE, SPREAD / len(lines)) * axis.span * (i - (len(lines) - 1) / 2)
+        for size, _ in curve:
+            seeds = sizes[size].seeds(panel, arch, eps)
+            style.seed_dots(ax, axis.positions[size] + aside + 0.02 * axis.span, seeds, colours[eps])
 
 
 def _intervals(sizes: Sizes, lines: dict[Panel, Lines]) -> list[str]:

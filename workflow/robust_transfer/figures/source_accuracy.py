@@ -61,6 +61,7 @@ def _draw(cells: Cells, mode: str) -> Drawing:
         for arch in shown:
             _line_behind(ax, behind[panel].get(arch, []), colours, style.marker(shown, arch))
             _line(ax, points[panel][arch], colours, style.marker(shown, arch))
+            _seeds(ax, cells, panel, arch, [eps for eps, _, _ in points[panel][arch]], colours)
         _level(ax, levels[panel])
         accuracy_limits(ax, [row for of in (points, behind) for line in of[panel].values() for _, _, row in line])
         _widened(ax)
@@ -137,6 +138,15 @@ def _line(ax: Axes, points: Sequence[tuple[str, Estimate, Estimate]], colours: d
     ax.errorbar(x, y, style.whiskers(rows), fmt="none", ecolor=shades, elinewidth=0.5, zorder=3)  # type: ignore[arg-type]
     ax.scatter(x, y, s=13, c=shades, marker=marker, edgecolors=style.INK, linewidths=0.3, zorder=4)
     style.daggers(ax, x, rows)
+
+
+def _seeds(ax: Axes, cells: Cells, panel: Panel, arch: str, every_eps: Sequence[str], colours: dict[str, Any]) -> None:
+    """Small dots for single seeds, each at its own source accuracy."""
+    for eps in every_eps:
+        seeds = cells.seeds(panel, arch, eps)
+        for row in seeds if len(seeds) > 1 else ():
+            if source := cells.source(arch, panel.norm, eps, row.backbone_seed):
+                ax.plot([source.value], [row.value], ".", color=colours[eps], ms=2.4, mew=0, zorder=3.5)
 
 
 def _level(ax: Axes, standard: Estimate | None) -> None:

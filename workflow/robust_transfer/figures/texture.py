@@ -246,13 +246,12 @@ def _legends(
 ) -> None:
     from matplotlib.patches import Patch
 
-    shown = {recipe for one in curves for recipe, _ in one.levels} | {
-        name for row in groups for _, dots in row.groups for name in dots
-    }
+    dashed = {recipe for one in curves for recipe, _ in one.levels}
+    shown = dashed | {name for row in groups for _, dots in row.groups for name in dots}
     best = f"robust (8b: best, chosen on {asked.native.selection})" if groups else "robust"
     handles: list[Any] = [Patch(color=style.STANDARD, label="standard (ε 0)"), Patch(color=style.ROBUST, label=best)]
     handles += [
-        Patch(color=_colour(asked.recipes, recipe), label=label + (" (dashed in 8a)" if curves else ""))
+        Patch(color=_colour(asked.recipes, recipe), label=label + (" (above: dashed)" if recipe in dashed else ""))
         for recipe, label in asked.about.texture_robust.items()
         if recipe in shown
     ]

@@ -97,9 +97,10 @@ def _measured(cells: Cells, panel: Panel, view: int | None) -> Lines:
 
 
 def _longest(lines: Lines) -> Lines:
-    """The lines of as many widths as any, with intervals of one kind: a few points among whole lines mislead."""
-    longest = max(map(len, lines.values()), default=0)
-    found = {eps: line for eps, line in lines.items() if len(line) == longest}
+    """The lines of as many widths as any robust one, with intervals of one kind: short ones among long ones mislead."""
+    robust = {eps: line for eps, line in lines.items() if eps != "0"}
+    longest = max(map(len, (robust or lines).values()), default=0)
+    found = {eps: line for eps, line in lines.items() if len(line) >= longest}
     kind = kind_of(row for line in found.values() for _, _, row in line)
     return {eps: [(place, arch, of_kind(kind, row)) for place, arch, row in line] for eps, line in found.items()}
 

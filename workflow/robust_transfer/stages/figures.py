@@ -2,9 +2,10 @@
 
     python -m robust_transfer figures headline results/<name>/results.parquet --out results/<name>/figures/headline
 
-Writes a figure as .png, .pdf and .svg, a table as .tex, .html and .md, and the numbers in either as .csv. The same
-table of results gives the same bytes. A figure takes 2 to 3 s on one core of an AMD EPYC, 5 s for twelve targets, four
-networks and ten eps; a table 1 s.
+Writes a figure as .png, .pdf and .svg, a table as .tex, .html and .md, and the numbers in either as .csv. Whose numbers
+they are, the experiment says (`figures.source`): its own, the published ones, or both. The same table of results gives
+the same bytes. A figure takes 2 to 3 s on one core of an AMD EPYC, 5 s for twelve targets, four networks and ten eps; a
+table 1 s.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import csv
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -39,7 +40,12 @@ def draw(name: str, table: Path, stem: Path) -> None:
     figure = FIGURES[name]
     # By name and not by an import above: an edit of one figure's module is to redraw that figure alone.
     module = importlib.import_module(f"{PACKAGE}.figures.{figure.module}")
-    content = read_training(table) if figure.table == "training" else _numbers_of(figure, read_results(table))
+    if figure.table == "training":
+        content = read_training(table)
+    else:
+        # A figure whose published numbers have a form of their own has a function of this name too.
+        published = getattr(module, "published_results", published_results)
+        content = _numbers_of(figure, read_results(table), published)
     stem.parent.mkdir(parents=True, exist_ok=True)
     with nullcontext() if figure.is_table else _style():
         shown = getattr(module, name)(content)
@@ -48,12 +54,12 @@ def draw(name: str, table: Path, stem: Path) -> None:
     log.info("%s: %d numbers", stem, len(shown.numbers))
 
 
-def _numbers_of(figure: Figure, results: pd.DataFrame) -> pd.DataFrame:
+def _numbers_of(figure: Figure, results: pd.DataFrame, published: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """What the experiment has its figures drawn from: its own numbers, the published ones, or both."""
     source = ExperimentInfo.of(results).drawn_from
     if source == "published":
-        return published_results()
-    return beside_published(results) if source == "both" and figure.published else results
+        return published()
+    return beside_published(results, published()) if source == "both" and figure.published else results
 
 
 def _style() -> AbstractContextManager[None]:

@@ -189,13 +189,13 @@ def _chosen_rows(
     info: ExperimentInfo, measurements: Iterable[Measurement], measured: pd.DataFrame, store: Path
 ) -> Iterator[Record]:
     """The chosen rows of every target, mode, variant and selection."""
-    contests: dict[MeasurementKey, list[Measurement]] = defaultdict(list)
+    comparisons: dict[MeasurementKey, list[Measurement]] = defaultdict(list)
     for one in measurements:
         if one.key.mode not in UNCHOSEN:
-            contests[one.key.of_choice(arch=BEST_ARCH, norm="", eps=BEST_ROBUST)].append(one)
+            comparisons[one.key.of_choice(arch=BEST_ARCH, norm="", eps=BEST_ROBUST)].append(one)
     by_entry = dict(list(measured.groupby("entry")))
-    for key, members in contests.items():
-        # Predictions are read a contest at a time: those of a whole experiment need not fit into memory.
+    for key, members in comparisons.items():
+        # Predictions are read one comparison at a time: those of a whole experiment need not fit into memory.
         selections = pd.concat([by_entry[one.entry]["selection"] for one in members]).unique()
         for selection in (None if pd.isna(one) else str(one) for one in selections):
             runs = [_run(one, open_entry(store / one.entry), by_entry[one.entry], selection) for one in members]
@@ -257,27 +257,29 @@ def _chosen(
     metric = info.metrics[key.target]
     every = _candidates(info, members)
 
-    def contest_of(candidates: list[Candidate]) -> Bootstrap:
+    def bootstrap_of(candidates: list[Candidate]) -> Bootstrap:
         return Bootstrap(candidates, metric, info.bootstrap, selection or "validation")
 
-    whole = contest_of(every) if comparable(every) == every else None
+    whole = bootstrap_of(every) if comparable(every) == every else None
     rows = []
     for arch in [*dict.fromkeys(candidate.arch for candidate in every), BEST_ARCH]:
-        contest = whole or contest_of(comparable([one for one in every if arch in (one.arch, BEST_ARCH)]))
-        rows += list(_choices(info, key, contest, arch, metric))
+        bootstrap = whole or bootstrap_of(comparable([one for one in every if arch in (one.arch, BEST_ARCH)]))
+        rows += list(_choices(info, key, bootstrap, arch, metric))
     return rows
 
 
-def _choices(info: ExperimentInfo, key: MeasurementKey, contest: Bootstrap, arch: str, metric: str) -> Iterator[Record]:
+def _choices(
+    info: ExperimentInfo, key: MeasurementKey, bootstrap: Bootstrap, arch: str, metric: str
+) -> Iterator[Record]:
     """The chosen rows of one architecture, or with `best` of all."""
-    candidates = contest.candidates
+    candidates = bootstrap.candidates
 
     def chosen(pick: Pick, *, standard: Pick | None = None, **of: str) -> list[Record]:
-        return _chosen_row_pair(_shared(info.experiment, key.of_choice(**of)), contest, pick, metric, standard)
+        return _chosen_row_pair(_shared(info.experiment, key.of_choice(**of)), bootstrap, pick, metric, standard)
 
     inside = [i for i, candidate in enumerate(candidates) if arch in (candidate.arch, BEST_ARCH)]
     standard = [i for i in inside if candidates[i].eps == "0"]
-    pick = contest.pick(standard) if standard else None
+    pick = bootstrap.pick(standard) if standard else None
     if pick and arch == BEST_ARCH:
         yield from chosen(pick, arch=arch, norm="none", eps="0")
     for norm in dict.fromkeys(candidates[i].norm for i in inside if candidates[i].eps != "0"):
@@ -286,7 +288,7 @@ def _choices(info: ExperimentInfo, key: MeasurementKey, contest: Bootstrap, arch
         for eps, among in ((BEST_ROBUST, robust), (info.fixed_eps.get(norm, ""), fixed)):
             if not among:
                 continue
-            better = contest.pick(among)
+            better = bootstrap.pick(among)
             if eps == BEST_ROBUST or arch == BEST_ARCH:  # one arch at one eps is there already, as measured
                 yield from chosen(better, arch=arch, norm=norm, eps=eps)
             if pick:
@@ -304,33 +306,33 @@ def _candidates(info: ExperimentInfo, members: Sequence[tuple[Measurement, Trans
 
 
 def _chosen_row_pair(
-    shared: Record, contest: Bootstrap, pick: Pick, metric: str, standard: Pick | None
+    shared: Record, bootstrap: Bootstrap, pick: Pick, metric: str, standard: Pick | None
 ) -> list[Record]:
     """The row of a choice, or with `standard` of its paired difference to that one; and what it is worth on images
     that the choice did not see, where it was made on test images."""
-    measured = contest.difference(pick, standard) if standard else contest.accuracy(pick)
+    measured = bootstrap.difference(pick, standard) if standard else bootstrap.accuracy(pick)
     metric += DIFFERENCE if standard else ""
-    rows = [_chosen_row(shared, contest, pick, standard, metric, measured)]
-    if honest := contest.out_of_bag(pick, standard):
-        rows.append(_chosen_row(shared, contest, pick, standard, metric + OUT_OF_BAG, honest))
+    rows = [_chosen_row(shared, bootstrap, pick, standard, metric, measured)]
+    if honest := bootstrap.out_of_bag(pick, standard):
+        rows.append(_chosen_row(shared, bootstrap, pick, standard, metric + OUT_OF_BAG, honest))
     return rows
 
 
 def _chosen_row(
-    shared: Record, contest: Bootstrap, pick: Pick, standard: Pick | None, metric: str, measured: Interval
+    shared: Record, bootstrap: Bootstrap, pick: Pick, standard: Pick | None, metric: str, measured: Interval
 ) -> Record:
-    chosen = contest.candidates[pick.picked[0]]
+    chosen = bootstrap.candidates[pick.picked[0]]
     seeds = sorted({run.backbone_seed for run in chosen.runs if run.backbone_seed is not None})
     says: dict[str, Any] = {"arch": chosen.arch, "eps": chosen.eps, "share_of_resamples": round(pick.share, 3)}
     says["backbone_seeds"] = seeds
     if standard:
-        says["standard_arch"] = contest.candidates[standard.picked[0]].arch
+        says["standard_arch"] = bootstrap.candidates[standard.picked[0]].arch
     only = chosen.runs[0] if len(chosen.runs) == 1 and not standard else None
     return {
         **shared,
         "attack": None,
         "split": "test",
-        "selection": contest.selection,
+        "selection": bootstrap.selection,
         "metric": metric,
         "value": measured.value,
         "ci_low": measured.low,

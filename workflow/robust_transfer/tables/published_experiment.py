@@ -54,6 +54,7 @@ def paper() -> ExperimentInfo:
         protocol="paper",
         released=(RELEASED,),
         norm="l2",
+        drawn_from="published",
     )
 
 
@@ -67,17 +68,17 @@ def published_results() -> pd.DataFrame:
     return as_results(pd.concat(rows, ignore_index=True), paper())
 
 
-def beside_published(results: pd.DataFrame) -> pd.DataFrame:
+def beside_published(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """The rows of a results table, and after them the published ones that can stand beside them.
 
-    Those are of the same source, by name, and of targets of the same name and metric; none where the source is another,
-    since numbers of another source are no reproduction of these.
+    Those are of the same source, by name, and of the twelve targets those of the same name and metric; none where the
+    source is another, since numbers of another source are no reproduction of these.
     """
     info = ExperimentInfo.of(results)
     shared = [target.name for target in paper_beside(info).targets]
-    published = published_results()
-    here = published["target"].isin([*shared, SOURCE]) if shared else published["target"].isna()
-    return as_results(pd.concat([results, published[here]], ignore_index=True), info)
+    other = published["target"].isin(list(TARGETS)) & ~published["target"].isin(shared)
+    here = published[~other] if info.source == SOURCE else published.head(0)
+    return as_results(pd.concat([results, here], ignore_index=True), info)
 
 
 def paper_beside(info: ExperimentInfo) -> ExperimentInfo:

@@ -90,7 +90,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     target            dataset that was transferred to and tested on; the source itself where `mode` is `source`, and
                       `cue_conflict` where it is `cue-conflict`
     arch              architecture; `best`: chosen among all of them
-    recipe            how the backbone was pretrained, or whose weights it has
+    recipe            how the backbone was pretrained, or whose weights it has; `texture-robust-…`: on stylized images
     norm              `l2` or `linf`; `none` for eps 0, standard training
     eps               radius of adversarial pretraining in [0, 1] pixel units, as text (`0.25`, `4/255`); `best-robust`:
                       chosen among all but 0
@@ -100,10 +100,10 @@ def read_results(path: str | Path) -> pd.DataFrame:
     mode              `source` (accuracy on the source itself), `cue-conflict` (decisions on images whose shape and
                       texture are of different classes), `fixed-feature` or `full-network`
     protocol          `frozen`, `paper` or `knn`; null where nothing was transferred
-    variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels, `layer`
-                      the one that features are from, where it is not the last; of mode `cue-conflict` `shape` is the
-                      class of the shapes that the number is of (without it: of all), and `resized_from` the side in
-                      pixels of images that networks saw at another
+    variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels,
+                      `stylized` a method, `layer` the one that features are from, where it is not the last; of mode
+                      `cue-conflict` `shape` is the class of the shapes that the number is of (without it: of all),
+                      and `resized_from` the side in pixels of images that networks saw at another
     images_per_class  training images of each class of the target; null: all of them
     attack            JSON of norm, eps, precision, and of PGD steps, relative_step_size (times eps), random_start,
                       restarts and use_best, else of `kind`; older files have fewer of these; null: clean images

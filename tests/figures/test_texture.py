@@ -1,0 +1,139 @@
+"""Figure 8: the published numbers cell by cell, and texture-robust networks that count as neither side elsewhere."""
+
+import csv
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+from robust_transfer.figures import style
+from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.headline import headline
+from robust_transfer.figures.texture import texture
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.key import BEST_ROBUST, canonical
+from robust_transfer.tables.measured import measured
+from robust_transfer.tables.published import FOLDER
+from robust_transfer.tables.published_texture import published_texture
+from robust_transfer.tables.results import as_results
+
+ON_STYLIZED = canonical({"stylized": "adain"})
+ROBUST = "texture-robust-stylized"
+
+
+@pytest.fixture(scope="module")
+def published() -> pd.DataFrame:
+    return published_texture()
+
+
+@pytest.fixture(autouse=True)
+def look():
+    with matplotlib.rc_context(style.RC):
+        yield
+
+
+def about(results: pd.DataFrame, **of) -> pd.DataFrame:
+    return as_results(results, replace(ExperimentInfo.of(results), **of))
+
+
+def test_every_published_number_is_drawn_once_where_it_belongs(published):
+    with open(FOLDER / "stylized.csv", newline="") as file:
+        expected = {}
+        for row in csv.DictReader(file):
+            on_it, from_it = row["target"] == "stylized_imagenet", row["source"] == "stylized_imagenet"
+            series = "texture-robust" if from_it else "standard" if row["eps"] == "0" else "best robust"
+            if on_it:
+                series = "tested, no training" if row["mode"] == "source" else "full-network transfer"
+            target = "imagenet" if on_it else row["target"]
+            key = (target, row["mode"], row["arch"], row["eps"], ROBUST if from_it else None, series)
+            assert key not in expected
+            expected[key] = float(row["value"])
+    drawn = texture(published).numbers
+    found = {
+        tuple(one[name] for name in ("target", "mode", "arch", "eps", "recipe", "series")): one["value"]
+        for one in drawn
+    }
+    assert len(drawn) == len(found) == len(expected) == 164
+    assert found == expected
+
+
+def test_bars_and_points_are_as_high_as_the_numbers(published):
+    axes = texture(published).figure.axes
+    heights = [
+        patch.get_y() + patch.get_height() for ax in axes[2:] for patch in ax.patches if isinstance(patch, Rectangle)
+    ]
+    points = [
+        value
+        for ax in axes[:2]
+        for line in ax.lines
+        if str(line.get_marker()) in "os"
+        for value in np.asarray(line.get_ydata())
+    ]
+    tested = published["variant"] == ON_STYLIZED
+    np.testing.assert_allclose(sorted(heights), sorted(published.loc[~tested, "value"]))
+    np.testing.assert_allclose(sorted(points), sorted(published.loc[tested, "value"]))
+
+
+def test_what_is_missing_is_said(published):
+    on_source = published["target"] == "imagenet"
+    without = {
+        "stylized images of the source: not measured": published[~on_source],
+        "texture-robust networks on targets: not measured": published[on_source],
+    }
+    for says, rows in without.items():
+        drawing = texture(about(rows))
+        texts = " ".join(text.get_text() for legend in drawing.figure.legends for text in legend.get_texts())
+        assert says in " ".join(texts.split())
+        assert len(drawing.numbers) == len(rows[rows["target"].astype("string") != "imagenet"]) or on_source.any()
+    nothing = texture(about(published[on_source].iloc[:0]))
+    assert not nothing.numbers
+    assert "not measured" in nothing.figure.axes[0].texts[0].get_text()
+
+
+def test_a_texture_robust_network_is_a_line_beside_the_curve(published):
+    tested = published[(published["variant"] == ON_STYLIZED) & (published["arch"] == "resnet18")]
+    robust = tested[(tested["eps"] == "0") & (tested["mode"] == "source")].assign(recipe=ROBUST, value=42.0)
+    drawing = texture(about(pd.concat([tested, robust])))
+    assert [one["value"] for one in drawing.numbers if one["recipe"] == ROBUST] == [42.0]
+    levels = [line.get_ydata() for line in drawing.figure.axes[0].lines if line.get_color() == "#d55e00"]
+    np.testing.assert_array_equal(levels, [[42.0, 42.0]])
+
+
+class TestNeitherSide:
+    """Texture-robust networks and stylized images leave all else as it is."""
+
+    def without(self, published) -> pd.DataFrame:
+        plain = (published["recipe"] != ROBUST) & (published["variant"] == "{}")
+        return about(published[plain])
+
+    def test_the_headline_takes_them_for_neither_standard_nor_robust(self, published):
+        with_them, without = headline(published), headline(self.without(published))
+        assert with_them.numbers == without.numbers
+        assert len(with_them.numbers) > 20
+
+    def test_cells_of_other_figures_are_the_same(self, published):
+        every, plain = Cells(published), Cells(self.without(published))
+        for mode in ("fixed-feature", "full-network"):
+            assert every.protocols(mode) == plain.protocols(mode)
+            assert every.others(mode) == ""
+            for panel in every.panels(mode):
+                for arch in ("resnet18", "resnet50"):
+                    for eps in ("0", BEST_ROBUST):  # repr, since an interval that is not there is NaN
+                        assert repr(every.cell(panel, arch, eps)) == repr(plain.cell(panel, arch, eps)) != "None"
+        assert every.source("resnet50", "l2", "0") is None  # ImageNet itself is in another file
+
+    def test_they_are_there_for_those_who_ask(self, published):
+        panel = Cells(published).panels("fixed-feature")[0]
+        robust = Cells(published, recipe=ROBUST).cell(panel, "resnet50", "0")
+        assert robust is not None
+        assert robust.value == 32.34
+        tested = Cells(published, stylized=True).source("resnet50", "l2", "1")
+        assert tested is not None
+        assert tested.value == 11.08
+
+    def test_asked_for_one_number_each_a_table_gives_no_texture_robust_network(self, published):
+        plain = measured(published, mode="fixed-feature", eps="0")
+        assert ROBUST not in set(plain["recipe"])
+        assert set(measured(published, mode="fixed-feature", eps="0", recipe=ROBUST)["recipe"]) == {ROBUST}
