@@ -122,8 +122,12 @@ class Lines(DefaultFormatter):  # type: ignore[misc]
         name, seconds = self._steps.finish(msg["job_id"], msg["created"])
         if name == TARGET:
             return ""
-        line = f"{self._done(msg['created'])} {name}" + (f"  {span(seconds)}" if seconds is not None else "")
-        return _cut(line, self._width) if self._width else line
+        rule, _, entry = name.partition(" ")
+        took = f"  {span(seconds)}" if seconds is not None else ""
+        line = f"{self._done(msg['created'])} {rule} {entry}".rstrip() + took
+        surplus = len(line) - self._width if self._width else 0
+        # The end of an entry's name tells it from others more than its beginning does.
+        return line.replace(f" {entry}", f" …{entry[surplus + 1 :]}") if 0 < surplus < len(entry) else line
 
     def format_job_error(self, msg: Mapping[str, Any]) -> str:
         """The job and the last line that it logged, what Snakemake says, and the end of the log."""
@@ -156,11 +160,3 @@ def _end(path: str) -> Sequence[str]:
             return [line.rstrip() for line in deque((line for line in file if line.strip()), SHOWN_OF_LOG)]
     except OSError:
         return []
-
-
-def _cut(line: str, width: int) -> str:
-    """The line, without so much of its middle, where a name is, that it fits."""
-    if len(line) <= width:
-        return line
-    end = max(width - 1, 2) // 2
-    return f"{line[: max(width - 1, 2) - end]}…{line[-end:]}"
