@@ -228,14 +228,17 @@ def test_a_training_through_the_profile_has_the_bits_that_it_has_here(
     assert checkout.planned(target) == {}
 
 
+NO_NODE_HAS_IT = "Requested node configuration is not available"
+
+
 @on_slurm
 @pytest.mark.parametrize(
     ("wanted", "answer"),
     [
         ({"slurm_partition": "nowhere"}, "invalid partition specified: nowhere"),
-        ({"gpu": 2}, "Requested node configuration is not available"),  # no node has two, and the profile says nodes: 1
-        ({"mem_mb": 900_000}, "Memory specification can not be satisfied"),
-        ({"gpu": 0, "gres": "gpus:1"}, "Invalid generic resource (gres) specification"),
+        pytest.param({"gpu": 2}, NO_NODE_HAS_IT, marks=pytest.mark.faults),  # no node has two, and nodes: 1
+        pytest.param({"mem_mb": 900_000}, "Memory specification can not be satisfied", marks=pytest.mark.faults),
+        pytest.param({"gpu": 0, "gres": "gpus:1"}, "Invalid generic resource", marks=pytest.mark.faults),
     ],
 )
 def test_what_sbatch_answers_is_shown(
