@@ -304,7 +304,7 @@ def test_the_experiment_has_the_results_that_it_has_here(
 @pytest.mark.faults
 @on_slurm
 def test_the_default_experiment_has_the_results_that_it_has_here(cluster: slurm.Cluster, tmp_path: Path) -> None:
-    """Half an hour on two quiet cores: its 220 jobs are run twice, and each SLURM job starts two Snakemakes."""
+    """For a quiet machine: its 220 jobs are run twice, and each SLURM job starts two Snakemakes besides."""
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     here, there = Checkout(tmp_path / "here", "extends: default\n"), OnSlurm(tmp_path / "there", "extends: default\n")
