@@ -228,14 +228,17 @@ def test_a_training_through_the_profile_has_the_bits_that_it_has_here(
     assert checkout.planned(target) == {}
 
 
+NO_NODE_HAS_IT = "Requested node configuration is not available"
+
+
 @on_slurm
 @pytest.mark.parametrize(
     ("wanted", "answer"),
     [
         ({"slurm_partition": "nowhere"}, "invalid partition specified: nowhere"),
-        ({"gpu": 2}, "Requested node configuration is not available"),  # no node has two, and the profile says nodes: 1
-        ({"mem_mb": 900_000}, "Memory specification can not be satisfied"),
-        ({"gpu": 0, "gres": "gpus:1"}, "Invalid generic resource (gres) specification"),
+        pytest.param({"gpu": 2}, NO_NODE_HAS_IT, marks=pytest.mark.faults),  # no node has two, and nodes: 1
+        pytest.param({"mem_mb": 900_000}, "Memory specification can not be satisfied", marks=pytest.mark.faults),
+        pytest.param({"gpu": 0, "gres": "gpus:1"}, "Invalid generic resource", marks=pytest.mark.faults),
     ],
 )
 def test_what_sbatch_answers_is_shown(
@@ -301,7 +304,7 @@ def test_the_experiment_has_the_results_that_it_has_here(
 @pytest.mark.faults
 @on_slurm
 def test_the_default_experiment_has_the_results_that_it_has_here(cluster: slurm.Cluster, tmp_path: Path) -> None:
-    """Half an hour on two quiet cores: its 220 jobs are run twice, and each SLURM job starts two Snakemakes."""
+    """For a quiet machine: its 220 jobs are run twice, and each SLURM job starts two Snakemakes besides."""
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     here, there = Checkout(tmp_path / "here", "extends: default\n"), OnSlurm(tmp_path / "there", "extends: default\n")
