@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,19 @@ class Step:
     logs: Sequence[str]
 
 
+@dataclass
+class Taken:
+    """What the jobs of a rule that have finished took, in seconds."""
+
+    jobs: int = 0
+    seconds: float = 0.0
+    shortest: float = math.inf
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        self.jobs, self.seconds, self.shortest = self.jobs + 1, self.seconds + seconds, min(self.shortest, seconds)
+
+
 class Steps:
     """What has been heard of the jobs of a run, by Snakemake's numbers of them."""
 
@@ -31,7 +45,7 @@ class Steps:
         self._planned: dict[str, int] = {}
         self._running: dict[int, Step] = {}
         self._failed: dict[int, Step] = {}
-        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._taken: defaultdict[str, Taken] = defaultdict(Taken)
         self._begun: float | None = None
 
     @property
@@ -60,7 +74,7 @@ class Steps:
         step = self._running.pop(job, None)
         if step is None:
             return f"job {job}", None
-        self._seconds[step.kind].append(now - step.start)
+        self._taken[step.kind].add(now - step.start)
         return step.name, now - step.start
 
     def fail(self, job: int, rule: str, now: float) -> str:
@@ -79,19 +93,20 @@ class Steps:
         """
         if self._begun is None or self._failed:
             return ""
-        shortest = min((min(known) for known in self._seconds.values() if known), default=0.0)
+        shortest = min((taken.shortest for taken in self._taken.values() if taken.jobs), default=0.0)
         seconds, jobs, is_bound = 0.0, 0, False
         for kind, planned in self._planned.items():
-            left = planned - len(self._seconds[kind])
+            taken = self._taken[kind]
+            left = planned - taken.jobs
             if kind == TARGET or left <= 0:
                 continue
             running = [now - step.start for step in self._running.values() if step.kind == kind]
-            known = self._seconds[kind]
-            mean = sum(known) / len(known) if known else max([shortest, *running])
-            is_bound |= not known
+            mean = taken.seconds / taken.jobs if taken.jobs else max([shortest, *running])
+            is_bound |= not taken.jobs
             seconds += mean * (left - len(running)) + sum(max(0.0, mean - spent) for spent in running)
             jobs += left
-        worked = sum(map(sum, self._seconds.values())) + sum(now - step.start for step in self._running.values())
+        worked = sum(taken.seconds for taken in self._taken.values())
+        worked += sum(now - step.start for step in self._running.values())
         if not jobs:
             return ""
         left_seconds = seconds / max(1.0, min(worked / max(now - self._begun, 1e-9), jobs))
