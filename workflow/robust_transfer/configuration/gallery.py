@@ -18,14 +18,14 @@ class Inversion(Model):
     start: Literal["noise", "image"] = "noise"
     """Where the search begins: at grey `noise`, the same for all images, or at an `image` of another class."""
     steps: PositiveInt = 10_000
-    """Steps of gradient descent; 10,000 were published for 224 pixels, where a few hundred show the same."""
+    """Steps of gradient descent; 10,000 were published for 224 pixels."""
     step_size: PositiveFloat = 1.0
-    """Euclidean length of a step in pixel units of [0, 1]; 1 was published for 224 pixels. At other sizes take as much \
-less as the side is smaller: 0.1 at 24 pixels."""
+    """Euclidean length of a step in pixel units of [0, 1]; 1 was published for 224 pixels. At other sizes take as \
+much less as the side is smaller: 0.1 at 24 pixels."""
 
 
 class Visualisation(Model):
-    """Images that a class's logit is large on, found from grey noise. Defaults are the published ones, for 224 pixels."""
+    """Images on which a class's logit is large, found from grey noise. Defaults are published ones, for 224 pixels."""
 
     steps: PositiveInt = 200
     """Steps of gradient ascent."""

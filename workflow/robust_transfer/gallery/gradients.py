@@ -1,10 +1,10 @@
 """Gradients of the loss with respect to images, and how much of them is of low frequency.
 
 Tsipras et al. (2019), "Robustness May Be at Odds with Accuracy", show that gradients of robust networks follow what an
-image shows, and those of standard ones look like noise. As a number for that stands the share of a gradient's energy in
-low frequencies: Yin et al. (2019), "A Fourier Perspective on Model Robustness in Computer Vision", find that training on
-perturbed images moves a network's sensitivity from high frequencies to low ones. It needs no image to compare with, no
-smoothing width to choose, and white noise has a known value (`noise_share`).
+image shows, and those of standard ones look like noise. As a number for that stands the share of a gradient's energy
+in low frequencies: Yin et al. (2019), "A Fourier Perspective on Model Robustness in Computer Vision", find that
+training on perturbed images moves a network's sensitivity from high frequencies to low ones. It needs no image to
+compare with, and white noise has a known value (`noise_share`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def loss_gradients(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor
     """The gradient of the cross-entropy with respect to each image: float [N, 3, S, S], int64 [N] to [N, 3, S, S]."""
     with attacked(network):
         images = images.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(F.cross_entropy(network(images).float(), labels, reduction="sum"), images)
+        loss = F.cross_entropy(network(images).float(), labels, reduction="sum")  # each image's own gradient
+        gradient: Tensor = torch.autograd.grad(loss, images)[0]
     return gradient
 
 
@@ -34,8 +35,9 @@ def low_frequency_share(gradients: Tensor) -> Tensor:
 
     NaN for a gradient of zeros.
     """
-    energy = torch.fft.fft2(gradients.double(), norm="ortho").abs().square().sum(1)
-    return (energy * _low(gradients.shape[-1], gradients.device)).sum((1, 2)) / energy.sum((1, 2))
+    energy: Tensor = torch.fft.fft2(gradients.double(), norm="ortho").abs().square().sum(1)
+    low: Tensor = energy * _low(gradients.shape[-1], gradients.device)
+    return torch.div(low.sum((1, 2)), energy.sum((1, 2)))
 
 
 def noise_share(side: int) -> float:

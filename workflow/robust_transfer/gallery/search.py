@@ -64,8 +64,8 @@ def visualised(network: Network, classes: Tensor, start: Tensor, *, steps: int, 
 
 def relative_distance(features: Tensor, wanted: Tensor) -> Tensor:
     """‖r − r*‖/‖r*‖ of each image: float [N, D], float [N, D] to float [N]."""
-    distance = torch.linalg.vector_norm(features - wanted, dim=1)
-    return distance / torch.linalg.vector_norm(wanted, dim=1).clamp_min(1e-12)
+    distance, norm = torch.linalg.vector_norm(features - wanted, dim=1), torch.linalg.vector_norm(wanted, dim=1)
+    return torch.div(distance, norm.clamp_min(1e-12))
 
 
 def _descended(loss: Loss, start: Tensor, steps: int, step_size: float) -> Tensor:

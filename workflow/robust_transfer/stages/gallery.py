@@ -9,8 +9,9 @@ Reads its inputs `backbone` and `source`, of whose test images some are taken, s
 - `inversions.png`: images rebuilt from their representation alone (`gallery/search.py`);
 - `visualisations.png`: images on which the logit of a class is large;
 - `metrics.json`: the share of the gradients' energy in low frequencies (`gallery/gradients.py`), and of the images
-  rebuilt the distance left in the representation, their distance from the original in pixels, and their structural
-  similarity to it (SSIM, by scikit-image, with the Gaussian window of Wang et al. 2004).
+  rebuilt the distance left in the representation, their distance from the original in pixels, their structural
+  similarity to it (SSIM, by scikit-image, with the Gaussian window of Wang et al. 2004), and how far they were moved
+  from where the search began.
 
 The network computes in float32. Nothing is saved on the way: an interrupted job starts over.
 """
@@ -44,8 +45,14 @@ from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.training.inference import classify
 from robust_transfer.weights.outputs import other_classes, outputs_for
 
-ADVERSARIAL, GRADIENTS = "adversarial.png", "gradients.png"
-INVERSIONS, VISUALISATIONS = "inversions.png", "visualisations.png"
+ADVERSARIAL, GRADIENTS, INVERSIONS, VISUALISATIONS = "adversarial", "gradients", "inversions", "visualisations"
+TITLES = {
+    ADVERSARIAL: "Adversarial examples",
+    GRADIENTS: "Gradients of the loss",
+    INVERSIONS: "Images rebuilt from their representation",
+    VISUALISATIONS: "Class visualisations",
+}
+"""Of the sheets, by the names of their files."""
 NORMS = {"l2": "L2", "linf": "L∞"}
 
 log = logging.getLogger("robust_transfer")
@@ -73,6 +80,17 @@ class _Subject:
     outputs_names: list[str]
 
 
+@dataclass(frozen=True)
+class _Exhibit:
+    """What a sheet shows, and the numbers beside it."""
+
+    sheet: list[Row]
+    says: str
+    """In words, for those who do not see it."""
+    numbers: list[dict[str, Any]]
+    """Rows of the results table."""
+
+
 def run(entry: Entry, *, threads: int, device: str) -> None:
     """Make the gallery of the backbone that `entry` names."""
     settings = GallerySettings.model_validate(entry.settings)
@@ -80,16 +98,25 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     backbone, source = entry.input("backbone"), entry.input("source")
     with entry.writing() as draft:
         subject = _subject(backbone, source, settings, on)
-        _attacked(draft.file(ADVERSARIAL), subject, settings)
-        rows = [*_gradients(draft.file(GRADIENTS), subject), *_inversions(draft.file(INVERSIONS), subject, settings)]
-        _visualisations(draft.file(VISUALISATIONS), subject, settings)
+        made = {
+            ADVERSARIAL: _attacked(subject, settings),
+            GRADIENTS: _gradients(subject),
+            INVERSIONS: _inversions(subject, settings),
+            VISUALISATIONS: _visualisations(subject, settings),
+        }
+        for name, one in made.items():
+            write_sheet(draft.file(f"{name}.png"), f"{TITLES[name]}: {subject.title}", one.sheet)
+        rows = [row for one in made.values() for row in one.numbers]
         draft.write_json("metrics.json", rows)
         draft.facts = {
             "backbone": backbone.name,
             "title": subject.title,
             "images": subject.numbers.tolist(),
-            "shown": [subject.labels, [int(subject.numbers[i]) for i in subject.columns]],
-            **{row["metric"]: round(row["value"], 2) for row in rows},
+            "shown": [int(subject.numbers[i]) for i in subject.columns],
+            "alternatives": {
+                name: f"{TITLES[name]} of {subject.title}, for images of {', '.join(subject.labels)}. {one.says}"
+                for name, one in made.items()
+            },
         }
         draft.timing.update(images=len(subject.numbers), device=device, threads=threads)
     for row in rows:
@@ -157,29 +184,32 @@ def _pixels(images: Tensor) -> Images:
     return found
 
 
-def _attacked(path: Any, subject: _Subject, settings: GallerySettings) -> None:
-    """The sheet of adversarial examples of the images that sheets show."""
+def _attacked(subject: _Subject, settings: GallerySettings) -> _Exhibit:
+    """Adversarial examples of the images that sheets show."""
     images, outputs = subject.images[subject.columns], subject.outputs[subject.columns]
     rows = [Row("image, and its class", _pixels(images), subject.labels)]
-    norm = NORMS[settings.norm]
+    norm, says = NORMS[settings.norm], []
     for eps in settings.perturbations:
         starts = Starts(settings.seed, 0, subject.numbers[subject.columns])
         found = pgd(subject.network, images, outputs, threat_model(settings.norm, eps), settings.attack, starts)
         delta = found - images
         order = 2.0 if settings.norm == "l2" else float("inf")
         norms = torch.linalg.vector_norm(delta, order, dim=(1, 2, 3)).tolist()
-        taken = [subject.outputs_names[i] for i in classify(subject.network, found, "fp32").tolist()]
+        decided = classify(subject.network, found, "fp32")
+        taken = [subject.outputs_names[i] for i in decided.tolist()]
+        right = int((decided == outputs).sum())
+        says.append(f"Attacked within {norm} {eps}, {right} of {len(found)} are still taken for their class.")
         largest = delta.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         rows.append(Row(f"attacked within {norm} {eps}; taken for", _pixels(found), taken))
         scaled = _pixels(0.5 + delta / (2 * largest))
         rows.append(
             Row("perturbation, scaled to its largest pixel", scaled, [f"{norm} norm {one:.2g}" for one in norms])
         )
-    write_sheet(path, f"Adversarial examples: {subject.title}", rows)
+    return _Exhibit(rows, " ".join([*says, "Below each its perturbation, scaled."]), [])
 
 
-def _gradients(path: Any, subject: _Subject) -> list[dict[str, Any]]:
-    """The sheet of gradients, and the row of their low frequencies."""
+def _gradients(subject: _Subject) -> _Exhibit:
+    """Gradients of the loss, and the share of their energy in low frequencies."""
     found = gradients.loss_gradients(subject.network, subject.images, subject.outputs)
     shares = 100 * gradients.low_frequency_share(found).cpu().numpy()
     here = subject.columns
@@ -187,37 +217,45 @@ def _gradients(path: Any, subject: _Subject) -> list[dict[str, Any]]:
     images, slopes = _pixels(subject.images[here]), _pixels(gradients.shown(found[here]))
     rows = [Row("image, and its class", images, subject.labels)]
     rows.append(Row("gradient of the loss; energy in low frequencies", slopes, captions))
-    write_sheet(path, f"Gradients of the loss: {subject.title}", rows)
-    says = {"up_to": gradients.LOW, "white_noise": round(100 * gradients.noise_share(found.shape[-1]), 2)}
-    return list(_row("gradient_low_frequency", shares[~np.isnan(shares)], says))
+    noise = round(100 * gradients.noise_share(found.shape[-1]), 2)
+    numbers = _row("gradient_low_frequency", shares[~np.isnan(shares)], {"up_to": gradients.LOW, "white_noise": noise})
+    said = "".join(f"{row['value']:.1f} % of their energy is in low frequencies. " for row in numbers)
+    return _Exhibit(rows, f"{said}White noise has {noise:.0f} % there.", numbers)
 
 
-def _inversions(path: Any, subject: _Subject, settings: GallerySettings) -> list[dict[str, Any]]:
-    """The sheet of images rebuilt from their representation, and the rows of how near they come."""
+def _inversions(subject: _Subject, settings: GallerySettings) -> _Exhibit:
+    """Images rebuilt from their representation, and how near they come."""
     how, images = settings.inversion, subject.images
     noise = grey_noise(images.shape[-1], settings.seed).to(images.device)
     start = images.roll(1, 0) if how.start == "image" else noise.expand_as(images)
     start = start.contiguous(memory_format=torch.channels_last)
     found = rebuilt(subject.network, images, start, steps=how.steps, step_size=how.step_size)
     before, after = (_nearness(subject.network, images, one) for one in (start, found))
+    before["inversion_moved"], after["inversion_moved"] = np.zeros(len(images)), _distance(start, found)
     here, similar = subject.columns, after["inversion_ssim"]
     left = after["inversion_distance"]
     rows = [
         Row("image, and its class", _pixels(images[here]), subject.labels),
         Row("start of the search", _pixels(start[here])),
         Row(
-            f"found in {how.steps:,} steps; SSIM, and distance left in the representation",
+            f"found in {how.steps:,} steps; SSIM to the image, and distance left in the representation",
             _pixels(found[here]),
-            [f"{similar[i] / 100:.2f}, {left[i]:.0f} %" for i in here],
+            [f"{similar[i] / 100:.2f}, {left[i]:.0f} %".replace("-", "−") for i in here],
         ),
     ]
-    write_sheet(path, f"Images rebuilt from their representation: {subject.title}", rows)
     shared = {"start": how.start, "steps": how.steps, "step_size": how.step_size}
-    return [
+    numbers = [
         row
         for metric, values in after.items()
         for row in _row(metric, values, {**shared, "at_start": round(float(before[metric].mean()), 2)})
     ]
+    start_is = "another image" if how.start == "image" else "grey noise"
+    says = (
+        f"From {start_is} images were found whose representations are {left.mean():.0f} % off the original's. Their "
+        f"pixels moved by {after['inversion_moved'].mean():.1f} % of the range, and their structural similarity to the "
+        f"original is {similar.mean() / 100:.2f}."
+    )
+    return _Exhibit(rows, says, numbers)
 
 
 def _nearness(network: Network, images: Tensor, found: Tensor) -> dict[str, Floats]:
@@ -226,7 +264,6 @@ def _nearness(network: Network, images: Tensor, found: Tensor) -> dict[str, Floa
 
     with torch.no_grad():
         distance = relative_distance(network.features(found), network.features(images))
-    difference = (found - images).square().mean(dim=(1, 2, 3)).sqrt()
     pairs = zip(*(one.permute(0, 2, 3, 1).cpu().numpy() for one in (images, found)), strict=True)
     similarity = [
         structural_similarity(
@@ -236,22 +273,32 @@ def _nearness(network: Network, images: Tensor, found: Tensor) -> dict[str, Floa
     ]
     return {
         "inversion_distance": 100 * distance.double().cpu().numpy(),
-        "inversion_pixels": 100 * difference.double().cpu().numpy(),
+        "inversion_pixels": _distance(images, found),
         "inversion_ssim": 100 * np.array(similarity, np.float64),
     }
 
 
-def _visualisations(path: Any, subject: _Subject, settings: GallerySettings) -> None:
-    """The sheet of class visualisations."""
+def _distance(images: Tensor, others: Tensor) -> Floats:
+    """Root mean squared difference of pixels, in percent of their range: float [N]."""
+    found: Floats = 100 * (images - others).square().mean(dim=(1, 2, 3)).sqrt().double().cpu().numpy()
+    return found
+
+
+def _visualisations(subject: _Subject, settings: GallerySettings) -> _Exhibit:
+    """Images on which the logit of a class is large."""
     how, classes = settings.visualisation, subject.outputs[subject.columns]
     noise = grey_noise(subject.images.shape[-1], settings.seed).to(classes.device)
     start = noise.repeat(len(classes), 1, 1, 1).contiguous(memory_format=torch.channels_last)
     found = visualised(subject.network, classes, start, steps=how.steps, step_size=how.step_size)
+    with torch.no_grad():
+        before, after = (subject.network(one).gather(1, classes[:, None]).flatten().tolist() for one in (start, found))
+    logits = [f"logit {one:.1f} → {other:.1f}".replace("-", "−") for one, other in zip(before, after, strict=True)]
     rows = [
         Row("a test image of the class", _pixels(subject.images[subject.columns]), subject.labels),
-        Row(f"found in {how.steps:,} steps from grey noise: its logit is large", _pixels(found)),
+        Row(f"found in {how.steps:,} steps from grey noise; logit before and after", _pixels(found), logits),
     ]
-    write_sheet(path, f"Class visualisations: {subject.title}", rows)
+    rise = float(np.mean(after) - np.mean(before))
+    return _Exhibit(rows, f"From grey noise, logits of the classes were raised by {rise:.1f} on average.", [])
 
 
 def _row(metric: str, values: Floats, says: dict[str, Any]) -> list[dict[str, Any]]:

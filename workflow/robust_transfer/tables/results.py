@@ -114,9 +114,11 @@ def read_results(path: str | Path) -> pd.DataFrame:
                       `_out_of_bag` what a choice on test images is worth on images that it did not see; of mode
                       `cue-conflict` `shape_bias`, the share of decisions for the shape among those for the shape or the
                       texture, and `shape_decisions` and `texture_decisions`, shares of all conflicting images; of mode
-                      `gallery` `gradient_low_frequency`, `inversion_distance`, `inversion_pixels` and `inversion_ssim`
+                      `gallery` `gradient_low_frequency`, `inversion_distance`, `inversion_pixels`, `inversion_ssim` and
+                      `inversion_moved`
     value             percent; for a difference, percentage points; of `inversion_distance` percent of the norm of the
-                      representation, of `inversion_pixels` of the pixels' range, of `inversion_ssim` of 1
+                      representation, of `inversion_pixels` and `inversion_moved` of the pixels' range, of
+                      `inversion_ssim` of 1
     ci_low, ci_high   ends of the 95 % interval, in the unit of `value`; NaN for published numbers, and for what was
                       chosen on the test images that it is reported on
     ci_kind           `images`: over test images, of these weights alone; `seeds`: over seeds; empty: no interval
