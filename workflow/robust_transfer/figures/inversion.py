@@ -14,7 +14,7 @@ import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures import style
-from robust_transfer.figures.axes import EpsAxis
+from robust_transfer.figures.axes import EpsAxis, ends_of
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Estimate
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.kinds import kind_of, named, of_kind
@@ -30,7 +30,7 @@ METRICS = {
     "inversion_distance": "Distance left in the representation (%)",
     "inversion_moved": "Pixels moved from the start (%)",
     "inversion_pixels": "Pixel distance to the original (%)",
-    "inversion_ssim": "SSIM to the original (× 100)",
+    "inversion_ssim": "SSIM to the original, ×100",
 }
 """What is drawn, and what panels call it."""
 START = "at the start of the search"
@@ -64,6 +64,8 @@ def inversion(results: pd.DataFrame) -> Drawing:
         for network in networks:
             _line(ax, axis, {key[3]: row for key, row in rows.items() if key[1] == network}, networks, network)
         _start(ax, [start for _, start in here.values()])
+        if min(ends_of(list(rows.values()))) >= 0:
+            ax.set_ylim(bottom=0)
         axis.apply(ax, labels=True, inches=inches)
         style.label_x(figure, [ax], axis.label(), shared=False)
         drawn.append(list(rows.values()))
@@ -94,8 +96,13 @@ def _line(ax: Axes, axis: EpsAxis, rows: dict[str, Estimate], networks: Sequence
         return
     archs = list(dict.fromkeys(arch for arch, _ in networks))
     colour = style.ARCHITECTURES[networks.index(network) % len(style.ARCHITECTURES)]
-    places, found = [axis.positions[one] for one in eps], [rows[one] for one in eps]
-    style.curve(ax, places, found, colour, dashed=False, marker=style.marker(archs, network[0]))
+    marker = style.marker(archs, network[0])
+    for part in ([one for one in eps if one == "0"], [one for one in eps if one != "0"]):
+        places = [axis.positions[one] for one in part]
+        style.curve(ax, places, [rows[one] for one in part], colour, dashed=False, marker=marker)
+    if eps[0] == "0":  # set apart on the axis, and tied to the least robust one
+        tie = eps[:2]
+        ax.plot([axis.positions[one] for one in tie], [rows[one].value for one in tie], ls=":", lw=0.8, color=colour)
 
 
 def _start(ax: Axes, values: Sequence[float | None]) -> None:

@@ -37,7 +37,8 @@ def low_frequency_share(gradients: Tensor) -> Tensor:
     """
     energy: Tensor = torch.fft.fft2(gradients.double(), norm="ortho").abs().square().sum(1)
     low: Tensor = energy * _low(gradients.shape[-1], gradients.device)
-    return torch.div(low.sum((1, 2)), energy.sum((1, 2)))
+    share: Tensor = low.sum((1, 2)) / energy.sum((1, 2))
+    return share
 
 
 def noise_share(side: int) -> float:
@@ -53,5 +54,5 @@ def shown(gradients: Tensor) -> Tensor:
 
 def _low(side: int, device: torch.device) -> Tensor:
     """Which frequencies of a square image are low: bool [side, side]."""
-    frequencies = torch.fft.fftfreq(side, device=device)
+    frequencies: Tensor = torch.fft.fftfreq(side, device=device)
     return frequencies[:, None].square() + frequencies[None].square() <= LOW**2

@@ -17,10 +17,9 @@ SHOWN = 8
 """Images in a row."""
 LEAST = 120
 """Pixels that an image takes at least; smaller ones are enlarged by a whole number, so that their pixels show."""
-GAP, MARGIN, LINE = 8, 170, 20
-"""Pixels between images, of the names at the left, and of a line of text."""
-SMALL, LARGE = 13, 17
-"""Font sizes in pixels."""
+GAP, MARGIN, LINE, SMALL, LARGE = 8, 205, 25, 17, 22
+"""Pixels between images, of the names at the left, of a line of text, and of letters, beside images of `LEAST`; beside
+larger ones as much larger."""
 INK, SOFT, GROUND = (28, 28, 28), (85, 85, 85), (255, 255, 255)
 
 
@@ -40,41 +39,42 @@ def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> None:
     """Write a PNG with a title and a row for each of `rows`, whose images have one n and one S."""
     side = rows[0].images.shape[1]
     scale = max(1, math.ceil(LEAST / side))
-    step, heights = side * scale + GAP, [side * scale + GAP + LINE * bool(row.captions) for row in rows]
-    width, top = MARGIN + len(rows[0].images) * step, LARGE + 2 * GAP
-    sheet = Image.new("RGB", (width, top + sum(heights)), GROUND)
+    cell = side * scale
+    gap, margin, line, small, large = (round(pixels * cell / LEAST) for pixels in (GAP, MARGIN, LINE, SMALL, LARGE))
+    heights = [cell + gap + line * bool(row.captions) for row in rows]
+    top = large + 2 * gap
+    sheet = Image.new("RGB", (margin + len(rows[0].images) * (cell + gap), top + sum(heights)), GROUND)
     draw = ImageDraw.Draw(sheet)
-    draw.text((GAP, GAP), title, INK, _font(LARGE))
+    draw.text((gap, gap // 2), title, INK, _font(large))
     for row, height in zip(rows, heights, strict=True):
-        for i, line in enumerate(_lines(row.name, MARGIN - 2 * GAP)):
-            draw.text((GAP, top + i * (SMALL + 4)), line, INK, _font(SMALL))
+        for i, words in enumerate(_lines(row.name, margin - 2 * gap, _font(small))):
+            draw.text((gap, top + i * line), words, INK, _font(small))
         for x, image in enumerate(row.images):
-            left = MARGIN + x * step
-            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            sheet.paste(Image.fromarray(large), (left, top))
+            left = margin + x * (cell + gap)
+            sheet.paste(Image.fromarray(image.repeat(scale, axis=0).repeat(scale, axis=1)), (left, top))
             if row.captions:
-                draw.text((left, top + side * scale + 2), _cut(row.captions[x], step - GAP), SOFT, _font(SMALL))
+                draw.text((left, top + cell), _cut(row.captions[x], cell, _font(small)), SOFT, _font(small))
         top += height
     sheet.save(path, "PNG", optimize=True)
 
 
-def _lines(text: str, width: int) -> list[str]:
+def _lines(text: str, width: int, font: ImageFont.FreeTypeFont) -> list[str]:
     """The text in lines of at most so many pixels, broken at spaces."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(SMALL).getlength(longer) > width:
+        if lines[-1] and font.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
     return lines
 
 
-def _cut(text: str, width: int) -> str:
+def _cut(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
     """The text, cut off where it is longer than so many pixels."""
-    if _font(SMALL).getlength(text) <= width:
+    if font.getlength(text) <= width:
         return text
-    while text and _font(SMALL).getlength(f"{text}…") > width:
+    while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text}…"
 

@@ -24,7 +24,7 @@ NUMBERS = {
     "inversion_distance": "Left in the representation, %",
     "inversion_moved": "Pixels moved from the start, %",
     "inversion_pixels": "Pixels off the original, %",
-    "inversion_ssim": "SSIM to the original, × 100",
+    "inversion_ssim": "SSIM to the original, ×100",
 }
 """Metrics of the results table, and what the page calls them."""
 

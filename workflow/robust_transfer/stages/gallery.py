@@ -202,9 +202,7 @@ def _attacked(subject: _Subject, settings: GallerySettings) -> _Exhibit:
         largest = delta.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         rows.append(Row(f"attacked within {norm} {eps}; taken for", _pixels(found), taken))
         scaled = _pixels(0.5 + delta / (2 * largest))
-        rows.append(
-            Row("perturbation, scaled to its largest pixel", scaled, [f"{norm} norm {one:.2g}" for one in norms])
-        )
+        rows.append(Row("perturbation, scaled", scaled, [f"{norm} norm {one:.2g}" for one in norms]))
     return _Exhibit(rows, " ".join([*says, "Below each its perturbation, scaled."]), [])
 
 
@@ -213,10 +211,10 @@ def _gradients(subject: _Subject) -> _Exhibit:
     found = gradients.loss_gradients(subject.network, subject.images, subject.outputs)
     shares = 100 * gradients.low_frequency_share(found).cpu().numpy()
     here = subject.columns
-    captions = [f"{shares[i]:.0f} % low" for i in here]
+    captions = [f"{shares[i]:.1f} %" for i in here]
     images, slopes = _pixels(subject.images[here]), _pixels(gradients.shown(found[here]))
     rows = [Row("image, and its class", images, subject.labels)]
-    rows.append(Row("gradient of the loss; energy in low frequencies", slopes, captions))
+    rows.append(Row("gradient of the loss; its energy in low frequencies", slopes, captions))
     noise = round(100 * gradients.noise_share(found.shape[-1]), 2)
     numbers = _row("gradient_low_frequency", shares[~np.isnan(shares)], {"up_to": gradients.LOW, "white_noise": noise})
     said = "".join(f"{row['value']:.1f} % of their energy is in low frequencies. " for row in numbers)
@@ -238,7 +236,7 @@ def _inversions(subject: _Subject, settings: GallerySettings) -> _Exhibit:
         Row("image, and its class", _pixels(images[here]), subject.labels),
         Row("start of the search", _pixels(start[here])),
         Row(
-            f"found in {how.steps:,} steps; SSIM to the image, and distance left in the representation",
+            f"found in {how.steps:,} steps; SSIM to the image, distance left",
             _pixels(found[here]),
             [f"{similar[i] / 100:.2f}, {left[i]:.0f} %".replace("-", "−") for i in here],
         ),
@@ -292,7 +290,7 @@ def _visualisations(subject: _Subject, settings: GallerySettings) -> _Exhibit:
     found = visualised(subject.network, classes, start, steps=how.steps, step_size=how.step_size)
     with torch.no_grad():
         before, after = (subject.network(one).gather(1, classes[:, None]).flatten().tolist() for one in (start, found))
-    logits = [f"logit {one:.1f} → {other:.1f}".replace("-", "−") for one, other in zip(before, after, strict=True)]
+    logits = [f"{one:.1f} → {other:.1f}".replace("-", "−") for one, other in zip(before, after, strict=True)]
     rows = [
         Row("a test image of the class", _pixels(subject.images[subject.columns]), subject.labels),
         Row(f"found in {how.steps:,} steps from grey noise; logit before and after", _pixels(found), logits),
