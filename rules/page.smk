@@ -2,6 +2,7 @@
 rule page:
     input:
         WIRING.figures(),
+        WIRING.galleries,
         results=WIRING.table("results.parquet"),
         training=WIRING.table("training.parquet"),
         timings=WIRING.table("timings.parquet"),

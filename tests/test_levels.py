@@ -17,7 +17,7 @@ LEVELS = (
     ("planning",),
     ("stages",),
     ("dag", "training", "claims", "page"),
-    ("stylization",),
+    ("stylization", "gallery"),
     ("weights", "loading", "resuming", "figures", "attacks"),
     ("datasets", "networks", "tables", "machine"),
     ("store",),
@@ -36,6 +36,7 @@ WITH_TORCH = {
     "attacks",
     "randomness",
     "stylization",
+    "gallery",
 }
 """Rooms whose modules may import torch at the top."""
 

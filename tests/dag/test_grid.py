@@ -65,6 +65,7 @@ GOLDEN_STYLIZED = {
     "pretraining/objects_resnet8_w8_both-then-native_seed0": "a59f0cb65d",
 }
 # Of cue conflict: drawn images, files, outputs that decide, and a probe.
+GOLDEN_GALLERIES: dict[str, str] = {}
 GOLDEN_CONFLICTS = {
     "drawn conflicts/cue_conflict": "ef550a983c",
     "drawn cue_conflict/objects_resnet8_w8_l2_eps0.25_seed0": "b09fe7c37d",
@@ -355,12 +356,13 @@ def test_the_default_experiment_keeps_to_its_budget() -> None:
     """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none.
 
     There were 96 at 32 pixels and under PGD of two steps. Images of 24 pixels and one step pay for a few more, and 13
-    are Figure 8's. Eleven jobs of cue_conflict came later, which do little but start.
+    are Figure 8's. Eleven jobs of cue_conflict came later, which do little but start, and three galleries of 8 s each.
     """
     grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
     with_torch = {"stylizing", "pretraining", "evaluation", "features", "linear_heads", "finetuning"}
     assert sum(counts(grid)[stage] for stage in with_torch) <= 110 + 13
     assert counts(grid)["cue_conflict"] <= 11
+    assert counts(grid)["gallery"] <= 3
 
 
 def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_path: Path) -> None:
@@ -601,3 +603,39 @@ def test_figures_of_other_numbers_are_drawn_anew_where_those_change(monkeypatch)
     assert {name: value for name, value in other.items() if name in plain} == plain
     monkeypatch.setattr("robust_transfer.dag.experiment_file.digest_of_published", lambda: "others")
     assert describe(planned(figures={"source": "published"}))["published"] != other["published"]
+
+
+def exhibited(part: dict[str, object] | None = None, **over: object) -> Grid:
+    return planned(grid=[{**SMALL["grid"][0], "gallery": True, **(part or {})}], **over)  # type: ignore[index]
+
+
+def test_golden_hashes_of_galleries() -> None:
+    found = {name: value for name, value in by_name(exhibited()).items() if name.startswith("gallery/")}
+    assert found == GOLDEN_GALLERIES
+
+
+def test_galleries_add_one_entry_for_each_backbone_of_the_first_seed_and_change_none() -> None:
+    seeds = {"seeds": [3, 5]}
+    without, shown = exhibited({**seeds, "gallery": False}), exhibited(seeds)
+    assert hashes(without) < hashes(shown)
+    assert counts(shown) - counts(without) == {"gallery": 2}
+    assert {entry.inputs["backbone"].settings.seed for entry in shown.stage("gallery").values()} == {3}  # type: ignore[attr-defined]
+    assert counts(exhibited(seeds, gallery={"seeds": 2}))["gallery"] == 4
+    keys = [measured.key for measured in shown.measurements.values() if measured.stage == "gallery"]
+    assert {(key.target, key.mode, key.protocol, key.variant) for key in keys} == {("objects", "gallery", None, "{}")}
+    assert counts(plan(shown.experiment, without=["objects"]))["gallery"] == 0
+
+
+def test_all_networks_of_a_norm_are_attacked_at_the_same_radii() -> None:
+    def radii(grid: Grid) -> set[tuple[str, ...]]:
+        return {entry.settings.perturbations for entry in grid.stage("gallery").values()}  # type: ignore[attr-defined]
+
+    assert radii(exhibited({"eps": [0, 1, 0.25]})) == {("0.25", "1")}
+    assert radii(exhibited({"eps": [0]}, gallery={"perturbations": [2, 0.5]})) == {("0.5", "2")}
+
+
+def test_a_standard_network_of_parts_in_two_norms_has_one_gallery() -> None:
+    part = {**SMALL["grid"][0], "gallery": True}  # type: ignore[index]
+    both = planned(grid=[{**part, "eps": [0, 0.5]}, {**part, "norm": "linf", "eps": [0, "4/255"]}])
+    norms = sorted(entry.settings.norm for entry in both.stage("gallery").values())  # type: ignore[attr-defined]
+    assert norms == ["l2", "l2", "linf"]

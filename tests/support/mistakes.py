@@ -39,6 +39,14 @@ def long_names(source: str, weights: str, target: str) -> dict[str, Any]:
 Mistake = tuple[dict[str, Any], list[str]]
 
 MISTAKES: list[Mistake] = [
+    ({"gallery": {"images": 1}}, ["gallery.images = 1"]),
+    ({"gallery": {"perturbations": [0, 1]}}, ["gallery.perturbations", "a radius of 0 perturbs nothing"]),
+    ({"gallery": {"inversion": {"start": "grey"}}}, ["gallery.inversion.start", "noise"]),
+    (
+        {"gallery": {"perturbations": ["4/255"]}, **grid(gallery=True)},
+        ["gallery.perturbations = 4/255", "only norm linf takes"],
+    ),
+    (grid(eps=[0], gallery=True), ["grid[0].gallery", "no radius to attack at", "perturbations: [0.5]"]),
     ({"cue_conflict": {"images": {"kind": "shape"}}}, ["cue_conflict.images", "shapes"]),
     ({"cue_conflict": {"images": {"kind": "shapes", "images": 2}}}, ["cue_conflict.images", "images = 2"]),
     ({"cue_conflict": {"classes": ["cat", "dog"]}}, ["cue_conflict.classes", "at least 3"]),

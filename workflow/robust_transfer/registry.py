@@ -134,6 +134,14 @@ ALL_STAGES = {
             uses_gpu=True,
         ),
         Stage(
+            "gallery",
+            "show what a backbone responds to: attacks, gradients, images rebuilt, classes visualised",
+            "Reads a backbone and its source; writes four contact sheets (adversarial.png, gradients.png,\n"
+            "inversions.png, visualisations.png) and metrics.json, the numbers beside them.",
+            "cheap",
+            uses_gpu=True,
+        ),
+        Stage(
             "linear_heads",
             "train linear heads on a frozen network by the paper's protocol, the whole grid at once",
             "Reads a backbone and a dataset. A search run measures validation accuracy; a final run trains on all\n"
@@ -287,6 +295,12 @@ FIGURES = {
             "shape_bias",
             default=False,
             published=True,
+        ),
+        Figure(
+            "inversion",
+            "how well images are rebuilt from their representation, over eps",
+            "inversion",
+            default=False,
         ),
         Figure("training", "the backbones' curves over epochs", "training", table="training"),
         Figure("few_images", "transfer from few images of each class", "few_images"),

@@ -107,13 +107,22 @@ def _run_page(args: argparse.Namespace) -> None:
     from robust_transfer.stages.page import write_page
     from robust_transfer.store.entry import read_json
     from robust_transfer.store.fingerprint import fingerprint
-    from robust_transfer.store.made import digest, digest_of_files, digest_of_layout, page_reads, write_made
+    from robust_transfer.store.made import (
+        digest,
+        digest_of_cards,
+        digest_of_files,
+        digest_of_layout,
+        page_reads,
+        write_made,
+    )
 
     said = args.folder / "about.json"
     described = read_json(said) if said.exists() else {}
     # Asked first: the code and the files may change while the job runs.
     made_from = {"code": fingerprint("page"), "about": digest(described)}
     made_from["layout"] = digest_of_layout()
+    if galleries := described.get("galleries"):
+        made_from["galleries"] = digest_of_cards(Path(described["configuration"]["store"]), galleries["entries"])
     made_from["files"] = digest_of_files(args.folder, page_reads(described.get("figures", ())))
     out = args.out or args.folder / "index.html"
     write_page(args.folder, out)

@@ -15,7 +15,17 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from robust_transfer.configuration import conflicts, datasets, experiment, figures, running, training, transfer, weights
+from robust_transfer.configuration import (
+    conflicts,
+    datasets,
+    experiment,
+    figures,
+    gallery,
+    running,
+    training,
+    transfer,
+    weights,
+)
 from robust_transfer.configuration.base import Model, Name
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.experiment import Experiment
@@ -76,6 +86,7 @@ SETTINGS: dict[type[Model], type[Model]] = {
     training.Pretraining: training.PretrainingSettings,
     training.Evaluation: training.EvaluationSettings,
     conflicts.CueConflict: conflicts.CueConflictSettings,
+    gallery.Gallery: gallery.GallerySettings,
     transfer.Features: transfer.FeaturesSettings,
     transfer.Probing: transfer.ProbingSettings,
     transfer.LinearHeads: transfer.LinearHeadsSettings,
@@ -91,8 +102,9 @@ TAKEN_APART: dict[tuple[type[Model], str], str] = {
     (experiment.GridPart, "targets"): ALWAYS,
     **{
         (experiment.GridPart, key): UNLESS_DEFAULT
-        for key in ("backbones", "images_per_class", "views", "cue_conflict", "transfer_seeds")
+        for key in ("backbones", "images_per_class", "views", "cue_conflict", "gallery", "transfer_seeds")
     },
+    (gallery.Gallery, "seeds"): ALWAYS,  # as one of the backbones
     (experiment.Variant, "batchnorm"): ALWAYS,
     (experiment.Variant, "normalisation"): ALWAYS,
     (datasets.Dataset, "metric"): UNLESS_DEFAULT,  # of transfers: it decides what selection compares
@@ -230,7 +242,7 @@ def anchor(heading: str) -> str:
 
 def _models() -> dict[str, type[Model]]:
     """The models of all sections by name."""
-    modules = (conflicts, datasets, experiment, figures, running, training, transfer, weights)
+    modules = (conflicts, datasets, experiment, figures, gallery, running, training, transfer, weights)
     return {
         name: found
         for module in modules

@@ -23,6 +23,7 @@ from robust_transfer.configuration.datasets import (
 )
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
+from robust_transfer.configuration.gallery import Gallery
 from robust_transfer.configuration.paths import WrittenFolder
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.sides import check_side
@@ -136,6 +137,8 @@ On other than native images accuracy is clean alone."""
 Fig. 8a's lower half."""
     cue_conflict: bool = True
     """Measure these backbones on cue-conflict images, where the section `cue_conflict` names some."""
+    gallery: bool = False
+    """Make galleries of these backbones, of the first seed: pictures of what they respond to, as `gallery` says."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Seeds of transfer: validation split, head, order of images, and which images where they are few. Default: 0, \
 and 0 to 4 where `images_per_class` is a number."""
@@ -226,6 +229,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """How backbones are evaluated on the source."""
     cue_conflict: CueConflict | None = None
     """Whether backbones decide by shape or by texture. Default: that is not measured."""
+    gallery: Gallery = Gallery()
+    """How galleries are made, of the parts of the grid that have `gallery: true`."""
     granularity: Granularity = Granularity()
     """How targets are downscaled."""
     stylizing: Stylizing = Stylizing()
@@ -311,6 +316,29 @@ did. With both every number is there twice, and figures show the first."""
                     f"cue_conflict.probe.{name}.{strange[0]}: not one of cue_conflict.classes, among which it decides"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _galleries_have_radii(self) -> Experiment:
+        stated = self.gallery.perturbations
+        for i, part in enumerate(self.grid):
+            if not part.gallery:
+                continue
+            if part.norm != "linf" and (fractions := [eps for eps in stated if "/" in eps]):
+                raise ValueError(
+                    f"gallery.perturbations = {fractions[0]}: a fraction of 255, which only norm linf takes, and "
+                    f"grid[{i}], which has a gallery, is of norm {part.norm}; write a decimal"
+                )
+            if not self.perturbations(part.norm):
+                raise ValueError(
+                    f"grid[{i}].gallery: no robust network of norm {part.norm} has a gallery, so there is no radius to "
+                    "attack at; state some: `gallery: {perturbations: [0.5]}`"
+                )
+        return self
+
+    def perturbations(self, norm: Norm) -> tuple[Eps, ...]:
+        """Radii of the adversarial examples of a gallery, growing: those stated, or all that its networks have."""
+        trained = {eps for part in self.grid if part.gallery and part.norm == norm for eps in part.eps} - {"0"}
+        return tuple(sorted(self.gallery.perturbations or trained, key=eps_value))
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Experiment:

@@ -15,7 +15,9 @@ from robust_transfer.configuration.paths import ReadPath, resolved
 VARIABLE = "ROBUST_TRANSFER_RUNNING"
 """Environment variable by which the settings reach jobs, as JSON: a changed setting changes no command line."""
 
-GpuStage = Literal["stylizing", "pretraining", "evaluation", "features", "cue_conflict", "linear_heads", "finetuning"]
+GpuStage = Literal[
+    "stylizing", "pretraining", "evaluation", "features", "cue_conflict", "gallery", "linear_heads", "finetuning"
+]
 Sharing = Literal[1, 2, 3, 4, 6, 8, 12, 24]
 
 

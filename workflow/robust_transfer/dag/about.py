@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from robust_transfer.configuration.experiment import Experiment
+from robust_transfer.dag.grid import Grid
 from robust_transfer.dag.methods import label, methods
 
 ABOUT = "about.json"
+SHEETS = ("adversarial", "gradients", "inversions", "visualisations")
+"""Of every gallery."""
 CAPTIONS = Path(__file__).parents[2] / "report"
 """Folder of the captions that Snakemake's report shows too: Jinja templates in reStructuredText."""
 
 
-def about(experiment: Experiment, dropped: Collection[str] = ()) -> dict[str, Any]:
-    """Methods, captions and settings of an experiment, as JSON values; `dropped` names datasets that are left out."""
+def about(grid: Grid) -> dict[str, Any]:
+    """Methods, captions and settings of an experiment, and its galleries' entries if it has some, as JSON values."""
+    experiment = grid.experiment
     settings = experiment.model_dump(mode="json")
     drawn = list(experiment.figures.draw)
     shown = {**settings, "source_label": label(experiment, experiment.source)}
     return {
-        "methods": methods(experiment, dropped),
+        "methods": methods(experiment, grid.dropped),
         "figures": drawn,
         "captions": {name: _caption(name, shown) for name in drawn},
         "configuration": settings,
+        **({"galleries": galleries} if (galleries := _galleries(grid, shown)) else {}),
     }
+
+
+def _galleries(grid: Grid, settings: dict[str, Any]) -> dict[str, Any]:
+    """The entries of galleries, in the grid's order, and the captions of their sheets."""
+    entries = [entry.id for entry in grid.stage("gallery").values()]
+    captions = {sheet: _caption(f"gallery_{sheet}", settings) for sheet in SHEETS}
+    return {"entries": entries, "captions": captions} if entries else {}
 
 
 def _caption(figure: str, settings: dict[str, Any]) -> str:

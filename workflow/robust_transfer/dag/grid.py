@@ -19,6 +19,7 @@ from robust_transfer.configuration.conflicts import ConflictsSettings, CueConfli
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, ShapesOrigin, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
 from robust_transfer.configuration.experiment import Experiment, GridPart, Variant
+from robust_transfer.configuration.gallery import GallerySettings
 from robust_transfer.configuration.stylizing import StylizingSettings
 from robust_transfer.configuration.training import (
     TEXTURE_ROBUST,
@@ -136,6 +137,8 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
         for backbone, key in _backbones(grid, part):
             if experiment.source not in without:
                 _evaluate(grid, part, backbone, key)
+                if part.gallery and key.backbone_seed in part.seeds[: experiment.gallery.seeds]:
+                    _exhibit(grid, part, backbone, key)
                 for view in part.transfer_to_source:
                     _transfer(grid, part, backbone, key, experiment.source, (view,))
             if part.cue_conflict:
@@ -304,6 +307,22 @@ def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         name = backbone.name if view == "native" else f"{backbone.name}_on_{source.name}"
         measuring = grid._add("evaluation", name, of_view, {"backbone": backbone, "source": source})
         grid._measure(measuring, backbone, replace(key, variant=canonical(_view_in_key(grid, view))))
+
+
+def _exhibit(grid: Grid, part: GridPart, backbone: PlannedEntry, key: MeasurementKey) -> None:
+    """Make a gallery of a backbone; of a standard one that parts of several norms have, by the first part's norm."""
+    if any(one.inputs["backbone"] is backbone for one in grid.stage("gallery").values()):
+        return
+    experiment = grid.experiment
+
+    def settings() -> GallerySettings:
+        how = {name: value for name, value in dict(experiment.gallery).items() if name != "seeds"}
+        how |= {"norm": part.norm, "perturbations": experiment.perturbations(part.norm)}
+        return GallerySettings(**how, attack=experiment.evaluation.attack, preprocessing=experiment.preprocessing)
+
+    inputs = {"backbone": backbone, "source": _dataset(grid, key.source)}
+    entry = grid._add("gallery", backbone.name, grid._shared(("gallery", part.norm), settings), inputs)
+    grid._measure(entry, backbone, replace(key, mode="gallery"))
 
 
 def _confront(grid: Grid, backbone: PlannedEntry, key: MeasurementKey) -> None:

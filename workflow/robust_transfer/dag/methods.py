@@ -56,6 +56,7 @@ def methods(experiment: Experiment, dropped: Collection[str] = ()) -> str:
         "**Backbones.** "
         + " ".join([*_backbones(experiment), *_robustness(experiment), *_source(experiment, dropped)]),
         _cue_conflict(experiment, dropped),
+        _gallery(experiment, dropped),
         _left_out(experiment, dropped),
         "**Transfer.** " + " ".join(_transfer(experiment, dropped)),
         " ".join(_choice(experiment)),
@@ -213,6 +214,20 @@ def _cue_conflict(experiment: Experiment, dropped: Collection[str]) -> str:
     return (
         f"**Shape bias.** On images {images}, {decided}{of}. The shape bias is the share of decisions for the shape "
         "among those for the shape or the texture; images whose two classes agree are left out."
+    )
+
+
+def _gallery(experiment: Experiment, dropped: Collection[str]) -> str:
+    """What galleries show and measure; empty where there are none."""
+    if experiment.source in dropped or not any(part.gallery for part in experiment.grid):
+        return ""
+    how = experiment.gallery
+    start = "grey noise" if how.inversion.start == "noise" else "another image"
+    return (
+        f"**Gallery.** Some networks are shown by adversarial examples, by gradients of their loss, by images that are "
+        f"searched for, from {start}, by {how.inversion.steps} steps of Euclidean length {how.inversion.step_size:g} "
+        "towards the representation of a test image, and by images that raise the logit of a class. Numbers beside "
+        f"them are means over {how.images} test images of the source."
     )
 
 

@@ -134,8 +134,10 @@ class Stale:
                 changed = True
                 yield product, Product(before, now)
         read = page_reads(self._grid.experiment.figures.draw)
-        now = {"code": fingerprint("page"), "about": digest(about(self._grid.experiment, self._grid.dropped))}
+        now = {"code": fingerprint("page"), "about": digest(about(self._grid))}
         now["layout"] = digest_of_layout()
+        if galleries := [entry.id for entry in self._grid.stage("gallery").values()]:
+            now["galleries"] = digest_of_cards(self._store, galleries, self._checksums)
         now["files"] = "" if changed else digest_of_files(self._results, read)
         if (before := made(self._results, "page")) != now:
             yield "page", Product(before, now)

@@ -161,6 +161,10 @@ class Wiring:
             for suffix in FIGURES[name].suffixes
         ]
 
+    def galleries(self, wildcards: Any) -> list[str]:
+        """Input function: the card of every gallery, of which there may be none."""
+        return [self._read(entry.id, CARD) for entry in self._stages["gallery"].values()]
+
     @property
     def measured(self) -> list[str]:
         """The files that `measurements` names."""
@@ -352,7 +356,7 @@ class Wiring:
         described = experiment_file.describe(self.grid)
         if not self.experiment_file.exists() or json.loads(self.experiment_file.read_text()) != described:
             write_json(self.experiment_file, described)
-        said = about(self.grid.experiment, self.grid.dropped)
+        said = about(self.grid)
         if not (path := self.results / ABOUT).exists() or json.loads(path.read_text()) != said:
             write_json(path, said)
 

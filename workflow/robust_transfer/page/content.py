@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_transfer.page.galleries import Galleries, galleries
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import read_json
 from robust_transfer.tables.errors import TableError
@@ -97,10 +98,15 @@ class Content:
     """Methods, configuration and software of the experiment, as planned."""
     figures: Sequence[ShownFigure]
     tables: Sequence[Download]
+    galleries: Galleries | None
+    """None where no backbone has one."""
 
     @classmethod
     def of(cls, folder: Path) -> Content:
-        """Read `results/<experiment>/`. Raises TableError where one of its tables is missing or is none."""
+        """Read `results/<experiment>/`, and its galleries from the store.
+
+        Raises TableError where one of its tables is missing or is none, StoreError where a gallery is.
+        """
         results = read_results(folder / "results.parquet")
         described = _json(folder / "about.json")
         stated = described.get("figures", FIGURES)
@@ -120,6 +126,7 @@ class Content:
                 Download.of(folder / "flags.csv"),
                 *([Download.of(folder / "claims.csv")] if (folder / "claims.csv").exists() else []),
             ],
+            galleries(described, results),
         )
 
 

@@ -35,6 +35,8 @@ ARROW_BYTES = 900
 """Overhead of a small Arrow file."""
 CONFLICTS, CONFLICT_BYTES = 1280, 90_000
 """Published cue-conflict images, and their mean size."""
+GALLERY_SHOWN = 8
+"""Columns of a gallery's contact sheets."""
 PREDICTION_BYTES = 5
 """A row of predictions, compressed."""
 
@@ -231,6 +233,20 @@ def _cue_conflict(entry: PlannedEntry, counts: Lookup) -> Work:
     return work
 
 
+def _gallery(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    dataset, (architecture, side) = _images_of(entry.inputs["source"], counts), _network(entry.inputs["backbone"])
+    images, attack = min(settings.images, dataset.test), settings.attack
+    work = Work(written=300_000)  # four contact sheets
+    shown, radii = min(GALLERY_SHOWN, images), len(settings.perturbations)
+    of_shown = settings.visualisation.steps + radii * attack.steps * attack.restarts
+    steps = images * (settings.inversion.steps + 1) + shown * of_shown
+    work.images[Pass(architecture, side, "fp32", "attack")] += steps
+    work.images[Pass(architecture, side, "fp32", "forward")] += images * 3 + shown * radii * (1 + _forwards(attack))
+    _decode(work, dataset, images)
+    return work
+
+
 def _conflict_images(conflicts: PlannedEntry) -> int:
     """About how many conflict images there are: of files, as many as were published."""
     settings: Any = conflicts.settings
@@ -335,6 +351,7 @@ WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "probing": _probing,
     "knn": _knn,
     "cue_conflict": _cue_conflict,
+    "gallery": _gallery,
     "linear_heads": _linear_heads,
     "finetuning": _finetuning,
     "selecting": _selecting,

@@ -82,7 +82,7 @@ TIMINGS = TableFormat(
     nullable=frozenset(("seconds", "images", "images_per_second", "peak_memory_mb", "device", "threads")),
 )
 
-UNCHOSEN = ("source", "cue-conflict")
+UNCHOSEN = ("source", "cue-conflict", "gallery")
 """Modes of numbers by which no network is chosen."""
 
 Record = dict[str, Any]

@@ -13,7 +13,7 @@ from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 
 NORMS = ("none", "l2", "linf")
-MODES = ("source", "cue-conflict", "fixed-feature", "full-network")
+MODES = ("source", "cue-conflict", "gallery", "fixed-feature", "full-network")
 
 
 def in_order(table: pd.DataFrame, info: ExperimentInfo) -> pd.DataFrame:

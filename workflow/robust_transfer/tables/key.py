@@ -42,7 +42,7 @@ class MeasurementKey:
     transfer_seed: int | None
     """None for a mean over seeds of transfer, where the network was chosen, and where nothing is transferred."""
     mode: str
-    """`source`, `cue-conflict`, `fixed-feature` or `full-network`."""
+    """`source`, `cue-conflict`, `gallery`, `fixed-feature` or `full-network`."""
     protocol: str | None
     """`frozen`, `paper` or `knn`; None where nothing is transferred."""
     variant: str

@@ -87,8 +87,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
 
     experiment        name of the experiment; `published` for the paper's numbers
     source            dataset that the backbone was pretrained on
-    target            dataset that was transferred to and tested on; the source itself where `mode` is `source`, and
-                      `cue_conflict` where it is `cue-conflict`
+    target            dataset that was transferred to and tested on; the source itself where `mode` is `source` or
+                      `gallery`, and `cue_conflict` where it is `cue-conflict`
     arch              architecture; `best`: chosen among all of them
     recipe            how the backbone was pretrained, or whose weights it has; `texture-robust-…`: on stylized images
     norm              `l2` or `linf`; `none` for eps 0, standard training
@@ -98,7 +98,8 @@ def read_results(path: str | Path) -> pd.DataFrame:
     backbone_seed     seed of pretraining; null: a mean over seeds, or a chosen network
     transfer_seed     seed of transfer; null: a mean over seeds, a chosen network, or nothing was transferred
     mode              `source` (accuracy on the source itself), `cue-conflict` (decisions on images whose shape and
-                      texture are of different classes), `fixed-feature` or `full-network`
+                      texture are of different classes), `gallery` (numbers beside pictures of what a network responds
+                      to), `fixed-feature` or `full-network`
     protocol          `frozen`, `paper` or `knn`; null where nothing was transferred
     variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels,
                       `stylized` a method, `layer` the one that features are from, where it is not the last; of mode
@@ -112,8 +113,12 @@ def read_results(path: str | Path) -> pd.DataFrame:
     metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired; with
                       `_out_of_bag` what a choice on test images is worth on images that it did not see; of mode
                       `cue-conflict` `shape_bias`, the share of decisions for the shape among those for the shape or the
-                      texture, and `shape_decisions` and `texture_decisions`, shares of all conflicting images
-    value             percent; for a difference, percentage points
+                      texture, and `shape_decisions` and `texture_decisions`, shares of all conflicting images; of mode
+                      `gallery` `gradient_low_frequency`, `inversion_distance`, `inversion_pixels`, `inversion_ssim` and
+                      `inversion_moved`
+    value             percent; for a difference, percentage points; of `inversion_distance` percent of the norm of the
+                      representation, of `inversion_pixels` and `inversion_moved` of the pixels' range, of
+                      `inversion_ssim` of 1
     ci_low, ci_high   ends of the 95 % interval, in the unit of `value`; NaN for published numbers, and for what was
                       chosen on the test images that it is reported on
     ci_kind           `images`: over test images, of these weights alone; `seeds`: over seeds; empty: no interval
