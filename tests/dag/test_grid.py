@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -605,7 +606,7 @@ def test_figures_of_other_numbers_are_drawn_anew_where_those_change(monkeypatch)
     assert describe(planned(figures={"source": "published"}))["published"] != other["published"]
 
 
-def exhibited(part: dict[str, object] | None = None, **over: object) -> Grid:
+def exhibited(part: Mapping[str, object] | None = None, **over: object) -> Grid:
     return planned(grid=[{**SMALL["grid"][0], "gallery": True, **(part or {})}], **over)  # type: ignore[index]
 
 
