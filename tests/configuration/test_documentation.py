@@ -37,6 +37,7 @@ EVERYTHING = {
     "grid": [
         {"architectures": ["resnet8_w4"], "eps": [0, 0.5], "protocols": ["frozen", "paper", "knn"], "variants": [{}]},
         {"architectures": ["resnet8_w4"], "eps": [0], "targets": ["coarse"], "views": [12]},
+        {"architectures": ["resnet8_w4"], "eps": [0, 0.5], "seeds": [0, 1], "modes": [], "gallery": True},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "mine", "modes": []},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "theirs", "modes": []},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "stylized", "modes": []},
@@ -67,6 +68,7 @@ OTHERS: dict[str, Any] = {
     "layer": "layer1",
     "mean": (0.4, 0.5, 0.6),
     "normalisation": "source",
+    "perturbations": ("0.7",),
     "probe": {"coarse": {"cat": ("shape 2",)}},
     "protocol": "paper",
     "relative_step_size": 0.3,

@@ -66,7 +66,10 @@ GOLDEN_STYLIZED = {
     "pretraining/objects_resnet8_w8_both-then-native_seed0": "a59f0cb65d",
 }
 # Of cue conflict: drawn images, files, outputs that decide, and a probe.
-GOLDEN_GALLERIES: dict[str, str] = {}
+GOLDEN_GALLERIES = {
+    "gallery/objects_resnet8_w8_eps0_seed0": "e101a95df0",
+    "gallery/objects_resnet8_w8_l2_eps0.25_seed0": "71c5a3c0fa",
+}
 GOLDEN_CONFLICTS = {
     "drawn conflicts/cue_conflict": "ef550a983c",
     "drawn cue_conflict/objects_resnet8_w8_l2_eps0.25_seed0": "b09fe7c37d",

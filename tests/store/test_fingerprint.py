@@ -80,6 +80,12 @@ MODULES = {
         tables.flags tables.sanity training.class_probe training.fixed_features training.inference
         weights.cue_outputs
     """,
+    "gallery": """
+        architectures attacks datasets.arrow datasets.resident figures.labels gallery gallery.gradients gallery.search
+        gallery.sheets loading.augmentation machine.devices networks.backbones networks.build networks.last_relu
+        networks.small_resnet randomness stages.gallery statistics.intervals statistics.means training.inference
+        weights.outputs
+    """,
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
