@@ -19,7 +19,7 @@ ifneq ($(shell mkdir -p "$$HOME/.cache" 2>/dev/null && test -w "$$HOME/.cache" &
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 endif
 endif
-IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, snakemake.cli
+IMPORTS := import torch, pandas, pyarrow.parquet, matplotlib.pyplot, pydantic, safetensors.torch, skimage.metrics, snakemake.cli
 # A file's name as one word of a shell, whatever it has in it; a name with spaces is one file where there is such a file.
 quoted = '$(subst ','\'',$(1))'
 is_one = $(shell test -e $(call quoted,$(value CONFIG)) && echo yes)

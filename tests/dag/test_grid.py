@@ -619,7 +619,7 @@ def test_golden_hashes_of_galleries() -> None:
 
 
 def test_galleries_add_one_entry_for_each_backbone_of_the_first_seed_and_change_none() -> None:
-    seeds = {"seeds": [3, 5]}
+    seeds: dict[str, object] = {"seeds": [3, 5]}
     without, shown = exhibited({**seeds, "gallery": False}), exhibited(seeds)
     assert hashes(without) < hashes(shown)
     assert counts(shown) - counts(without) == {"gallery": 2}

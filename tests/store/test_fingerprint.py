@@ -316,7 +316,7 @@ def test_an_edit_reaches_the_stages_that_use_the_module_and_no_others(package: P
     before = fingerprints(package)
     edit(package / "attacks.py", "\nSOMETHING = 1\n")
     changed = {stage for stage, found in fingerprints(package).items() if found != before[stage]}
-    assert changed == {"pretraining", "evaluation", "linear_heads", "finetuning"}
+    assert changed == {"pretraining", "evaluation", "gallery", "linear_heads", "finetuning"}
 
 
 def test_the_grid_the_command_line_and_the_store_reach_none(package: Path) -> None:

@@ -33,6 +33,8 @@ from robust_transfer.store.made import MADE, code_of, made_by_modules
 from robust_transfer.store.upkeep import holder
 
 INDENT = "  "
+READ = ("table", "results", "flags", "claims", "files", "galleries", "layout")
+"""What a figure, the ledger, the summary or the page is made of, as `store/made.py` records it."""
 
 
 def why(wiring: Wiring, target: str | None = None) -> list[str]:
@@ -196,9 +198,10 @@ class _Why:
             yield f"the experiment is another ({', '.join(self._experiment_keys()) or 'see experiment.json'})"
         if product == "results" and (self._stale.entries or before.get("entries") != now.get("entries")):
             yield "entries it collects are " + ("made again" if self._stale.entries else "others")
-        others = [name for name in ("table", "results", "flags") if name in now and before.get(name) != now[name]]
-        if others:
+        if others := [name for name in READ if name in now and before.get(name) != now[name]]:
             yield "what it is drawn from is " + ("made again" if not now[others[0]] else "another")
+        if before.get("about") != now.get("about"):
+            yield "settings or texts that it shows are others"
 
     def _files_missing(self, product: str) -> str:
         record = self._results / MADE / f"{product}.json"
