@@ -67,6 +67,7 @@ OTHERS: dict[str, Any] = {
     "label": "A label",
     "layer": "layer1",
     "mean": (0.4, 0.5, 0.6),
+    "norm": "linf",
     "normalisation": "source",
     "perturbations": ("0.7",),
     "probe": {"coarse": {"cat": ("shape 2",)}},

@@ -146,15 +146,15 @@ def test_trained_and_imported_backbones_stand_side_by_side() -> None:
     }
     grid = [
         {"architectures": ["resnet18"], "eps": [0, 3], "backbones": "trained"},
-        {"architectures": ["resnet50", "vgg16_bn"], "eps": [0], "backbones": "tv"},
+        {"architectures": ["resnet50", "wide_resnet50_2"], "eps": [0], "backbones": "tv"},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "sin"},
         {"architectures": ["timm_resnet26"], "eps": [0], "backbones": "hub"},
     ]
     text = described("paper", weights=weights, grid=grid, figures=SMALL)
     assert "resnet18 is trained on ImageNet at 224 × 224 pixels" in text
     assert (
-        "resnet50 and vgg16_bn are imported from published weights (tv: torchvision's own, IMAGENET1K_V2); resnet50 is "
-        "imported from published weights (sin: those that Geirhos et al. (2019) trained on Stylized-ImageNet and "
+        "resnet50 and wide_resnet50_2 are imported from published weights (tv: torchvision's own, IMAGENET1K_V2); "
+        "resnet50 is imported from published weights (sin: those that Geirhos et al. (2019) trained on Stylized-ImageNet and "
         "ImageNet); timm_resnet26 is imported from published weights (hub: timm's own). Imported networks"
     ) in text
     assert (

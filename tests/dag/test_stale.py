@@ -8,21 +8,31 @@ from pathlib import Path
 import pytest
 from robust_transfer.configuration.load import ConfigurationError, validate
 from robust_transfer.dag import stale
+from robust_transfer.dag.about import about
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.dag.stale import Stale, listed
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.store.entry import CARD, FINISHED, open_entry, sha256
 from robust_transfer.store.fingerprint import fingerprint
-from robust_transfer.store.made import digest, digest_of_cards, digest_of_claims, write_made
+from robust_transfer.store.made import (
+    digest,
+    digest_of_cards,
+    digest_of_claims,
+    digest_of_files,
+    digest_of_layout,
+    page_reads,
+    write_made,
+)
 from robust_transfer.store.upkeep import renew
 from support.paths import ROOT
 
-PRODUCTS = ["results", "figure_headline", "claims", "report"]
+PRODUCTS = ["results", "figure_headline", "claims", "report", "page"]
 FILES = {
     "results": ["results.parquet", "timings.parquet", "training.parquet", "flags.csv"],
     "figure_headline": [f"figures/headline.{suffix}" for suffix in ("html", "tex", "md", "csv")],
     "claims": ["claims.html"],
+    "page": ["index.html"],
     "report": ["summary.txt"],
 }
 
@@ -75,6 +85,9 @@ def collect(wiring: Wiring) -> None:
     record(wiring, "figure_headline", {"code": fingerprint("figures/headline"), "table": table})
     record(wiring, "claims", {"code": fingerprint("claims"), "results": table, "claims": digest_of_claims()})
     record(wiring, "report", {"code": fingerprint("report"), "results": table, "flags": flags})
+    made_from = {"code": fingerprint("page"), "about": digest(about(grid)), "layout": digest_of_layout()}
+    made_from["files"] = digest_of_files(folder, page_reads(grid.experiment.figures.draw))
+    record(wiring, "page", made_from)
 
 
 def record(wiring: Wiring, product: str, made_from: Mapping[str, str]) -> None:
@@ -117,7 +130,7 @@ def test_edited_code_reruns_cheap_stages_and_what_hangs_on_them(
 
 def test_edited_figures_are_drawn_again_alone(wiring: Wiring, monkeypatch: pytest.MonkeyPatch) -> None:
     edited(monkeypatch, "figures/headline")
-    assert again(wiring) == ({}, ["figure_headline"])
+    assert again(wiring) == ({}, ["figure_headline", "page"])
 
 
 def test_an_input_that_is_something_else_reruns_expensive_stages_too(wiring: Wiring) -> None:
@@ -151,7 +164,7 @@ def test_an_entry_that_is_gone_is_made_again(wiring: Wiring) -> None:
 
 def test_a_missing_table_or_picture_is_made_again(wiring: Wiring) -> None:
     (wiring.results / "figures" / "headline.tex").unlink()
-    assert again(wiring) == ({}, ["figure_headline"])
+    assert again(wiring) == ({}, ["figure_headline", "page"])
     (wiring.results / "results.parquet").unlink()
     assert again(wiring) == ({}, PRODUCTS)
 
@@ -160,9 +173,9 @@ def test_figures_that_are_no_longer_drawn_leave_the_tables_alone(wiring: Wiring,
     settings = wiring.grid.experiment.model_dump(mode="json", exclude_unset=True)
     settings["figures"] = {"draw": ["width"]}
     other = Wiring(plan(validate(settings)))
-    assert again(other) == ({}, ["figure_width"])
+    assert again(other) == ({}, ["figure_width", "page"])
     settings["title"] = "Another"
-    assert again(Wiring(plan(validate(settings)))) == ({}, ["results", "figure_width", "claims", "report"])
+    assert again(Wiring(plan(validate(settings)))) == ({}, ["results", "figure_width", "claims", "report", "page"])
 
 
 def test_a_card_of_before_that_does_not_say_what_it_was_made_from_is_believed(wiring: Wiring) -> None:

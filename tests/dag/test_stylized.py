@@ -36,10 +36,11 @@ def paint(root: Path, n: int) -> None:
 
 
 def test_style_folders_without_images_or_with_one(tmp_path: Path) -> None:
-    assert absent(grid(tmp_path, method="phase")) == [
-        f"datasets.paintings.origin.path = {tmp_path / 'paintings'}: no such folder (from {Path.cwd()}); put or link "
+    [message] = absent(grid(tmp_path, method="phase"))
+    assert message.endswith(
+        f": datasets.paintings.origin.path = {tmp_path / 'paintings'}: no such folder (from {Path.cwd()}); put or link "
         "the images there, or write where they are"
-    ]
+    )
     paint(tmp_path, 0)
     (message,) = unusable(grid(tmp_path, method="phase"))
     assert message.startswith(f"stylizing.styles = paintings: {tmp_path / 'paintings'}: no images")

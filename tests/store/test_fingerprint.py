@@ -78,7 +78,7 @@ MODULES = {
         statistics.intervals statistics.lbfgs statistics.logistic_regression statistics.metrics
         statistics.predictions statistics.scikit_learn statistics.shape_bias store.features store.predictions
         tables.flags tables.sanity training.class_probe training.fixed_features training.inference
-        weights.cue_outputs
+        weights.cue_outputs weights.outputs
     """,
     "gallery": """
         architectures attacks datasets.arrow datasets.resident figures.labels gallery gallery.gradients gallery.search
@@ -116,8 +116,8 @@ MODULES = {
         claims.rules claims.trends claims.words claims.writing figures figures.cells figures.fixed_robustness
         figures.html figures.labels figures.latex figures.markdown figures.numbers figures.tables stages.claims
         statistics.correlation statistics.evidence statistics.intervals tables.categories tables.errors
-        tables.experiment_info tables.flags tables.key tables.parquet tables.published tables.published_results
-        tables.results
+        tables.experiment_info tables.flags tables.key tables.parquet tables.published
+        tables.published_experiment tables.published_results tables.results
     """,
     "report": """
         figures.cells figures.labels stages.report tables.categories tables.errors tables.experiment_info tables.flags

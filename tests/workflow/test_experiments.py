@@ -55,7 +55,7 @@ OWN_NETWORK = "own-network"
 """One network to one target, for others to extend: tests/workflow/test_own_network.py runs it."""
 
 
-AT_LEAST = {OWN_NETWORK: 5, "texture": 60}
+AT_LEAST = {OWN_NETWORK: 5, "texture": 60, "shape-bias": 50}
 """Entries of small experiments; others have more than a hundred."""
 
 
@@ -296,7 +296,7 @@ class TestMissing:
         running = {"data": str(tmp_path)}
         grid = planned(load([DEFAULT], tiny(missing="drop", store=str(tmp_path), running=running)))
         assert grid.dropped == ("dtd",)
-        assert {key.target for key in measured(grid)} == {"objects", "coarse"}
+        assert {key.target for key in measured(grid)} == {"objects", "coarse", "cue_conflict"}
         assert all("dtd" not in entry for entry in grid.entries)
 
     def test_a_source_that_only_evaluates_is_dropped_too(self, tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_where_images_and_weights_lie_is_in_no_hash() -> None:
 
 def test_a_backbone_evaluated_alone_has_no_transfer() -> None:
     grid = plan(load([DEFAULT], weights({"kind": "released"}, modes=[])))
-    assert {one.key.mode for one in grid.measurements.values()} == {"source"}
+    assert {one.key.mode for one in grid.measurements.values()} == {"source", "cue-conflict"}
 
 
 class TestDryRun:
@@ -423,7 +423,7 @@ class TestCommands:
         assert cli.main(["plan", "--configfile", overlay, "--gpu", "A100", "--price", "2"]) == 0
         said = capsys.readouterr().out
         assert re.search(r"^importing +0 +67 ", said, re.M)
-        assert re.search(r"^total +0 +4481 ", said, re.M)
+        assert re.search(r"^total +0 +4491 ", said, re.M)
         assert "price, $" in said
         assert "not measured here" in said
 

@@ -21,7 +21,7 @@ from support.disks import read_only, without_locks
 from support.small_experiments import part, small
 
 SMALL = small([part([0, 0.5]), part([0], ["full-network"])])
-COLLECTED = {"results": 1, "claims": 1, "figure_headline": 1, "report": 1}
+COLLECTED = {"results": 1, "claims": 1, "figure_headline": 1, "report": 1, "page": 1}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_without_snakemakes_records_what_is_stale_runs_and_nothing_else(checkout
     eps = checkout.overlay("eps.yaml", probing={"strengths": [0.1, 0.01]})
     assert checkout.planned(overlay=eps) == {"probing": 2, **COLLECTED}
     extend(checkout.package / "figures" / "html.py")
-    assert checkout.planned() == {"figure_headline": 1, "claims": 1}
+    assert checkout.planned() == {"figure_headline": 1, "claims": 1, "page": 1}
     extend(checkout.package / "attacks.py")
     run = checkout.snakemake("-n")
     assert "evaluation: 2 of 2 made again (changed since: attacks)" in run.stderr

@@ -43,7 +43,7 @@ SMALL = small(
     linear_heads={"training": {"epochs": 1}},
     running={"save_seconds": 0},
 )
-COLLECTED = {"results": 1, "claims": 1, "figure_headline": 1, "figure_fixed_feature": 1, "report": 1}
+COLLECTED = {"results": 1, "claims": 1, "figure_headline": 1, "figure_fixed_feature": 1, "report": 1, "page": 1}
 LONG = {"training": {"epochs": 20, "batch_size": 16}, "attack": {"steps": 20}}
 """A training of ten seconds on a quiet machine."""
 LONGER = {"training": {"epochs": 100, "batch_size": 16}, "attack": {"steps": 20}}

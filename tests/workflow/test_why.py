@@ -17,7 +17,7 @@ from support.dry_runs import outcomes
 from support.small_experiments import part, small
 
 SMALL = small([part([0, 0.5], ["fixed-feature", "full-network"])], draw=["headline", "full_network"])
-COLLECTED = {"results": 1, "claims": 1, "figure_headline": 1, "figure_full_network": 1, "report": 1}
+COLLECTED = {"results": 1, "claims": 1, "figure_headline": 1, "figure_full_network": 1, "report": 1, "page": 1}
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,31 @@ def load(paths: Sequence[Path], options: Mapping[str, Any] | None = None) -> Exp
     paths = extended(paths or [DEFAULT])
     texts = {key: value for key, value in read_yaml(DEFAULT).items() if key in ABOUT_THE_SOURCE}
     for content in (*(read_yaml(path) for path in paths), options or {}):
-        if content.get("source") not in (None, found.get("source")):
+        if _has_another_source(found, content):
             found = {key: value for key, value in found.items() if key not in texts or value != texts[key]}
         merge(found, {key: _unshared(value) for key, value in content.items() if key != EXTENDS})
     return validate(found, paths)
+
+
+def _has_another_source(found: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """A file states another source than those before it, or images of another kind for the same."""
+    name = found.get("source")
+    if content.get("source") not in (None, name):
+        return True
+    if not isinstance(name, str):
+        return False
+    kinds = [_kind_of_origin(one, name) for one in (found, content)]
+    return None not in kinds and kinds[0] != kinds[1]
+
+
+def _kind_of_origin(content: Mapping[str, Any], dataset: str) -> Any:
+    """The kind of a dataset's origin, where this content states one."""
+    for key in ("datasets", dataset, "origin", "kind"):
+        found = content.get(key) if isinstance(content, Mapping) else None
+        if found is None:
+            return None
+        content = found
+    return content
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
