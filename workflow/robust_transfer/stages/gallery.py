@@ -264,7 +264,7 @@ def _nearness(network: Network, images: Tensor, found: Tensor) -> dict[str, Floa
         distance = relative_distance(network.features(found), network.features(images))
     pairs = zip(*(one.permute(0, 2, 3, 1).cpu().numpy() for one in (images, found)), strict=True)
     similarity = [
-        structural_similarity(  # type: ignore[no-untyped-call]
+        structural_similarity(
             one, other, channel_axis=-1, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
         for one, other in pairs
