@@ -155,7 +155,8 @@ def test_trained_and_imported_backbones_stand_side_by_side() -> None:
     assert (
         "resnet50 and wide_resnet50_2 are imported from published weights (tv: torchvision's own, IMAGENET1K_V2); "
         "resnet50 is imported from published weights (sin: those that Geirhos et al. (2019) trained on "
-        "Stylized-ImageNet and ImageNet); timm_resnet26 is imported from published weights (hub: timm's own). Imported networks"
+        "Stylized-ImageNet and ImageNet); timm_resnet26 is imported from published weights (hub: timm's own). "
+        "Imported networks"
     ) in text
     assert (
         "iterate of highest loss) has perturbed within that ball. What" in text
