@@ -34,14 +34,24 @@ from typing import Any
 
 import yaml
 from checkout import ROOT
+from robust_transfer.claims.writing import SUFFIXES
 from robust_transfer.configuration.load import load
+from robust_transfer.dag.about import about
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import sha256, write_json
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.store.finished import content
-from robust_transfer.store.made import digest, digest_of_cards, write_made
+from robust_transfer.store.made import (
+    digest,
+    digest_of_cards,
+    digest_of_claims,
+    digest_of_files,
+    digest_of_layout,
+    page_reads,
+    write_made,
+)
 from robust_transfer.store.provenance import versions
 
 PLANS = ("new", "same", "eps")
@@ -158,6 +168,14 @@ def collected(grid: Grid, folder: Path) -> None:
         write_made(results, f"figure_{name}", {"code": fingerprint(f"figures/{name}"), "table": table}, files)
     made_from = {"code": fingerprint("report"), "results": sha256(tables[0]), "flags": sha256(tables[3])}
     write_made(results, "report", made_from, [results / "summary.txt"])
+    claims = [results / f"claims.{suffix}" for suffix in SUFFIXES]
+    for file in (*claims, results / "index.html"):
+        file.touch()
+    made_from = {"code": fingerprint("claims"), "results": sha256(tables[0]), "claims": digest_of_claims()}
+    write_made(results, "claims", made_from, claims)
+    made_from = {"code": fingerprint("page"), "about": digest(about(grid)), "layout": digest_of_layout()}
+    made_from["files"] = digest_of_files(results, page_reads(grid.experiment.figures.draw))
+    write_made(results, "page", made_from, [results / "index.html"])
 
 
 def needing(grid: Grid, eps: str) -> list[str]:
@@ -172,7 +190,7 @@ def needing(grid: Grid, eps: str) -> list[str]:
 
 def products(grid: Grid) -> list[str]:
     """What is made from the tables."""
-    return [*(f"figure_{name}" for name in grid.experiment.figures.draw), "report"]
+    return [*(f"figure_{name}" for name in grid.experiment.figures.draw), "claims", "report", "page"]
 
 
 def bare(grid: Grid, folder: Path) -> None:
@@ -253,7 +271,7 @@ def prepared(folder: Path, targets: int, seeds: int) -> tuple[dict[str, Path], G
         one.mkdir()
         shutil.copytree(ROOT / "profiles", one / "profiles")
     ours = folders["ours"]
-    for name in ("rules", "workflow", "envs"):
+    for name in ("rules", "workflow", "envs", "claims", "published"):
         (one := ours / name).symlink_to(ROOT / name)
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, ours / name)

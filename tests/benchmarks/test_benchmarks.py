@@ -80,6 +80,7 @@ def test_attacks_prints_ratios():
     assert "ours, bf16 / torchattacks, fp32" in said
 
 
+@pytest.mark.faults  # for its length
 def test_probing_prints_a_ratio_and_both_reach_the_optimum(tmp_path):
     size = ("--images", 300, "--features", 20, "--classes", 5, "--strengths", 4)
     said = run("probing.py", *size, "--json", tmp_path / "out")
@@ -89,6 +90,7 @@ def test_probing_prints_a_ratio_and_both_reach_the_optimum(tmp_path):
     assert min(found["seconds"].values()) > 0
 
 
+@pytest.mark.faults  # for its length
 def test_solvers_reads_a_store_and_finds_both_alike(tmp_path):
     for name, classes in (("two", 2), ("many", 6)):
         stored_features(tmp_path, {"train": 200, "test": 100}, classes=classes, separation=1.5, name=name)
@@ -105,6 +107,7 @@ def test_solvers_reads_a_store_and_finds_both_alike(tmp_path):
         assert min(ours["seconds"], theirs["seconds"]) > 0
 
 
+@pytest.mark.faults  # for its length
 def test_parallel_heads_prints_a_ratio():
     said = run("parallel_heads.py", "--case", "resnet8_w16-32", "--heads", 3, "--rounds", 1)
     assert "3 heads in one pass / a run for each head" in said

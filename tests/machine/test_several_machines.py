@@ -111,7 +111,9 @@ def nodes() -> Iterator[list[Node]]:
         node.process.wait()
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    "way", [WAYS[0], *(pytest.param(way, marks=pytest.mark.faults) for way in WAYS[1:])], ids=lambda way: way.__name__
+)
 def test_two_machines_make_the_same_bits_as_one_process(way, source, by_one, nodes, tmp_path) -> None:
     entry = entry_of(source)
     nodes += way(entry, tmp_path)

@@ -201,7 +201,7 @@ def test_with_all_states_damaged_it_starts_over(source, uninterrupted, monkeypat
 def test_a_state_of_another_entry_is_refused(source, monkeypatch):
     entry, other = stopped(source, monkeypatch), entry_of(source, learning_rate=0.2)
     (entry.path / ".state").rename(other.path / ".state")
-    with pytest.raises(StoreError, match=rf"a state of {entry.name}, not of {other.name}; move"):
+    with pytest.raises(StoreError, match=rf"a state of {entry.name}, not of {other.name}; to start over: rm -r "):
         pretraining.run(other, threads=1, device="cpu")
 
 

@@ -461,6 +461,7 @@ OF_THE_GRID: list[Mistake] = [
             "missing": "drop",
             "source": "objects",
             "datasets": {"objects": {"origin": {"kind": "folder", "path": "no/where"}}},
+            **grid(),
         },
         ["source = objects", "its images are missing, and backbones train on them"],
     ),

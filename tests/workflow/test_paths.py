@@ -36,6 +36,7 @@ EXPERIMENT = {
 }
 
 
+@pytest.mark.faults  # for its length
 def test_an_experiment_runs_where_every_name_is_odd(tmp_path: Path) -> None:
     place = tmp_path / ODD
     place.mkdir()

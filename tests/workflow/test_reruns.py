@@ -84,6 +84,7 @@ def test_a_removed_entry_comes_back_and_what_hangs_on_it_is_not_computed(checkou
     assert checkout.planned() == {}
 
 
+@pytest.mark.faults  # for its length
 def test_an_adopted_store_draws_all_figures_in_a_new_clone_and_computes_nothing_else(
     checkout: Checkout, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_failed_run_is_not_nothing_to_be_done(checkout: Checkout) -> None:
     assert checkout.python("store", "verify").returncode == 1
 
 
+@pytest.mark.faults  # for its length
 def test_a_clock_that_jumps_back_a_day_changes_no_plan(checkout: Checkout) -> None:
     """All that was made is then from tomorrow."""
     tomorrow = time.time() + 86400
@@ -143,6 +145,7 @@ def test_a_clock_that_jumps_back_a_day_changes_no_plan(checkout: Checkout) -> No
     assert checkout.planned() == {}
 
 
+@pytest.mark.faults  # for its length
 def test_from_a_read_only_store_everything_is_drawn_and_nothing_else_begun(checkout: Checkout) -> None:
     store = checkout.folder / "store"
     eps = checkout.overlay("eps.yaml", probing={"strengths": [0.1, 0.01]})
