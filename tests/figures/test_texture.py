@@ -60,7 +60,9 @@ def test_every_published_number_is_drawn_once_where_it_belongs(published):
 
 def test_dots_and_points_are_as_high_as_the_numbers(published):
     axes = texture(published).figure.axes
-    heights = [line.get_ydata()[0] for ax in axes[2:] for line in ax.lines if line.get_marker() == "o"]
+    heights = [
+        float(np.asarray(line.get_ydata())[0]) for ax in axes[2:] for line in ax.lines if line.get_marker() == "o"
+    ]
     points = [
         value
         for ax in axes[:2]
