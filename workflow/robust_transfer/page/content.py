@@ -155,7 +155,7 @@ def _figure(folder: Path, name: str, caption: str) -> ShownFigure:
         columns,
         rows[:SHOWN_ROWS],
         max(0, len(rows) - SHOWN_ROWS),
-        [Download.of(file) for file in files if file.exists() and file.suffix != ".html"],
+        [Download.of(file) for file in files if file.exists() and file.suffix not in (".html", ".png")],
     )
 
 
