@@ -65,6 +65,7 @@ def test_an_edited_rule_keeps_what_is_expensive(checkout: Checkout) -> None:
     assert checkout.planned() == {}
 
 
+@pytest.mark.faults  # for its length
 def test_a_removed_entry_comes_back_and_what_hangs_on_it_is_not_computed(checkout: Checkout) -> None:
     before, table = kept(checkout), results(checkout)
     (renewed,) = (checkout.folder / "store" / "pretraining").glob("*_l2_eps0.5_*")
