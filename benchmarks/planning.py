@@ -21,6 +21,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -30,7 +31,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from checkout import ROOT
@@ -43,15 +44,7 @@ from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import sha256, write_json
 from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.store.finished import content
-from robust_transfer.store.made import (
-    digest,
-    digest_of_cards,
-    digest_of_claims,
-    digest_of_files,
-    digest_of_layout,
-    page_reads,
-    write_made,
-)
+from robust_transfer.store.made import digest, digest_of_cards, digest_of_claims, page_made_from, write_made
 from robust_transfer.store.provenance import versions
 
 PLANS = ("new", "same", "eps")
@@ -173,9 +166,7 @@ def collected(grid: Grid, folder: Path) -> None:
         file.touch()
     made_from = {"code": fingerprint("claims"), "results": sha256(tables[0]), "claims": digest_of_claims()}
     write_made(results, "claims", made_from, claims)
-    made_from = {"code": fingerprint("page"), "about": digest(about(grid)), "layout": digest_of_layout()}
-    made_from["files"] = digest_of_files(results, page_reads(grid.experiment.figures.draw))
-    write_made(results, "page", made_from, [results / "index.html"])
+    write_made(results, "page", page_made_from(results, about(grid)), [results / "index.html"])
 
 
 def needing(grid: Grid, eps: str) -> list[str]:
@@ -253,15 +244,23 @@ def dry_run(folder: Path, *arguments: str) -> Run:
     start = time.monotonic()
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said, text=True, env=environment)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        text = said.read()
+        used, jobs = ended(process, said)
+    return Run(time.monotonic() - start, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, jobs)
+
+
+def ended(process: subprocess.Popen[Any], said: IO[str]) -> tuple[resource.struct_rusage, int]:
+    """Wait for a Snakemake whose output goes to the file `said`: what it used, and how many jobs it listed.
+
+    Raises RuntimeError where it failed.
+    """
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    said.seek(0)
+    text = said.read()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} in {folder}: {text[-3000:]}")
+        raise RuntimeError(f"{process.args!r}: {text[-3000:]}")
     total = re.search(r"^total\s+(\d+)", text, re.M)
-    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, int(total[1]) if total else 0)
+    return used, int(total[1]) if total else 0
 
 
 def prepared(folder: Path, targets: int, seeds: int) -> tuple[dict[str, Path], Grid]:

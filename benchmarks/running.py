@@ -26,7 +26,7 @@ from typing import Any
 
 import yaml
 from checkout import ROOT
-from planning import bare
+from planning import bare, ended
 from robust_transfer.configuration.load import load
 from robust_transfer.dag.grid import Grid, plan
 
@@ -89,16 +89,9 @@ def run(folder: Path, *arguments: str) -> Run:
         while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             own = _own_seconds(process.pid) or own
             time.sleep(0.2)
-        _, status, used = os.wait4(process.pid, 0)
+        used, jobs = ended(process, said)
         seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        text = said.read()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} in {folder}: {text[-3000:]}")
-    total = re.search(r"^total\s+(\d+)", text, re.M)
-    all_of_it = used.ru_utime + used.ru_stime
-    return Run(int(total[1]) if total else 0, seconds, own, all_of_it - own, used.ru_maxrss / 1024)
+    return Run(jobs, seconds, own, used.ru_utime + used.ru_stime - own, used.ru_maxrss / 1024)
 
 
 def _own_seconds(process: int) -> float:

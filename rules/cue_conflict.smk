@@ -3,7 +3,7 @@ rule cue_conflict:
     input:
         backbone=WIRING.input("cue_conflict", "backbone"),
         conflicts=WIRING.input("cue_conflict", "conflicts"),
-        source=WIRING.optional("cue_conflict", "source"),
+        source=WIRING.others("cue_conflict", "source"),
         features=WIRING.runs("cue_conflict"),
     output:
         card=STORE / "cue_conflict" / "{entry}" / "card.json",

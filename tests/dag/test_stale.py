@@ -15,15 +15,7 @@ from robust_transfer.dag.stale import Stale, listed
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.store.entry import CARD, FINISHED, open_entry, sha256
 from robust_transfer.store.fingerprint import fingerprint
-from robust_transfer.store.made import (
-    digest,
-    digest_of_cards,
-    digest_of_claims,
-    digest_of_files,
-    digest_of_layout,
-    page_reads,
-    write_made,
-)
+from robust_transfer.store.made import digest, digest_of_cards, digest_of_claims, page_made_from, write_made
 from robust_transfer.store.upkeep import renew
 from support.paths import ROOT
 
@@ -85,9 +77,7 @@ def collect(wiring: Wiring) -> None:
     record(wiring, "figure_headline", {"code": fingerprint("figures/headline"), "table": table})
     record(wiring, "claims", {"code": fingerprint("claims"), "results": table, "claims": digest_of_claims()})
     record(wiring, "report", {"code": fingerprint("report"), "results": table, "flags": flags})
-    made_from = {"code": fingerprint("page"), "about": digest(about(grid)), "layout": digest_of_layout()}
-    made_from["files"] = digest_of_files(folder, page_reads(grid.experiment.figures.draw))
-    record(wiring, "page", made_from)
+    record(wiring, "page", page_made_from(folder, about(grid)))
 
 
 def record(wiring: Wiring, product: str, made_from: Mapping[str, str]) -> None:

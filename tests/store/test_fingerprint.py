@@ -117,7 +117,7 @@ MODULES = {
         figures.html figures.labels figures.latex figures.markdown figures.numbers figures.tables stages.claims
         statistics.correlation statistics.evidence statistics.intervals tables.categories tables.errors
         tables.experiment_info tables.flags tables.key tables.parquet tables.published
-        tables.published_experiment tables.published_results tables.results
+        tables.published_experiment tables.published_results tables.published_texture tables.results
     """,
     "report": """
         figures.cells figures.labels stages.report tables.categories tables.errors tables.experiment_info tables.flags

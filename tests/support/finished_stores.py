@@ -14,15 +14,7 @@ from robust_transfer.dag.wiring import Wiring
 from robust_transfer.registry import FIGURES
 from robust_transfer.store.entry import open_entry, sha256
 from robust_transfer.store.fingerprint import fingerprint
-from robust_transfer.store.made import (
-    digest,
-    digest_of_cards,
-    digest_of_claims,
-    digest_of_files,
-    digest_of_layout,
-    page_reads,
-    write_made,
-)
+from robust_transfer.store.made import digest, digest_of_cards, digest_of_claims, page_made_from, write_made
 
 from support.paths import ROOT
 
@@ -63,9 +55,7 @@ def collect(wiring: Wiring) -> None:
     _write(results, "claims", made_from, *(f"claims.{suffix}" for suffix in SUFFIXES))
     made_from = {"code": fingerprint("report"), "results": sha256(results / TABLES[0])}
     _write(results, "report", made_from | {"flags": sha256(results / TABLES[3])}, "summary.txt")
-    made_from = {"code": fingerprint("page"), "about": digest(about(grid)), "layout": digest_of_layout()}
-    made_from["files"] = digest_of_files(results, page_reads(grid.experiment.figures.draw))
-    _write(results, "page", made_from, "index.html")
+    _write(results, "page", page_made_from(results, about(grid)), "index.html")
 
 
 def _write(results: Path, product: str, made_from: Mapping[str, str], *names: str) -> None:

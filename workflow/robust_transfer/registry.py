@@ -177,6 +177,8 @@ ALL_STAGES = {
 """Every stage by name, in the order data flows."""
 STAGES = {name: stage for name, stage in ALL_STAGES.items() if stage.kind != "collected"}
 """Those whose entries lie in the store."""
+COLLECTED = {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt", "page": "index.html"}
+"""Of what is collected, figures apart, the file in `results/<experiment>/` that stands for all that the stage makes."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _said(side: Networks) -> str:
 
 
 def _bounded(found: Comparison, rule: Difference) -> Comparison:
-    """With p-values of lying within the bounds of the rule."""
+    """With the p-values of an effect within the bounds of the rule."""
     interval = (found.effect, found.low, found.high, found.kind, found.n)
     p_for, p_against = one_sided(*interval, bound=rule.by_more_than)
     agrees = found.effect > rule.by_more_than

@@ -21,10 +21,9 @@ from robust_transfer.claims.lookup import Looked, Measured
 from robust_transfer.claims.rules import compared
 from robust_transfer.configuration.claims import Claim, Difference, Family
 from robust_transfer.statistics.evidence import LEVEL, holm, needed, of_at_least, standard_error
+from robust_transfer.tables.published import PUBLISHED
 
 Outcome = Literal["holds", "fails", "undecided", "agrees", "disagrees", "not measured"]
-PUBLISHED = "published"
-"""Name of the experiment that published numbers are of, and basis of their verdicts' means."""
 PAIRED, IMAGES, SEEDS, NETWORKS, MEANS = "paired images", "images", "seeds", "networks", "published means"
 THESE_WEIGHTS = "One backbone for each eps: it concerns these weights and not the training method."
 ON_TEST = "Hyperparameters or networks were chosen on test images, which flatters both sides, so there is no verdict."

@@ -27,12 +27,12 @@ def add_claims_command(commands: Commands) -> None:
 
 
 def _run_claims(args: argparse.Namespace) -> None:
-    from robust_transfer.claims.ledger import PUBLISHED
     from robust_transfer.claims.writing import SUFFIXES
     from robust_transfer.stages.claims import claims_text, write_claims
     from robust_transfer.store.entry import sha256
     from robust_transfer.store.fingerprint import fingerprint
     from robust_transfer.store.made import digest_of_claims, write_made
+    from robust_transfer.tables.published import PUBLISHED
 
     is_published = args.experiment == PUBLISHED
     table = PUBLISHED if is_published else results_table(args.experiment)

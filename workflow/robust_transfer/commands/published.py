@@ -48,6 +48,7 @@ def _index(out: Path, figures: list[Figure]) -> str:
     from robust_transfer.tables.published_experiment import paper
 
     about = paper()
+    shown_of = {"source": about.source, "source_label": about.source_label, "selection": [about.selection]}
     parts = [f"# {about.title}", about.notice]
     for figure in figures:
         files = [f"figures/{figure.name}.{suffix}" for suffix in figure.suffixes]
@@ -57,7 +58,7 @@ def _index(out: Path, figures: list[Figure]) -> str:
         parts += [
             f"## {heading[0].upper()}{heading[1:]}",
             shown.strip(),
-            caption(figure.name, about),
+            caption(figure.name, shown_of),
             f"Files: {links}",
         ]
     return "\n\n".join(parts) + "\n"

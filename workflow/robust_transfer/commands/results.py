@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from robust_transfer.commands.options import Commands, add_log
-from robust_transfer.registry import ALL_STAGES, FIGURES
+from robust_transfer.registry import ALL_STAGES, COLLECTED, FIGURES
 
 
 def add_results_commands(commands: Commands) -> None:
@@ -106,25 +106,12 @@ def _run_report(args: argparse.Namespace) -> None:
 def _run_page(args: argparse.Namespace) -> None:
     from robust_transfer.stages.page import write_page
     from robust_transfer.store.entry import read_json
-    from robust_transfer.store.fingerprint import fingerprint
-    from robust_transfer.store.made import (
-        digest,
-        digest_of_cards,
-        digest_of_files,
-        digest_of_layout,
-        page_reads,
-        write_made,
-    )
+    from robust_transfer.store.made import page_made_from, write_made
 
-    said = args.folder / "about.json"
+    said, page = args.folder / "about.json", args.folder / COLLECTED["page"]
     described = read_json(said) if said.exists() else {}
-    # Asked first: the code and the files may change while the job runs.
-    made_from = {"code": fingerprint("page"), "about": digest(described)}
-    made_from["layout"] = digest_of_layout()
-    if galleries := described.get("galleries"):
-        made_from["galleries"] = digest_of_cards(Path(described["configuration"]["store"]), galleries["entries"])
-    made_from["files"] = digest_of_files(args.folder, page_reads(described.get("figures", ())))
-    out = args.out or args.folder / "index.html"
+    made_from = page_made_from(args.folder, described)  # asked first: code and files may change while the job runs
+    out = args.out or page
     write_page(args.folder, out)
-    if described and out == args.folder / "index.html":  # as a run writes it
+    if described and out == page:  # as a run writes it
         write_made(args.folder, "page", made_from, [out])

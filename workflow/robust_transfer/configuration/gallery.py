@@ -11,6 +11,9 @@ from robust_transfer.configuration.datasets import Preprocessing
 from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.training import Attack, Norm
 
+SHEETS = ("adversarial", "gradients", "inversions", "visualisations")
+"""The contact sheets of a gallery."""
+
 
 class Inversion(Model):
     """Images rebuilt from their representation alone (Engstrom et al. 2019). Defaults are the published ones."""

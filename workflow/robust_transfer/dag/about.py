@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from robust_transfer.configuration.gallery import SHEETS
+from robust_transfer.dag.captions import caption
 from robust_transfer.dag.grid import Grid
 from robust_transfer.dag.methods import label, methods
 
 ABOUT = "about.json"
-SHEETS = ("adversarial", "gradients", "inversions", "visualisations")
-"""Of every gallery."""
-CAPTIONS = Path(__file__).parents[2] / "report"
-"""Folder of the captions that Snakemake's report shows too: Jinja templates in reStructuredText."""
 
 
 def about(grid: Grid) -> dict[str, Any]:
@@ -25,7 +21,7 @@ def about(grid: Grid) -> dict[str, Any]:
     return {
         "methods": methods(experiment, grid.dropped),
         "figures": drawn,
-        "captions": {name: _caption(name, shown) for name in drawn},
+        "captions": {name: caption(name, shown) for name in drawn},
         "configuration": settings,
         **({"galleries": galleries} if (galleries := _galleries(grid, shown)) else {}),
     }
@@ -34,12 +30,5 @@ def about(grid: Grid) -> dict[str, Any]:
 def _galleries(grid: Grid, settings: dict[str, Any]) -> dict[str, Any]:
     """The entries of galleries, in the grid's order, and the captions of their sheets."""
     entries = [entry.id for entry in grid.stage("gallery").values()]
-    captions = {sheet: _caption(f"gallery_{sheet}", settings) for sheet in SHEETS}
+    captions = {sheet: caption(f"gallery_{sheet}", settings) for sheet in SHEETS}
     return {"entries": entries, "captions": captions} if entries else {}
-
-
-def _caption(figure: str, settings: dict[str, Any]) -> str:
-    from jinja2 import Template  # Snakemake has imported it; the commands do without
-
-    text = (CAPTIONS / f"{figure}.rst").read_text(encoding="utf-8")
-    return " ".join(Template(text).render(snakemake=SimpleNamespace(config=settings)).split())

@@ -1,22 +1,18 @@
-"""Captions of figures, `workflow/report/<figure>.rst`, as text."""
+"""Captions of figures and of galleries' sheets, `workflow/report/<name>.rst`, as text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-
-from jinja2 import Environment
-
-from robust_transfer.tables.experiment_info import ExperimentInfo
+from typing import Any
 
 FOLDER = Path(__file__).parents[2] / "report"
 
 
-def caption(figure: str, about: ExperimentInfo) -> str:
-    """The caption of a figure for an experiment, in one line.
+def caption(name: str, config: Mapping[str, Any]) -> str:
+    """A caption in one line, with the settings that Snakemake's report renders the same file with, as `config`."""
+    from jinja2 import Template  # Snakemake has imported it; the commands do without
 
-    Snakemake's report renders the same file; of its `config` captions read `selection` and `source_label` alone.
-    """
-    config = {"selection": [about.selection], "source_label": about.source_label or about.source}
-    template = Environment(autoescape=False).from_string((FOLDER / f"{figure}.rst").read_text(encoding="utf-8"))
+    template = Template((FOLDER / f"{name}.rst").read_text(encoding="utf-8"))
     return " ".join(template.render(snakemake=SimpleNamespace(config=config)).split())

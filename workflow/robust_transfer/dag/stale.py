@@ -20,20 +20,11 @@ from typing import Literal
 from robust_transfer.dag.about import about
 from robust_transfer.dag.experiment_file import describe
 from robust_transfer.dag.grid import Grid, PlannedEntry
-from robust_transfer.registry import FIGURES, STAGES
+from robust_transfer.registry import COLLECTED, FIGURES, STAGES
 from robust_transfer.store.entry import CARD, sha256
 from robust_transfer.store.fingerprint import changed_modules, fingerprint, module_fingerprints
 from robust_transfer.store.finished import card_and_checksum, content, kept_card, missing_outputs
-from robust_transfer.store.made import (
-    code_of,
-    digest,
-    digest_of_cards,
-    digest_of_claims,
-    digest_of_files,
-    digest_of_layout,
-    made,
-    page_reads,
-)
+from robust_transfer.store.made import code_of, digest, digest_of_cards, digest_of_claims, made, page_made_from
 
 NAMED = 5
 """Modules that a line names at most."""
@@ -83,7 +74,7 @@ class Stale:
     def files(self) -> list[str]:
         """A declared output of every job that is to run again."""
         shown = {f"figure_{name}": f"figures/{name}.{figure.suffixes[0]}" for name, figure in FIGURES.items()}
-        shown |= {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt", "page": "index.html"}
+        shown |= COLLECTED
         cards = [self._store / entry / CARD for entry in self.entries]
         return [str(file) for file in (*cards, *(self._results / shown[product] for product in self.products))]
 
@@ -133,12 +124,7 @@ class Stale:
             if (before := made(self._results, product)) != now:
                 changed = True
                 yield product, Product(before, now)
-        read = page_reads(self._grid.experiment.figures.draw)
-        now = {"code": fingerprint("page"), "about": digest(about(self._grid))}
-        now["layout"] = digest_of_layout()
-        if galleries := [entry.id for entry in self._grid.stage("gallery").values()]:
-            now["galleries"] = digest_of_cards(self._store, galleries, self._checksums)
-        now["files"] = "" if changed else digest_of_files(self._results, read)
+        now = page_made_from(self._results, about(self._grid), self._checksums) | ({"files": ""} if changed else {})
         if (before := made(self._results, "page")) != now:
             yield "page", Product(before, now)
 

@@ -32,7 +32,7 @@ from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, re
 from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
 from robust_transfer.dag.stylized import unusable
-from robust_transfer.registry import FIGURES, STAGES
+from robust_transfer.registry import COLLECTED, FIGURES, STAGES
 from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
 from robust_transfer.store.finished import keep_published
@@ -106,15 +106,6 @@ class Wiring:
             return self._read(self._entry(stage, wildcards.entry).inputs[role].id, CARD)
 
         return with_signature(card_of_input)
-
-    def optional(self, stage: str, role: str) -> Callable[[Any], list[str]]:
-        """Input function: the card of what an entry of this stage is made from in that role, which some lack."""
-
-        def cards_of_input(wildcards: Any) -> list[str]:
-            inputs = self._entry(stage, wildcards.entry).inputs
-            return [self._read(inputs[role].id, CARD)] if role in inputs else []
-
-        return with_signature(cards_of_input)
 
     def runs(self, stage: str) -> Callable[[Any], list[str]]:
         """Input function: the cards of the runs that an entry of this stage chooses from, which may be none."""
@@ -221,7 +212,7 @@ class Wiring:
         summary = self.results / "summary.txt"
         if summary.exists():
             print(summary.read_text() + self._report_notice(), file=sys.stderr)
-        if (page := self.results / "index.html").exists():
+        if (page := self.results / COLLECTED["page"]).exists():
             print(f"page     {page}: open it in a browser", file=sys.stderr)
 
     def _report_notice(self) -> str:
@@ -248,8 +239,7 @@ class Wiring:
             ready = all(finished(self.store / one.id) for one in entry.inputs.values())
             if ready and not finished(self.store / entry.id) and self._is_of_this_run(logs[entry.id]):
                 yield entry.id, logs[entry.id]
-        shown = {"results": "results.parquet", "claims": "claims.html", "report": "summary.txt", "page": "index.html"}
-        for product, made in shown.items():
+        for product, made in COLLECTED.items():
             path = self.results / "logs" / f"{product}.log"
             if not (self.results / made).exists() and self._is_of_this_run(path):
                 yield product, path

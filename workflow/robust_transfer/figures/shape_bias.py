@@ -23,12 +23,13 @@ from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import WHAT, Number
 from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.published import PUBLISHED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("series", "norm", "arch", "recipe", "eps", "shape", *WHAT)
-METRIC, PUBLISHED, ALL = "shape_bias", "published", ""
+METRIC, ALL = "shape_bias", ""
 OTHERS = ("#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b39b00", "#262626")
 """Colours of networks that have no robust ones beside them."""
 RECIPES = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import html
 import json
@@ -14,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_transfer.page.files import Download, data_uri
 from robust_transfer.page.galleries import Galleries, galleries
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import read_json
@@ -23,43 +23,10 @@ from robust_transfer.tables.flags import FLAGS
 from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import read_flags, read_training
 
-TYPES = {
-    "svg": "image/svg+xml",
-    "png": "image/png",
-    "pdf": "application/pdf",
-    "csv": "text/csv",
-    "tex": "application/x-tex",
-    "md": "text/markdown",
-    "html": "text/html",
-    "json": "application/json",
-    "yaml": "application/yaml",
-}
 LARGEST_SVG = 1_500_000
 """Bytes; a picture above is shown as PNG."""
 SHOWN_ROWS = 400
 """Rows of a figure's numbers that the page shows; the file to download has all."""
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file in the page itself."""
-
-    name: str
-    label: str
-    uri: str
-    kilobytes: float
-
-    @classmethod
-    def of(cls, path: Path, content: bytes | None = None) -> Download:
-        """The file at a path, or this content under its name."""
-        content = path.read_bytes() if content is None else content
-        label = {"tex": "LaTeX", "md": "Markdown"}.get(path.suffix[1:], path.suffix[1:].upper())
-        return cls(path.name, label, data_uri(path.suffix[1:], content), len(content) / 1000)
-
-
-def data_uri(suffix: str, content: bytes) -> str:
-    """The content as an address."""
-    return f"data:{TYPES[suffix]};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True)

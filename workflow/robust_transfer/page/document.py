@@ -19,7 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robust_transfer.page.charts import Chart
-from robust_transfer.page.content import Content, costs, data_uri, flagged, provenance
+from robust_transfer.page.content import Content, costs, flagged, provenance
+from robust_transfer.page.files import data_uri
 from robust_transfer.page.rows import explorer, headline_charts, sources, training_curves
 from robust_transfer.store.provenance import software
 
@@ -35,6 +36,7 @@ def document(content: Content) -> str:
     charts = [chart for _, chart in headline]
     charts += [chart for chart in (explorer(content.results), training_curves(content.training)) if chart]
     by_name = {chart.name: chart for chart in charts}
+    configuration = _yaml(content.described.get("configuration", {}))
     scripts = [vega(), (FOLDER / "page.js").read_text(encoding="utf-8")]
     style = (FOLDER / "page.css").read_text(encoding="utf-8")
     environment = Environment(
@@ -60,8 +62,8 @@ def document(content: Content) -> str:
         software=software(),
         flagged=flagged(content.flags),
         methods=Markup(_from_rst(content.described.get("methods", ""))),
-        configuration=_yaml(content.described.get("configuration", {})),
-        configuration_uri=data_uri("yaml", _yaml(content.described.get("configuration", {})).encode()),
+        configuration=configuration,
+        configuration_uri=data_uri("yaml", configuration.encode()),
         scripts=[Markup(script) for script in scripts],
         style=Markup(style),
         policy=_policy(scripts),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_transfer.page.files import data_uri
 from robust_transfer.store.entry import Entry, open_entry
 
 HEADINGS = {
@@ -79,8 +79,7 @@ def galleries(described: Mapping[str, Any], results: pd.DataFrame) -> Galleries 
 
 
 def _sheet(entry: Entry, name: str) -> Sheet:
-    facts, content = entry.facts(), entry.file(f"{name}.png").read_bytes()
-    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    facts, uri = entry.facts(), data_uri("png", entry.file(f"{name}.png").read_bytes())
     return Sheet(facts["title"], uri, facts["alternatives"][name], f"{entry.name}_{name}.png")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import (
     FIXED_FEATURE,
     FULL_NETWORK,
@@ -17,6 +18,7 @@ from robust_transfer.figures.cells import (
     Cells,
     Comparison,
     Estimate,
+    Protocol,
     protocol_details,
     protocol_label,
 )
@@ -194,8 +196,6 @@ def _best_robust(results: pd.DataFrame) -> dict[tuple[str, ...], str]:
 
 
 def _protocol(mode: str, name: Any, variant: dict[str, Any]) -> str:
-    from robust_transfer.figures.cells import Protocol
-
     return protocol_details(Protocol(mode, None if pd.isna(name) else str(name), canonical(variant))) or "as it is"
 
 
@@ -225,7 +225,7 @@ def training_curves(training: pd.DataFrame) -> Chart | None:
     ]
     if not rows:
         return None
-    by_value = training.assign(at=[_number(eps) for eps in training["eps"].astype(str)]).sort_values("at")
+    by_value = training.assign(at=[eps_value(eps) for eps in training["eps"].astype(str)]).sort_values("at")
     eps = list(dict.fromkeys(str(one) for one in by_value["eps"]))
     controls = [
         Control("quantity", "Shown", options(rows, "quantity", list(QUANTITIES.values()))),
@@ -235,17 +235,12 @@ def training_curves(training: pd.DataFrame) -> Chart | None:
     return curves(rows, controls, eps)
 
 
-def _number(eps: str) -> float:
-    above, _, below = eps.partition("/")
-    return float(above) / float(below or 1)
-
-
 def sources(results: pd.DataFrame) -> list[Row]:
     """Accuracy of the backbones on the source, clean and under each attack: a row for each network."""
     about = ExperimentInfo.of(results)
     rows = results[(results["mode"] == "source") & (results["metric"] == "top1") & (results["split"] == "test")]
     networks: dict[tuple[str, str, str], Row] = {}
-    by_eps = rows.assign(at=[_number(str(eps)) for eps in rows["eps"]])
+    by_eps = rows.assign(at=[eps_value(str(eps)) for eps in rows["eps"]])
     means_first = by_eps.sort_values(["at", "backbone_seed"], na_position="first", kind="stable")
     for row in _each(means_first):
         key = (str(row.arch), str(row.norm), str(row.eps))

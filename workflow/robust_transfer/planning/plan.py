@@ -22,7 +22,7 @@ from robust_transfer.planning.rates import (
     processor_seconds,
 )
 from robust_transfer.planning.work import Pass, UnknownImagesError, Work, work_of
-from robust_transfer.registry import ALL_STAGES, STAGES
+from robust_transfer.registry import ALL_STAGES, COLLECTED, STAGES
 from robust_transfer.store.entry import finished
 
 
@@ -177,15 +177,10 @@ def _gather(into: Work, more: Work) -> None:
 def _of_results(grid: Grid) -> dict[str, StagePlan]:
     """The jobs that do not make entries: tables, figures and summary; done if their files exist."""
     folder = Path(grid.experiment.results) / grid.experiment.experiment
-    files = {
-        "results": [folder / "results.parquet"],
-        "claims": [folder / "claims.html"],
-        "figures": [folder / "figures" / f"{figure}.csv" for figure in grid.experiment.figures.draw],
-        "report": [folder / "summary.txt"],
-        "page": [folder / "index.html"],
-    }
+    drawn = [f"figures/{figure}.csv" for figure in grid.experiment.figures.draw]
     plans = {}
-    for stage, paths in files.items():
+    for stage in (name for name, one in ALL_STAGES.items() if one.kind == "collected"):
+        paths = [folder / name for name in (drawn if stage == "figures" else [COLLECTED[stage]])]
         done = sum(path.exists() for path in paths)
         plans[stage] = StagePlan(stage, done, len(paths) - done)
     return plans

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robust_transfer.claims.ledger import PUBLISHED, Verdict, ledger
+from robust_transfer.claims.ledger import Verdict, ledger
 from robust_transfer.claims.lookup import Measured
 from robust_transfer.claims.published import published_table
 from robust_transfer.claims.words import ledger_text
 from robust_transfer.claims.writing import write
 from robust_transfer.configuration.claims import read_claims
 from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.published import PUBLISHED
 from robust_transfer.tables.results import read_results
 
 

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robust_transfer.attacks import Starts, pgd, threat_model
-from robust_transfer.configuration.gallery import GallerySettings
+from robust_transfer.configuration.gallery import SHEETS, GallerySettings
 from robust_transfer.datasets.arrow import Images, Split, open_split
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.figures.labels import architecture_label
@@ -45,7 +45,7 @@ from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.training.inference import classify
 from robust_transfer.weights.outputs import other_classes, outputs_for
 
-ADVERSARIAL, GRADIENTS, INVERSIONS, VISUALISATIONS = "adversarial", "gradients", "inversions", "visualisations"
+ADVERSARIAL, GRADIENTS, INVERSIONS, VISUALISATIONS = SHEETS
 TITLES = {
     ADVERSARIAL: "Adversarial examples",
     GRADIENTS: "Gradients of the loss",

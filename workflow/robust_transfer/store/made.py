@@ -16,7 +16,7 @@ from robust_transfer.configuration.claims import claim_files
 from robust_transfer.registry import FIGURES
 from robust_transfer.store.definitions import record_definitions
 from robust_transfer.store.entry import CARD, write_json
-from robust_transfer.store.fingerprint import module_fingerprints
+from robust_transfer.store.fingerprint import fingerprint, module_fingerprints
 from robust_transfer.store.finished import FINISHED, damaged, sha256
 
 MADE = ".made"
@@ -60,6 +60,17 @@ def page_reads(figures: Iterable[str]) -> list[str]:
 def digest_of_layout() -> str:
     """Twelve hexadecimal digits that change when the page's template, style or script does."""
     return digest_of_files(Path(__file__).parents[1] / "page", ("page.html.j2", "page.css", "page.js"))
+
+
+def page_made_from(
+    folder: Path, described: Mapping[str, Any], known: Mapping[str, str | None] | None = None
+) -> dict[str, str]:
+    """What the page in a results folder is made from; `described` is its `about.json`, `known` as for cards above."""
+    made_from = {"code": fingerprint("page"), "about": digest(described), "layout": digest_of_layout()}
+    if galleries := described.get("galleries"):
+        store = Path(described["configuration"]["store"])
+        made_from["galleries"] = digest_of_cards(store, galleries["entries"], known)
+    return made_from | {"files": digest_of_files(folder, page_reads(described.get("figures", ())))}
 
 
 def digest_of_claims() -> str:

@@ -15,7 +15,7 @@ from robust_transfer.configuration.catalogue.datasets import catalogued
 from robust_transfer.configuration.training import TEXTURE_ROBUST
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import canonical
-from robust_transfer.tables.published import FOLDER
+from robust_transfer.tables.published import FOLDER, PUBLISHED
 from robust_transfer.tables.published_results import published_rows
 from robust_transfer.tables.results import as_results
 
@@ -46,7 +46,7 @@ def published_texture(folder: Path = FOLDER) -> pd.DataFrame:
         for name, metric in zip(of_targets["target"], of_targets["metric"], strict=True)
     ]
     info = ExperimentInfo(
-        experiment="published",
+        experiment=PUBLISHED,
         source=NATIVE,
         source_label=catalogued(NATIVE).label,
         targets=tuple(targets),
