@@ -84,6 +84,7 @@ executors: .venv-slurm/installed .venv-generic/installed
 demo: setup
 	@$(BIN)/robust-transfer check $(SETTINGS)
 	$(BIN)/snakemake $(if $(PROFILE),--workflow-profile profiles/$(PROFILE),--cores $(CORES)) $(SETTINGS)
+	@echo "Page: $$($(BIN)/robust-transfer where $(SETTINGS))/index.html"
 
 # The paper's figures and tables from its published numbers: no training, no data, no GPU.
 published: setup
