@@ -125,6 +125,16 @@ def test_what_failed_is_marked_and_counts_for_neither_side(tmp_path):
     assert {one["flags"] for one in table.numbers} >= {None, "at-chance,refit-below-validation"}
 
 
+@pytest.mark.parametrize(("stage", "raised"), [("probing", "test"), ("finetuning", "refit")])
+def test_only_what_can_fail_to_train_has_failed_where_test_images_differ(tmp_path, stage, raised):
+    """A convex problem has no second training that could have gone wrong."""
+    fake = Fake(tmp_path)
+    fake.transfer(40, 80, stage, target="coarse")
+    table = read_results(fake.collect()).assign(flags=lambda rows: rows["flags"].astype("object"))
+    assert {*table["flags"]} == {f"{raised}-below-validation"}
+    assert failures(table["flags"].iloc[0]) == (("refit-below-validation",) if stage == "finetuning" else ())
+
+
 def test_a_table_without_failures_bears_no_dagger(tmp_path):
     fake = Fake(tmp_path)
     fake.transfer(50, 50, target="coarse")

@@ -72,6 +72,13 @@ FLAGS = {
         "look at the flags of the backbone and at the probe's accuracy in the entry's card, or measure a network that "
         "knows the classes",
     ),
+    "test-below-validation": Meaning(
+        "warns",
+        "Test accuracy of a probe or of the nearest neighbours is below the validation accuracy by which "
+        "hyperparameters were chosen, by as much. Neither can fail to train, so it is a result: test images differ "
+        "from training images by more than these do from each other, as where they are frames of the same videos.",
+        "keep images that belong together on one side of the split (give the dataset a validation set of its own)",
+    ),
     "features-at-chance": Meaning(
         "warns",
         "A probe or the nearest neighbours on stored features are right as often as guessing: the features tell "

@@ -49,8 +49,9 @@ def _flags(entry: Entry, selection: str | None, by_split: dict[str, pd.Series[An
     if test is None:
         return
     classes, chosen = _classes(entry), json.loads(test["hyperparameters"])
-    name = "features-at-chance" if entry.stage in UNTRAINED else "at-chance"
-    yield from at_chance(float(test["value"]), classes, int(test["n"]), "test", name)
+    untrained = entry.stage in UNTRAINED
+    chance = "features-at-chance" if untrained else "at-chance"
+    yield from at_chance(float(test["value"]), classes, int(test["n"]), "test", chance)
     yield from loss_flags(_losses(entry, chosen), classes)
     if decided is None:
         return
@@ -58,6 +59,7 @@ def _flags(entry: Entry, selection: str | None, by_split: dict[str, pd.Series[An
         yield from refit_flags(
             test=float(test["value"]), images=int(test["n"]),
             validation=float(decided["value"]), held=int(decided["n"]), classes=classes,
+            name="test-below-validation" if untrained else "refit-below-validation",
         )  # fmt: skip
     for name, tried in _grid(entry, chosen).items():
         yield from edge_flags(name, float(chosen[name]), tried, float(decided["value"]), last=LAST.get(name))

@@ -14,17 +14,19 @@ images differ from validation images, which are drawn from the training ones, by
 best of several validation accuracies was also lucky."""
 
 
-def refit_flags(*, test: float, images: int, validation: float, held: int, classes: int) -> list[Flag]:
-    """`refit-below-validation`, from test accuracy over `images` and the validation accuracy over `held` that chose.
+def refit_flags(
+    *, test: float, images: int, validation: float, held: int, classes: int, name: str = "refit-below-validation"
+) -> list[Flag]:
+    """The flag `name`, from test accuracy over `images` and the validation accuracy over `held` that chose.
 
-    Both in percent; the network was trained again in between.
+    Both in percent; the network or the head was fitted again in between.
     """
     lost = validation - test
     noise = DEVIATIONS * math.hypot(deviation(test, images), deviation(validation, held))
     if lost <= noise or lost <= LOST * (validation - 100 / classes):
         return []
     says = f"{test:.1f} % of {images} test images are right, and {validation:.1f} % of {held} validation images were"
-    return [flag("refit-below-validation", says)]
+    return [flag(name, says)]
 
 
 def edge_flags(
