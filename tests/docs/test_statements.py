@@ -38,8 +38,9 @@ def test_real_images_on_a_laptop_are_decided_as_the_table_says() -> None:
     standard, robust = sum(high < 0 for _, high in ends), sum(low > 0 for low, _ in ends)
     assert (
         f"the standard network is ahead on {standard} of the {len(ends)} lines with an interval that excludes 0, the "
-        f"best robust one on {robust} (traffic signs, full-network), and {len(ends) - standard - robust} are undecided"
+        f"best robust one on none, and {len(ends) - standard - robust} are undecided"
     ) in WORDS
+    assert not robust
 
 
 def test_the_ledger_says_of_real_images_what_is_written_beside_the_table() -> None:
@@ -66,9 +67,10 @@ def test_the_ledger_says_of_real_images_what_is_written_beside_the_table() -> No
     info = ExperimentInfo("real", source="real", targets=tuple(targets.values()), architectures=("resnet8_w16",))
     found = {one.name: one for one in ledger(Measured(as_results(rows, info)), read_claims())}
     fixed, full = found["fixed-robust-ahead"], found["full-robust-ahead"]
-    assert (fixed.outcome, full.outcome) == ("undecided", "fails")
-    assert "fails when the whole network is fine-tuned, and is undecided with fixed features" in WORDS
-    assert f"where it is ahead on {fixed.agreeing} of {len(fixed.comparisons)}; of these weights" in WORDS
+    # By this table alone, with fewer claims to allow for, that of fixed features would fail.
+    assert (fixed.outcome, full.outcome) == ("fails", "undecided")
+    assert fixed.agreeing == full.agreeing
+    assert f"either is undecided, where it is ahead on {fixed.agreeing} of {len(fixed.comparisons)} targets" in WORDS
     assert {THESE_WEIGHTS} <= {*fixed.remarks} & {*full.remarks}
 
 
