@@ -38,6 +38,9 @@ class Normalise(nn.Module):
 class Network(nn.Module):
     """A classifier of images float [N, 3, H, W] in [0, 1]: `head(body(normalise(images)))`."""
 
+    evaluating: tuple[nn.Module, ...] = ()
+    """Parts that stay in eval mode when the network trains."""
+
     def __init__(self, architecture: str, body: nn.Module, features_n: int, classes: int) -> None:
         super().__init__()
         self.architecture = architecture
@@ -54,6 +57,13 @@ class Network(nn.Module):
     def parameters_n(self) -> int:
         """Number of trainable parameters, the head's included."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def train(self, mode: bool = True) -> Network:
+        """To train mode, but for what stays in eval mode; or all to eval mode."""
+        super().train(mode)
+        for part in self.evaluating:
+            part.eval()
+        return self
 
     def features(self, images: Tensor) -> Tensor:
         """The input of the head [N, D], for images float [N, 3, H, W] in [0, 1]."""
