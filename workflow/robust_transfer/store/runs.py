@@ -35,7 +35,7 @@ class Run:
         On images as they are, or the mean over these radii of the attack that the run was measured under; 0 are images
         as they are.
         """
-        at = {(row["attack"] or {}).get("eps", "0"): row["value"] for row in self.rows if row["metric"] == metric}
+        at = {(row.get("attack") or {}).get("eps", "0"): row["value"] for row in self.rows if row["metric"] == metric}
         return float(sum(at[radius] for radius in eps) / len(eps) if eps else at["0"])
 
     def rows_chosen_on(self, selection: str) -> list[dict[str, Any]]:

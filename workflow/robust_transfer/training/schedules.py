@@ -42,7 +42,7 @@ def eps_share_at(done: float, ramp_start: float, ramp_end: float) -> float:
     then linear, 1 from `ramp_end`."""
     if done >= ramp_end:
         return 1.0
-    return max(0.0, (done - ramp_start) / (ramp_end - ramp_start))
+    return (done - ramp_start) / (ramp_end - ramp_start) if done > ramp_start else 0.0
 
 
 def side_at(recipe: Recipe, epoch: int, input_size: int) -> int:

@@ -177,18 +177,20 @@ def attacked_rows(
     """Rows of `metrics.json`: accuracy on validation images under the attack that hyperparameters are chosen by.
 
     `clean` are the predictions by H heads, which differ in their seed alone, of the images as they are: int64 [H, N].
-    Each head is attacked by itself, and the mean is measured. Leaves the network in eval mode with the last head. No
-    rows for a run that is not measured so.
+    Each head is attacked by itself, on `network`, and the mean is measured. Puts the network in eval mode. No rows for
+    a run that is not measured so.
     """
     under = settings.chosen_under
     if under is None or settings.purpose != "search":
         return []
     found: dict[str, list[NDArray[np.int64]]] = {eps: [] for eps in under.eps if eps != "0"}
+    before = network.head
     for head, of_head in zip(heads, clean, strict=True):
         network.head = head
         for eps, parts_of in found.items():
             threat = threat_model(under.norm, eps)
             parts_of.append(_attacked(network, measured_on, of_head, threat, settings, under, input_size, threads))
+    network.head = before
     rows = []
     for eps, predictions in found.items():
         attack = described(under, under.norm, eps, settings.training.precision)
