@@ -455,19 +455,20 @@ did. With both every number is there twice, and figures show the first."""
         return self
 
     def _check_variant(self, where: str, variant: Variant, name: str, settings: LinearHeads | Finetuning) -> None:
-        if variant != Variant():  # the section itself is checked where it stands
+        own = f"{where}: " if variant != Variant() else ""  # what the section says is a mistake of the section
+        if own:
             try:
                 check_section(settings, variant, name)
             except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+                raise ValueError(f"{own}{error}") from None
         if settings.choose_by != "clean" and "test" in self.selection:
             raise ValueError(
-                f"{where}: {name}.choose_by = {settings.choose_by}: test images are never attacked to choose on; "
+                f"{own}{name}.choose_by = {settings.choose_by}: test images are never attacked to choose on; "
                 "set selection: [validation]"
             )
         if isinstance(settings, Finetuning) and settings.head == "probe" and self.features.layer:
             raise ValueError(
-                f"{where}: finetuning.head = probe: starts at a probe on what the head sees, and features.layer says "
+                f"{own}finetuning.head = probe: starts at a probe on what the head sees, and features.layer says "
                 f"{self.features.layer}; leave that out"
             )
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from robust_transfer.configuration.adversarial import (
     ChooseBy,
@@ -99,7 +107,16 @@ class LastBlocks(Model):
     """How many: residual blocks, or those of a transformer; where a network has none, its layers."""
 
 
-Trainable = Literal["all", "head"] | LastBlocks
+def _trainable(value: object) -> object:
+    """One message for a wrong value, where a union would give one for each of its members."""
+    blocks = value.get("last_blocks") if isinstance(value, dict) and {*value} == {"last_blocks"} else None
+    number = isinstance(blocks, int) and not isinstance(blocks, bool) and blocks > 0
+    if value in ("all", "head") or isinstance(value, LastBlocks) or number:
+        return value
+    raise ValueError("write all, head, or {last_blocks: 2} with a number from 1 up")
+
+
+Trainable = Annotated[Literal["all", "head"] | LastBlocks, BeforeValidator(_trainable)]
 
 
 class LinearHeads(Model):

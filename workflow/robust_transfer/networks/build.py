@@ -81,6 +81,21 @@ class Network(nn.Module):
         self.head = fresh_head(self.head.in_features, classes, seed).to(device=old.device, dtype=old.dtype)
 
 
+class OnlyHead(nn.Module):
+    """A network with a single parallel head, as a classifier: the view that an attack has of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of images float [N, 3, H, W] in [0, 1]; raises RuntimeError if there are several heads."""
+        logits: Tensor = self.network(images)
+        if logits.shape[-1] != 1:
+            raise RuntimeError(f"{logits.shape[-1]} heads see the same images: each needs an attack of its own")
+        return logits.squeeze(-1)
+
+
 def fresh_head(features_n: int, classes: int, seed: int) -> nn.Linear:
     """A linear layer initialised from `seed` as nn.Linear is, on the CPU; the global random state is unchanged."""
     with _seeded(seed):

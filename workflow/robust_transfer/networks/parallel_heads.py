@@ -45,21 +45,6 @@ class _Evaluating(nn.Module):
         return features
 
 
-class OnlyHead(nn.Module):
-    """A network with a single parallel head, as a classifier: the view that an attack has of it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [N, K] of images float [N, 3, H, W] in [0, 1]; raises RuntimeError if there are several heads."""
-        logits: Tensor = self.network(images)
-        if logits.shape[-1] != 1:
-            raise RuntimeError(f"{logits.shape[-1]} heads see the same images: each needs an attack of its own")
-        return logits.squeeze(-1)
-
-
 def put_heads(network: Network, classes: int, seeds: Sequence[int], *, drifting: bool) -> None:
     """Freeze `network` and replace its head by new ones for `classes` classes, one per seed; equal seeds, equal heads.
 

@@ -24,9 +24,8 @@ from robust_transfer.configuration.training import Attack, Check, Recipe
 from robust_transfer.loading.loader import Loader
 from robust_transfer.machine.devices import autocast, peak_memory_mb
 from robust_transfer.machine.distributed import ALONE, ProcessGroup
-from robust_transfer.networks.build import Network
+from robust_transfer.networks.build import Network, OnlyHead
 from robust_transfer.networks.folding import Folded
-from robust_transfer.networks.parallel_heads import OnlyHead
 from robust_transfer.resuming.states import State, States
 from robust_transfer.training.adamw import AdamW
 from robust_transfer.training.averaging import Average
