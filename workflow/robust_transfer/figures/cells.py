@@ -32,12 +32,12 @@ PAPER: ProtocolName = "paper"
 KNN: ProtocolName = "knn"
 NOT_MEASURED = "not measured"
 IMAGES = "images_per_class"
-ODD = (IMAGES, "layer")
+ADVERSARIAL = "attack"
+"""In a variant: training on the target was adversarial, under the attack that it says."""
+ODD = (IMAGES, "layer", ADVERSARIAL)
 """Deviations that a figure names although it shows no other way of measuring."""
 STYLIZED = "stylized"
 """In a variant: images are stylized, by the method that it says."""
-ADVERSARIAL = "attack"
-"""In a variant: training on the target was adversarial, under the attack that it says."""
 NATIVE = 0
 """Stands in the column `downscaled` for images as they are."""
 
