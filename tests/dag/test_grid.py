@@ -251,6 +251,16 @@ def test_a_variant_changes_where_fine_tuning_starts_and_what_it_trains() -> None
     assert not [one for one in grid.measurements.values() if one.stage == "probing"]
 
 
+def test_more_last_blocks_than_a_network_has_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    def wiring(blocks: int) -> Wiring:
+        over = {"trainable": {"last_blocks": blocks}}
+        return Wiring(planned(store=str(tmp_path / "store"), results=str(tmp_path), finetuning=over))
+
+    wiring(3).check_networks()
+    with pytest.raises(ConfigurationError, match=r"finetuning.trainable = {last_blocks: 4}: resnet8_w8 has 3 blocks"):
+        wiring(4).check_networks()
+
+
 def test_optimiser_and_weight_decay_of_fine_tuning_are_deviations() -> None:
     training = {"optimiser": "adamw", "weight_decay": 0.05, "epochs": 3}
     found = variants_of(planned(finetuning={"training": training}))
