@@ -26,7 +26,7 @@ from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.store.predictions import PREDICTIONS, predictions_table, write_predictions
 from robust_transfer.store.runs import Run, best, runs_in
-from robust_transfer.training.probe_solution import fitted_head
+from robust_transfer.training.probe_solution import start_at_probe
 from robust_transfer.training.progress import cost, write_epochs
 from robust_transfer.training.transfer import attacked_rows, load_network, parts, predicted, test_images, train
 
@@ -45,7 +45,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         network, input_size = load_network(backbone, settings.normalisation)
         network.replace_head(len(measured_on.split.classes), seed=settings.seed)
         if settings.head == "probe":
-            network.head = fitted_head(entry, settings)
+            start_at_probe(network, entry, settings)
         freeze(network, settings.trainable, settings.batchnorm)
         epochs, resumed = train(
             entry, network.to(on), trained_on, settings,

@@ -6,17 +6,23 @@ need keep its weights, and a search run's head has not seen the validation image
 
 from __future__ import annotations
 
+import torch
+
 from robust_transfer.configuration.transfer import FinetuningSettings, ProbingSettings
-from robust_transfer.networks.probe_head import FullPrecisionLinear, probe_head
+from robust_transfer.networks.build import Network
+from robust_transfer.networks.probe_head import probe_head
 from robust_transfer.statistics.logistic_regression import Fit
 from robust_transfer.store.entry import Entry
 from robust_transfer.training.class_probe import regression
 from robust_transfer.training.fixed_features import together, training_parts
 
 
-def fitted_head(entry: Entry, settings: FinetuningSettings) -> FullPrecisionLinear:
-    """The head that a fine-tuning entry starts from, on the CPU: the probe with its standardisation folded in."""
-    return probe_head(fitted_probe(entry, settings), len(entry.input("features").facts()["classes"]))
+@torch.no_grad()
+def start_at_probe(network: Network, entry: Entry, settings: FinetuningSettings) -> None:
+    """Give the head of a network, which has the target's classes, the probe's solution, standardisation folded in."""
+    start = probe_head(fitted_probe(entry, settings), network.classes)
+    network.head.weight.copy_(start.weight)
+    network.head.bias.copy_(start.bias)
 
 
 def fitted_probe(entry: Entry, settings: FinetuningSettings) -> Fit:
