@@ -4,6 +4,7 @@ rule finetuning:
         backbone=WIRING.input("finetuning", "backbone"),
         dataset=WIRING.input("finetuning", "dataset"),
         runs=WIRING.runs("finetuning"),
+        start=WIRING.others("finetuning", "features", "probe"),
     output:
         card=STORE / "finetuning" / "{entry}" / "card.json",
         timing=STORE / "finetuning" / "{entry}" / "timing.json",

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from robust_transfer.configuration import documentation
+from robust_transfer.configuration.adversarial import ChoosingAttack, TrainingAttack
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.documentation import anchor, in_hash
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import validate
 from robust_transfer.dag.grid import plan
 
+ADVERSARY = {"eps": 0.5, "random_start": True, "ramp_start": 0.25, "ramp_end": 0.75}
 EVERYTHING = {
     "experiment": "everything",
     "input_size": 32,
@@ -47,22 +49,33 @@ EVERYTHING = {
     ],
     "stylizing": {"method": "adain", "styles": "photos"},
     "pretraining": {"training": {"batchnorm_group": None}, "attack": {"random_start": True}},
-    "finetuning": {"normalisation": "target"},
+    "linear_heads": {"attack": ADVERSARY, "choose_by": "attacked", "chosen_under": {"eps": [0.5]}},
+    "finetuning": {
+        "normalisation": "target",
+        "attack": ADVERSARY,
+        "choose_by": "attacked",
+        "chosen_under": {"eps": [0.5]},
+    },
     "cue_conflict": {"images": {"kind": "parquet", "path": "cues"}, "probe": {"coarse": {"cat": ["shape 1"]}}},
 }
 # Another value where the usual one is none, or where any other would not do.
 OTHERS: dict[str, Any] = {
+    "0.5": "0.3",
     "architectures": ("resnet8_w8",),
+    "attack": TrainingAttack(eps="0.3"),
     "attack.relative_step_size": 0.3,
     "autoattack_images": 7,
     "backbones": "mine",
     "batchnorm": "frozen",
     "batchnorm_group": 8,
     "birdsnap": "cars",
+    "choose_by": "clean",
+    "chosen_under": ChoosingAttack(eps=("0.3",)),
     "classes": ("cat", "dog", "car"),
     "container": "robust-transfer.sif",
     "eps": ("0", "0.25"),
     "fixed_eps": "0.5",
+    "head": "probe",
     "key": "ema",
     "label": "A label",
     "layer": "layer1",
@@ -73,6 +86,7 @@ OTHERS: dict[str, Any] = {
     "probe": {"coarse": {"cat": ("shape 2",)}},
     "protocol": "paper",
     "relative_step_size": 0.3,
+    "setting": "adversarial-head",
     "source": "coarse",
     "stop_before": datetime.datetime(2030, 1, 31, tzinfo=datetime.UTC),
     "stored_side": 24,
@@ -84,6 +98,7 @@ OTHERS: dict[str, Any] = {
     "test_limit": 40,
     "transfer_seeds": (0, 1),
     "transfer_to_source": ("stylized",),
+    "trainable": "head",
     "train": {"train": True, "split": "train"},
     "train_limit": 40,
     "validation": {"split": "validation"},
@@ -140,7 +155,11 @@ def other(key: str, held: Any, annotation: Any) -> Any:
         return not held
     if options:
         return (options[0],) if isinstance(held, tuple) else options[0]
-    if key in OTHERS and not isinstance(held, int | float):
+    if (
+        key in OTHERS
+        and not isinstance(held, int | float)
+        and isinstance(held, tuple) == isinstance(OTHERS[key], tuple)
+    ):
         return OTHERS[key]
     if isinstance(held, tuple):
         return tuple(one + 1 for one in held) if held and isinstance(held[0], int | float) else held[:-1]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -171,6 +172,100 @@ def test_variants_are_named_by_what_deviates_from_the_paper() -> None:
     assert Counter(fixed) == {"{}": 4, '{"batchnorm":"frozen"}': 4, '{"normalisation":"source"}': 4}
     full = [key.variant for key in keys if key.mode == "full-network"]
     assert Counter(full) == {'{"normalisation":"source"}': 4}
+
+
+ATTACK = {"norm": "linf", "eps": "4/255", "steps": 2}
+
+
+def adversarial(variants: list[dict[str, Any]], **over: Any) -> Grid:
+    """A grid with an attack in both sections, measured in both modes under these variants."""
+    part = {**SMALL["grid"][0], "protocols": ["paper"], "variants": variants}  # type: ignore[index]
+    sections = {"linear_heads": {"attack": ATTACK}, "finetuning": {"attack": ATTACK}}
+    return planned(**{"grid": [part], **sections, **over})
+
+
+def variants_of(grid: Grid) -> set[tuple[str, str]]:
+    return {(one.key.mode, one.key.variant) for one in grid.measurements.values() if one.key.mode != "source"}
+
+
+def test_the_settings_of_the_literature_stand_side_by_side() -> None:
+    """Each in its own mode, told apart by a short name; standard ones under the keys that they have without others."""
+    settings = [{"setting": name} for name in ("standard-head", "adversarial-head", "adversarial-full")]
+    grid = adversarial(settings)
+    said = '"attack":"linf 4/255, 2 steps"'
+    assert variants_of(grid) == {
+        ("fixed-feature", "{}"),
+        ("fixed-feature", f'{{{said},"setting":"adversarial-head"}}'),
+        ("full-network", f'{{{said},"normalisation":"source","setting":"adversarial-full"}}'),
+    }
+    keys = [one.key for one in grid.measurements.values()]
+    assert len(set(keys)) == len(keys)
+    standard = adversarial([{"setting": "standard-head"}], linear_heads={}, finetuning={})
+    plain = planned(grid=[{**SMALL["grid"][0], "protocols": ["paper"], "modes": ["fixed-feature"]}])  # type: ignore[index]
+    assert hashes(standard) == hashes(plain) < hashes(grid)
+
+
+def test_heads_under_attack_are_jobs_of_their_own() -> None:
+    """Each sees images perturbed against itself, so that none share a pass."""
+    grid = adversarial([{"setting": "adversarial-head"}])
+    heads = [entry.settings for entry in grid.stage("linear_heads").values()]
+    assert len(heads) == 2 * 2 * 2 * 2  # backbones, targets, learning rates, purposes
+    assert {(one.learning_rates, one.attack.eps) for one in heads} == {((0.01,), "4/255"), ((0.001,), "4/255")}  # type: ignore[attr-defined]
+    choice = next(iter(grid.stage("selecting").values()))
+    assert sorted(choice.inputs) == ["final0", "final1", "search0", "search1"]
+
+
+def test_what_chooses_is_measured_by_searches_alone() -> None:
+    choose = {"attack": ATTACK, "choose_by": "attacked"}
+    grid = adversarial([{}], linear_heads=choose, finetuning=choose)
+    for stage in ("linear_heads", "finetuning"):
+        found = {(one.settings.purpose, one.settings.chosen_under is not None) for one in grid.stage(stage).values()}  # type: ignore[attr-defined]
+        chooses = {"linear_heads": "final", "finetuning": "refit"}[stage]
+        assert found == {("search", True), (chooses, stage == "finetuning")}
+    assert {one.settings.chosen_at for one in grid.stage("selecting").values()} == {("4/255",)}  # type: ignore[attr-defined]
+    assert all('"choose_by":"attacked at linf 4/255"' in variant for _, variant in variants_of(grid))
+
+
+def test_a_variant_changes_where_fine_tuning_starts_and_what_it_trains() -> None:
+    changes: list[dict[str, Any]] = [
+        {"head": "probe"},
+        {"trainable": "head", "batchnorm": "frozen"},
+        {"trainable": {"last_blocks": 2}, "attack": ATTACK},
+    ]
+    part = {**SMALL["grid"][0], "modes": ["full-network"], "variants": [{}, *({"finetuning": one} for one in changes)]}  # type: ignore[index]
+    grid = planned(grid=[part])
+    shared = '"normalisation":"source"'
+    assert variants_of(grid) == {
+        ("full-network", variant)
+        for variant in (
+            f"{{{shared}}}",
+            f'{{"head":"probe",{shared}}}',
+            f'{{"batchnorm":"frozen",{shared},"trainable":"head"}}',
+            f'{{"attack":"linf 4/255, 2 steps",{shared},"setting":"adversarial-full","trainable":"last 2 blocks"}}',
+        )
+    }
+    by_start = {frozenset(entry.inputs) & {"probe", "features"} for entry in grid.stage("finetuning").values()}
+    assert by_start == {frozenset(), frozenset({"probe", "features"})}
+    probes = {entry.inputs["probe"].id for entry in grid.stage("finetuning").values() if "probe" in entry.inputs}
+    assert probes <= hashes(planned())
+    assert not [one for one in grid.measurements.values() if one.stage == "probing"]
+
+
+def test_more_last_blocks_than_a_network_has_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    def wiring(blocks: int) -> Wiring:
+        over = {"trainable": {"last_blocks": blocks}}
+        return Wiring(planned(store=str(tmp_path / "store"), results=str(tmp_path), finetuning=over))
+
+    wiring(3).check_networks()
+    with pytest.raises(ConfigurationError, match=r"finetuning.trainable = {last_blocks: 4}: resnet8_w8 has 3 blocks"):
+        wiring(4).check_networks()
+
+
+def test_optimiser_and_weight_decay_of_fine_tuning_are_deviations() -> None:
+    training = {"optimiser": "adamw", "weight_decay": 0.05, "epochs": 3}
+    found = variants_of(planned(finetuning={"training": training}))
+    said = '{"normalisation":"source","optimiser":"adamw","weight_decay":"0.05"}'
+    assert found == {("fixed-feature", "{}"), ("full-network", said)}
 
 
 def test_target_normalisation_is_the_datasets() -> None:

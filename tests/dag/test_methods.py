@@ -46,6 +46,34 @@ def test_the_default_experiment_says_that_it_trains() -> None:
     assert "Left out" not in text
 
 
+def test_training_on_targets_says_how_it_differs_from_the_papers() -> None:
+    attack = {"eps": 0.5, "steps": 2, "ramp_start": 0.25, "ramp_end": 0.75}
+    settings = ["standard-head", "adversarial-head", "adversarial-full"]
+    part = {
+        "architectures": ["resnet8_w8"],
+        "eps": [0, 0.5],
+        "protocols": ["paper"],
+        "variants": [{"setting": name} for name in settings],
+    }
+    text = described(
+        grid=[part],
+        figures=SMALL,
+        linear_heads={"attack": {"eps": 0.5}},
+        finetuning={"attack": attack, "head": "probe", "trainable": {"last_blocks": 2}, "batchnorm": "frozen"},
+    )
+    assert "Some heads are trained adversarially, at every step on images that the adversary of pretraining" in text
+    assert "as it is then: 3 steps within ε 0.5 in the L2 norm." in text
+    assert "All networks are trained adversarially" in text
+    assert "where ε is 0 for 25 % of the steps and whole after 75 %." in text
+    assert "All fine-tuning starts at the head that logistic regression fits" in text
+    assert "In all fine-tuning what the last 2 blocks and the head hold alone is trained, the rest frozen." in text
+    assert "All fine-tuning leaves BatchNorm's statistics those of pretraining." in text
+    assert "under attack, averaged" not in text
+    plain = described()
+    for word in ("adversarially, at every step on images that the adversary", "fine-tuning starts at", "AdamW"):
+        assert word not in plain
+
+
 def test_stylized_images_and_what_is_trained_on_them() -> None:
     text = described()
     assert (

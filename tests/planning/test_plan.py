@@ -146,6 +146,24 @@ class TestWorkOfAnEntry:
         two = {"finetuning": {"learning_rates": [0.1, 0.01]}}
         assert kinds(self.work(tmp_path, "finetuning", "eps0_", "refit", **two)) == {"train": 5 * 100, "forward": 40}
 
+    def test_adversarial_fine_tuning_takes_every_step_and_a_search_the_attack_that_chooses(
+        self, tmp_path: Path
+    ) -> None:
+        attack = {"eps": 0.5, "steps": 2, "use_best": False}
+        under = {"eps": [0, 0.25, 0.5], "steps": 4, "use_best": False}
+        choose = {"choose_by": "expected", "chosen_under": under}
+        two = {"finetuning": {"learning_rates": [0.1, 0.01], "attack": attack, **choose}}
+        refit = kinds(self.work(tmp_path, "finetuning", "eps0_", "refit", **two))
+        assert refit == {"train": 5 * 100, "attack": 5 * 100 * 2, "forward": 40}
+        search = kinds(self.work(tmp_path, "finetuning", "eps0_", "lr0.1_", **two))
+        held = search["train"] // 5
+        assert search["forward"] == 3 * (100 - held)
+        assert search["attack"] == 5 * held * 2 + 2 * 4 * (100 - held)
+
+    def test_a_head_alone_takes_forward_passes(self, tmp_path: Path) -> None:
+        alone = {"finetuning": {"learning_rates": [0.1, 0.01], "trainable": "head"}}
+        assert kinds(self.work(tmp_path, "finetuning", "eps0_", "refit", **alone)) == {"heads": 5 * 100, "forward": 40}
+
     def test_a_fixed_run_is_a_search_that_is_tested_too(self, tmp_path: Path) -> None:
         two = {"finetuning": {"learning_rates": [0.1, 0.01]}}
         search, fixed = (

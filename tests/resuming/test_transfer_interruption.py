@@ -1,6 +1,7 @@
 """Linear heads and fine-tuning that are killed at any moment and restarted end with the same files."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -21,9 +22,14 @@ from support.kills import (
 )
 from support.prepared_datasets import encoded_squares, new_entry, prepared, write_parquet
 
-RUN = {"linear_heads": linear_heads.run, "finetuning": finetuning.run}
+RUN = {
+    "linear_heads": linear_heads.run,
+    "finetuning": finetuning.run,
+    "adversarial": finetuning.run,  # the moments of AdamW, where eps stands, and what is frozen: all must be in a state
+}
 TRAINING = {"epochs": 3, "batch_size": 8, "augmentation": "crop-flip", "precision": "bf16"}
-COMMON = {"learning_rates": [0.1], "preprocessing": {"resize_ratio": 1.0}, "training": TRAINING}
+ADVERSARY = {"eps": "0.5", "steps": 2, "random_start": True, "ramp_start": 0.2, "ramp_end": 0.8}
+COMMON: dict[str, Any] = {"learning_rates": [0.1], "preprocessing": {"resize_ratio": 1.0}, "training": TRAINING}
 
 
 def settings(stage):
@@ -31,7 +37,11 @@ def settings(stage):
         grid = {"learning_rates": [0.1, 0.01], "weight_decays": [5e-4], "head_seeds": [0, 1]}
         given = COMMON | {"purpose": "final", **grid, "batchnorm": "drift", "normalisation": None}
         return LinearHeadsSettings.model_validate(given).model_dump(mode="json")
-    return FinetuningSettings.model_validate(COMMON | {"purpose": "search"}).model_dump(mode="json")
+    given = COMMON | {"purpose": "search"}
+    if stage == "adversarial":
+        given["training"] = TRAINING | {"optimiser": "adamw", "schedule": "cosine"}
+        given |= {"attack": ADVERSARY, "trainable": {"last_blocks": 2}, "batchnorm": "frozen", "learning_rates": [0.01]}
+    return FinetuningSettings.model_validate(given).model_dump(mode="json")
 
 
 @pytest.fixture(scope="module")
@@ -44,34 +54,40 @@ def inputs(tmp_path_factory):
     return {"backbone": stored_backbone(root, build("resnet8_w4", 3), classes=[*"abc"]), "dataset": dataset}
 
 
-def entry_of(inputs, stage):
-    return new_entry(inputs["dataset"].path.parents[2], stage, settings(stage), **inputs)
+def entry_of(inputs, what):
+    stage = "linear_heads" if what == "linear_heads" else "finetuning"
+    return new_entry(inputs["dataset"].path.parents[2], stage, settings(what), **inputs)
 
 
-@pytest.fixture(scope="module", params=["linear_heads", "finetuning"])
-def uninterrupted(request, inputs):
-    entry = entry_of(inputs, request.param)
-    RUN[request.param](entry, threads=1, device="cpu")
+@pytest.fixture(scope="module", params=RUN)
+def what(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(what, inputs):
+    entry = entry_of(inputs, what)
+    RUN[what](entry, threads=1, device="cpu")
     return open_entry(entry.path)
 
 
-def test_killed_at_random_it_ends_with_the_same_files(inputs, uninterrupted):
-    entry = entry_of(inputs, uninterrupted.stage)
+def test_killed_at_random_it_ends_with_the_same_files(inputs, what, uninterrupted):
+    entry = entry_of(inputs, what)
     assert kill_until_done(entry, moment_in_training, random.Random(3), most=4) >= 2
     assert_same_outputs(entry, uninterrupted)
     assert "going on at step" in said(entry)
 
 
 @pytest.mark.faults
-def test_fifty_kills_change_no_bit(inputs, uninterrupted, capsys):
-    stage, draws = uninterrupted.stage, random.Random(4)
-    kills, runs = kills_until(50, lambda: entry_of(inputs, stage), uninterrupted, moment_in_training, draws)
+def test_fifty_kills_change_no_bit(inputs, what, uninterrupted, capsys):
+    draws = random.Random(4)
+    kills, runs = kills_until(50, lambda: entry_of(inputs, what), uninterrupted, moment_in_training, draws)
     with capsys.disabled():
-        print(f"\n{kills} kills in {runs} runs of {stage}: 0 bits changed")
+        print(f"\n{kills} kills in {runs} runs of {what}: 0 bits changed")
 
 
-def test_a_killed_run_leaves_nothing_that_looks_finished(inputs, uninterrupted):
-    entry = entry_of(inputs, uninterrupted.stage)
+def test_a_killed_run_leaves_nothing_that_looks_finished(inputs, what, uninterrupted):
+    entry = entry_of(inputs, what)
     assert kill_at(start(entry), moment_in_training(entry, random.Random(5), "save"))
     left = {path.name for path in entry.path.iterdir()}
     assert not left & {"card.json", "metrics.json", "predictions.parquet", "epochs.csv", "timing.json"}

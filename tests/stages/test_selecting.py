@@ -37,11 +37,32 @@ def run_entry(root: Path, purpose: str, accuracies: dict[tuple[float, float], tu
     return open_entry(entry.path)
 
 
-def chosen(root, *, selections=("validation", "test"), metric="top1", **inputs):
-    settings = SelectingSettings(selections=selections, metric=metric).model_dump(mode="json")
+def chosen(root, *, selections=("validation", "test"), metric="top1", chosen_at=(), **inputs):
+    settings = SelectingSettings(selections=selections, metric=metric, chosen_at=chosen_at).model_dump(mode="json")
     entry = new_entry(root, "selecting", settings, **inputs)
     selecting.run(entry, threads=1, device="cpu")
     return open_entry(entry.path)
+
+
+def test_validation_images_under_attack_choose_where_radii_are_given(tmp_path):
+    search = run_entry(tmp_path, "search", {(0.1, 0.0): (60.0, 0.0), (0.01, 0.0): (70.0, 0.0)})
+    path = search.path / "metrics.json"
+    attacked = [
+        row | {"attack": {"eps": "0.5"}, "value": {60.0: 50.0, 70.0: 20.0}.get(row["value"], 0.0)}
+        for row in rows(search)
+    ]
+    made = new_entry(tmp_path, "linear_heads", {"purpose": "search"})
+    with made.writing() as draft:
+        draft.write_json("metrics.json", rows(search) + attacked)
+        draft.file("predictions.parquet").write_bytes((path.parent / "predictions.parquet").read_bytes())
+    final = run_entry(tmp_path, "final", {(0.1, 0.0): (66.0, 0.0), (0.01, 0.0): (64.0, 0.0)})
+    for radii, expected in (((), 0.01), (("0.5",), 0.1), (("0", "0.5"), 0.1)):
+        entry = chosen(
+            tmp_path, selections=("validation",), chosen_at=radii, search0=open_entry(made.path), final0=final
+        )
+        tested = [row for row in rows(entry) if row["split"] == "test"]
+        assert {row["hyperparameters"]["learning_rate"] for row in tested} == {expected}
+        assert not [row for row in tested if row.get("attack")]
 
 
 class TestChoosing:

@@ -46,13 +46,13 @@ MODULES = {
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
         loading.streaming machine.devices machine.distributed networks.backbones networks.build networks.folding
         networks.image_gradient networks.small_resnet randomness stages.pretraining tables.flags tables.sanity
-        training.averaging training.batchnorm training.inference training.loop training.progress training.schedules
-        training.sgd weights.outputs
+        training.adamw training.averaging training.batchnorm training.inference training.loop training.optimiser
+        training.progress training.schedules training.sgd weights.outputs
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
         networks.build networks.folding networks.image_gradient networks.small_resnet randomness stages.evaluation
-        statistics.metrics training.inference weights.outputs
+        statistics.metrics training.attacking training.inference weights.outputs
     """,
     "conflicts": """
         datasets.arrow datasets.collection datasets.errors datasets.images datasets.names datasets.originals
@@ -89,17 +89,21 @@ MODULES = {
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
-        networks.folding networks.image_gradient networks.parallel_heads networks.small_resnet randomness
-        stages.linear_heads statistics.metrics statistics.predictions store.features store.predictions
-        training.averaging training.batchnorm training.inference training.loop training.progress training.schedules
+        networks.folding networks.image_gradient networks.parallel_heads networks.probe_head networks.small_resnet
+        randomness stages.linear_heads statistics.lbfgs statistics.logistic_regression statistics.metrics
+        statistics.predictions store.features store.predictions training.adamw training.attacking training.averaging
+        training.batchnorm training.inference training.loop training.optimiser training.progress training.schedules
         training.sgd training.transfer
     """,
     "finetuning": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
-        networks.folding networks.image_gradient networks.small_resnet randomness stages.finetuning statistics.metrics
-        statistics.predictions store.features store.predictions store.runs training.averaging training.batchnorm
-        training.inference training.loop training.progress training.schedules training.sgd training.transfer
+        networks.folding networks.freezing networks.image_gradient networks.layers networks.probe_head
+        networks.small_resnet randomness stages.finetuning statistics.lbfgs statistics.logistic_regression
+        statistics.metrics statistics.predictions statistics.scikit_learn store.features store.predictions store.runs
+        training.adamw training.attacking training.averaging training.batchnorm training.class_probe
+        training.fixed_features training.inference training.loop training.optimiser training.probe_solution
+        training.progress training.schedules training.sgd training.transfer
     """,
     "selecting": """
         stages.selecting statistics.predictions store.features store.predictions store.runs

@@ -144,6 +144,72 @@ MISTAKES: list[Mistake] = [
     ({"knn": {"neighbours": [5, 5]}}, ["knn", "neighbours names a number twice"]),
     ({"knn": {"weights": "uniform", "temperature": 0.1}}, ["knn", "temperature is not read with weights: uniform"]),
     ({"probing": {"validation_fraction": 1}}, ["probing.validation_fraction = 1", "less than 1"]),
+    *(
+        ({"finetuning": {"trainable": wrong}}, ["finetuning.trainable", "write all, head, or {last_blocks: 2}"])
+        for wrong in ("body", {"last_blocks": 0}, {"blocks": 2}, 3, None)
+    ),
+    ({"finetuning": {"trainable": True}}, ["finetuning.trainable = true", "not a switch; write all or head"]),
+    ({"finetuning": {"head": "fresh"}}, ["finetuning.head = fresh", "random or probe"]),
+    ({"finetuning": {"batchnorm": "drift"}}, ["finetuning.batchnorm = drift", "train or frozen"]),
+    ({"finetuning": {"head": "probe", "normalisation": "target"}}, ["finetuning", "set normalisation: source"]),
+    (
+        {"finetuning": {"head": "probe"}, "features": {"layer": "blocks.0"}},
+        ["head = probe", "features.layer says blocks.0; leave that out"],
+    ),
+    ({"finetuning": {"attack": {"steps": 3}}}, ["finetuning.attack.eps", "required and not there"]),
+    ({"finetuning": {"attack": {"eps": 0}}}, ["finetuning.attack", "without an attack; leave `attack` out"]),
+    ({"finetuning": {"attack": {"eps": "4/255"}}}, ["finetuning.attack", "only norm: linf takes"]),
+    ({"linear_heads": {"attack": {"eps": 4, "norm": "linf"}}}, ["linear_heads.attack", "write 4/255?"]),
+    (
+        {"finetuning": {"attack": {"eps": 0.5, "ramp_start": 0.5, "ramp_end": 0.25}}},
+        ["finetuning.attack", "ramp_start 0.5 is after ramp_end 0.25"],
+    ),
+    (
+        {"linear_heads": {"attack": {"eps": 0.5}, "head_seeds": [0, 1]}},
+        ["linear_heads", "every head is a training of its own; name one seed"],
+    ),
+    ({"linear_heads": {"training": {"optimiser": "adamw"}}}, ["linear_heads", "finetuning` with trainable: head"]),
+    (
+        {"finetuning": {"training": {"optimiser": "adamw", "nesterov": True}}},
+        ["finetuning.training", "nesterov: true is of optimiser: sgd"],
+    ),
+    (
+        {"finetuning": {"learning_rates": [0.1, 0.2], "choose_by": "attacked"}},
+        ["finetuning", "state chosen_under.eps"],
+    ),
+    (
+        {"finetuning": {"learning_rates": [0.1, 0.2], "choose_by": "expected", "chosen_under": {"eps": [1]}}},
+        ["finetuning", "state two or more as chosen_under.eps"],
+    ),
+    (
+        {"finetuning": {"learning_rates": [0.1, 0.2], "choose_by": "attacked", "chosen_under": {"eps": [0, 1]}}},
+        ["finetuning", "for several write expected"],
+    ),
+    ({"finetuning": {"chosen_under": {"eps": [1]}}}, ["finetuning", "not read with choose_by: clean"]),
+    ({"finetuning": {"chosen_under": {"eps": [0]}}}, ["finetuning.chosen_under", "nothing is attacked"]),
+    (
+        {"finetuning": {"learning_rates": [0.1], "choose_by": "attacked", "attack": {"eps": 1}}},
+        ["finetuning", "there is one learning rate, so nothing is chosen"],
+    ),
+    (
+        {
+            "finetuning": {"learning_rates": [0.1, 0.2], "choose_by": "attacked", "attack": {"eps": 1}},
+            "selection": ["test"],
+        },
+        ["finetuning.choose_by = attacked", "set selection: [validation]"],
+    ),
+    (
+        grid(variants=[{"setting": "adversarial-full"}]),
+        ["grid[0].variants[0]: setting = adversarial-full: under which attack", "finetuning: {attack: {eps: …}}"],
+    ),
+    (
+        grid(variants=[{"setting": "adversarial-head"}]),
+        ["grid[0].variants[0].setting = adversarial-head", "set modes: [fixed-feature] and protocols: [paper]"],
+    ),
+    (
+        grid(variants=[{}, {"finetuning": {"choose_by": "expected"}}]),
+        ["grid[0].variants[1]: finetuning.", "there is one learning rate"],
+    ),
     ({"finetuning": {"learning_rates": []}}, ["finetuning.learning_rates", "at least 1"]),
     ({"finetuning": {"training": {"learning_rate": 1.0}}}, ["finetuning", "list the rates in learning_rates"]),
     ({"figures": {"draw": ["headlines"]}}, ["figures.draw[0] = headlines", "did you mean headline?"]),

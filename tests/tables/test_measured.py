@@ -1,5 +1,6 @@
 """`measured` finds the number that figures show, and one for each question."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from robust_transfer.figures.cells import Cells
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.measured import measured
 from robust_transfer.tables.results import read_results
-from support.fake_entries import Fake
+from support.fake_entries import Fake, number
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,34 @@ def test_without_conditions_there_is_one_row_for_each_network_target_and_mode(ro
     assert not found.duplicated(["arch", "eps", "target", "mode"]).any()
     assert len(found) == 2 * (2 * 2 + 1)  # eps, targets by two modes and the source
     assert found.attrs == rows.attrs
+
+
+def test_adversarial_training_on_the_target_is_shown_only_where_there_is_no_other(tmp_path):
+    """Neither figures nor `measured` take it for standard training, however much that deviates otherwise; nor do
+    attacked validation images, by which hyperparameters were chosen, pass for clean ones."""
+    standard = {"normalisation": "source", "batchnorm": "frozen", "trainable": "head"}
+    adversarial = {"setting": "adversarial-full", "attack": "l2 0.5, 3 steps"}
+    for variants, expected in (((standard, adversarial), standard), ((adversarial,), adversarial)):
+        fake = Fake(tmp_path / str(len(variants)), architectures=("resnet8_w8",), metric="top1")
+        for variant, eps in ((variant, eps) for variant in variants for eps in ("0", "0.25")):
+            entry = fake.transfer(
+                60 if variant is standard else 40, 50, "finetuning", target="coarse", eps=eps, variant=variant
+            )
+            path = fake.root / "store" / entry / "metrics.json"
+            under = {"split": "validation", "selection": "validation", "attack": {"norm": "l2", "eps": "0.5"}}
+            path.write_text(json.dumps([*json.loads(path.read_text()), number(10.0, 50, **under)]))
+            fake.seal(path.parent)
+        rows = read_results(fake.collect())
+        attacked = rows[rows["attack"].notna()]
+        assert (len(attacked), {*attacked["value"]}) == (2 * len(variants), {10.0})
+        assert not rows["flags"].fillna("").str.contains("refit-below-validation").any()
+        shown = Cells(rows).shown("full-network")
+        assert shown is not None
+        assert json.loads(shown.deviations) == expected
+        found = measured(rows, mode="full-network")
+        assert [json.loads(text) for text in found["variant"].unique()] == [expected]
+        said = Cells(rows).remarks(shown)
+        assert any("attack: l2 0.5, 3 steps" in one for one in said) == (expected is adversarial)
 
 
 def test_what_is_stated_counts(rows):

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from robust_transfer.configuration import (
+    adversarial,
     conflicts,
     datasets,
     experiment,
@@ -24,6 +25,7 @@ from robust_transfer.configuration import (
     running,
     training,
     transfer,
+    variants,
     weights,
 )
 from robust_transfer.configuration.base import Model, Name
@@ -105,8 +107,9 @@ TAKEN_APART: dict[tuple[type[Model], str], str] = {
         for key in ("backbones", "images_per_class", "views", "cue_conflict", "gallery", "transfer_seeds")
     },
     (gallery.Gallery, "seeds"): ALWAYS,  # as one of the backbones
-    (experiment.Variant, "batchnorm"): ALWAYS,
-    (experiment.Variant, "normalisation"): ALWAYS,
+    (variants.Variant, "batchnorm"): ALWAYS,
+    (variants.Variant, "normalisation"): ALWAYS,
+    (variants.Variant, "setting"): UNLESS_DEFAULT,
     (datasets.Dataset, "metric"): UNLESS_DEFAULT,  # of transfers: it decides what selection compares
     (training.Evaluation, "own_eps"): ALWAYS,  # as one of the radii
     **{(figures.Figures, key): NEVER for key in figures.Figures.model_fields},
@@ -205,7 +208,11 @@ class _Reference:
 
     def kind(self, setting: Mapping[str, Any]) -> str:
         """The type of a setting, in words."""
-        if held := _references(setting):
+        held = _references(setting)
+        if held and any(one.get("enum") for one in setting.get("anyOf", ())):  # words, or a mapping
+            kinds = [one for one in setting["anyOf"] if one.get("type") != "null"]
+            return " or ".join("mapping" if _references(one) else self.kind(one) for one in kinds)
+        if held:
             one = "mapping" if len(held) == 1 else "mapping with a `kind`"
             lists = {"array": "list of mappings", "object": f"names, each with a {one}"}
             return lists.get(setting.get("type", ""), one)
@@ -242,7 +249,9 @@ def anchor(heading: str) -> str:
 
 def _models() -> dict[str, type[Model]]:
     """The models of all sections by name."""
-    modules = (conflicts, datasets, experiment, figures, gallery, running, training, transfer, weights)
+    modules = (
+        adversarial, conflicts, datasets, experiment, figures, gallery, running, training, transfer, variants, weights,
+    )  # fmt: skip
     return {
         name: found
         for module in modules

@@ -40,16 +40,22 @@ from robust_transfer.configuration.training import (
     TrainedOn,
 )
 from robust_transfer.configuration.transfer import (
-    BatchNorm,
     Features,
     Finetuning,
     Knn,
     LinearHeads,
     Mode,
-    Normalisation,
     Probing,
     ProtocolName,
     Selection,
+)
+from robust_transfer.configuration.variants import (
+    SETTINGS,
+    Setting,
+    Variant,
+    check_section,
+    finetuning_of,
+    linear_heads_of,
 )
 from robust_transfer.configuration.weights import (
     FileWeights,
@@ -83,15 +89,6 @@ SUBSETS = (0, 1, 2, 3, 4)
 """Seeds of the subsets that transfer from few images is measured on, where no seeds are stated."""
 
 ImagesPerClass = Annotated[Literal["all"] | int, BeforeValidator(_images)]
-
-
-class Variant(Model):
-    """The paper protocol with other settings than the sections `linear_heads` and `finetuning` have."""
-
-    batchnorm: BatchNorm | None = None
-    """In place of `linear_heads.batchnorm`."""
-    normalisation: Normalisation | None = None
-    """In place of `linear_heads.normalisation` and `finetuning.normalisation`."""
 
 
 class GridPart(Model):
@@ -177,6 +174,13 @@ and 0 to 4 where `images_per_class` is a number."""
         if "native" in self.transfer_to_source:
             raise ValueError("transfer_to_source: native are the images that backbones are trained on; take it out")
         return self
+
+
+def _unmeasured(setting: Setting) -> str:
+    """What a part of the grid must say so that this setting is measured."""
+    mode = SETTINGS[setting][0]
+    protocol = " and protocols: [paper]" if mode == "fixed-feature" else ""
+    return f"is of {mode} transfer by the paper protocol; set modes: [{mode}]{protocol}"
 
 
 def _section(part: GridPart) -> str:
@@ -432,6 +436,49 @@ did. With both every number is there twice, and figures show the first."""
             "both": (*first, robust.both),
             "both-then-native": (*first, robust.both, robust.native),
         }[part.trained_on]
+
+    @model_validator(mode="after")
+    def _variants_resolve(self) -> Experiment:
+        """Every variant gives consistent settings of each mode that it counts in."""
+        for i, part in enumerate(self.grid):
+            for j, variant in enumerate(part.variants if part.modes else ()):
+                where = f"grid[{i}].variants[{j}]"
+                measured = {"full-network": True, "fixed-feature": "paper" in part.protocols}
+                modes = [mode for mode in part.modes if measured[mode]]
+                if variant.setting and SETTINGS[variant.setting][0] not in modes:
+                    raise ValueError(f"{where}.setting = {variant.setting}: {_unmeasured(variant.setting)}")
+                heads = self.linear_heads_of(variant) if "fixed-feature" in modes else None
+                finetuning = self.finetuning_of(variant) if "full-network" in modes else None
+                for name, section in (("linear_heads", heads), ("finetuning", finetuning)):
+                    if section:
+                        self._check_variant(where, variant, name, section)
+        return self
+
+    def _check_variant(self, where: str, variant: Variant, name: str, settings: LinearHeads | Finetuning) -> None:
+        own = f"{where}: " if variant != Variant() else ""  # what the section says is a mistake of the section
+        if own:
+            try:
+                check_section(settings, variant, name)
+            except ValueError as error:
+                raise ValueError(f"{own}{error}") from None
+        if settings.choose_by != "clean" and "test" in self.selection:
+            raise ValueError(
+                f"{own}{name}.choose_by = {settings.choose_by}: test images are never attacked to choose on; "
+                "set selection: [validation]"
+            )
+        if isinstance(settings, Finetuning) and settings.head == "probe" and self.features.layer:
+            raise ValueError(
+                f"{own}finetuning.head = probe: starts at a probe on what the head sees, and features.layer says "
+                f"{self.features.layer}; leave that out"
+            )
+
+    def linear_heads_of(self, variant: Variant) -> LinearHeads | None:
+        """The section `linear_heads` as a variant changes it; None where the variant is of the other mode."""
+        return linear_heads_of(self.linear_heads, variant)
+
+    def finetuning_of(self, variant: Variant) -> Finetuning | None:
+        """The section `finetuning` as a variant changes it; None where the variant is of the other mode."""
+        return finetuning_of(self.finetuning, variant)
 
     @field_validator("selection")
     @classmethod

@@ -37,6 +37,7 @@ Architecture = Annotated[
 Norm = Literal["l2", "linf"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Augmentation = Literal["none", "flip", "crop-flip", "square-resized-crop-flip", "resized-crop-flip"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 InputSize = Annotated[int, Field(ge=16, le=1024)]
 TrainedOn = Literal["native", "stylized", "both", "both-then-native"]
 TEXTURE_ROBUST: dict[TrainedOn, str] = {
@@ -81,14 +82,18 @@ class Recipe(Model):
     """Passes over the training images."""
     batch_size: PositiveInt = 512
     """Images per optimiser step."""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """`adamw` (Loshchilov and Hutter 2019), as torch has it, for networks that SGD trains poorly, such as ViTs."""
     learning_rate: PositiveFloat = 0.1
-    """Peak learning rate of SGD."""
+    """Peak learning rate."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Momentum of SGD."""
+    """Momentum, for `sgd`."""
     nesterov: bool = False
     """Nesterov's form of momentum; needs momentum above 0."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay of the means of gradients and of their squares, for `adamw`."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Weight decay of SGD, on all parameters."""
+    """Weight decay, on all parameters: added to gradients by SGD, taken off weights by AdamW."""
     schedule: Literal["step", "cosine", "one-cycle"] = "step"
     """`step`: divided by `step_factor` every `step_epochs`; `cosine`: to 0; `one-cycle`: linear up over the first \
 `warmup_fraction`, linear down to 0."""
@@ -133,6 +138,8 @@ NVIDIA GPUs round their factors to 10 bits; elsewhere it is fp32."""
     def _consistent(self) -> Recipe:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov: true needs momentum above 0")
+        if self.optimiser == "adamw" and self.nesterov:
+            raise ValueError("nesterov: true is of optimiser: sgd; with adamw set it to false")
         if self.batchnorm_group and self.batch_size % self.batchnorm_group:
             raise ValueError(f"batchnorm_group {self.batchnorm_group} does not divide batch_size {self.batch_size}")
         return self

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
+from robust_transfer.configuration.adversarial import (
+    ChooseBy,
+    ChoosingAttack,
+    TrainingAttack,
+    check_choice,
+    choosing_attack,
+)
 from robust_transfer.configuration.base import ALWAYS, Model
 from robust_transfer.configuration.datasets import Metric, Preprocessing, Statistics
+from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.training import Recipe
 
 Mode = Literal["fixed-feature", "full-network"]
@@ -16,6 +32,8 @@ PROTOCOLS: tuple[ProtocolName, ...] = get_args(ProtocolName)
 """How fixed-feature transfer can be measured; where several were, figures show the first of them."""
 Selection = Literal["validation", "test"]
 BatchNorm = Literal["drift", "frozen"]
+FinetuningBatchNorm = Literal["train", "frozen"]
+Head = Literal["random", "probe"]
 Normalisation = Literal["target", "source"]
 
 # 45 logarithmically spaced strengths, as many as Kornblith et al. (2019) tried. They multiply half the squared weights
@@ -82,11 +100,31 @@ of the distance between features scaled to length 1."""
         return self
 
 
+class LastBlocks(Model):
+    """Only the last blocks of the network, what follows them, and the head."""
+
+    last_blocks: PositiveInt
+    """How many: residual blocks, or those of a transformer; where a network has none, its layers."""
+
+
+def _trainable(value: object) -> object:
+    """One message for a wrong value, where a union would give one for each of its members."""
+    blocks = value.get("last_blocks") if isinstance(value, dict) and {*value} == {"last_blocks"} else None
+    number = isinstance(blocks, int) and not isinstance(blocks, bool) and blocks > 0
+    if value in ("all", "head") or isinstance(value, LastBlocks) or number:
+        return value
+    raise ValueError("write all, head, or {last_blocks: 2} with a number from 1 up")
+
+
+Trainable = Annotated[Literal["all", "head"] | LastBlocks, BeforeValidator(_trainable)]
+
+
 class LinearHeads(Model):
     """Paper protocol of fixed-feature transfer: heads trained by SGD on augmented images, all before them frozen.
 
     Every head has a learning rate, a weight decay and a seed of its own; all share each forward pass of the network.
-    Defaults are what the released code did.
+    Under an attack each sees other images, so that each is trained in a job of its own. Defaults are what the released
+    code did.
     """
 
     learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.001)
@@ -104,8 +142,27 @@ as in the released code, which froze weights alone; `frozen`: statistics of pret
     normalisation: Normalisation = "target"
     """`target`: images normalised by the target dataset's `normalisation`, by default not at all, as in the released \
 code; `source`: as the backbone was trained."""
+    attack: TrainingAttack | None = None
+    """Adversarial training of the head, on images perturbed against network and head. Default: none."""
+    choose_by: ChooseBy = "clean"
+    """Which validation accuracy chooses: on images as they are, on attacked ones, or the mean over several radii."""
+    chosen_under: ChoosingAttack | None = None
+    """The attack of that choice. Default: ten steps at the radius of `attack`."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
+
+    @property
+    def choosing(self) -> ChoosingAttack | None:
+        """The attack under which validation accuracy chooses; None: on images as they are."""
+        return choosing_attack(self.choose_by, self.chosen_under, self.attack)
+
+    @model_validator(mode="after")
+    def _attacked(self) -> LinearHeads:
+        if self.attack and len(self.head_seeds) > 1:
+            raise ValueError("head_seeds: under an attack every head is a training of its own; name one seed")
+        several = len(self.learning_rates) * len(self.weight_decays) > 1
+        check_choice(self.choose_by, self.chosen_under, self.attack, several)
+        return self
 
     @model_validator(mode="after")
     def _grid(self) -> LinearHeads:
@@ -118,11 +175,16 @@ code; `source`: as the backbone was trained."""
         for name in ("average_decay", "batchnorm_group"):
             if getattr(self.training, name):
                 raise ValueError(f"training.{name} is not for heads: leave it out")
+        if self.training.optimiser != "sgd":
+            raise ValueError(
+                f"training.optimiser = {self.training.optimiser}: heads that share a pass are trained by SGD; "
+                "`finetuning` with trainable: head takes the other"
+            )
         return self
 
 
 class Finetuning(Model):
-    """Full-network transfer: every parameter trained from the backbone's, the head fresh."""
+    """Full-network transfer: every parameter trained from the backbone's, the head fresh, unless stated otherwise."""
 
     learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.001)
     """The learning rates among which validation accuracy chooses. A single one is fixed beforehand: the network is \
@@ -134,8 +196,36 @@ then trained once, on the training images less the validation ones, and not agai
     normalisation: Normalisation = "source"
     """`source`: images normalised as the backbone was trained; `target`: by the target dataset's `normalisation`, by \
 default not at all, as in the released code."""
+    head: Head = "random"
+    """Where the head starts: `random`, or at the `probe` that the frozen protocol fits (Kumar et al. 2022, LP-FT)."""
+    trainable: Trainable = "all"
+    """What is trained: `all`, `head`, or `{last_blocks: 2}` and the head. What is frozen is in eval mode."""
+    batchnorm: FinetuningBatchNorm = "train"
+    """`train`: BatchNorm uses each batch's statistics, and its running ones follow; `frozen`: statistics of \
+pretraining throughout, while scale and shift are trained."""
+    attack: TrainingAttack | None = None
+    """Adversarial fine-tuning. Default: none."""
+    choose_by: ChooseBy = "clean"
+    """Which validation accuracy chooses: on images as they are, on attacked ones, or the mean over several radii."""
+    chosen_under: ChoosingAttack | None = None
+    """The attack of that choice. Default: ten steps at the radius of `attack`."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of each class's training images held out for choosing, where a dataset has no official validation split."""
+
+    @property
+    def choosing(self) -> ChoosingAttack | None:
+        """The attack under which validation accuracy chooses; None: on images as they are."""
+        return choosing_attack(self.choose_by, self.chosen_under, self.attack)
+
+    @model_validator(mode="after")
+    def _starts_where_it_says(self) -> Finetuning:
+        if self.head == "probe" and self.normalisation == "target":
+            raise ValueError(
+                "head: probe starts at a solution on images normalised as the backbone was trained; "
+                "set normalisation: source"
+            )
+        check_choice(self.choose_by, self.chosen_under, self.attack, len(self.learning_rates) > 1)
+        return self
 
     @model_validator(mode="after")
     def _rates(self) -> Finetuning:
@@ -191,15 +281,27 @@ class LinearHeadsSettings(Model):
     batchnorm: BatchNorm
     normalisation: Statistics | None
     """None: as the backbone was trained."""
+    attack: TrainingAttack | None = None
+    """With it there is one learning rate, weight decay and head seed."""
+    chosen_under: ChoosingAttack | None = None
+    """Of a search run: the attack on validation images, beside images as they are, by which to choose."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     images_per_class: PositiveInt | None = None
     seed: NonNegativeInt = 0
     """Seed of the validation split, of which images count, of their order and crops."""
     preprocessing: Preprocessing = Preprocessing()
 
+    @model_validator(mode="after")
+    def _one_head_under_attack(self) -> LinearHeadsSettings:
+        heads = len(self.learning_rates) * len(self.weight_decays) * len(self.head_seeds)
+        if self.attack and heads > 1:
+            raise ValueError(f"attack: {heads} heads would share images that are perturbed against one of them")
+        return self
+
 
 class FinetuningSettings(Model):
-    """Settings of an entry under `store/finetuning/`. Inputs: `backbone`, `dataset`, and for a refit its search runs.
+    """Settings of an entry under `store/finetuning/`. Inputs: `backbone`, `dataset`, and for a refit its search runs;
+    with `head: probe` also `probe` (an entry under `store/probing/`) and the `features` that it was fitted to.
 
     A search run fits on the training images less the validation ones and measures validation accuracy; a refit takes
     the learning rate of its best search run, fits on all training images and measures test accuracy; a final run does
@@ -213,6 +315,12 @@ class FinetuningSettings(Model):
     training: Recipe
     normalisation: Statistics | None = None
     """None: as the backbone was trained."""
+    head: Head = "random"
+    trainable: Trainable = "all"
+    batchnorm: FinetuningBatchNorm = "train"
+    attack: TrainingAttack | None = None
+    chosen_under: ChoosingAttack | None = None
+    """Of a search run: the attack on validation images, beside images as they are, by which a refit chooses."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     images_per_class: PositiveInt | None = None
     """Training images of each class, validation images among them. None: all."""
@@ -231,3 +339,5 @@ class SelectingSettings(Model):
 
     selections: Annotated[tuple[Selection, ...], Field(min_length=1)]
     metric: Metric = "top1"
+    chosen_at: tuple[Eps, ...] = ()
+    """Radii of the attack on validation images over which the accuracy that chooses is averaged. Default: none."""

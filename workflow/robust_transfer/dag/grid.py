@@ -14,11 +14,12 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from robust_transfer.configuration.adversarial import ChoosingAttack
 from robust_transfer.configuration.base import Model, kept
 from robust_transfer.configuration.conflicts import ConflictsSettings, CueConflictSettings, ShapesConflicts
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, ShapesOrigin, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
-from robust_transfer.configuration.experiment import Experiment, GridPart, Variant
+from robust_transfer.configuration.experiment import Experiment, GridPart
 from robust_transfer.configuration.gallery import GallerySettings
 from robust_transfer.configuration.stylizing import StylizingSettings
 from robust_transfer.configuration.training import (
@@ -38,10 +39,12 @@ from robust_transfer.configuration.transfer import (
     ProbingSettings,
     SelectingSettings,
 )
+from robust_transfer.configuration.variants import Variant
 from robust_transfer.configuration.weights import FileWeights, ImportingSettings, Weights
+from robust_transfer.dag.deviations import deviations_in_name, deviations_of_finetuning, deviations_of_heads
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
-Settings = TypeVar("Settings", bound=Model)
+Settings = TypeVar("Settings", bound=Model | None)
 
 CUE_CONFLICT = "cue_conflict"
 """What conflict images are called in tables."""
@@ -376,14 +379,14 @@ def _transfer(
                 how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(features))
                 grid._measure(measured_by(), backbone, how)
         for variant in part.variants:
-            if "fixed-feature" in part.modes and "paper" in part.protocols:
-                entry, deviations = to.linear_heads(variant)
-                how = replace(where, mode="fixed-feature", protocol="paper", variant=canonical(viewed | deviations))
-                grid._measure(entry, backbone, how)
-            if "full-network" in part.modes:
-                entry, deviations = to.full_network(variant)
-                how = replace(where, mode="full-network", protocol="paper", variant=canonical(viewed | deviations))
-                grid._measure(entry, backbone, how)
+            heads = "fixed-feature" in part.modes and "paper" in part.protocols
+            for mode, found in (
+                ("fixed-feature", to.linear_heads(variant) if heads else None),
+                ("full-network", to.full_network(variant) if "full-network" in part.modes else None),
+            ):
+                if found:
+                    how = replace(where, mode=mode, protocol="paper", variant=canonical(viewed | found[1]))
+                    grid._measure(found[0], backbone, how)
 
 
 @dataclass(frozen=True)
@@ -433,49 +436,68 @@ class _Transfer:
         settings = KnnSettings(**dict(self.grid.experiment.knn), **self._on_features())
         return self.grid._add("knn", f"{self._name}_seed{self.seed}", settings, {"features": self._features()})
 
-    def linear_heads(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]]:
-        """By the paper's protocol, fixed-feature; with how it deviates from what the paper's code did."""
-        heads = self.grid.experiment.linear_heads
-        batchnorm = variant.batchnorm or heads.batchnorm
-        normalisation = variant.normalisation or heads.normalisation
+    def linear_heads(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]] | None:
+        """By the paper's protocol, fixed-feature; with how it deviates from what the paper's code did.
 
-        def settings(purpose: Literal["search", "final"]) -> LinearHeadsSettings:
+        None where the variant is of the other mode.
+        """
+        heads = self.grid._shared(("linear_heads", variant), lambda: self.grid.experiment.linear_heads_of(variant))
+        if heads is None:
+            return None
+        tried = [*itertools.product(heads.learning_rates, heads.weight_decays)]
+
+        def settings(
+            purpose: Literal["search", "final"], rates: tuple[float, ...], decays: tuple[float, ...]
+        ) -> LinearHeadsSettings:
             return LinearHeadsSettings(
                 purpose=purpose,
-                learning_rates=heads.learning_rates,
-                weight_decays=heads.weight_decays,
+                learning_rates=rates,
+                weight_decays=decays,
                 head_seeds=heads.head_seeds,
                 training=heads.training,
-                batchnorm=batchnorm,
-                normalisation=self._statistics(normalisation),
+                batchnorm=heads.batchnorm,
+                normalisation=self._statistics(heads.normalisation),
+                attack=heads.attack,
+                chosen_under=heads.choosing if purpose == "search" else None,
                 validation_fraction=heads.validation_fraction,
                 images_per_class=self.images_per_class,
                 seed=self.seed,
                 preprocessing=self.grid.experiment.preprocessing,
             )
 
-        name = f"{self._name}_{batchnorm}_{normalisation}"
+        name = f"{self._name}_{heads.batchnorm}_{heads.normalisation}{'_adversarial' if heads.attack else ''}"
         inputs = {"backbone": self.backbone, "dataset": self.dataset}
         purposes: tuple[Literal["search", "final"], ...] = ("search", "final")
+        # Heads share a pass, unless each sees images perturbed against itself.
+        jobs = [((rate,), (decay,)) for rate, decay in tried] if heads.attack else [()]
         runs: dict[str, PlannedEntry] = {}
         for purpose in purposes[0 if "validation" in self.grid.experiment.selection else 1 :]:
-            depends_on = ("linear_heads", purpose, batchnorm, normalisation, *self._depends_on)
-            shared = self.grid._shared(depends_on, functools.partial(settings, purpose))
-            named = f"{name}_{purpose}_seed{self.seed}"
-            runs[f"{purpose}0"] = self.grid._add("linear_heads", named, shared, inputs)
-        deviations = _deviations(batchnorm=(batchnorm, "drift"), normalisation=(normalisation, "target"))
-        return self._choice(f"{name}_linear_heads", runs), deviations
+            for i, job in enumerate(jobs):
+                rates, decays = job or (heads.learning_rates, heads.weight_decays)
+                depends_on = ("linear_heads", purpose, variant, job, *self._depends_on)
+                shared = self.grid._shared(depends_on, functools.partial(settings, purpose, rates, decays))
+                of_job = f"_lr{rates[0]:g}_wd{decays[0]:g}" if job else ""
+                named = f"{name}{of_job}_{purpose}_seed{self.seed}"
+                runs[f"{purpose}{i}"] = self.grid._add("linear_heads", named, shared, inputs)
+        return self._choice(f"{name}_linear_heads", runs, heads.choosing), deviations_of_heads(heads)
 
-    def full_network(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]]:
-        """By the paper's protocol, full-network; with how it deviates from what the paper's code did."""
-        experiment, finetuning = self.grid.experiment, self.grid.experiment.finetuning
-        normalisation = variant.normalisation or finetuning.normalisation
+    def full_network(self, variant: Variant) -> tuple[PlannedEntry, dict[str, str]] | None:
+        """By the paper's protocol, full-network; with how it deviates from what the paper's code did.
+
+        None where the variant is of the other mode.
+        """
+        experiment = self.grid.experiment
+        finetuning = self.grid._shared(("finetuning", variant), lambda: experiment.finetuning_of(variant))
+        if finetuning is None:
+            return None
         inputs = {"backbone": self.backbone, "dataset": self.dataset}
+        if finetuning.head == "probe":
+            inputs |= {"features": self._features(), "probe": self.probe()}
 
         def settings(
             purpose: Literal["search", "refit", "final", "fixed"], rates: tuple[float, ...]
         ) -> FinetuningSettings:
-            depends_on = ("finetuning", purpose, rates, normalisation, *self._depends_on)
+            depends_on = ("finetuning", purpose, rates, variant, *self._depends_on)
             return self.grid._shared(depends_on, lambda: made(purpose, rates))
 
         def made(purpose: Literal["search", "refit", "final", "fixed"], rates: tuple[float, ...]) -> FinetuningSettings:
@@ -483,7 +505,12 @@ class _Transfer:
                 purpose=purpose,
                 learning_rates=rates,
                 training=finetuning.training,
-                normalisation=self._statistics(normalisation),
+                normalisation=self._statistics(finetuning.normalisation),
+                head=finetuning.head,
+                trainable=finetuning.trainable,
+                batchnorm=finetuning.batchnorm,
+                attack=finetuning.attack,
+                chosen_under=finetuning.choosing if purpose in ("search", "refit") else None,
                 validation_fraction=finetuning.validation_fraction,
                 images_per_class=self.images_per_class,
                 metric=experiment.datasets[self.target].metric,
@@ -491,8 +518,7 @@ class _Transfer:
                 preprocessing=experiment.preprocessing,
             )
 
-        name = self._name + ("_target" if normalisation == "target" else "")
-        deviations = _deviations(normalisation=(normalisation, "target"))
+        name, deviations = self._name + deviations_in_name(finetuning), deviations_of_finetuning(finetuning)
         if len(finetuning.learning_rates) == 1 and "test" not in experiment.selection:
             named = f"{name}_lr{finetuning.learning_rates[0]:g}_fixed_seed{self.seed}"
             only = settings("fixed", finetuning.learning_rates)
@@ -510,18 +536,13 @@ class _Transfer:
         refit = settings("refit", finetuning.learning_rates)
         return self.grid._add("finetuning", f"{name}_refit_seed{self.seed}", refit, {**inputs, **runs}), deviations
 
-    def _choice(self, name: str, runs: dict[str, PlannedEntry]) -> PlannedEntry:
+    def _choice(self, name: str, runs: dict[str, PlannedEntry], under: ChoosingAttack | None = None) -> PlannedEntry:
         experiment = self.grid.experiment
-        metric = experiment.datasets[self.target].metric
-        choosing = functools.partial(SelectingSettings, selections=experiment.selection, metric=metric)
-        settings = self.grid._shared(("selecting", metric), choosing)
+        metric, radii = experiment.datasets[self.target].metric, under.eps if under else ()
+        choosing = functools.partial(SelectingSettings, selections=experiment.selection, metric=metric, chosen_at=radii)
+        settings = self.grid._shared(("selecting", metric, radii), choosing)
         return self.grid._add("selecting", f"{name}_seed{self.seed}", settings, runs)
 
     def _statistics(self, normalisation: str) -> Statistics | None:
         """What images are normalised by; None for what the backbone was trained with."""
         return self.grid.experiment.datasets[self.target].normalisation if normalisation == "target" else None
-
-
-def _deviations(**settings: tuple[str, str]) -> dict[str, str]:
-    """Settings, each with what the paper's code did, that are something else."""
-    return {name: value for name, (value, papers) in settings.items() if value != papers}

@@ -23,6 +23,7 @@ from robust_transfer.configuration.weights import (
     TorchvisionWeights,
     Weights,
 )
+from robust_transfer.dag.training_on_targets import training_on_targets
 
 QUESTION = (
     "Do networks that were trained to withstand small perturbations of their input transfer better to other tasks than "
@@ -278,6 +279,7 @@ def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
             "*Full-network*: the head is replaced and every parameter is trained on the target, with "
             f"{_rates(finetuning)}{own if finetuning.normalisation == 'target' else ''}."
         )
+    sentences += training_on_targets(experiment)
     if views := [str(view) for part in transfers for view in part.views if isinstance(view, int)]:
         sentences.append(
             f"To take detail away, targets are also downscaled to {_listed(views)} pixels on their short side and "

@@ -16,7 +16,7 @@ from robust_transfer.architectures import timm_name
 from robust_transfer.configuration.load import DEFAULT, ConfigurationError, load
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import PretrainingSettings
-from robust_transfer.configuration.transfer import FeaturesSettings
+from robust_transfer.configuration.transfer import FeaturesSettings, FinetuningSettings, LastBlocks
 from robust_transfer.configuration.weights import ImportingSettings, TimmWeights
 from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.about import ABOUT, about
@@ -297,11 +297,12 @@ class Wiring:
             raise ConfigurationError("\n".join(messages))
 
     def check_networks(self) -> None:
-        """Look into the networks, without weights, where a layer is named or timm is to build them.
+        """Look into the networks, without weights, where a layer or a number of blocks is named or timm builds them.
 
         Of weights that are timm's it is asked whether it has them, which only timm itself knows.
         """
         wanted: dict[tuple[str, int, str | None], None] = {}
+        blocks: dict[tuple[str, int, int], None] = {}
         of_timm: list[ImportingSettings] = []
         for entry in self.grid.entries.values():
             if finished(self.store / entry.id):
@@ -315,6 +316,18 @@ class Wiring:
                 backbone = entry.inputs["backbone"].settings
                 assert isinstance(backbone, BACKBONES)
                 wanted[backbone.architecture, backbone.input_size, settings.layer] = None
+            if isinstance(settings, FinetuningSettings) and isinstance(settings.trainable, LastBlocks):
+                backbone = entry.inputs["backbone"].settings
+                assert isinstance(backbone, BACKBONES)
+                blocks[backbone.architecture, backbone.input_size, settings.trainable.last_blocks] = None
+        if blocks:
+            from robust_transfer.networks.freezing import check_last_blocks
+
+            try:
+                for architecture, input_size, last in blocks:
+                    check_last_blocks(architecture, input_size, last)
+            except ValueError as error:
+                raise ConfigurationError(str(error)) from error
         if wanted:
             from robust_transfer.networks.layers import (  # 3 s for torch, which this process lacks
                 LayerError,

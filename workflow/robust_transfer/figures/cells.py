@@ -32,7 +32,9 @@ PAPER: ProtocolName = "paper"
 KNN: ProtocolName = "knn"
 NOT_MEASURED = "not measured"
 IMAGES = "images_per_class"
-ODD = (IMAGES, "layer")
+ADVERSARIAL = "attack"
+"""In a variant: training on the target was adversarial, under the attack that it says."""
+ODD = (IMAGES, "layer", ADVERSARIAL)
 """Deviations that a figure names although it shows no other way of measuring."""
 STYLIZED = "stylized"
 """In a variant: images are stylized, by the method that it says."""
@@ -366,13 +368,17 @@ def protocol_label(protocol: Protocol) -> str:
 
 
 def shown_protocol(protocols: Sequence[Protocol], about: ExperimentInfo) -> Protocol | None:
-    """The protocol that figures show: the experiment's, else the frozen one, else the paper's, and without deviations
-    if any is.
+    """The protocol that figures show: the experiment's, else the frozen one, else the paper's, and of several ways of
+    training the standard one with the fewest deviations.
 
     None if there are none.
     """
-    order = {one: (one.name != about.protocol, preference(one), one.deviations != "{}") for one in protocols}
-    return min(order, key=order.__getitem__, default=None)
+
+    def order(one: Protocol) -> tuple[bool, int, bool, int]:
+        deviations = json.loads(one.deviations)
+        return one.name != about.protocol, preference(one), ADVERSARIAL in deviations, len(deviations)
+
+    return min(protocols, key=order, default=None)
 
 
 def shown_selection(results: pd.DataFrame) -> str:

@@ -38,6 +38,9 @@ class Normalise(nn.Module):
 class Network(nn.Module):
     """A classifier of images float [N, 3, H, W] in [0, 1]: `head(body(normalise(images)))`."""
 
+    evaluating: tuple[nn.Module, ...] = ()
+    """Parts that stay in eval mode when the network trains."""
+
     def __init__(self, architecture: str, body: nn.Module, features_n: int, classes: int) -> None:
         super().__init__()
         self.architecture = architecture
@@ -55,6 +58,13 @@ class Network(nn.Module):
         """Number of trainable parameters, the head's included."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def train(self, mode: bool = True) -> Network:
+        """To train mode, but for what stays in eval mode; or all to eval mode."""
+        super().train(mode)
+        for part in self.evaluating:
+            part.eval()
+        return self
+
     def features(self, images: Tensor) -> Tensor:
         """The input of the head [N, D], for images float [N, 3, H, W] in [0, 1]."""
         features: Tensor = self.body(self.normalise(images))
@@ -69,6 +79,21 @@ class Network(nn.Module):
         """Replace the head by a new one for `classes` classes, initialised from `seed` as nn.Linear is."""
         old = self.head.weight
         self.head = fresh_head(self.head.in_features, classes, seed).to(device=old.device, dtype=old.dtype)
+
+
+class OnlyHead(nn.Module):
+    """A network with a single parallel head, as a classifier: the view that an attack has of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of images float [N, 3, H, W] in [0, 1]; raises RuntimeError if there are several heads."""
+        logits: Tensor = self.network(images)
+        if logits.shape[-1] != 1:
+            raise RuntimeError(f"{logits.shape[-1]} heads see the same images: each needs an attack of its own")
+        return logits.squeeze(-1)
 
 
 def fresh_head(features_n: int, classes: int, seed: int) -> nn.Linear:

@@ -6,7 +6,7 @@ to the image alone), a step of training 3 (forward, and backward to weights and 
 take a forward pass, in train mode. The heads themselves, optimisers and augmentation are not counted.
 
 An attack is counted for every test image, although misclassified ones are not attacked, and AutoAttack as if every
-image were robust: both counts are upper bounds.
+image were robust: both counts are upper bounds. So is that of an attack whose eps is 0 at first.
 """
 
 from __future__ import annotations
@@ -307,7 +307,13 @@ def _linear_heads(entry: PlannedEntry, counts: Lookup) -> Work:
 
 
 def _finetuning(entry: PlannedEntry, counts: Lookup) -> Work:
-    return _transfer(entry, counts, "train", 1)
+    settings: Any = entry.settings
+    # Blocks that are frozen save part of a backward pass, which is not counted out.
+    work = _transfer(entry, counts, "heads" if settings.trainable == "head" else "train", 1)
+    if settings.head == "probe":
+        dataset = _images_of(entry.inputs["dataset"], counts)
+        work.fitted += _dimension(entry.inputs["features"]) * dataset.classes * dataset.train
+    return work
 
 
 def _transfer(entry: PlannedEntry, counts: Lookup, kind: Kind, runs: int) -> Work:
@@ -316,8 +322,13 @@ def _transfer(entry: PlannedEntry, counts: Lookup, kind: Kind, runs: int) -> Wor
     architecture, side = _network(entry.inputs["backbone"])
     trained, measured = dataset.transfer(settings.purpose, settings.validation_fraction, settings.images_per_class)
     work = Work(written=PREDICTION_BYTES * measured * runs)
-    _train(work, kind, architecture, side, recipe, trained)
-    work.images[Pass(architecture, side, recipe.precision, "forward")] += measured
+    _train(work, kind, architecture, side, recipe, trained, settings.attack)
+    forward, attacked = (Pass(architecture, side, recipe.precision, kind) for kind in ("forward", "attack"))
+    work.images[forward] += measured
+    if settings.chosen_under and settings.purpose == "search":
+        attack, radii = settings.chosen_under, sum(eps != "0" for eps in settings.chosen_under.eps)
+        work.images[attacked] += measured * runs * radii * attack.steps * attack.restarts
+        work.images[forward] += measured * runs * radii * (1 + _forwards(attack))
     epochs = recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1
     _decode(work, dataset, trained * epochs + measured)
     return work

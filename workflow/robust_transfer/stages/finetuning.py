@@ -7,8 +7,12 @@ accuracy. A refit takes the learning rate of the best search run, trains on all 
 accuracy; it repeats the chosen run's validation rows beside it. A final run does so at a rate that it is given: where
 rates are chosen on test images, there is one for each. Where there is one rate, a fixed run is all: it trains as a
 search does and measures validation accuracy, which still chooses between networks, and test accuracy. All write
-`metrics.json`, `predictions.parquet` and `epochs.csv`; weights are not kept. Speed is that of pretraining without an
-attack.
+`metrics.json`, `predictions.parquet` and `epochs.csv`; weights are not kept.
+
+The head starts at random, or with `head: probe` at the probe of the frozen protocol, fitted to the run's own training
+images (linear probing, then fine-tuning: Kumar et al. 2022). `trainable` and `batchnorm` say what stays frozen. With
+`attack` training is adversarial, by the adversary of pretraining; with `chosen_under` a search run is measured under
+that attack too, and a refit chooses by it. Speed is that of pretraining under the same attack.
 """
 
 from __future__ import annotations
@@ -17,12 +21,14 @@ import logging
 
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.machine.devices import prepare
+from robust_transfer.networks.freezing import freeze
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.store.predictions import PREDICTIONS, predictions_table, write_predictions
 from robust_transfer.store.runs import Run, best, runs_in
+from robust_transfer.training.probe_solution import start_at_probe
 from robust_transfer.training.progress import cost, write_epochs
-from robust_transfer.training.transfer import load_network, parts, predicted, test_images, train
+from robust_transfer.training.transfer import attacked_rows, load_network, parts, predicted, test_images, train
 
 log = logging.getLogger("robust_transfer")
 
@@ -38,6 +44,9 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         trained_on, measured_on = parts(dataset, settings)
         network, input_size = load_network(backbone, settings.normalisation)
         network.replace_head(len(measured_on.split.classes), seed=settings.seed)
+        if settings.head == "probe":
+            start_at_probe(network, entry, settings)
+        freeze(network, settings.trainable, settings.batchnorm)
         epochs, resumed = train(
             entry, network.to(on), trained_on, settings,
             input_size=input_size, learning_rate=rate, threads=threads, device=device,
@@ -57,6 +66,10 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             )
             log.info("%s accuracy %.1f %%", split, rows[-2]["value"])
             tables.append(predictions_table(split, images.indices, images.labels, found))
+            rows += attacked_rows(
+                network, [network.head], images, found[None], settings, {"learning_rate": rate},
+                input_size=input_size, threads=threads,
+            )  # fmt: skip
         draft.write_json("metrics.json", rows + (chosen.rows_chosen_on("validation") if chosen else []))
         write_predictions(draft.file(PREDICTIONS), tables + ([chosen.predictions()] if chosen else []))
         write_epochs(draft.file("epochs.csv"), epochs)
@@ -67,7 +80,9 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
 
 
 def choose(entry: Entry, settings: FinetuningSettings) -> Run:
-    """The search run of `entry` with the highest validation accuracy; of equal ones, the smallest learning rate.
+    """The search run of `entry` with the highest validation accuracy, under the settings' attack if they have one.
+
+    Of equal ones, that of the smallest learning rate.
 
     Raises StoreError if the searches are not those of the settings' learning rates.
     """
@@ -81,8 +96,9 @@ def choose(entry: Entry, settings: FinetuningSettings) -> Run:
                 f"{searched.learning_rates} where a search at {rate} is expected; write the entries again"
             )
         runs += runs_in(search)
+    radii = settings.chosen_under.eps if settings.chosen_under else ()
     values = ", ".join(
-        f"{run.accuracy(settings.metric):.1f} % at {run.hyperparameters['learning_rate']:g}" for run in runs
+        f"{run.accuracy(settings.metric, radii):.1f} % at {run.hyperparameters['learning_rate']:g}" for run in runs
     )
-    log.info("validation %s by learning rate: %s", settings.metric, values)
-    return best(runs, settings.metric)
+    log.info("validation %s by learning rate%s: %s", settings.metric, " under attack" * bool(radii), values)
+    return best(runs, settings.metric, radii)

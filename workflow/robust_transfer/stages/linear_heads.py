@@ -10,6 +10,9 @@ each forward pass, and none touches another: losses are summed, and every head h
 A search run trains on the training images less the validation ones and measures validation accuracy; a final run trains
 on all of them and measures test accuracy. Both write `metrics.json` and `predictions.parquet`, for every learning rate
 and weight decay (`run` numbers them), and `epochs.csv`; `selecting` picks one. Weights are not kept.
+
+With `attack` training is adversarial, by the adversary of pretraining. Each head then sees images of its own, so that a
+run has one. With `chosen_under` a search run measures every head under that attack too.
 """
 
 from __future__ import annotations
@@ -19,18 +22,20 @@ import logging
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from robust_transfer import randomness
 from robust_transfer.configuration.transfer import LinearHeadsSettings
 from robust_transfer.machine.devices import prepare
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.parallel_heads import put_heads
+from robust_transfer.networks.probe_head import full_precision
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry
 from robust_transfer.store.predictions import predictions_table, write_predictions
 from robust_transfer.training.progress import cost, write_epochs
 from robust_transfer.training.sgd import ParallelSGD
-from robust_transfer.training.transfer import load_network, parts, predicted, train
+from robust_transfer.training.transfer import attacked_rows, load_network, parts, predicted, train
 
 log = logging.getLogger("robust_transfer")
 
@@ -65,6 +70,15 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
                 split=split, hyperparameters=named(hyperparameters, settings),
             )
         ]  # fmt: skip
+        diverged = _diverged(network, tried, settings)
+        heads = [full_precision(*one) for one in zip(*map(Tensor.detach, network.head.parameters()), strict=True)]
+        for number, hyperparameters in enumerate(tried):
+            of_run = heads[number * len(settings.head_seeds) :][: len(settings.head_seeds)]
+            attacked = attacked_rows(
+                network, of_run, measured_on, by_run[number], settings, named(hyperparameters, settings),
+                input_size=input_size, threads=threads,
+            )  # fmt: skip
+            rows += [row | {"run": number} for row in attacked]
         draft.write_json("metrics.json", rows)
         write_predictions(
             draft.file("predictions.parquet"),
@@ -78,7 +92,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         )
         write_epochs(draft.file("epochs.csv"), epochs)
         draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "heads": len(found.T)}
-        if diverged := _diverged(network, tried, settings):
+        if diverged:
             log.warning(
                 "diverged, and predict at random: heads at learning rate %s", ", ".join(f"{r:g}" for r in diverged)
             )
@@ -86,7 +100,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         if resumed:
             draft.facts["resumed"] = resumed
         draft.timing.update(cost(epochs, None), device=device, threads=threads)
-    values = [f"{row['value']:.1f} % at {row['hyperparameters']['learning_rate']:g}" for row in rows[::2]]
+    clean = rows[: 2 * len(tried) : 2]
+    values = [f"{row['value']:.1f} % at {row['hyperparameters']['learning_rate']:g}" for row in clean]
     log.info("%s accuracy by learning rate: %s", split, ", ".join(values))
 
 

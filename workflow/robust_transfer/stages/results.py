@@ -230,7 +230,8 @@ def _run(measurement: Measurement, entry: Entry, numbers: pd.DataFrame, selectio
     """An entry's predictions under one selection, checked against the accuracy it reports there."""
     splits = read_predictions(entry, selection)
     chosen_so = numbers["selection"].isna() if selection is None else numbers["selection"] == selection
-    reported = numbers[chosen_so & (numbers["metric"] == "top1") & numbers["split"].isin(list(splits))]
+    of_predictions = numbers["attack"].isna() & (numbers["metric"] == "top1") & numbers["split"].isin(list(splits))
+    reported = numbers[chosen_so & of_predictions]
     for split, value in reported[["split", "value"]].itertuples(index=False, name=None):
         found = 100 * float(splits[split].correct.mean())
         if abs(found - value) > 0.01:

@@ -4,7 +4,8 @@
 
 Reads its inputs `search0`, … (validation accuracies) and `final0`, … (test accuracies), which are runs of linear_heads
 or of finetuning; a linear_heads run holds several. With selection `validation` the hyperparameters with the highest
-validation accuracy are taken, and the final run at these is what is reported. With selection `test` the final run with
+validation accuracy (with `chosen_at` under an attack, the mean over its radii) are taken, and the final run at these is
+what is reported. With selection `test` the final run with
 the highest test accuracy is, as the paper did: what it says of new images is too high by as much as the choice was
 lucky.
 
@@ -37,7 +38,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         rows: list[dict[str, Any]] = []
         tables: list[pa.Table] = []
         for selection in settings.selections:
-            chosen = choose(searches, finals, selection, settings.metric, entry.path)
+            chosen = choose(searches, finals, selection, settings, entry.path)
             for one in chosen:
                 rows += one.rows_chosen_on(selection)
                 tables.append(one.predictions(selection))
@@ -53,17 +54,19 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         _write_runs(draft.file("runs.csv"), searches, finals)
 
 
-def choose(searches: Sequence[Run], finals: Sequence[Run], selection: str, metric: str, where: Path) -> list[Run]:
+def choose(
+    searches: Sequence[Run], finals: Sequence[Run], selection: str, settings: SelectingSettings, where: Path
+) -> list[Run]:
     """The final run that `selection` takes, and for `validation` the search run that decided; of equal
     ones, that of the smallest learning rate.
 
     Raises StoreError, which names `where`, if no final run has the hyperparameters of the best search run.
     """
     if selection == "test":
-        return [best(finals, metric)]
+        return [best(finals, settings.metric)]
     if not searches:
         raise StoreError(f"{where}: nothing to choose on validation images from: no input search0; write it again")
-    decisive = best(searches, metric)
+    decisive = best(searches, settings.metric, settings.chosen_at)
     for final in finals:
         if final.hyperparameters == decisive.hyperparameters:
             return [final, decisive]

@@ -7,7 +7,7 @@ one for each point of its grid, told apart by `run`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,14 @@ class Run:
     number: int
     """Among the runs of its entry."""
 
-    def accuracy(self, metric: str) -> float:
-        """In percent; `metric` is `top1` or `mean_per_class`."""
-        return float(next(row["value"] for row in self.rows if row["metric"] == metric))
+    def accuracy(self, metric: str, eps: Collection[str] = ()) -> float:
+        """In percent; `metric` is `top1` or `mean_per_class`.
+
+        On images as they are, or the mean over these radii of the attack that the run was measured under; 0 are images
+        as they are.
+        """
+        at = {(row.get("attack") or {}).get("eps", "0"): row["value"] for row in self.rows if row["metric"] == metric}
+        return float(sum(at[radius] for radius in eps) / len(eps) if eps else at["0"])
 
     def rows_chosen_on(self, selection: str) -> list[dict[str, Any]]:
         """Its rows as the run that was chosen on that split's images."""
@@ -56,11 +61,14 @@ def runs_in(entry: Entry) -> list[Run]:
     return [Run(rows[0]["hyperparameters"], rows, entry, number) for number, rows in by_number.items()]
 
 
-def best(runs: Iterable[Run], metric: str) -> Run:
-    """The run of highest accuracy; of equal ones that of the smallest learning rate, then of the least weight decay."""
+def best(runs: Iterable[Run], metric: str, eps: Collection[str] = ()) -> Run:
+    """The run of highest accuracy, under an attack of these radii if any are given.
+
+    Of equal ones that of the smallest learning rate, then of the least weight decay.
+    """
 
     def order(run: Run) -> tuple[float, ...]:
         settings = run.hyperparameters
-        return -run.accuracy(metric), settings.get("learning_rate", 0.0), settings.get("weight_decay", 0.0)
+        return -run.accuracy(metric, eps), settings.get("learning_rate", 0.0), settings.get("weight_decay", 0.0)
 
     return min(runs, key=order)

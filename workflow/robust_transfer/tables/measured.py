@@ -88,9 +88,11 @@ def _most(images: pd.Series[Any]) -> pd.Series[bool]:
 
 
 def _deviations(text: str) -> int:
-    """How far a variant is from the protocol; images with detail or texture taken away are farthest."""
+    """How far a variant is from the protocol: adversarial training farther than other deviations, and images with
+    detail or texture taken away farthest."""
     deviations = json.loads(text)
-    return len(deviations) + 100 * ("downscaled" in deviations or "stylized" in deviations)
+    other_images = "downscaled" in deviations or "stylized" in deviations
+    return len(deviations) + 20 * ("attack" in deviations) + 100 * other_images
 
 
 def _equal(rows: pd.DataFrame, name: str, wanted: object) -> pd.Series[bool]:

@@ -102,9 +102,10 @@ def read_results(path: str | Path) -> pd.DataFrame:
                       to), `fixed-feature` or `full-network`
     protocol          `frozen`, `paper` or `knn`; null where nothing was transferred
     variant           what deviates from the protocol, JSON with sorted keys; `downscaled` is a size in pixels,
-                      `stylized` a method, `layer` the one that features are from, where it is not the last; of mode
-                      `cue-conflict` `shape` is the class of the shapes that the number is of (without it: of all),
-                      and `resized_from` the side in pixels of images that networks saw at another
+                      `stylized` a method, `layer` the one that features are from, where it is not the last; `setting`
+                      and `attack` are of adversarial training on the target; of mode `cue-conflict` `shape` is the
+                      class of the shapes that the number is of (without it: of all), and `resized_from` the side in
+                      pixels of images that networks saw at another
     images_per_class  training images of each class of the target; null: all of them
     attack            JSON of norm, eps, precision, and of PGD steps, relative_step_size (times eps), random_start,
                       restarts and use_best, else of `kind`; older files have fewer of these; null: clean images

@@ -16,11 +16,13 @@ _Norm = nn.modules.batchnorm._BatchNorm
 
 
 class RunningStatistics:
-    """The running statistics of a network's BatchNorm layers, updated once per step."""
+    """The running statistics of a network's BatchNorm layers in train mode, updated once per step."""
 
     def __init__(self, network: nn.Module) -> None:
         self._norms = [
-            module for module in network.modules() if isinstance(module, _Norm) and module.running_mean is not None
+            module
+            for module in network.modules()
+            if isinstance(module, _Norm) and module.running_mean is not None and module.training
         ]
         self._running = [
             buffer for norm in self._norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None

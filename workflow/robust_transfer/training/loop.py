@@ -24,14 +24,23 @@ from robust_transfer.configuration.training import Attack, Check, Recipe
 from robust_transfer.loading.loader import Loader
 from robust_transfer.machine.devices import autocast, peak_memory_mb
 from robust_transfer.machine.distributed import ALONE, ProcessGroup
-from robust_transfer.networks.build import Network
+from robust_transfer.networks.build import Network, OnlyHead
 from robust_transfer.networks.folding import Folded
 from robust_transfer.resuming.states import State, States
+from robust_transfer.training.adamw import AdamW
 from robust_transfer.training.averaging import Average
 from robust_transfer.training.batchnorm import RunningStatistics
 from robust_transfer.training.inference import classify
+from robust_transfer.training.optimiser import Optimiser
 from robust_transfer.training.progress import Epoch, Progress
-from robust_transfer.training.schedules import TrainingError, batch_sizes, learning_rate_at, side_at, steps
+from robust_transfer.training.schedules import (
+    TrainingError,
+    batch_sizes,
+    eps_share_at,
+    learning_rate_at,
+    side_at,
+    steps,
+)
 from robust_transfer.training.sgd import SGD
 
 log = logging.getLogger("robust_transfer")
@@ -51,30 +60,47 @@ class Adversary:
     the budget per pixel.
     """
 
-    def __init__(self, network: Network, threat: Threat, attack: Attack, seed: int, input_size: int) -> None:
+    done: float
+    """Share of the training's steps that are behind, by which eps grows where it does; `fit` sets it."""
+
+    def __init__(
+        self,
+        network: Network,
+        threat: Threat,
+        attack: Attack,
+        seed: int,
+        input_size: int,
+        ramp: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         """Create an adversary.
 
         Args:
-            network: Network that is trained, and attacked.
+            network: Network that is trained, and attacked; of parallel heads, which see the same images, it has one.
             threat: Norm and eps at `input_size`.
             attack: Steps, step size and random starts of PGD.
             seed: Seed of the random starts.
             input_size: Side of the network's input, pixels.
+            ramp: Shares of the steps at which eps begins to grow from 0 and at which it is whole; see `eps_share_at`.
         """
         self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
-        self._input_size = input_size
+        self._input_size, self._ramp, self.done = input_size, ramp, 1.0
         self._folded: Folded | None = None
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
         """Perturb a batch; see `Perturb`."""
-        return self.perturbed(images, labels, self.attack, Starts(self.seed, epoch, indices))
+        share = eps_share_at(self.done, *self._ramp)
+        return self.perturbed(images, labels, self.attack, Starts(self.seed, epoch, indices), share)
 
-    def perturbed(self, images: Tensor, labels: Tensor, attack: Attack, starts: Starts) -> Tensor:
-        """Images (float [B, 3, S, S]) perturbed by any attack within the same threat model."""
+    def perturbed(self, images: Tensor, labels: Tensor, attack: Attack, starts: Starts, share: float = 1.0) -> Tensor:
+        """Images (float [B, 3, S, S]) perturbed by any attack within the same threat model, or a share of its eps."""
+        threat = self._at_side(images.shape[-1])
+        if share < 1:
+            threat = replace(threat, eps=threat.eps * share)
         if self._folded is None:  # only now, since training moves the network and sets its memory format
             self._folded = Folded(self.network)
         self._folded.refresh()
-        return pgd(self._folded, images, labels, self._at_side(images.shape[-1]), attack, starts)
+        target = OnlyHead(self._folded) if self.network.head.weight.ndim > 2 else self._folded
+        return pgd(target, images, labels, threat, attack, starts)
 
     def _at_side(self, side: int) -> Threat:
         threat = self.threat
@@ -91,13 +117,13 @@ def fit(
     input_size: int,
     seed: int,
     learning_rate: float | None = None,
-    optimiser: SGD | None = None,
+    optimiser: Optimiser | None = None,
     perturb: Perturb | None = None,
     check: Check | None = None,
     states: States | None = None,
     team: ProcessGroup = ALONE,
 ) -> list[Epoch]:
-    """Train `network` in place by SGD; returns one row per epoch.
+    """Train those parameters of `network` that require gradients, in place; returns one row per epoch.
 
     Parallel heads are trained on the sum of their losses, so that none influences another; loss and accuracy are then
     those of the best head. Raises TrainingError if the loss is not finite, or if there are more processes than groups
@@ -135,6 +161,8 @@ def fit(
         for number, groups in enumerate(mine, start=skipped):
             parts = _parts(groups, batches, loader.labels, epoch, perturb, recipe, device)
             rate = learning_rate_at(recipe, training.peak, training.step, len(plan))
+            if isinstance(perturb, Adversary):
+                perturb.done = training.step / (recipe.epochs * len(plan))
             training.learn(parts, images=sizes[number], groups=len(plan[number]), rate=rate)
             if progress.due(sizes[number]):
                 progress.log(training.finite_loss(rate), training.correct())
@@ -150,6 +178,8 @@ def fit(
         loss = training.finite_loss(rate)
         if epoch == recipe.epochs - 1 and training.average:
             training.average.install()
+            if isinstance(perturb, Adversary):
+                perturb.done = 1.0
             _estimate_statistics(network, loader, recipe, seed, input_size, perturb, team)
         due = checked and ((epoch + 1) % checked.every == 0 or epoch == recipe.epochs - 1)
         clean, robust = checked() if checked and due else (None, None)
@@ -172,14 +202,12 @@ class Training:
         team: ProcessGroup,
         peak: float,
         device: torch.device,
-        optimiser: SGD | None = None,
+        optimiser: Optimiser | None = None,
     ) -> None:
         self.network, self.recipe, self.seed, self.team, self.peak, self.device = (
             network, recipe, seed, team, peak, device,
         )  # fmt: skip
-        self.optimiser = optimiser or SGD(
-            network.parameters(), momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
-        )
+        self.optimiser = optimiser or _optimiser(network, recipe)
         self.average = Average(network, recipe.average_decay) if recipe.average_decay else None
         self.statistics = RunningStatistics(network)
         self.random = has_random_layers(network)
@@ -261,7 +289,7 @@ class Training:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors that change with a step, by name."""
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        tensors |= {f"velocity.{i}": tensor for i, tensor in enumerate(self.optimiser.velocities)}
+        tensors |= self.optimiser.tensors()
         tensors |= {f"average.{i}": tensor for i, tensor in enumerate(self.average.values if self.average else [])}
         return tensors | {"loss": self.loss, "right": self.right}
 
@@ -331,6 +359,14 @@ def has_random_layers(network: nn.Module) -> bool:
         for module in network.modules()
         if isinstance(module, drawing) or type(module).__name__ in ("StochasticDepth", "DropPath")  # timm's is the last
     )
+
+
+def _optimiser(network: Network, recipe: Recipe) -> Optimiser:
+    """The recipe's optimiser, of the parameters that require gradients."""
+    parameters, decay = network.parameters(), recipe.weight_decay
+    if recipe.optimiser == "adamw":
+        return AdamW(parameters, betas=recipe.betas, weight_decay=decay)
+    return SGD(parameters, momentum=recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
 
 
 def _parts(

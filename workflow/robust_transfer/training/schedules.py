@@ -37,6 +37,14 @@ def learning_rate_at(recipe: Recipe, peak: float, step: int, steps_per_epoch: in
     return peak * min(up, (total - step) / (total - warmup), 1.0)
 
 
+def eps_share_at(done: float, ramp_start: float, ramp_end: float) -> float:
+    """Share of eps that an attack has where `done`, a share of all steps in [0, 1), is behind: 0 up to `ramp_start`,
+    then linear, 1 from `ramp_end`."""
+    if done >= ramp_end:
+        return 1.0
+    return (done - ramp_start) / (ramp_end - ramp_start) if done > ramp_start else 0.0
+
+
 def side_at(recipe: Recipe, epoch: int, input_size: int) -> int:
     """Side of an epoch's images, pixels: it grows from `start_scale · input_size` to `input_size`.
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from robust_transfer.training.optimiser import Optimiser
 
-class SGD:
+
+class SGD(Optimiser):
     """SGD, which updates parameters in place: v ← momentum·v + (gradient + weight_decay·w), w ← w - rate·v.
 
     With `nesterov`, w ← w - rate·(gradient + weight_decay·w + momentum·v). v starts at 0, without dampening.
@@ -21,23 +23,14 @@ class SGD:
     def __init__(
         self, parameters: Iterable[nn.Parameter], *, momentum: float, weight_decay: float, nesterov: bool
     ) -> None:
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        super().__init__(parameters)
         self._momentum, self._weight_decay, self._nesterov = momentum, weight_decay, nesterov
         self.velocities = [torch.zeros_like(parameter) for parameter in self._parameters] if momentum else []
         """One per parameter; the whole state besides the parameters themselves."""
 
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-        for parameter in self._parameters:
-            parameter.grad = None
-
-    @torch.no_grad()
-    def gradients(self) -> list[Tensor]:
-        """The gradients, in the order of parameters; missing ones are created as zeros."""
-        for parameter in self._parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+    def tensors(self) -> dict[str, Tensor]:
+        """The velocities."""
+        return {f"velocity.{i}": tensor for i, tensor in enumerate(self.velocities)}
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -55,12 +48,6 @@ class SGD:
             else:
                 gradients = self.velocities
         torch._foreach_add_(parameters, gradients, alpha=-rate)
-
-    def _given_gradients(self) -> list[Tensor]:
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if (missing := len(self._parameters) - len(gradients)) > 0:
-            raise RuntimeError(f"{missing} of {len(self._parameters)} parameters have no gradient")
-        return gradients
 
 
 class ParallelSGD(SGD):

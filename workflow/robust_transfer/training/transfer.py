@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from robust_transfer.attacks import Threat, threat_model
+from robust_transfer.configuration.adversarial import ChoosingAttack
 from robust_transfer.configuration.datasets import Statistics
 from robust_transfer.configuration.running import running
 from robust_transfer.configuration.transfer import FinetuningSettings, LinearHeadsSettings
@@ -20,11 +24,13 @@ from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import Network, Normalise
 from robust_transfer.resuming.states import states_of
+from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
+from robust_transfer.training.attacking import attacked_predictions, described
 from robust_transfer.training.inference import predict
-from robust_transfer.training.loop import fit
+from robust_transfer.training.loop import Adversary, fit
+from robust_transfer.training.optimiser import Optimiser
 from robust_transfer.training.progress import Epoch
-from robust_transfer.training.sgd import SGD
 
 log = logging.getLogger("robust_transfer")
 
@@ -79,11 +85,11 @@ def train(
     *,
     input_size: int,
     learning_rate: float,
-    optimiser: SGD | None = None,
+    optimiser: Optimiser | None = None,
     threads: int,
     device: str,
 ) -> tuple[list[Epoch], list[dict[str, Any]]]:
-    """Train `network` in place, from the entry's last state if there is one.
+    """Train `network` in place, from the entry's last state if there is one; adversarially if the settings say so.
 
     Returns one row per epoch, and how trainings that it resumed from differed from this one (`States.resumed`).
 
@@ -123,9 +129,21 @@ def train(
             seed=settings.seed,
             learning_rate=learning_rate,
             optimiser=optimiser,
+            perturb=adversary(network, settings, input_size),
             states=states,
         )
         return epochs, states.resumed
+
+
+def adversary(
+    network: Network, settings: LinearHeadsSettings | FinetuningSettings, input_size: int
+) -> Adversary | None:
+    """The adversary of a training on a target, which is that of pretraining; None for standard training."""
+    attack = settings.attack
+    if attack is None:
+        return None
+    ramp = (attack.ramp_start, attack.ramp_end)
+    return Adversary(network, threat_model(attack.norm, attack.eps), attack, settings.seed, input_size, ramp)
 
 
 def predicted(
@@ -143,6 +161,68 @@ def predicted(
         pixels = torch.from_numpy(squares).to(network.head.weight.device)
         predictions.append(predict(network, pixels, settings.training.precision))
     return np.concatenate(predictions)
+
+
+def attacked_rows(
+    network: Network,
+    heads: Sequence[nn.Linear],
+    measured_on: Subset,
+    clean: NDArray[np.int64],
+    settings: LinearHeadsSettings | FinetuningSettings,
+    hyperparameters: dict[str, Any],
+    *,
+    input_size: int,
+    threads: int,
+) -> list[dict[str, Any]]:
+    """Rows of `metrics.json`: accuracy on validation images under the attack that hyperparameters are chosen by.
+
+    `clean` are the predictions by H heads, which differ in their seed alone, of the images as they are: int64 [H, N].
+    Each head is attacked by itself, on `network`, and the mean is measured. Puts the network in eval mode. No rows for
+    a run that is not measured so.
+    """
+    under = settings.chosen_under
+    if under is None or settings.purpose != "search":
+        return []
+    found: dict[str, list[NDArray[np.int64]]] = {eps: [] for eps in under.eps if eps != "0"}
+    before = network.head
+    for head, of_head in zip(heads, clean, strict=True):
+        network.head = head
+        for eps, parts_of in found.items():
+            threat = threat_model(under.norm, eps)
+            parts_of.append(_attacked(network, measured_on, of_head, threat, settings, under, input_size, threads))
+    network.head = before
+    rows = []
+    for eps, predictions in found.items():
+        attack = described(under, under.norm, eps, settings.training.precision)
+        rows += measurements(
+            measured_on.labels, np.stack(predictions), network.classes,
+            split="validation", attack=attack, hyperparameters=hyperparameters,
+        )  # fmt: skip
+        log.info("validation accuracy under PGD within %s %s: %.1f %%", under.norm, eps, rows[-2]["value"])
+    return rows
+
+
+def _attacked(
+    network: Network,
+    measured_on: Subset,
+    clean: NDArray[np.int64],
+    threat: Threat,
+    settings: LinearHeadsSettings | FinetuningSettings,
+    under: ChoosingAttack,
+    input_size: int,
+    threads: int,
+) -> NDArray[np.int64]:
+    split, indices, ratio = measured_on.split, measured_on.indices, settings.preprocessing.resize_ratio
+    labels, device = torch.from_numpy(measured_on.labels), network.head.weight.device
+    found = []
+    for here, squares in square_blocks(split, input_size, ratio, indices=indices, threads=threads):
+        found.append(
+            attacked_predictions(
+                network, torch.from_numpy(squares).to(device), labels[here].to(device), clean[here], threat, under,
+                settings.seed, settings.training.precision, numbers=torch.from_numpy(indices[here]),
+            )
+        )  # fmt: skip
+    return np.concatenate(found)
 
 
 def _whole(dataset: Entry, name: str) -> Subset:
