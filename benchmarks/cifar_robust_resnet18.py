@@ -39,9 +39,9 @@ from robust_transfer.datasets.resident import square_images
 from robust_transfer.loading.loader import Loader, Subset, open_loader
 from robust_transfer.networks.build import build
 from robust_transfer.registry import STAGES
-from robust_transfer.stages.evaluation import attacked_predictions
 from robust_transfer.statistics.metrics import top1
 from robust_transfer.store.entry import Entry, open_entry
+from robust_transfer.training.attacking import attacked_predictions
 from robust_transfer.training.inference import predict
 from robust_transfer.training.schedules import learning_rate_at, steps
 from side_by_side import describe, hardware

@@ -18,6 +18,7 @@ from robust_transfer.networks.build import build
 from robust_transfer.stages import evaluation
 from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.store.entry import StoreError, open_entry
+from robust_transfer.training import attacking
 from robust_transfer.training.inference import predict
 from support.backbones import stored_backbone
 from support.prepared_datasets import encoded, new_entry, prepared, write_parquet
@@ -160,8 +161,16 @@ def test_random_starts_go_by_an_images_number(source):
             labels, threat = torch.from_numpy(clean[part]), Linf(0.004)
             attack = Attack(steps=1, relative_step_size=0.01, random_start=True, use_best=False)
             found.append(
-                evaluation.attacked_predictions(
-                    network, pixels[part], labels, clean[part], threat, attack, seed, "fp32", first=first
+                attacking.attacked_predictions(
+                    network,
+                    pixels[part],
+                    labels,
+                    clean[part],
+                    threat,
+                    attack,
+                    seed,
+                    "fp32",
+                    numbers=torch.arange(first, end),
                 )
             )
         return np.concatenate(found).tolist()
@@ -203,7 +212,7 @@ def test_an_image_that_is_wrong_already_is_lost(source, backbone):
     assert (clean == 0).all()
     attack = Attack(steps=1, relative_step_size=1e-6, random_start=True, use_best=False)
     for right, expected in ((labels, 0), (1 - labels, 1)):
-        found = evaluation.attacked_predictions(network, pixels, right, clean, Linf(0.3), attack, 0, "fp32")
+        found = attacking.attacked_predictions(network, pixels, right, clean, Linf(0.3), attack, 0, "fp32")
         assert found.tolist().count(1) == pytest.approx(20 * expected, abs=12 * expected)
 
 
@@ -222,7 +231,7 @@ class TestAutoAttack:
             adversary.square.n_queries = 50
             return adversary
 
-        monkeypatch.setattr(evaluation, "_library", lambda: SimpleNamespace(AutoAttack=autoattack))
+        monkeypatch.setattr(attacking, "library", lambda: SimpleNamespace(AutoAttack=autoattack))
         return made
 
     @pytest.mark.parametrize(("norm", "below", "above"), [("l2", "0.65", "0.75"), ("linf", "0.09", "28/255")])
@@ -248,8 +257,8 @@ class TestAutoAttack:
         labels = torch.from_numpy(clean).clone()
         labels[:4] = (labels[:4] + 1) % 10
         attack = Attack(steps=20, relative_step_size=0.125, random_start=True)
-        by_pgd = evaluation.attacked_predictions(network, pixels, labels, clean, threat, attack, 0, precision)
-        found = evaluation.autoattacked_predictions(network, pixels, labels, clean, threat, 0, precision)
+        by_pgd = attacking.attacked_predictions(network, pixels, labels, clean, threat, attack, 0, precision)
+        found = attacking.autoattacked_predictions(network, pixels, labels, clean, threat, 0, precision)
         withstood, withstood_pgd = found == labels.numpy(), by_pgd == labels.numpy()
         assert (found[:4] == clean[:4]).all()
         assert 0 < withstood.sum() <= withstood_pgd.sum() < 44
@@ -273,7 +282,7 @@ class TestAutoAttack:
         clean = predict(network, pixels, "fp32")
         labels = torch.from_numpy(clean).clone()
         labels[:wrong] = (labels[:wrong] + 1) % 10
-        found = evaluation.autoattacked_predictions(network, pixels, labels, clean, Linf(0.5), 0, "fp32")
+        found = attacking.autoattacked_predictions(network, pixels, labels, clean, Linf(0.5), 0, "fp32")
         assert (found[:wrong] == clean[:wrong]).all()
 
     def test_made_again_it_finds_the_same(self, source, backbone):
@@ -285,12 +294,12 @@ class TestAutoAttack:
 
 
 def test_more_images_for_autoattack_hold_those_of_fewer():
-    few, more = evaluation.drawn(50, 5, seed=0), evaluation.drawn(50, 20, seed=0)
+    few, more = attacking.drawn(50, 5, seed=0), attacking.drawn(50, 20, seed=0)
     assert set(few.tolist()) < set(more.tolist()) < set(range(50))
     assert len(few) == 5
     assert more.tolist() == sorted(more.tolist())
-    assert evaluation.drawn(50, None, seed=0).tolist() == list(range(50))
-    assert evaluation.drawn(3, 5, seed=0).tolist() == list(range(3))
+    assert attacking.drawn(50, None, seed=0).tolist() == list(range(50))
+    assert attacking.drawn(3, 5, seed=0).tolist() == list(range(3))
 
 
 def test_only_where_it_is_asked_for_autoattack_makes_other_entries(monkeypatch):

@@ -21,6 +21,7 @@ from robust_transfer.configuration import (
     experiment,
     figures,
     gallery,
+    robustness,
     running,
     training,
     transfer,
@@ -91,6 +92,7 @@ SETTINGS: dict[type[Model], type[Model]] = {
     transfer.Probing: transfer.ProbingSettings,
     transfer.LinearHeads: transfer.LinearHeadsSettings,
     transfer.Finetuning: transfer.FinetuningSettings,
+    robustness.Robustness: robustness.RobustnessSettings,
 }
 # Keys that the grid takes apart: what becomes of them in the settings of entries.
 ALWAYS, UNLESS_DEFAULT, NEVER = "always", "unless default", "never"
@@ -102,7 +104,7 @@ TAKEN_APART: dict[tuple[type[Model], str], str] = {
     (experiment.GridPart, "targets"): ALWAYS,
     **{
         (experiment.GridPart, key): UNLESS_DEFAULT
-        for key in ("backbones", "images_per_class", "views", "cue_conflict", "gallery", "transfer_seeds")
+        for key in ("backbones", "images_per_class", "views", "cue_conflict", "gallery", "robustness", "transfer_seeds")
     },
     (gallery.Gallery, "seeds"): ALWAYS,  # as one of the backbones
     (experiment.Variant, "batchnorm"): ALWAYS,
@@ -242,7 +244,7 @@ def anchor(heading: str) -> str:
 
 def _models() -> dict[str, type[Model]]:
     """The models of all sections by name."""
-    modules = (conflicts, datasets, experiment, figures, gallery, running, training, transfer, weights)
+    modules = (conflicts, datasets, experiment, figures, gallery, robustness, running, training, transfer, weights)
     return {
         name: found
         for module in modules

@@ -196,6 +196,8 @@ class LinearHeadsSettings(Model):
     seed: NonNegativeInt = 0
     """Seed of the validation split, of which images count, of their order and crops."""
     preprocessing: Preprocessing = Preprocessing()
+    keep_weights: bool = False
+    """Keep the network with its heads, for whoever attacks or exports it."""
 
 
 class FinetuningSettings(Model):
@@ -219,6 +221,8 @@ class FinetuningSettings(Model):
     metric: Metric = "top1"
     seed: NonNegativeInt = 0
     preprocessing: Preprocessing = Preprocessing()
+    keep_weights: bool = False
+    """Keep the fine-tuned network, for whoever attacks or exports it."""
 
 
 class SelectingSettings(Model):

@@ -39,6 +39,7 @@ from robust_transfer.configuration.transfer import (
     SelectingSettings,
 )
 from robust_transfer.configuration.weights import FileWeights, ImportingSettings, Weights
+from robust_transfer.dag.attacked import Models, Transfer, attacks
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
 Settings = TypeVar("Settings", bound=Model)
@@ -102,9 +103,16 @@ class Grid:
     entries: dict[str, PlannedEntry] = field(default_factory=dict)
     """By id, every entry after its inputs."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
-    """By the id of the entry that measures."""
+    """By the id of the entry that measures, or of attacked models, of which one entry may measure several, by both."""
+    models: Models = field(default_factory=Models)
+    """The transferred models that are attacked."""
     _settings: dict[Hashable, Any] = field(default_factory=dict)
     """Settings that many entries share, by all that they depend on beside the experiment."""
+
+    @property
+    def measuring(self) -> list[str]:
+        """The ids of the entries that measure something."""
+        return list(dict.fromkeys(one.entry for one in self.measurements.values()))
 
     def stage(self, name: str) -> dict[str, PlannedEntry]:
         """The entries of one stage by folder name."""
@@ -123,8 +131,12 @@ class Grid:
         found: Settings = self._settings[depends_on]
         return found
 
-    def _measure(self, entry: PlannedEntry, backbone: PlannedEntry, key: MeasurementKey) -> None:
-        self.measurements.setdefault(entry.id, Measurement(entry.id, entry.stage, backbone.id, key))
+    def _measure(
+        self, entry: PlannedEntry, backbone: PlannedEntry, key: MeasurementKey, *, model: str | None = None
+    ) -> None:
+        """Note the key of what an entry measures, or of what it measures of one of several transferred models."""
+        name = entry.id if model is None else f"{entry.id} {model}"
+        self.measurements.setdefault(name, Measurement(entry.id, entry.stage, backbone.id, key, model))
 
 
 def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
@@ -132,7 +144,7 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
 
     Datasets named in `without` are left out: targets are not transferred to, and on the source nothing is evaluated.
     """
-    grid = Grid(experiment, dropped=tuple(sorted(without)))
+    grid = Grid(experiment, dropped=tuple(sorted(without)), models=Models(_attacked(experiment)))
     for part in experiment.grid:
         for backbone, key in _backbones(grid, part):
             if experiment.source not in without:
@@ -146,7 +158,29 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
             for target in part.targets if part.targets is not None else experiment.targets:
                 if target not in without:
                     _transfer(grid, part, backbone, key, target, part.views)
+    for attack in attacks(experiment, grid.models):
+        entry = grid._add("robustness", attack.name, attack.settings, attack.inputs)
+        for model in attack.models:
+            grid._measure(entry, model.backbone, model.key, model=model.transfer.id)
     return grid
+
+
+def _attacked(experiment: Experiment) -> dict[Transfer, list[Norm]]:
+    """The transfers whose models a part of the grid asks to attack, whichever part plans them, and in which norms."""
+    found: dict[Transfer, list[Norm]] = {}
+    for part in experiment.grid:
+        for backbone, _ in _backbones(Grid(experiment), part) if part.robustness else ():
+            targets = part.targets if part.targets is not None else experiment.targets
+            to = [
+                *itertools.product(targets, part.views),
+                *((experiment.source, one) for one in part.transfer_to_source),
+            ]
+            for (target, view), images, mode in itertools.product(to, part.images_per_class, part.modes):
+                for seed in part.transfer_seeds_of(images):
+                    few = None if images == "all" else int(images)
+                    norms = found.setdefault(Transfer(backbone.id, target, view, few, seed, mode), [])
+                    norms += [norm for norm in (experiment.attack_norm(part),) if norm not in norms]
+    return found
 
 
 def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
@@ -365,7 +399,7 @@ def _transfer(
     sizes = [(images, seed) for images in part.images_per_class for seed in part.transfer_seeds_of(images)]
     for view, (images, seed) in itertools.product(views, sizes):
         to = _Transfer(
-            grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)
+            grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images), view
         )
         where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
         viewed = _view_in_key(grid, view)
@@ -374,16 +408,16 @@ def _transfer(
         for protocol, measured_by in (("frozen", to.probe), ("knn", to.knn)):
             if "fixed-feature" in part.modes and protocol in part.protocols:
                 how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(features))
-                grid._measure(measured_by(), backbone, how)
+                to.measure(measured_by(), how)
         for variant in part.variants:
             if "fixed-feature" in part.modes and "paper" in part.protocols:
                 entry, deviations = to.linear_heads(variant)
                 how = replace(where, mode="fixed-feature", protocol="paper", variant=canonical(viewed | deviations))
-                grid._measure(entry, backbone, how)
+                to.measure(entry, how)
             if "full-network" in part.modes:
                 entry, deviations = to.full_network(variant)
                 how = replace(where, mode="full-network", protocol="paper", variant=canonical(viewed | deviations))
-                grid._measure(entry, backbone, how)
+                to.measure(entry, how)
 
 
 @dataclass(frozen=True)
@@ -396,6 +430,20 @@ class _Transfer:
     target: str
     seed: int
     images_per_class: int | None
+    view: str | int = "native"
+
+    def measure(self, entry: PlannedEntry, key: MeasurementKey) -> None:
+        """Note the key of what an entry measures, and that its model is attacked, if it is."""
+        self.grid._measure(entry, self.backbone, key)
+        if entry.stage != "knn":  # which has no gradient
+            self.grid.models.add(self._in(key.mode), entry, self.backbone, self.dataset, key)
+
+    def _in(self, mode: str) -> Transfer:
+        return Transfer(self.backbone.id, self.target, self.view, self.images_per_class, self.seed, mode)
+
+    def _keeps(self, mode: str) -> bool:
+        """Its weights are kept: its model is attacked."""
+        return self._in(mode) in self.grid.models.wanted
 
     @property
     def _name(self) -> str:
@@ -405,7 +453,8 @@ class _Transfer:
     @property
     def _depends_on(self) -> tuple[Hashable, ...]:
         """What the settings of a transfer depend on, beside the experiment and the protocol."""
-        return self.target, self.seed, self.images_per_class
+        kept = self._keeps("fixed-feature"), self._keeps("full-network")
+        return self.target, self.seed, self.images_per_class, *kept
 
     def _features(self) -> PlannedEntry:
         experiment, inputs = self.grid.experiment, {"backbone": self.backbone, "dataset": self.dataset}
@@ -452,6 +501,7 @@ class _Transfer:
                 images_per_class=self.images_per_class,
                 seed=self.seed,
                 preprocessing=self.grid.experiment.preprocessing,
+                keep_weights=purpose == "final" and self._keeps("fixed-feature"),
             )
 
         name = f"{self._name}_{batchnorm}_{normalisation}"
@@ -489,6 +539,7 @@ class _Transfer:
                 metric=experiment.datasets[self.target].metric,
                 seed=self.seed,
                 preprocessing=experiment.preprocessing,
+                keep_weights=purpose != "search" and self._keeps("full-network"),
             )
 
         name = self._name + ("_target" if normalisation == "target" else "")

@@ -10,7 +10,6 @@ had 39.9 % clean and 32.5 % under PGD in bf16, and 39.5 and 32.7 in fp32, which 
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from typing import Any
@@ -20,19 +19,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from robust_transfer import randomness
-from robust_transfer.attacks import Starts, Threat, attacked, pgd, threat_model
-from robust_transfer.configuration.training import Attack, EvaluationSettings, Norm, Precision
+from robust_transfer.attacks import threat_model
+from robust_transfer.configuration.training import EvaluationSettings, Precision
 from robust_transfer.datasets.arrow import Split, open_split
 from robust_transfer.datasets.resident import square_blocks, square_images
-from robust_transfer.loading.augmentation import as_images
-from robust_transfer.machine.devices import autocast, prepare
+from robust_transfer.machine.devices import prepare
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import Network
-from robust_transfer.networks.folding import Folded
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
-from robust_transfer.training.inference import BATCH, classify, predict
+from robust_transfer.training.attacking import (
+    attacked_predictions,
+    autoattacked_predictions,
+    described,
+    described_autoattack,
+    drawn,
+    library,
+)
+from robust_transfer.training.inference import predict
 from robust_transfer.weights.outputs import other_classes, outputs_for
 
 log = logging.getLogger("robust_transfer")
@@ -42,7 +46,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     """Evaluate the backbone that `entry` names."""
     settings = EvaluationSettings.model_validate(entry.settings)
     if settings.autoattack:
-        _library()
+        library()
     on = prepare(device, threads)
     backbone, source = entry.input("backbone"), entry.input("source")
     with entry.writing() as draft:
@@ -74,20 +78,6 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         if "published_top1" in facts:
             log.info("published accuracy %.2f %%", facts["published_top1"])
         draft.timing.update(images=images, images_per_second=round(rate, 1), device=device, threads=threads)
-
-
-def described(attack: Attack, norm: Norm, eps: str, precision: Precision) -> dict[str, Any]:
-    """Everything about PGD that decides the accuracy under it: two attacks that differ have different labels."""
-    return {
-        "norm": norm,
-        "eps": eps,
-        "steps": attack.steps,
-        "relative_step_size": round(attack.step_size, 6),
-        "random_start": attack.random_start,
-        "restarts": attack.restarts,
-        "use_best": attack.use_best,
-        "precision": precision,
-    }
 
 
 def outputs_of(backbone: Entry, source: Entry, classes: tuple[str, ...]) -> NDArray[np.int64]:
@@ -128,50 +118,20 @@ def _predicted(
             threat = threat_model(settings.norm, eps)
             parts.append(
                 attacked_predictions(
-                    network, pixels, labels, found, threat, settings.attack, settings.seed, precision, first=here.start
+                    network,
+                    pixels,
+                    labels,
+                    found,
+                    threat,
+                    settings.attack,
+                    settings.seed,
+                    precision,
+                    numbers=torch.arange(here.start, here.stop),
                 )
             )
         if len(squares) < len(truth):
             log.info("%d of %d images", here.stop, len(truth))
     return np.concatenate(clean), {eps: np.concatenate(parts) for eps, parts in under.items()}
-
-
-def attacked_predictions(
-    network: Network,
-    pixels: Tensor,
-    labels: Tensor,
-    clean: NDArray[np.int64],
-    threat: Threat,
-    attack: Attack,
-    seed: int,
-    precision: Precision,
-    *,
-    first: int = 0,
-) -> NDArray[np.int64]:
-    """The classes (int64 [N]) that images (uint8 [N, S, S, 3]) are taken for once PGD has perturbed them.
-
-    `first` is the number of the first image, by which random starts are drawn.
-
-    Images whose `clean` prediction (int64 [N]) is wrong are lost without an attack, and keep it: an image withstands
-    where neither it nor its perturbed copy is misclassified.
-    """
-    folded = Folded(network.eval())
-    predictions = torch.from_numpy(clean).to(labels.device, copy=True)
-    correct = torch.nonzero(predictions == labels).flatten()
-    if not len(correct):  # torch.split would give one empty batch
-        return clean
-    for indices in torch.split(correct, BATCH):
-        images = as_images(pixels[indices])
-        with autocast(precision, images.device):
-            images = pgd(folded, images, labels[indices], threat, attack, Starts(seed, 0, first + indices))
-        predictions[indices] = classify(network, images, precision)
-    found: NDArray[np.int64] = predictions.cpu().numpy()
-    return found
-
-
-def drawn(n: int, wanted: int | None, seed: int) -> Tensor:
-    """The numbers of `wanted` of n images, in order: int64. More of the same seed hold those of fewer; None: all."""
-    return randomness.order(seed, 0, n)[: wanted or n].sort().values
 
 
 def _under_autoattack(
@@ -187,14 +147,7 @@ def _under_autoattack(
     for eps in settings.eps:
         threat = threat_model(settings.norm, eps)
         found = autoattacked_predictions(network, pixels, labels, clean, threat, settings.seed, precision)
-        attack = {
-            "norm": settings.norm,
-            "eps": eps,
-            "steps": None,
-            "restarts": 1,
-            "kind": "autoattack",
-            "precision": precision,
-        }
+        attack = described_autoattack(settings.norm, eps, precision)
         measured = measurements(truth, found, network.classes, split="test", attack=attack)
         log.info(
             "accuracy under AutoAttack within %s %s: %.1f %% of %d images",
@@ -202,53 +155,3 @@ def _under_autoattack(
         )  # fmt: skip
         rows += measured
     return rows
-
-
-def autoattacked_predictions(
-    network: Network,
-    pixels: Tensor,
-    labels: Tensor,
-    clean: NDArray[np.int64],
-    threat: Threat,
-    seed: int,
-    precision: Precision,
-) -> NDArray[np.int64]:
-    """As `attacked_predictions`, by the standard version of AutoAttack: APGD on cross-entropy, targeted APGD and FAB
-    against the nine most probable classes, and 5,000 queries of Square, each on what withstood those before.
-
-    With fewer than ten classes all the others are targets. The loss of targeted APGD needs four: with fewer it is left
-    out. Seeds torch's global random state. Raises StoreError without the library.
-    """
-    predictions = torch.from_numpy(clean).to(labels.device, copy=True)
-    correct = torch.nonzero(predictions == labels).flatten()
-    if not len(correct):
-        return clean
-
-    def logits(images: Tensor) -> Tensor:
-        # The library views gradients as vectors. Through a flat tensor they come back in the layout that permits it.
-        images = images.flatten(1).view(images.shape).contiguous(memory_format=torch.channels_last)
-        with autocast(precision, images.device):
-            found: Tensor = network(images)
-        return found.float()
-
-    norm = {"l2": "L2", "linf": "Linf"}[threat.norm]
-    adversary = _library().AutoAttack(logits, norm=norm, eps=threat.eps, seed=seed, device=labels.device)
-    adversary.fab.n_target_classes = adversary.apgd_targeted.n_target_classes = min(9, network.classes - 1)
-    if network.classes < 4:
-        adversary.attacks_to_run.remove("apgd-t")
-    with attacked(network):
-        images = as_images(pixels[correct]).contiguous()
-        _, found = adversary.run_standard_evaluation(images, labels[correct], batch_size=BATCH)
-    predictions[correct] = found
-    result: NDArray[np.int64] = predictions.cpu().numpy()
-    return result
-
-
-def _library() -> Any:
-    """The optional package that AutoAttack comes in."""
-    try:
-        return importlib.import_module("pyautoattack")
-    except ModuleNotFoundError:
-        raise StoreError(
-            "autoattack: true needs the library pyautoattack, which is not installed: run `make setup EXTRAS=attacks`"
-        ) from None
