@@ -104,8 +104,7 @@ def heads(request, root, backbone, dataset):
             keep_weights=purpose == "final",
         )  # fmt: skip
         runs[f"{purpose}0"] = made(root, "linear_heads", linear_heads, settings, backbone=backbone, dataset=dataset)
-    settings = SelectingSettings(selections=("validation", "test"))
-    return made(root, "selecting", selecting, settings, **runs)
+    return made(root, "selecting", selecting, SelectingSettings(selections=("validation", "test")), **runs)
 
 
 def attack_settings(**changes):
