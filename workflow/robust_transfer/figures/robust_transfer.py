@@ -139,8 +139,11 @@ def _panels(cells: dict[Attack, Cells]) -> list[Panel]:
                     replace(panel, label=panel.target.label) for panel in of_attack.panels(mode, protocol, norms)
                 )
     several = len({panel.norm for panel in found}) > 1
+    ways, norms = list(dict.fromkeys(panel.protocol for panel in found)), [*NORM_LABELS]
+    order = {target.name: place for one in cells.values() for place, target in enumerate(one.about.targets)}
     marked = {panel: f", {NORM_LABELS.get(panel.norm, panel.norm)}" if several else "" for panel in found}
-    return [replace(panel, label=panel.label + mark) for panel, mark in marked.items()]
+    panels = [replace(panel, label=panel.label + mark) for panel, mark in marked.items()]
+    return sorted(panels, key=lambda one: (ways.index(one.protocol), order[one.target.name], norms.index(one.norm)))
 
 
 def _placed(panels: Sequence[Panel]) -> list[list[Panel]]:
@@ -218,11 +221,9 @@ def _handles(attacks: Iterable[Attack], radii: Sequence[str]) -> list[Any]:
 
 def _remarks(lines: dict[Panel, Lines], cells: dict[Attack, Cells]) -> Iterable[str]:
     points = [point for of_panel in lines.values() for points in of_panel.values() for point in points]
-    images = sorted(
-        {point.difference.n for point in points if point.difference and point.difference.ci_kind == "images"}
-    )
-    if images:
-        yield f"on {' or '.join(map(str, images))} test images of each target"
+    single = [row for point in points for row in (point.row, *point.seeds) if row.backbone_seed is not None]
+    if images := sorted({row.n for row in single}):
+        yield f"on {' or '.join(map(str, images))} test images of each target, the same for every network"
     yield from named([point.row for points in of_panel.values() for point in points] for of_panel in lines.values())
     first = next(iter(cells.values()))
     if first.selection == "test":

@@ -9,7 +9,9 @@ before an attack is lost. Models compute at the precision they were measured at,
 frozen features in float32.
 
 Writes `metrics.json` (rows name their `model`; the attack of kind `none` is accuracy on the same images as they are)
-and `attacked.parquet`. It can be stopped at any time, saves the batches that are done, and goes on after them.
+and `attacked.parquet`. It can be stopped at any time, saves the batches that are done, and goes on after them. Three
+probes of a resnet8_w16, 200 images of 24 pixels each under PGD of ten steps, take 5 s of one core of an Intel Xeon,
+half of them to import torch.
 """
 
 from __future__ import annotations
