@@ -234,9 +234,11 @@ def processor_hours(stage: StagePlan) -> float:
 
 def _explain(plan: Plan, rates: Sequence[Rates]) -> None:
     notes = plan.notes
-    if "evaluation" in plan.stages and plan.stages["evaluation"].work.of("attack"):
+    attacking = {"evaluation": "evaluations", "robustness": "transferred models"}
+    if attacked := [of for name, of in attacking.items() if name in plan.stages and plan.stages[name].work.of("attack")]:
         notes.append(
-            "attacks of evaluations are counted for every test image, although misclassified ones are not attacked"
+            f"attacks of {' and '.join(attacked)} are counted for every test image, although misclassified ones are not "
+            "attacked"
         )
     for one in rates:
         if isinstance(one, Calibrated):
