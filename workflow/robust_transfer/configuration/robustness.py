@@ -21,15 +21,6 @@ class _How(Model):
     """Attack by AutoAttack too, at the same radii and on the same images: hundreds of times the work of PGD for each \
 image that withstands. Needs `make setup EXTRAS=attacks`."""
 
-    @field_validator("eps")
-    @classmethod
-    def _radii(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if any(eps_value(one) == 0 for one in values):
-            raise ValueError("a radius of 0 is no attack; clean accuracy on the same images is measured anyway")
-        if len(set(values)) != len(values):
-            raise ValueError("names a radius twice")
-        return tuple(sorted(values, key=eps_value))
-
 
 class Robustness(_How):
     """How transferred models are attacked on test images of their targets: in parts of the grid with
@@ -43,6 +34,15 @@ class Robustness(_How):
     """Norm of the attacks. Default: that of the part of the grid."""
     attack: Attack | None = None
     """The attack. Default: that of `evaluation`."""
+
+    @field_validator("eps")
+    @classmethod
+    def _radii(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if any(eps_value(one) == 0 for one in values):
+            raise ValueError("a radius of 0 is no attack; clean accuracy on the same images is measured anyway")
+        if len(set(values)) != len(values):
+            raise ValueError("names a radius twice")
+        return tuple(sorted(values, key=eps_value))
 
     @model_validator(mode="after")
     def _library_is_there(self) -> Robustness:
