@@ -704,6 +704,12 @@ def test_probes_of_a_backbone_are_attacked_together_and_other_models_alone() -> 
             }
 
 
+def test_probes_on_a_layer_are_left_out() -> None:
+    grid = attacked({"modes": ["fixed-feature", "full-network"]}, features={"layer": "blocks.0"})
+    entries = grid.stage("robustness").values()
+    assert {entry.inputs["model0"].stage for entry in entries} == {"finetuning"}
+
+
 def test_under_autoattack_every_model_has_a_job_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     grid = attacked({"modes": ["fixed-feature"]}, robustness={"eps": [0.5], "autoattack": True})

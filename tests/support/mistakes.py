@@ -57,10 +57,6 @@ MISTAKES: list[Mistake] = [
         {"robustness": {"eps": ["4/255"]}, **grid(robustness=True)},
         ["robustness.eps = 4/255", "only norm linf takes", "grid[0] are attacked in norm l2", "robustness.norm: linf"],
     ),
-    (
-        {"robustness": {"eps": [0.5]}, "features": {"layer": "layer3"}, **grid(robustness=True)},
-        ["grid[0].robustness", "features.layer = layer3 are not attacked"],
-    ),
     ({"cue_conflict": {"images": {"kind": "shape"}}}, ["cue_conflict.images", "shapes"]),
     ({"cue_conflict": {"images": {"kind": "shapes", "images": 2}}}, ["cue_conflict.images", "images = 2"]),
     ({"cue_conflict": {"classes": ["cat", "dog"]}}, ["cue_conflict.classes", "at least 3"]),

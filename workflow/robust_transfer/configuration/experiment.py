@@ -356,11 +356,6 @@ did. With both every number is there twice, and figures show the first."""
                     f"robustness.eps = {fractions[0]}: a fraction of 255, which only norm linf takes, and the models "
                     f"of grid[{i}] are attacked in norm {norm}; write a decimal, or robustness.norm: linf"
                 )
-            if self.features.layer and "fixed-feature" in part.modes and "frozen" in part.protocols:
-                raise ValueError(
-                    f"grid[{i}].robustness: probes on features.layer = {self.features.layer} are not attacked, since "
-                    "networks are attacked whole; take one of the two out"
-                )
         return self
 
     def attack_norm(self, part: GridPart) -> Norm:

@@ -27,7 +27,7 @@ class Robustness(_How):
     `robustness: true`.
 
     Network and head are attacked as one model, normalisation inside: probes, linear heads and fine-tuned networks
-    alike. The knn protocol has no gradient and is left out.
+    alike. The knn protocol, which has no gradient, and probes on `features.layer` are left out.
     """
 
     norm: Norm | None = None

@@ -435,7 +435,8 @@ class _Transfer:
     def measure(self, entry: PlannedEntry, key: MeasurementKey) -> None:
         """Note the key of what an entry measures, and that its model is attacked, if it is."""
         self.grid._measure(entry, self.backbone, key)
-        if entry.stage != "knn":  # which has no gradient
+        is_layer = entry.stage == "probing" and self.grid.experiment.features.layer is not None
+        if entry.stage != "knn" and not is_layer:  # which have no gradient, and no head of the whole network
             self.grid.models.add(self._in(key.mode), entry, self.backbone, self.dataset, key)
 
     def _in(self, mode: str) -> Transfer:
