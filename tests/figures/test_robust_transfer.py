@@ -109,10 +109,12 @@ def test_every_way_of_transferring_has_a_row_that_says_so() -> None:
     full = records(mode="full-network", protocol="paper", variant='{"normalisation":"source"}')
     drawing = drawn("robust_transfer", table(records(), full))
     assert titles(drawing) == ["Birds", "Cars"] * 2
-    labels = [ax.get_ylabel() for ax in drawing.figure.axes]
-    assert labels == [
-        "Fixed-feature (%)\nfrozen protocol", "", "Full-network (%)\npaper protocol, normalisation: source", "",
-    ]  # fmt: skip
+    assert [ax.get_ylabel() for ax in drawing.figure.axes] == ["Fixed-feature (%)", "", "Full-network (%)", ""]
+    heads = records(protocol="paper", variant='{"batchnorm":"frozen","normalisation":"source"}')
+    drawing = drawn("robust_transfer", table(records(), heads, full))
+    ways = [" ".join(title.split()) for title in titles(drawing)[::2]]
+    paper = "Birds: paper protocol, batchnorm: frozen, normalisation: source"
+    assert ways == ["Birds: frozen protocol", paper, "Birds"]
 
 
 def test_norms_have_panels_of_their_own_with_attacks_in_their_norm() -> None:
@@ -126,11 +128,15 @@ def test_norms_have_panels_of_their_own_with_attacks_in_their_norm() -> None:
 
 @pytest.mark.parametrize("radii", [("0", "0.5"), ("0", "0.1", "0.25", "0.5", "1")])
 def test_no_text_covers_another(radii: tuple[str, ...]) -> None:
-    drawing = drawn("robust_transfer", table(records(radii)), laid_out=True)
+    heads = records(radii, protocol="paper", variant='{"batchnorm":"frozen","normalisation":"source"}')
+    full = records(radii, mode="full-network", protocol="paper")
+    drawing = drawn("robust_transfer", table(records(radii), heads, full), laid_out=True)
     renderer = drawing.figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in visible_texts(drawing.figure)]
     width, height = drawing.figure.get_size_inches() * drawing.figure.dpi
     assert all(box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1 for box in boxes)
+    sides = [ax.yaxis.label.get_window_extent(renderer) for ax in drawing.figure.axes if ax.get_ylabel()]
+    assert not any(one.overlaps(other) for one, other in combinations(sides, 2))
     above = [ax.title.get_window_extent(renderer) for ax in drawing.figure.axes]
     above += [legend.get_window_extent(renderer) for legend in drawing.figure.legends]
     assert not any(one.overlaps(other) for one, other in combinations(above, 2))

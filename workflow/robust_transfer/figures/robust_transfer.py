@@ -117,7 +117,7 @@ def robust_transfer(results: pd.DataFrame) -> Drawing:
         inches = (figure.get_figwidth() - 0.5) / style.in_a_row(across) - 0.3
         axis.apply(ax, labels=style.in_last_row(axes, ax), inches=inches)
         if style.in_first_column(ax):
-            ax.set_ylabel(_way(panel.protocol, several=len(placed) > 1))
+            ax.set_ylabel(f"{MODE_LABELS[panel.protocol.mode]} (%)")
     names = dict.fromkeys(EpsAxis(_every_eps(of_panel), panel.norm).label() for panel, of_panel in lines.items())
     figure.supxlabel(" / ".join(names), fontsize=7)
     markers = style.architecture_handles(archs) if len(archs) > 1 else []
@@ -138,10 +138,13 @@ def _panels(cells: dict[Attack, Cells]) -> list[Panel]:
                 found |= dict.fromkeys(
                     replace(panel, label=panel.target.label) for panel in of_attack.panels(mode, protocol, norms)
                 )
-    several = len({panel.norm for panel in found}) > 1
-    ways, norms = list(dict.fromkeys(panel.protocol for panel in found)), [*NORM_LABELS]
+    several, ways = len({panel.norm for panel in found}) > 1, list(dict.fromkeys(panel.protocol for panel in found))
+    norms = [*NORM_LABELS]
     order = {target.name: place for one in cells.values() for place, target in enumerate(one.about.targets)}
     marked = {panel: f", {NORM_LABELS.get(panel.norm, panel.norm)}" if several else "" for panel in found}
+    for panel in found:  # what tells it from others of its mode
+        if len([way for way in ways if way.mode == panel.protocol.mode]) > 1:
+            marked[panel] += f": {protocol_details(panel.protocol)}"
     panels = [replace(panel, label=panel.label + mark) for panel, mark in marked.items()]
     return sorted(panels, key=lambda one: (ways.index(one.protocol), order[one.target.name], norms.index(one.norm)))
 
@@ -201,12 +204,6 @@ def _colour(attack: Attack, radii: Sequence[str]) -> str:
     return style.INK if attack.kind == "none" else COLOURS[radii.index(attack.eps) % len(COLOURS)]
 
 
-def _way(protocol: Protocol, *, several: bool) -> str:
-    """Name of a row's y axis: how models were transferred."""
-    mode = MODE_LABELS[protocol.mode]
-    return f"{mode} (%)" if not several else f"{mode} (%)\n{protocol_details(protocol)}"
-
-
 def _handles(attacks: Iterable[Attack], radii: Sequence[str]) -> list[Any]:
     from matplotlib.lines import Line2D
 
@@ -214,7 +211,7 @@ def _handles(attacks: Iterable[Attack], radii: Sequence[str]) -> list[Any]:
         attack.label: {"color": _colour(attack, radii), "ls": style.DASHES if attack.kind == AUTOATTACK else "-"}
         for attack in attacks
     }
-    handles = [Line2D([], [], label=label, marker="o", ms=2.8, **look) for label, look in labels.items()]
+    handles = [Line2D([], [], label=label, **look) for label, look in labels.items()]
     look: style.Look = {"color": style.INK, "ls": "", "marker": "o", "mfc": "white", "mec": style.INK, "mew": 0.7}
     return [*handles, Line2D([], [], label="no different from the standard network", **look)]
 
