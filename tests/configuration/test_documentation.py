@@ -39,6 +39,7 @@ EVERYTHING = {
     "grid": [
         {"architectures": ["resnet8_w4"], "eps": [0, 0.5], "protocols": ["frozen", "paper", "knn"], "variants": [{}]},
         {"architectures": ["resnet8_w4"], "eps": [0], "targets": ["coarse"], "views": [12]},
+        {"architectures": ["resnet8_w4"], "eps": [0], "targets": ["rows"], "robustness": True},
         {"architectures": ["resnet8_w4"], "eps": [0, 0.5], "seeds": [0, 1], "modes": [], "gallery": True},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "mine", "modes": []},
         {"architectures": ["resnet50"], "eps": [0], "backbones": "theirs", "modes": []},
@@ -56,6 +57,7 @@ EVERYTHING = {
         "choose_by": "attacked",
         "chosen_under": {"eps": [0.5]},
     },
+    "robustness": {"eps": [0.5], "attack": {"random_start": True}},
     "cue_conflict": {"images": {"kind": "parquet", "path": "cues"}, "probe": {"coarse": {"cat": ["shape 1"]}}},
 }
 # Another value where the usual one is none, or where any other would not do.
@@ -114,7 +116,8 @@ FIXED = ("kind", "revision")
 def everything() -> Experiment:
     experiment = validate(EVERYTHING)
     evaluation = experiment.evaluation.model_copy(update={"autoattack": True})  # without asking for the library
-    return experiment.model_copy(update={"evaluation": evaluation})
+    robustness = experiment.robustness.model_copy(update={"autoattack": False})
+    return experiment.model_copy(update={"evaluation": evaluation, "robustness": robustness})
 
 
 def hashes(experiment: Experiment) -> set[str]:

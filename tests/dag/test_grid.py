@@ -71,6 +71,18 @@ GOLDEN_GALLERIES = {
     "gallery/objects_resnet8_w8_eps0_seed0": "e101a95df0",
     "gallery/objects_resnet8_w8_l2_eps0.25_seed0": "71c5a3c0fa",
 }
+# Of attacked models, and what keeps its weights for them.
+GOLDEN_ATTACKED = {
+    "linear_heads/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_drift_target_search_seed0": "2a5dc10192",
+    "linear_heads/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_drift_target_final_seed0": "4de71b4a2f",
+    "selecting/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_drift_target_linear_heads_seed0": "913e6b99b2",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.01_seed0": "226cdf93e1",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_lr0.001_seed0": "973ad486b7",
+    "finetuning/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_refit_seed0": "a596291532",
+    "robustness/objects_resnet8_w8_l2_eps0.25_seed0_probes_l2": "497e7f130a",
+    "robustness/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_drift_target_linear_heads_seed0_l2": "ccf64c9fd6",
+    "robustness/objects_resnet8_w8_l2_eps0.25_seed0_on_fine_refit_seed0_l2": "b19aef3169",
+}
 GOLDEN_CONFLICTS = {
     "drawn conflicts/cue_conflict": "ef550a983c",
     "drawn cue_conflict/objects_resnet8_w8_l2_eps0.25_seed0": "b09fe7c37d",
@@ -455,13 +467,15 @@ def test_the_default_experiment_keeps_to_its_budget() -> None:
     """Each job that imports torch costs 3 s of processor time before it works; probing on a CPU imports none.
 
     There were 96 at 32 pixels and under PGD of two steps. Images of 24 pixels and one step pay for a few more, and 13
-    are Figure 8's. Eleven jobs of cue_conflict came later, which do little but start, and three galleries of 8 s each.
+    are Figure 8's. Eleven jobs of cue_conflict came later, which do little but start, three galleries of 8 s each, and
+    three attacks on probes of 5 s each.
     """
     grid = plan(validate(yaml.safe_load((ROOT / "config.yaml").read_text())))
     with_torch = {"stylizing", "pretraining", "evaluation", "features", "linear_heads", "finetuning"}
     assert sum(counts(grid)[stage] for stage in with_torch) <= 110 + 13
     assert counts(grid)["cue_conflict"] <= 11
     assert counts(grid)["gallery"] <= 3
+    assert counts(grid)["robustness"] <= 3
 
 
 def test_a_setting_added_since_an_entry_was_written_is_no_changed_default(tmp_path: Path) -> None:
@@ -738,3 +752,109 @@ def test_a_standard_network_of_parts_in_two_norms_has_one_gallery() -> None:
     both = planned(grid=[{**part, "eps": [0, 0.5]}, {**part, "norm": "linf", "eps": [0, "4/255"]}])
     norms = sorted(entry.settings.norm for entry in both.stage("gallery").values())  # type: ignore[attr-defined]
     assert norms == ["l2", "l2", "linf"]
+
+
+def attacked(*parts: Mapping[str, object], **over: object) -> Grid:
+    usual = {**SMALL["grid"][0], "robustness": True}  # type: ignore[index]
+    return planned(grid=[{**usual, **part} for part in parts or ({},)], **{"robustness": {"eps": [0.5]}, **over})
+
+
+def test_golden_hashes_of_attacked_models() -> None:
+    grid = attacked({"protocols": ["frozen", "paper"], "targets": ["fine"], "eps": [0.25]})
+    kept = ("robustness/", "finetuning/", "linear_heads/", "selecting/")
+    assert {name: value for name, value in by_name(grid).items() if name.startswith(kept)} == GOLDEN_ATTACKED
+
+
+def test_attacks_change_no_entry_but_keep_weights_of_what_was_trained() -> None:
+    part: dict[str, object] = {"protocols": ["frozen", "paper", "knn"], "views": ["native", 12]}
+    without, with_attacks = attacked({**part, "robustness": False}), attacked(part)
+    again = {entry.stage for i, entry in with_attacks.entries.items() if i not in without.entries}
+    assert again == {"robustness", "linear_heads", "finetuning", "selecting"}
+    gone = {entry for entry in without.entries if entry not in with_attacks.entries}
+    assert {name.partition("/")[0] for name in gone} == {"linear_heads", "finetuning", "selecting"}
+    keeping = [entry for entry in with_attacks.entries.values() if getattr(entry.settings, "keep_weights", False)]
+    assert {(entry.stage, entry.settings.purpose) for entry in keeping} == {  # type: ignore[attr-defined]
+        ("linear_heads", "final"), ("finetuning", "refit"),
+    }  # fmt: skip
+
+
+def test_probes_of_a_backbone_are_attacked_together_and_other_models_alone() -> None:
+    grid = attacked({"protocols": ["frozen", "paper", "knn"], "transfer_seeds": [0, 1]})
+    entries = grid.stage("robustness").values()
+    models = {
+        entry.name: [one.stage for role, one in entry.inputs.items() if role.startswith("model")] for entry in entries
+    }
+    backbones, targets, seeds = 2, 2, 2
+    together = [stages for name, stages in models.items() if name.endswith("_probes_l2")]
+    assert together == [["probing"] * targets * seeds] * backbones
+    alone = [stages for name, stages in models.items() if not name.endswith("_probes_l2")]
+    assert (
+        sorted(alone) == [["finetuning"]] * backbones * targets * seeds + [["selecting"]] * backbones * targets * seeds
+    )
+    for entry in entries:
+        for role, one in entry.inputs.items():
+            needed = {name: of for name, of in one.inputs.items() if name == "features" or name.startswith("final")}
+            assert not role.startswith("model") or {of.id for of in needed.values()} <= {
+                of.id for of in entry.inputs.values()
+            }
+
+
+def test_probes_on_a_layer_are_left_out() -> None:
+    grid = attacked({"modes": ["fixed-feature", "full-network"]}, features={"layer": "blocks.0"})
+    entries = grid.stage("robustness").values()
+    assert {entry.inputs["model0"].stage for entry in entries} == {"finetuning"}
+
+
+def test_under_autoattack_every_model_has_a_job_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    grid = attacked({"modes": ["fixed-feature"]}, robustness={"eps": [0.5], "autoattack": True})
+    assert counts(grid)["robustness"] == 2 * 2
+    assert all(
+        [role for role in entry.inputs if role.startswith("model")] == ["model0"]
+        for entry in grid.stage("robustness").values()
+    )
+
+
+def test_what_two_parts_share_is_attacked_once_whichever_asks() -> None:
+    asking: dict[str, object] = {"eps": [0.25], "targets": ["fine"]}
+    one = attacked(asking)
+    for parts in ([{"robustness": False}, asking], [asking, {"robustness": False}], [asking, asking]):
+        grid = attacked(*parts)
+        assert grid.stage("robustness").keys() == one.stage("robustness").keys()
+        assert len({entry.name for entry in grid.stage("finetuning").values()}) == counts(grid)["finetuning"]
+        keys = [measured.key for measured in grid.measurements.values() if measured.model is None]
+        assert len(set(keys)) == len(keys)
+
+
+def test_a_standard_network_is_attacked_in_the_norm_of_each_part_that_asks() -> None:
+    parts: list[dict[str, object]] = [{"eps": [0, 0.5]}, {"norm": "linf", "eps": [0, "4/255"]}]
+    grid = attacked(*parts, robustness={"eps": [0.1]})
+    of = Counter((entry.inputs["backbone"].name, entry.settings.norm) for entry in grid.stage("robustness").values())  # type: ignore[attr-defined]
+    assert {norm for name, norm in of if "eps0_" in name} == {"l2", "linf"}
+    assert {norm for name, norm in of if "l2" in name} == {"l2"}
+    fixed = attacked(*parts, robustness={"eps": ["8/255"], "norm": "linf"})
+    assert {entry.settings.norm for entry in fixed.stage("robustness").values()} == {"linf"}  # type: ignore[attr-defined]
+
+
+def test_attacked_models_have_the_keys_of_their_transfers() -> None:
+    grid = attacked({"protocols": ["frozen", "paper"], "views": ["native", 12], "images_per_class": [5, "all"]})
+    transfers = {
+        one.entry: one.key for one in grid.measurements.values() if one.model is None and one.stage != "evaluation"
+    }
+    of_models = {one.model: one.key for one in grid.measurements.values() if one.model is not None}
+    assert of_models == transfers
+    listed = json.loads(json.dumps(describe(grid)["entries"]))
+    assert [Measurement.from_json(one) for one in listed] == [*grid.measurements.values()]
+    assert len(grid.measuring) == len({one.entry for one in grid.measurements.values()})
+
+
+def test_the_attack_is_that_of_the_evaluation_unless_one_is_stated() -> None:
+    evaluation = {"attack": {"steps": 7}}
+    usual, own = (
+        next(iter(grid.stage("robustness").values())).settings.attack.steps  # type: ignore[attr-defined]
+        for grid in (
+            attacked(evaluation=evaluation),
+            attacked(evaluation=evaluation, robustness={"eps": [1], "attack": {"steps": 3}}),
+        )
+    )
+    assert (usual, own) == (7, 3)

@@ -1,5 +1,6 @@
 """Planning: work counted by hand, what is done subtracted, hours and prices, and measuring a machine."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -171,6 +172,19 @@ class TestWorkOfAnEntry:
             for purpose, over in (("lr0.1_seed", two), ("lr0.1_fixed", {}))
         )
         assert fixed == search | {"forward": search["forward"] + 40}
+
+    def test_attacking_a_probe_takes_every_step_on_some_images_and_fits_it_again(self, tmp_path: Path) -> None:
+        settings: dict[str, Any] = {"eps": [0.25, 0.5], "images": 30, "attack": {"steps": 7}}
+        over: dict[str, Any] = {"grid": [{**TINY["grid"][0], "robustness": True}], "robustness": settings}
+        of = functools.partial(self.work, tmp_path, "robustness")
+        of_probe, of_heads, of_network = (of("eps0_", what, **over) for what in ("probes", "linear_heads", "fixed"))
+        assert kinds(of_probe) == kinds(of_heads) == kinds(of_network) == {"forward": 30 * 5, "attack": 30 * 2 * 7}
+        classes = image_counts(entry_of(tiny(tmp_path), "datasets", "coarse"), tmp_path).classes  # type: ignore[union-attr]
+        assert (of_probe.fitted, of_heads.fitted) == (32 * classes * 100, 0)
+        every = of("eps0_", "probes", **{**over, "robustness": {**settings, "images": None}})
+        assert kinds(every)["forward"] == 40 * 5
+        kept, left = (self.work(tmp_path, "finetuning", "eps0_", "fixed", **one) for one in (over, {}))
+        assert kept.written - left.written == size_of("resnet8_w8", 32).weights_bytes(classes)
 
     def test_few_images_of_a_class_make_few_images(self) -> None:
         counts = ImageCounts(1000, 50, 200, 10, 3072, True)

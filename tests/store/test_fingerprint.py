@@ -98,9 +98,9 @@ MODULES = {
     "finetuning": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
-        networks.folding networks.freezing networks.image_gradient networks.layers networks.probe_head
-        networks.small_resnet randomness stages.finetuning statistics.lbfgs statistics.logistic_regression
-        statistics.metrics statistics.predictions statistics.scikit_learn store.features store.predictions store.runs
+        networks.folding networks.freezing networks.image_gradient networks.layers networks.parallel_heads
+        networks.probe_head networks.small_resnet randomness stages.finetuning statistics.lbfgs
+        statistics.logistic_regression statistics.metrics statistics.predictions statistics.scikit_learn store.features store.predictions store.runs
         training.adamw training.attacking training.averaging training.batchnorm training.class_probe
         training.fixed_features training.inference training.loop training.optimiser training.probe_solution
         training.progress training.schedules training.sgd training.transfer
@@ -108,12 +108,19 @@ MODULES = {
     "selecting": """
         stages.selecting statistics.predictions store.features store.predictions store.runs
     """,
+    "robustness": """
+        architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
+        networks.backbones networks.build networks.folding networks.image_gradient networks.probe_head
+        networks.small_resnet randomness stages.robustness statistics.lbfgs statistics.logistic_regression
+        statistics.metrics statistics.predictions statistics.scikit_learn store.attacked store.features
+        store.predictions store.runs tables.key training.attacking training.class_probe training.fixed_features
+        training.inference training.transferred
+    """,
     "results": """
         stages.results statistics.comparable statistics.intervals statistics.metrics statistics.predictions
-        statistics.selection store.features store.predictions tables.categories tables.errors tables.experiment_info
-        tables.flags tables.key tables.parquet tables.results
-        tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
-        tables.transfer_sanity
+        statistics.selection store.attacked store.features store.predictions tables.categories tables.chosen
+        tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.sanity
+        tables.seeds tables.training tables.training_records tables.transfer_records tables.transfer_sanity
     """,
     "claims": """
         claims.best_eps claims.comparison claims.differences claims.ledger claims.lookup claims.published
@@ -320,7 +327,7 @@ def test_an_edit_reaches_the_stages_that_use_the_module_and_no_others(package: P
     before = fingerprints(package)
     edit(package / "attacks.py", "\nSOMETHING = 1\n")
     changed = {stage for stage, found in fingerprints(package).items() if found != before[stage]}
-    assert changed == {"pretraining", "evaluation", "gallery", "linear_heads", "finetuning"}
+    assert changed == {"pretraining", "evaluation", "gallery", "linear_heads", "finetuning", "robustness"}
 
 
 def test_the_grid_the_command_line_and_the_store_reach_none(package: Path) -> None:

@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+FILES = ("metrics.json", "predictions.parquet", "attacked.parquet", "epochs.csv")
+"""Names of outputs."""
+
 
 @dataclass
 class Fake:
@@ -122,6 +125,37 @@ class Fake:
             columns["prediction"] += predicted.tolist()
         return self.add(self.key(stage, **of), rows, columns)
 
+    def attacked(self, transfer: str, withstood: dict[str, Any], images: int = 50, norm: str = "l2") -> str:
+        """The model of a transfer under attack.
+
+        Args:
+            transfer: What `transfer` returned.
+            withstood: By radius (`0`: as they are) which of the first test images are right, or accuracies in percent.
+            images: How many of them are attacked.
+            norm: Of the attacks.
+        """
+        key = next(entry for entry in self.entries if entry["entry"] == transfer)
+        rows: list[dict[str, Any]] = []
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("model", "attack", "split", "index", "label", "prediction")
+        }
+        for eps, wanted in withstood.items():
+            right, labels = self.right(wanted, "test", transfer)[:images], np.arange(images) % self.classes
+            of_kind = {"kind": "none"} if eps == "0" else {"steps": 20}
+            attack = {"eps": eps, **of_kind, "norm": norm}
+            recalls = [right[labels == label].mean() for label in np.unique(labels)]
+            for metric, value in (("top1", 100 * right.mean()), ("mean_per_class", 100 * np.mean(recalls))):
+                rows.append({**number(float(value), images, metric=metric, attack=attack), "model": transfer})
+            columns["model"] += [transfer] * images
+            columns["attack"] += [json.dumps(attack, sort_keys=True, separators=(",", ":"))] * images
+            columns["split"] += ["test"] * images
+            columns["index"] += range(images)
+            columns["label"] += labels.tolist()
+            columns["prediction"] += np.where(right, labels, (labels + 1) % self.classes).tolist()
+        name = f"robustness/{transfer.replace('/', '_')}_{norm}"
+        of_entry = {**key, "entry": name, "stage": "robustness", "model": transfer}
+        return self.add(of_entry, rows, columns, file="attacked.parquet")
+
     def right(self, wanted: Any, split: str, salt: str) -> np.ndarray:
         """Which images are right, bool [images]: some images are hard for every network.
 
@@ -140,22 +174,29 @@ class Fake:
         right[easiest[: round(wanted / 100 * self.images)]] = True
         return right
 
-    def add(self, key: dict[str, Any], rows: list[dict[str, Any]], predictions: dict[str, list[Any]]) -> str:
+    def add(
+        self,
+        key: dict[str, Any],
+        rows: list[dict[str, Any]],
+        predictions: dict[str, list[Any]],
+        file: str = "predictions.parquet",
+    ) -> str:
         """Write a finished entry and return its name, `<stage>/<name>`.
 
         Args:
             key: What `key` returns.
             rows: Of `metrics.json`; see `number`.
             predictions: Columns of `predictions.parquet` by name; empty for an entry without that file.
+            file: Another name of that file.
         """
         path = self.root / "store" / key["entry"]
         path.mkdir(parents=True)
         (path / "entry.json").write_text(json.dumps({"stage": key["stage"], "settings": {}, "inputs": {}}))
         (path / "metrics.json").write_text(json.dumps(rows))
         if predictions:
-            types = {"split": pa.string(), "index": pa.int32(), "label": pa.int32(), "prediction": pa.int32()}
-            columns = {name: pa.array(values, types[name]) for name, values in predictions.items()}
-            pq.write_table(pa.table(columns), path / "predictions.parquet")
+            types = {"index": pa.int32(), "label": pa.int32(), "prediction": pa.int32()}
+            columns = {name: pa.array(values, types.get(name, pa.string())) for name, values in predictions.items()}
+            pq.write_table(pa.table(columns), path / file)
         timing = {"seconds": 1.5, "peak_memory_mb": 100.0, "images": 10, "device": "cpu", "threads": 1, "shards": 2}
         (path / "timing.json").write_text(json.dumps(timing))
         self.seal(path)
@@ -164,7 +205,7 @@ class Fake:
 
     def seal(self, path: Path, facts: dict[str, Any] | None = None) -> None:
         """Write the card of the entry's outputs as they are now."""
-        outputs = [p for p in path.iterdir() if p.name in ("metrics.json", "predictions.parquet", "epochs.csv")]
+        outputs = [p for p in path.iterdir() if p.name in FILES]
         files = {
             p.name: {"bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in outputs
         }

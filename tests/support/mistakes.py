@@ -47,6 +47,16 @@ MISTAKES: list[Mistake] = [
         ["gallery.perturbations = 4/255", "only norm linf takes"],
     ),
     (grid(eps=[0], gallery=True), ["grid[0].gallery", "no radius to attack at", "perturbations: [0.5]"]),
+    (
+        {"robustness": {"eps": []}, **grid(robustness=True)},
+        ["grid[0].robustness", "no radius to attack at", "robustness: {eps: [0.5]}"],
+    ),
+    ({"robustness": {"eps": [0, 0.5]}}, ["robustness.eps", "a radius of 0 is no attack"]),
+    ({"robustness": {"eps": [0.5, 0.50]}}, ["robustness.eps", "names a radius twice"]),
+    (
+        {"robustness": {"eps": ["4/255"]}, **grid(robustness=True)},
+        ["robustness.eps = 4/255", "only norm linf takes", "grid[0] are attacked in norm l2", "robustness.norm: linf"],
+    ),
     ({"cue_conflict": {"images": {"kind": "shape"}}}, ["cue_conflict.images", "shapes"]),
     ({"cue_conflict": {"images": {"kind": "shapes", "images": 2}}}, ["cue_conflict.images", "images = 2"]),
     ({"cue_conflict": {"classes": ["cat", "dog"]}}, ["cue_conflict.classes", "at least 3"]),

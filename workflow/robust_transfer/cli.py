@@ -21,6 +21,7 @@ from pathlib import Path
 from robust_transfer import __version__
 from robust_transfer.commands.claims import add_claims_command
 from robust_transfer.commands.compare import add_compare_command
+from robust_transfer.commands.export import add_export_command
 from robust_transfer.commands.options import Commands, add_log, device, point_in_time, positive
 from robust_transfer.commands.planning import add_planning_commands
 from robust_transfer.commands.published import add_published_command
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add_results_commands(commands)
     add_claims_command(commands)
     add_compare_command(commands)
+    add_export_command(commands)
     add_published_command(commands)
     add_planning_commands(commands)
     add_store_command(commands)

@@ -167,6 +167,15 @@ ALL_STAGES = {
             "Reads runs of linear_heads or finetuning; writes metrics.json, predictions.parquet and runs.csv.",
             "cheap",
         ),
+        Stage(
+            "robustness",
+            "attack transferred models, network and head as one, on test images of their targets",
+            "Reads transfers of one backbone and what their weights come from; writes metrics.json, accuracies on\n"
+            "clean and on attacked images, and attacked.parquet, what every image was taken for.",
+            "cheap",
+            uses_gpu=True,
+            interruptible=True,
+        ),
         Stage("results", "collect the measured numbers of an experiment in one table", "", "collected"),
         Stage("claims", "test claims on the results table: a ledger of verdicts", "", "collected"),
         Stage("figures", "draw figures and tables from the results table", "", "collected"),
@@ -302,6 +311,12 @@ FIGURES = {
             "inversion",
             "how well images are rebuilt from their representation, over eps",
             "inversion",
+            default=False,
+        ),
+        Figure(
+            "robust_transfer",
+            "clean and attacked accuracy on targets, over eps",
+            "robust_transfer",
             default=False,
         ),
         Figure("training", "the backbones' curves over epochs", "training", table="training"),

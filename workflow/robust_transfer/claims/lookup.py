@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from robust_transfer.configuration.claims import Where
+from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures.cells import (
     MODE_LABELS,
     NORM_LABELS,
@@ -146,7 +147,7 @@ class Measured:
         named = [name for name in named if name not in known]
         metric = where.metric or METRICS.get(where.mode)
         stylized = where.view == STYLIZED
-        key = (_mode(where), where.mode == CONFLICT, metric, recipe, stylized, where.attacked, tuple(named))
+        key = (_mode(where), where.mode == CONFLICT, metric, recipe, stylized, where.attacked, where.norm, tuple(named))
         if key not in self._cells:
             rows = self._rows(where, recipe)
             about = _with_targets(self.about, rows, named, metric)
@@ -170,11 +171,27 @@ class Measured:
             }
             rows = rows.assign(variant=rows["variant"].map(without).astype("string"))
         if _mode(where) != UNTRANSFERRED:
-            return rows
+            return _mildest(rows, where.norm) if where.attacked else rows
         selection = shown_selection(self.results)
         again = rows[rows["mode"].astype("string") == where.mode]
-        again = again.assign(mode=UNTRANSFERRED, selection=selection, protocol=None)
+        again = again.assign(mode=UNTRANSFERRED, selection=selection, protocol=None, attack=None)
         return pd.concat([rows[rows["mode"].astype("string") == SOURCE], again])
+
+
+def _mildest(rows: pd.DataFrame, norm: str | None) -> pd.DataFrame:
+    """Of transferred models under attack the rows of one attack, as if they were of clean images.
+
+    That is the one of the smallest radius, where networks differ most, and there AutoAttack if it was made. Its norm is
+    `norm`, by default l2 if there are such attacks.
+    """
+    said = {text: json.loads(text) for text in rows["attack"].dropna().unique()}
+    attacks = [text for text, one in said.items() if one.get("kind") != "none" and one["norm"] == (norm or one["norm"])]
+    order = {
+        text: (said[text]["norm"] != "l2", eps_value(said[text]["eps"]), "kind" not in said[text]) for text in attacks
+    }
+    one = min(attacks, key=order.__getitem__, default=None)
+    transferred = rows["mode"].astype("string") != SOURCE
+    return rows[~transferred | (rows["attack"] == one)].assign(attack=rows["attack"].mask(transferred))
 
 
 def _mode(where: Where) -> str:

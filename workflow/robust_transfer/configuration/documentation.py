@@ -22,6 +22,7 @@ from robust_transfer.configuration import (
     experiment,
     figures,
     gallery,
+    robustness,
     running,
     training,
     transfer,
@@ -93,6 +94,7 @@ SETTINGS: dict[type[Model], type[Model]] = {
     transfer.Probing: transfer.ProbingSettings,
     transfer.LinearHeads: transfer.LinearHeadsSettings,
     transfer.Finetuning: transfer.FinetuningSettings,
+    robustness.Robustness: robustness.RobustnessSettings,
 }
 # Keys that the grid takes apart: what becomes of them in the settings of entries.
 ALWAYS, UNLESS_DEFAULT, NEVER = "always", "unless default", "never"
@@ -104,7 +106,7 @@ TAKEN_APART: dict[tuple[type[Model], str], str] = {
     (experiment.GridPart, "targets"): ALWAYS,
     **{
         (experiment.GridPart, key): UNLESS_DEFAULT
-        for key in ("backbones", "images_per_class", "views", "cue_conflict", "gallery", "transfer_seeds")
+        for key in ("backbones", "images_per_class", "views", "cue_conflict", "gallery", "robustness", "transfer_seeds")
     },
     (gallery.Gallery, "seeds"): ALWAYS,  # as one of the backbones
     (variants.Variant, "batchnorm"): ALWAYS,
@@ -250,7 +252,8 @@ def anchor(heading: str) -> str:
 def _models() -> dict[str, type[Model]]:
     """The models of all sections by name."""
     modules = (
-        adversarial, conflicts, datasets, experiment, figures, gallery, running, training, transfer, variants, weights,
+        adversarial, conflicts, datasets, experiment, figures, gallery, robustness, running, training, transfer,
+        variants, weights,
     )  # fmt: skip
     return {
         name: found

@@ -25,6 +25,7 @@ from robust_transfer.configuration.eps import Eps, eps_value
 from robust_transfer.configuration.figures import Figures
 from robust_transfer.configuration.gallery import Gallery
 from robust_transfer.configuration.paths import WrittenFolder
+from robust_transfer.configuration.robustness import Robustness
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.sides import check_side
 from robust_transfer.configuration.stylizing import Stylizing
@@ -136,6 +137,9 @@ Fig. 8a's lower half."""
     """Measure these backbones on cue-conflict images, where the section `cue_conflict` names some."""
     gallery: bool = False
     """Make galleries of these backbones, of the first seed: pictures of what they respond to, as `gallery` says."""
+    robustness: bool = False
+    """Attack the models that this part transfers, on test images of their targets, as `robustness` says; fine-tuned \
+networks and linear heads then keep their weights."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Seeds of transfer: validation split, head, order of images, and which images where they are few. Default: 0, \
 and 0 to 4 where `images_per_class` is a number."""
@@ -249,6 +253,8 @@ report then names. A source that only evaluates imported backbones is dropped li
     """The paper protocol of fixed-feature transfer."""
     finetuning: Finetuning = Finetuning()
     """Full-network transfer."""
+    robustness: Robustness = Robustness()
+    """How transferred models are attacked, in the parts of the grid that have `robustness: true`."""
     selection: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
     """Where hyperparameters, and in 'best robust' cells eps and architecture, are chosen; `test` is what the paper \
 did. With both every number is there twice, and figures show the first."""
@@ -338,6 +344,27 @@ did. With both every number is there twice, and figures show the first."""
                     "attack at; state some: `gallery: {perturbations: [0.5]}`"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _attacks_on_transferred_models(self) -> Experiment:
+        for i, part in enumerate(self.grid):
+            if not part.robustness:
+                continue
+            if not self.robustness.eps:
+                raise ValueError(
+                    f"grid[{i}].robustness: no radius to attack at; state some: `robustness: {{eps: [0.5]}}`"
+                )
+            norm, fractions = self.attack_norm(part), [eps for eps in self.robustness.eps if "/" in eps]
+            if fractions and norm != "linf":
+                raise ValueError(
+                    f"robustness.eps = {fractions[0]}: a fraction of 255, which only norm linf takes, and the models "
+                    f"of grid[{i}] are attacked in norm {norm}; write a decimal, or robustness.norm: linf"
+                )
+        return self
+
+    def attack_norm(self, part: GridPart) -> Norm:
+        """The norm in which transferred models of a part are attacked."""
+        return self.robustness.norm or part.norm
 
     def perturbations(self, norm: Norm) -> tuple[Eps, ...]:
         """Radii of the adversarial examples of a gallery, growing: those stated, or all that its networks have."""

@@ -16,7 +16,15 @@ VARIABLE = "ROBUST_TRANSFER_RUNNING"
 """Environment variable by which the settings reach jobs, as JSON: a changed setting changes no command line."""
 
 GpuStage = Literal[
-    "stylizing", "pretraining", "evaluation", "features", "cue_conflict", "gallery", "linear_heads", "finetuning"
+    "stylizing",
+    "pretraining",
+    "evaluation",
+    "features",
+    "cue_conflict",
+    "gallery",
+    "linear_heads",
+    "finetuning",
+    "robustness",
 ]
 Sharing = Literal[1, 2, 3, 4, 6, 8, 12, 24]
 

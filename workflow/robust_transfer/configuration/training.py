@@ -282,13 +282,20 @@ Needs `make setup EXTRAS=attacks`."""
 
     @model_validator(mode="after")
     def _library_is_there(self) -> Evaluation:
-        # Asked when the configuration is read, since jobs run in the same environment: else hours of training later.
-        if self.autoattack and importlib.util.find_spec("pyautoattack") is None:
-            raise ValueError(
-                "autoattack: true needs the library pyautoattack, which is not installed: "
-                "run `make setup EXTRAS=attacks`, or set autoattack: false"
-            )
+        check_autoattack(self.autoattack)
         return self
+
+
+def check_autoattack(wanted: bool) -> None:
+    """Raise ValueError if AutoAttack is wanted and its library is missing.
+
+    Asked when the configuration is read, since jobs run in the same environment: else hours of training later.
+    """
+    if wanted and importlib.util.find_spec("pyautoattack") is None:
+        raise ValueError(
+            "autoattack: true needs the library pyautoattack, which is not installed: "
+            "run `make setup EXTRAS=attacks`, or set autoattack: false"
+        )
 
 
 class PretrainingSettings(Model):

@@ -290,6 +290,8 @@ class LinearHeadsSettings(Model):
     seed: NonNegativeInt = 0
     """Seed of the validation split, of which images count, of their order and crops."""
     preprocessing: Preprocessing = Preprocessing()
+    keep_weights: bool = False
+    """Keep the network with its heads, for whoever attacks or exports it."""
 
     @model_validator(mode="after")
     def _one_head_under_attack(self) -> LinearHeadsSettings:
@@ -327,6 +329,8 @@ class FinetuningSettings(Model):
     metric: Metric = "top1"
     seed: NonNegativeInt = 0
     preprocessing: Preprocessing = Preprocessing()
+    keep_weights: bool = False
+    """Keep the fine-tuned network, for whoever attacks or exports it."""
 
 
 class SelectingSettings(Model):

@@ -41,6 +41,7 @@ from robust_transfer.configuration.transfer import (
 )
 from robust_transfer.configuration.variants import Variant
 from robust_transfer.configuration.weights import FileWeights, ImportingSettings, Weights
+from robust_transfer.dag.attacked import Models, Transfer, attacks
 from robust_transfer.dag.deviations import deviations_in_name, deviations_of_finetuning, deviations_of_heads
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
@@ -105,9 +106,16 @@ class Grid:
     entries: dict[str, PlannedEntry] = field(default_factory=dict)
     """By id, every entry after its inputs."""
     measurements: dict[str, Measurement] = field(default_factory=dict)
-    """By the id of the entry that measures."""
+    """By the id of the entry that measures, or of attacked models, of which one entry may measure several, by both."""
+    models: Models = field(default_factory=Models)
+    """The transferred models that are attacked."""
     _settings: dict[Hashable, Any] = field(default_factory=dict)
     """Settings that many entries share, by all that they depend on beside the experiment."""
+
+    @property
+    def measuring(self) -> list[str]:
+        """The ids of the entries that measure something."""
+        return list(dict.fromkeys(one.entry for one in self.measurements.values()))
 
     def stage(self, name: str) -> dict[str, PlannedEntry]:
         """The entries of one stage by folder name."""
@@ -126,8 +134,12 @@ class Grid:
         found: Settings = self._settings[depends_on]
         return found
 
-    def _measure(self, entry: PlannedEntry, backbone: PlannedEntry, key: MeasurementKey) -> None:
-        self.measurements.setdefault(entry.id, Measurement(entry.id, entry.stage, backbone.id, key))
+    def _measure(
+        self, entry: PlannedEntry, backbone: PlannedEntry, key: MeasurementKey, *, model: str | None = None
+    ) -> None:
+        """Note the key of what an entry measures, or of what it measures of one of several transferred models."""
+        name = entry.id if model is None else f"{entry.id} {model}"
+        self.measurements.setdefault(name, Measurement(entry.id, entry.stage, backbone.id, key, model))
 
 
 def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
@@ -135,7 +147,7 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
 
     Datasets named in `without` are left out: targets are not transferred to, and on the source nothing is evaluated.
     """
-    grid = Grid(experiment, dropped=tuple(sorted(without)))
+    grid = Grid(experiment, dropped=tuple(sorted(without)), models=Models(_attacked(experiment)))
     for part in experiment.grid:
         for backbone, key in _backbones(grid, part):
             if experiment.source not in without:
@@ -149,7 +161,29 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
             for target in part.targets if part.targets is not None else experiment.targets:
                 if target not in without:
                     _transfer(grid, part, backbone, key, target, part.views)
+    for attack in attacks(experiment, grid.models):
+        entry = grid._add("robustness", attack.name, attack.settings, attack.inputs)
+        for model in attack.models:
+            grid._measure(entry, model.backbone, model.key, model=model.transfer.id)
     return grid
+
+
+def _attacked(experiment: Experiment) -> dict[Transfer, list[Norm]]:
+    """The transfers whose models a part of the grid asks to attack, whichever part plans them, and in which norms."""
+    found: dict[Transfer, list[Norm]] = {}
+    for part in experiment.grid:
+        for backbone, _ in _backbones(Grid(experiment), part) if part.robustness else ():
+            targets = part.targets if part.targets is not None else experiment.targets
+            to = [
+                *itertools.product(targets, part.views),
+                *((experiment.source, one) for one in part.transfer_to_source),
+            ]
+            for (target, view), images, mode in itertools.product(to, part.images_per_class, part.modes):
+                for seed in part.transfer_seeds_of(images):
+                    few = None if images == "all" else int(images)
+                    norms = found.setdefault(Transfer(backbone.id, target, view, few, seed, mode), [])
+                    norms += [norm for norm in (experiment.attack_norm(part),) if norm not in norms]
+    return found
 
 
 def _dataset(grid: Grid, name: str, view: str | int = "native") -> PlannedEntry:
@@ -368,7 +402,7 @@ def _transfer(
     sizes = [(images, seed) for images in part.images_per_class for seed in part.transfer_seeds_of(images)]
     for view, (images, seed) in itertools.product(views, sizes):
         to = _Transfer(
-            grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images)
+            grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images), view
         )
         where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
         viewed = _view_in_key(grid, view)
@@ -377,7 +411,7 @@ def _transfer(
         for protocol, measured_by in (("frozen", to.probe), ("knn", to.knn)):
             if "fixed-feature" in part.modes and protocol in part.protocols:
                 how = replace(where, mode="fixed-feature", protocol=protocol, variant=canonical(features))
-                grid._measure(measured_by(), backbone, how)
+                to.measure(measured_by(), how)
         for variant in part.variants:
             heads = "fixed-feature" in part.modes and "paper" in part.protocols
             for mode, found in (
@@ -386,7 +420,7 @@ def _transfer(
             ):
                 if found:
                     how = replace(where, mode=mode, protocol="paper", variant=canonical(viewed | found[1]))
-                    grid._measure(found[0], backbone, how)
+                    to.measure(found[0], how)
 
 
 @dataclass(frozen=True)
@@ -399,6 +433,21 @@ class _Transfer:
     target: str
     seed: int
     images_per_class: int | None
+    view: str | int = "native"
+
+    def measure(self, entry: PlannedEntry, key: MeasurementKey) -> None:
+        """Note the key of what an entry measures, and that its model is attacked, if it is."""
+        self.grid._measure(entry, self.backbone, key)
+        is_layer = entry.stage == "probing" and self.grid.experiment.features.layer is not None
+        if entry.stage != "knn" and not is_layer:  # which have no gradient, and no head of the whole network
+            self.grid.models.add(self._in(key.mode), entry, self.backbone, self.dataset, key)
+
+    def _in(self, mode: str) -> Transfer:
+        return Transfer(self.backbone.id, self.target, self.view, self.images_per_class, self.seed, mode)
+
+    def _keeps(self, mode: str) -> bool:
+        """Its weights are kept: its model is attacked."""
+        return self._in(mode) in self.grid.models.wanted
 
     @property
     def _name(self) -> str:
@@ -408,7 +457,8 @@ class _Transfer:
     @property
     def _depends_on(self) -> tuple[Hashable, ...]:
         """What the settings of a transfer depend on, beside the experiment and the protocol."""
-        return self.target, self.seed, self.images_per_class
+        kept = self._keeps("fixed-feature"), self._keeps("full-network")
+        return self.target, self.seed, self.images_per_class, *kept
 
     def _features(self) -> PlannedEntry:
         experiment, inputs = self.grid.experiment, {"backbone": self.backbone, "dataset": self.dataset}
@@ -463,6 +513,7 @@ class _Transfer:
                 images_per_class=self.images_per_class,
                 seed=self.seed,
                 preprocessing=self.grid.experiment.preprocessing,
+                keep_weights=purpose == "final" and self._keeps("fixed-feature"),
             )
 
         name = f"{self._name}_{heads.batchnorm}_{heads.normalisation}{'_adversarial' if heads.attack else ''}"
@@ -516,6 +567,7 @@ class _Transfer:
                 metric=experiment.datasets[self.target].metric,
                 seed=self.seed,
                 preprocessing=experiment.preprocessing,
+                keep_weights=purpose != "search" and self._keeps("full-network"),
             )
 
         name, deviations = self._name + deviations_in_name(finetuning), deviations_of_finetuning(finetuning)

@@ -60,6 +60,7 @@ def methods(experiment: Experiment, dropped: Collection[str] = ()) -> str:
         _gallery(experiment, dropped),
         _left_out(experiment, dropped),
         "**Transfer.** " + " ".join(_transfer(experiment, dropped)),
+        _attacked_models(experiment),
         " ".join(_choice(experiment)),
         " ".join(_uncertainty(experiment)),
     ]
@@ -215,6 +216,22 @@ def _cue_conflict(experiment: Experiment, dropped: Collection[str]) -> str:
     return (
         f"**Shape bias.** On images {images}, {decided}{of}. The shape bias is the share of decisions for the shape "
         "among those for the shape or the texture; images whose two classes agree are left out."
+    )
+
+
+def _attacked_models(experiment: Experiment) -> str:
+    """How transferred models are attacked; empty where none is."""
+    section, parts = experiment.robustness, [part for part in experiment.grid if part.robustness]
+    if not parts:
+        return ""
+    attack = _gradient_descent(section.attack or experiment.evaluation.attack)
+    by = f"{attack}{' and by AutoAttack' if section.autoattack else ''}"
+    norms = _listed(NORMS[experiment.attack_norm(part)] for part in parts)
+    images = f"{section.images} test images of each target" if section.images else "all test images of each target"
+    return (
+        f"**Robustness of transferred models.** Network and head as one model are attacked by {by}, within ε "
+        f"{_listed(section.eps)} in the {norms} norm, on {images}, the same ones for every network; an image that is "
+        "misclassified before an attack is lost. Networks are chosen by their accuracy on clean images."
     )
 
 

@@ -124,9 +124,18 @@ class Wiring:
 
         return with_signature(cards_of_others)
 
+    def inputs(self, stage: str) -> Callable[[Any], list[str]]:
+        """Input function: the cards of everything that an entry of this stage is made from."""
+
+        def cards_of_inputs(wildcards: Any) -> list[str]:
+            inputs = self._entry(stage, wildcards.entry).inputs.values()
+            return [self._read(one.id, CARD) for one in {one.id: one for one in inputs}.values()]
+
+        return with_signature(cards_of_inputs)
+
     def measurements(self, wildcards: Any) -> list[str]:
         """Input function: the `metrics.json` of every entry that measures something."""
-        return [self._read(entry, "metrics.json") for entry in self.grid.measurements]
+        return [self._read(entry, "metrics.json") for entry in self.grid.measuring]
 
     def timings(self, wildcards: Any) -> list[str]:
         """Input function: the `timing.json` of every entry."""
@@ -159,7 +168,7 @@ class Wiring:
     @property
     def measured(self) -> list[str]:
         """The files that `measurements` names."""
-        return [self._path(entry, "metrics.json") for entry in self.grid.measurements]
+        return [self._path(entry, "metrics.json") for entry in self.grid.measuring]
 
     def _path(self, entry: str, name: str) -> str:
         return f"{self.store}/{entry}/{name}"  # a Path would take four times as long, and there are many

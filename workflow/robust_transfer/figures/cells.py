@@ -144,8 +144,12 @@ class Cells:
         selection: str | None = None,
         recipe: str | None = None,
         stylized: bool = False,
+        attack: str | None = None,
     ) -> None:
         """Keep the numbers of transfer from so many training images of each class.
+
+        Numbers of transferred models under attack are kept where `attack`, as its column has it, names theirs, and then
+        alone.
 
         Numbers of texture-robust networks, which are neither standard nor robust ones, are kept where `recipe` names
         theirs, and then alone; numbers on stylized images where `stylized` says so, and then alone.
@@ -175,7 +179,8 @@ class Cells:
         on_source = (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
         clean, source = on_source & test["attack"].isna(), test["mode"] == "source"
         transfer = _with_views(
-            test[~source & (test["selection"] == self.selection) & of_size], said=images_per_class is None
+            test[~source & (test["selection"] == self.selection) & of_size & _under(test, attack)],
+            said=images_per_class is None,
         )
         self._measured = transfer[[*PANEL, "downscaled"]].drop_duplicates()
         self._radii = transfer[["norm", "eps", "eps_value"]].dropna().drop_duplicates()
@@ -260,6 +265,10 @@ class Cells:
     def cell(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> Estimate | None:
         """The cell's number by the target's metric, a mean over seeds where there are several; None: not measured."""
         return self._first(panel, arch, eps, panel.target.metric, downscaled)
+
+    def difference(self, panel: Panel, arch: str, eps: str) -> Estimate | None:
+        """The network's number less that of the standard one, paired; None where there is none, as for eps 0."""
+        return self._first(panel, arch, eps, panel.target.metric + DIFFERENCE)
 
     def seeds(self, panel: Panel, arch: str, eps: str, *, downscaled: int | None = None) -> list[Estimate]:
         """The cell's numbers for single seeds of pretraining (means over seeds of transfer), by seed."""
@@ -407,6 +416,20 @@ def _most(rows: pd.DataFrame) -> pd.Series[bool]:
     """Which rows are of all training images, or for a mode and target without those, of the most of each class."""
     size = rows[IMAGES].astype("float64").fillna(float("inf"))
     return size == size.groupby([rows[name].astype("string") for name in ("mode", "target")]).transform("max")
+
+
+def attacks_on_transfers(results: pd.DataFrame) -> list[str]:
+    """What transferred models were measured under, as the column `attack` has it: images as they are, then PGD, then
+    AutoAttack, each by growing radius."""
+    kinds = ("none", "", "autoattack")
+    transfers = results[~results["mode"].isin(["source"]) & results["attack"].notna()]
+    said = {str(text): json.loads(text) for text in transfers["attack"].unique()}
+    return sorted(said, key=lambda text: (kinds.index(said[text].get("kind", "")), eps_value(said[text]["eps"]), text))
+
+
+def _under(rows: pd.DataFrame, attack: str | None) -> pd.Series[bool]:
+    """Which rows are of images under this attack, or with None of clean ones."""
+    return rows["attack"].isna() if attack is None else (rows["attack"] == attack).fillna(False).astype(bool)
 
 
 def _with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:

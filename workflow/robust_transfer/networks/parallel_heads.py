@@ -56,3 +56,9 @@ def put_heads(network: Network, classes: int, seeds: Sequence[int], *, drifting:
     network.head = ParallelLinear([fresh_head(features_n, classes, seed) for seed in seeds]).to(device)
     if not drifting:
         network.body = _Evaluating(network.body)
+
+
+def unwrap_body(network: Network) -> None:
+    """Take away what holds the layers before the heads in eval mode; their parameters then have their usual names."""
+    if isinstance(network.body, _Evaluating):
+        network.body = network.body.body

@@ -127,11 +127,12 @@ def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
     metrics = {target.name: target for target in about.targets}
     best = _best_robust(results)
     rows = results[(results["mode"] != "source") & (results["split"] == "test") & results["eps_value"].notna()]
+    rows = rows[rows["attack"].isna()]
     norms = {str(norm) for norm in rows["norm"].unique()} - {"none"}
     means = _have_means(rows)
     for row in _each(rows):
         target = metrics.get(str(row.target))
-        if target is None or row.metric != target.metric or not pd.isna(row.attack):
+        if target is None or row.metric != target.metric:
             continue
         if str(row.arch) == BEST_ARCH:
             continue
@@ -191,6 +192,7 @@ def _have_means(rows: pd.DataFrame) -> set[Any]:
 def _best_robust(results: pd.DataFrame) -> dict[tuple[str, ...], str]:
     """The robust eps that each architecture's choice prefers, by cell."""
     chosen = results[(results["eps"].astype("string") == BEST_ROBUST) & (results["arch"].astype("string") != BEST_ARCH)]
+    chosen = chosen[chosen["attack"].isna()]
     plain = chosen[~chosen["metric"].str.endswith((DIFFERENCE, OUT_OF_BAG))]
     return {_cell(row)[:-2]: str(json.loads(row.hyperparameters)["eps"]) for row in _each(plain)}
 

@@ -49,6 +49,7 @@ TINY: dict[str, Any] = {
     "pretraining": {"recipe": "tiny", "training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
     "linear_heads": {"training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
     "finetuning": {"learning_rates": [0.01], "training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
+    "robustness": {"eps": [0.1], "images": 8, "attack": {"steps": 1}},
 }
 
 
@@ -272,7 +273,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
             "store": str(store),
             "results": str(results),
             "grid": [
-                part | {"modes": ["fixed-feature"], "protocols": list(PROTOCOLS), "views": [8]},
+                part | {"modes": ["fixed-feature"], "protocols": list(PROTOCOLS), "views": [8], "robustness": True},
                 part | {"modes": ["full-network"]},
             ],
             "figures": {"draw": ["fixed_feature"], "widths": []},

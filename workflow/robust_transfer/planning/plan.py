@@ -234,10 +234,10 @@ def processor_hours(stage: StagePlan) -> float:
 
 def _explain(plan: Plan, rates: Sequence[Rates]) -> None:
     notes = plan.notes
-    if "evaluation" in plan.stages and plan.stages["evaluation"].work.of("attack"):
-        notes.append(
-            "attacks of evaluations are counted for every test image, although misclassified ones are not attacked"
-        )
+    attacked = {"evaluation": "evaluations", "robustness": "transferred models"}
+    if of := [what for name, what in attacked.items() if name in plan.stages and plan.stages[name].work.of("attack")]:
+        counted = f"attacks of {' and '.join(of)} are counted for every test image"
+        notes.append(f"{counted}, although misclassified ones are not attacked")
     for one in rates:
         if isinstance(one, Calibrated):
             said = ", ".join(f"{key} {value}" for key, value in one.described.items())

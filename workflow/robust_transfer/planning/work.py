@@ -215,6 +215,42 @@ def _evaluation(entry: PlannedEntry, counts: Lookup) -> Work:
     return work
 
 
+def _robustness(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    architecture, side = _network(entry.inputs["backbone"])
+    radii, attack, work = len(settings.eps), settings.attack, Work()
+    for role, model in entry.inputs.items():
+        if not role.startswith("model"):
+            continue
+        number = role.removeprefix("model")
+        dataset = _images_of(entry.inputs[f"dataset{number}"], counts)
+        images = min(settings.images or dataset.test, dataset.test)
+        precision = _transfer_precision(model)
+        forward, attacked = (Pass(architecture, side, precision, kind) for kind in ("forward", "attack"))
+        work.images[forward] += images * (1 + radii * (1 + _forwards(attack)))
+        work.images[attacked] += images * radii * attack.steps * attack.restarts
+        if settings.autoattack:
+            work.images[forward] += images * radii * AUTOATTACK["forward"]
+            work.images[attacked] += images * radii * AUTOATTACK["attack"]
+        if model.stage == "probing":  # fitted once more
+            of_probe: Any = model.settings
+            trained, _ = dataset.transfer("final", of_probe.validation_fraction, of_probe.images_per_class)
+            work.fitted += _dimension(model.inputs["features"]) * dataset.classes * trained
+        _decode(work, dataset, images)
+        work.written += PREDICTION_BYTES * images * (1 + radii * (1 + settings.autoattack))
+    work.images = +work.images
+    return work
+
+
+def _transfer_precision(model: PlannedEntry) -> str:
+    """The precision at which a transferred model computes."""
+    if model.stage == "probing":
+        of_features: Any = model.inputs["features"].settings
+        return str(of_features.precision)
+    of_training: Any = (model.runs["final0"] if model.stage == "selecting" else model).settings
+    return str(of_training.training.precision)
+
+
 def _conflicts(entry: PlannedEntry, counts: Lookup) -> Work:
     images = _conflict_images(entry)
     side = getattr(getattr(entry.settings, "world", None), "side", None)
@@ -331,6 +367,8 @@ def _transfer(entry: PlannedEntry, counts: Lookup, kind: Kind, runs: int) -> Wor
         work.images[forward] += measured * runs * radii * (1 + _forwards(attack))
     epochs = recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1
     _decode(work, dataset, trained * epochs + measured)
+    if settings.keep_weights:
+        work.written += size_of(architecture, side).weights_bytes(dataset.classes)
     return work
 
 
@@ -366,5 +404,6 @@ WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "linear_heads": _linear_heads,
     "finetuning": _finetuning,
     "selecting": _selecting,
+    "robustness": _robustness,
 }
 """The work of an entry, by stage. A test compares the stages with those of the registry."""

@@ -7,7 +7,8 @@ accuracy. A refit takes the learning rate of the best search run, trains on all 
 accuracy; it repeats the chosen run's validation rows beside it. A final run does so at a rate that it is given: where
 rates are chosen on test images, there is one for each. Where there is one rate, a fixed run is all: it trains as a
 search does and measures validation accuracy, which still chooses between networks, and test accuracy. All write
-`metrics.json`, `predictions.parquet` and `epochs.csv`; weights are not kept.
+`metrics.json`, `predictions.parquet` and `epochs.csv`, and with `keep_weights` the network as `weights.safetensors`,
+which `networks.backbones.load_backbone` reads.
 
 The head starts at random, or with `head: probe` at the probe of the frozen protocol, fitted to the run's own training
 images (linear probing, then fine-tuning: Kumar et al. 2022). `trainable` and `batchnorm` say what stays frozen. With
@@ -28,7 +29,15 @@ from robust_transfer.store.predictions import PREDICTIONS, predictions_table, wr
 from robust_transfer.store.runs import Run, best, runs_in
 from robust_transfer.training.probe_solution import start_at_probe
 from robust_transfer.training.progress import cost, write_epochs
-from robust_transfer.training.transfer import attacked_rows, load_network, parts, predicted, test_images, train
+from robust_transfer.training.transfer import (
+    attacked_rows,
+    keep_network,
+    load_network,
+    parts,
+    predicted,
+    test_images,
+    train,
+)  # fmt: skip
 
 log = logging.getLogger("robust_transfer")
 
@@ -74,6 +83,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         write_predictions(draft.file(PREDICTIONS), tables + ([chosen.predictions()] if chosen else []))
         write_epochs(draft.file("epochs.csv"), epochs)
         draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "learning_rate": rate}
+        if settings.keep_weights:
+            keep_network(draft, network, measured_on.split.classes, input_size)
         if resumed:
             draft.facts["resumed"] = resumed
         draft.timing.update(cost(epochs, None), device=device, threads=threads)

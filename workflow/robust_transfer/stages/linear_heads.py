@@ -9,7 +9,8 @@ each forward pass, and none touches another: losses are summed, and every head h
 
 A search run trains on the training images less the validation ones and measures validation accuracy; a final run trains
 on all of them and measures test accuracy. Both write `metrics.json` and `predictions.parquet`, for every learning rate
-and weight decay (`run` numbers them), and `epochs.csv`; `selecting` picks one. Weights are not kept.
+and weight decay (`run` numbers them), and `epochs.csv`; `selecting` picks one. With `keep_weights` the
+network and all heads are kept as `weights.safetensors`: `head.weight` [H, K, D] of H heads, run by run.
 
 With `attack` training is adversarial, by the adversary of pretraining. Each head then sees images of its own, so that a
 run has one. With `chosen_under` a search run measures every head under that attack too.
@@ -35,7 +36,7 @@ from robust_transfer.store.entry import Entry
 from robust_transfer.store.predictions import predictions_table, write_predictions
 from robust_transfer.training.progress import cost, write_epochs
 from robust_transfer.training.sgd import ParallelSGD
-from robust_transfer.training.transfer import attacked_rows, load_network, parts, predicted, train
+from robust_transfer.training.transfer import attacked_rows, keep_network, load_network, parts, predicted, train
 
 log = logging.getLogger("robust_transfer")
 
@@ -97,6 +98,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
                 "diverged, and predict at random: heads at learning rate %s", ", ".join(f"{r:g}" for r in diverged)
             )
             draft.facts["diverged"] = diverged
+        if settings.keep_weights:
+            keep_network(draft, network, measured_on.split.classes, input_size)
         if resumed:
             draft.facts["resumed"] = resumed
         draft.timing.update(cost(epochs, None), device=device, threads=threads)

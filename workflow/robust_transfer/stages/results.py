@@ -8,12 +8,13 @@ writes `results.parquet` (columns in `tables/results.py`), `timings.parquet`, an
 (columns in `tables/training.py`). Beside the rows that entries measured the results hold two kinds of summary:
 
 - means over seeds (`seeds.py`): `backbone_seed` or `transfer_seed` is null;
-- chosen rows, per target, mode, variant and selection: `eps` best-robust is the robust eps with the highest validation
-  accuracy (selection `test`: test accuracy), `arch` best the architecture; the value is its test accuracy. They are
-  chosen among networks of the same seeds of pretraining (`statistics/comparable.py`). Their
+- chosen rows (`tables/chosen.py`), per target, mode, variant and selection: `eps` best-robust is the robust eps with
+  the highest validation accuracy (selection `test`: test accuracy), `arch` best the architecture; the value is its
+  test accuracy. They are chosen among networks of the same seeds of pretraining (`statistics/comparable.py`). Their
   difference to the standard network of the same choice is a row of its own, whose metric ends in `_difference`
   (intervals: `statistics/selection.py`). A choice on test images has no interval; a row whose metric ends in
-  `_out_of_bag` says what it is worth on images that it did not see.
+  `_out_of_bag` says what it is worth on images that it did not see. Under attacks on transferred models there are the
+  same rows, of networks chosen on clean images, and the difference of every robust network to the standard one.
 
 One core of an AMD EPYC takes 15 s for 1,456 runs on 3,000 test and 3,000 validation images, with 250 MB.
 """
@@ -23,30 +24,25 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from robust_transfer.configuration.eps import eps_value
-from robust_transfer.statistics.comparable import comparable
 from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.statistics.metrics import effective_images
 from robust_transfer.statistics.predictions import Predictions
-from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, Pick, TransferRun
 from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry, renewing
 from robust_transfer.store.finished import entry_name
 from robust_transfer.store.predictions import PREDICTIONS, read_predictions
-from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.chosen import Numbers, Record, chosen_rows, chosen_rows_under_attack, shared_columns
 from robust_transfer.tables.experiment_info import ExperimentInfo
-from robust_transfer.tables.flags import joined
-from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, Measurement, MeasurementKey, canonical
+from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 from robust_transfer.tables.parquet import TableFormat
-from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, RESULTS, write_results
+from robust_transfer.tables.results import RESULTS, write_results
 from robust_transfer.tables.seeds import seed_means
 from robust_transfer.tables.training import TRAINING, write_flags
 from robust_transfer.tables.training_records import (
@@ -82,12 +78,6 @@ TIMINGS = TableFormat(
     nullable=frozenset(("seconds", "images", "images_per_second", "peak_memory_mb", "device", "threads")),
 )
 
-UNCHOSEN = ("source", "cue-conflict", "gallery")
-"""Modes of numbers by which no network is chosen."""
-
-Record = dict[str, Any]
-"""A row of the results table: a value for each column."""
-
 
 def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path, training: Path, flags: Path) -> None:
     """Gather the entries that `experiment_json` lists from `store` into three tables and a list of sanity flags.
@@ -99,11 +89,9 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
     measurements = [Measurement.from_json(listed) for listed in described.pop("entries")]
     costs = described.pop("costs")
     info = ExperimentInfo.from_json(described)
-    measured = _clean_once(
-        RESULTS.frame(
-            record for one in measurements for record in _measured(info.experiment, one, open_entry(store / one.entry))
-        )
-    )
+    records = [(one, _measured(info.experiment, one, open_entry(store / one.entry))) for one in measurements]
+    measured = _clean_once(RESULTS.frame(record for _, of_one in records for record in of_one))
+    models = _models(records).loc[measured.index]
     backbones = {one.backbone: one for one in measurements}
     opened = {name: open_entry(store / name) for name in backbones}
     trained = [epoch_rows(one, opened[name]) for name, one in backbones.items()]
@@ -113,10 +101,16 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
     raised += flags_of_trainings(epochs, store)
     raised += flags_of_evaluations(measured, epochs, store)
     raised += flags_of_transfers(measured, info, store)
-    measured["flags"] = flags_by_row(measured, raised)
+    transfers = measured["entry"].where(models.isna(), models)  # the flags of an attacked model are its transfer's
+    measured["flags"] = flags_by_row(measured.assign(entry=transfers), raised)
     trainings = {name: training_of(entry) for name, entry in opened.items()}
     measured["training"] = measured["backbone"].map(trainings).astype("string")
-    rows = pd.concat([measured, seed_means(measured), RESULTS.frame(_chosen_rows(info, measurements, measured, store))])
+    numbers = Numbers(measured, models)
+    chosen = [
+        *chosen_rows(info, measurements, numbers, store),
+        *chosen_rows_under_attack(info, measurements, numbers, store),
+    ]
+    rows = pd.concat([measured, seed_means(measured), RESULTS.frame(chosen)])
     write_results(results, rows, described)
     TIMINGS.write(timings, TIMINGS.frame(_cost(store / cost) for cost in costs))
     TRAINING.write(training, epochs, described)
@@ -125,7 +119,7 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
 
 
 def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[Record]:
-    """The rows of one entry's `metrics.json`."""
+    """The rows of one entry's `metrics.json`; of an entry that attacks several models those of one."""
     numbers = json.loads(entry.file("metrics.json").read_text())
     code = entry.card()["code"]
 
@@ -135,7 +129,7 @@ def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[R
 
     return [
         {
-            **_shared(experiment, _key_of(measurement.key, number)),
+            **shared_columns(experiment, _key_of(measurement.key, number)),
             **{name: number[name] for name in ("split", "selection", "metric", "value", "n")},
             **_interval(number, predictions),
             "attack": None if number["attack"] is None else canonical(number["attack"]),
@@ -145,7 +139,13 @@ def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[R
             "code": code,
         }
         for number in numbers
+        if number.get("model") == measurement.model
     ]
+
+
+def _models(records: Sequence[tuple[Measurement, Sequence[Record]]]) -> pd.Series[Any]:
+    """The transfer whose model each record is of; null for those that are not of attacked models."""
+    return pd.Series([one.model for one, of_one in records for _ in of_one], dtype="string")
 
 
 def _key_of(key: MeasurementKey, number: Record) -> MeasurementKey:
@@ -171,180 +171,12 @@ def _interval(number: Record, predictions: Callable[[str | None], dict[str, Pred
     return {"ci_low": low, "ci_high": high, "ci_kind": "images"}
 
 
-def _shared(experiment: str, key: MeasurementKey) -> Record:
-    """The columns that all numbers of one key share."""
-    radius = None if key.eps == BEST_ROBUST else eps_value(key.eps)
-    return {"experiment": experiment, **asdict(key), "eps_value": radius}
-
-
 def _clean_once(rows: pd.DataFrame) -> pd.DataFrame:
     """Of a backbone that was attacked in two norms, each beside its clean accuracy, keep that accuracy once."""
     on_source = rows[rows["mode"] == "source"]
     first = on_source.groupby(["backbone", "variant"])["entry"].transform("first")
     again = on_source["attack"].isna() & (on_source["entry"] != first)
     return rows.drop(index=on_source.index[again])
-
-
-def _chosen_rows(
-    info: ExperimentInfo, measurements: Iterable[Measurement], measured: pd.DataFrame, store: Path
-) -> Iterator[Record]:
-    """The chosen rows of every target, mode, variant and selection."""
-    comparisons: dict[MeasurementKey, list[Measurement]] = defaultdict(list)
-    for one in measurements:
-        if one.key.mode not in UNCHOSEN:
-            comparisons[one.key.of_choice(arch=BEST_ARCH, norm="", eps=BEST_ROBUST)].append(one)
-    by_entry = dict(list(measured.groupby("entry")))
-    for key, members in comparisons.items():
-        # Predictions are read one comparison at a time: those of a whole experiment need not fit into memory.
-        selections = pd.concat([by_entry[one.entry]["selection"] for one in members]).unique()
-        for selection in (None if pd.isna(one) else str(one) for one in selections):
-            runs = [_run(one, open_entry(store / one.entry), by_entry[one.entry], selection) for one in members]
-            for row in _chosen(info, key, list(zip(members, runs, strict=True)), selection):
-                flags = _flags_of_choice(row, members, by_entry, selection)
-                yield {**row, "flags": flags, "training": _training_of_choice(row, members, by_entry)}
-
-
-def _flags_of_choice(
-    row: Record, members: Iterable[Measurement], by_entry: Mapping[Any, pd.DataFrame], selection: str | None
-) -> str | None:
-    """The flags of every run of the network that was chosen, and for a difference of the standard one beside it."""
-    says = json.loads(row["hyperparameters"])
-    networks = {(says["arch"], row["norm"], says["eps"]), (says.get("standard_arch"), "none", "0")}
-    parts = [by_entry[one.entry] for one in members if (one.key.arch, one.key.norm, one.key.eps) in networks]
-    flags = [numbers["flags"][(numbers["selection"] == selection) | numbers["selection"].isna()] for numbers in parts]
-    return joined(pd.concat(flags))
-
-
-def _training_of_choice(
-    row: Record, members: Iterable[Measurement], by_entry: Mapping[Any, pd.DataFrame]
-) -> str | None:
-    """How the network that was chosen was trained; None for a difference, which is between two."""
-    says = json.loads(row["hyperparameters"])
-    network = (says["arch"], row["norm"], says["eps"])
-    chosen = [by_entry[one.entry] for one in members if (one.key.arch, one.key.norm, one.key.eps) == network]
-    found = {text for numbers in chosen for text in numbers["training"].dropna()}
-    return found.pop() if len(found) == 1 and "standard_arch" not in says else None
-
-
-def _run(measurement: Measurement, entry: Entry, numbers: pd.DataFrame, selection: str | None) -> TransferRun:
-    """An entry's predictions under one selection, checked against the accuracy it reports there."""
-    splits = read_predictions(entry, selection)
-    chosen_so = numbers["selection"].isna() if selection is None else numbers["selection"] == selection
-    of_predictions = numbers["attack"].isna() & (numbers["metric"] == "top1") & numbers["split"].isin(list(splits))
-    reported = numbers[chosen_so & of_predictions]
-    for split, value in reported[["split", "value"]].itertuples(index=False, name=None):
-        found = 100 * float(splits[split].correct.mean())
-        if abs(found - value) > 0.01:
-            raise TableError(
-                f"{entry.path}: metrics.json says {split} top1 = {value:.2f}, predictions.parquet says {found:.2f}; "
-                f"{renewing(entry.path)}"
-            )
-    key = measurement.key
-    return TransferRun(
-        measurement.entry, measurement.backbone, key.backbone_seed, key.transfer_seed, splits, str(entry.path)
-    )
-
-
-def _chosen(
-    info: ExperimentInfo,
-    key: MeasurementKey,
-    members: Sequence[tuple[Measurement, TransferRun]],
-    selection: str | None,
-) -> list[Record]:
-    """The chosen rows of runs that are compared with each other: best robust, best standard, and their differences.
-
-    `key` is what the runs share.
-    """
-    metric = info.metrics[key.target]
-    every = _candidates(info, members)
-
-    def bootstrap_of(candidates: list[Candidate]) -> Bootstrap:
-        return Bootstrap(candidates, metric, info.bootstrap, selection or "validation")
-
-    whole = bootstrap_of(every) if comparable(every) == every else None
-    rows = []
-    for arch in [*dict.fromkeys(candidate.arch for candidate in every), BEST_ARCH]:
-        bootstrap = whole or bootstrap_of(comparable([one for one in every if arch in (one.arch, BEST_ARCH)]))
-        rows += list(_choices(info, key, bootstrap, arch, metric))
-    return rows
-
-
-def _choices(
-    info: ExperimentInfo, key: MeasurementKey, bootstrap: Bootstrap, arch: str, metric: str
-) -> Iterator[Record]:
-    """The chosen rows of one architecture, or with `best` of all."""
-    candidates = bootstrap.candidates
-
-    def chosen(pick: Pick, *, standard: Pick | None = None, **of: str) -> list[Record]:
-        return _chosen_row_pair(_shared(info.experiment, key.of_choice(**of)), bootstrap, pick, metric, standard)
-
-    inside = [i for i, candidate in enumerate(candidates) if arch in (candidate.arch, BEST_ARCH)]
-    standard = [i for i in inside if candidates[i].eps == "0"]
-    pick = bootstrap.pick(standard) if standard else None
-    if pick and arch == BEST_ARCH:
-        yield from chosen(pick, arch=arch, norm="none", eps="0")
-    for norm in dict.fromkeys(candidates[i].norm for i in inside if candidates[i].eps != "0"):
-        robust = [i for i in inside if candidates[i].norm == norm and candidates[i].eps != "0"]
-        fixed = [i for i in robust if candidates[i].eps == info.fixed_eps.get(norm)]
-        for eps, among in ((BEST_ROBUST, robust), (info.fixed_eps.get(norm, ""), fixed)):
-            if not among:
-                continue
-            better = bootstrap.pick(among)
-            if eps == BEST_ROBUST or arch == BEST_ARCH:  # one arch at one eps is there already, as measured
-                yield from chosen(better, arch=arch, norm=norm, eps=eps)
-            if pick:
-                yield from chosen(better, standard=pick, arch=arch, norm=norm, eps=eps)
-
-
-def _candidates(info: ExperimentInfo, members: Sequence[tuple[Measurement, TransferRun]]) -> list[Candidate]:
-    """Runs by architecture and eps, in the order of architectures, then of growing eps."""
-    runs: dict[tuple[str, str, str], list[TransferRun]] = defaultdict(list)
-    for measurement, run in members:
-        runs[measurement.key.arch, measurement.key.norm, measurement.key.eps].append(run)
-    order = {arch: i for i, arch in enumerate(info.architectures)}
-    keys = sorted(runs, key=lambda key: (order.get(key[0], len(order)), key[0], key[1], eps_value(key[2])))
-    return [Candidate(*key, tuple(runs[key])) for key in keys]
-
-
-def _chosen_row_pair(
-    shared: Record, bootstrap: Bootstrap, pick: Pick, metric: str, standard: Pick | None
-) -> list[Record]:
-    """The row of a choice, or with `standard` of its paired difference to that one; and what it is worth on images
-    that the choice did not see, where it was made on test images."""
-    measured = bootstrap.difference(pick, standard) if standard else bootstrap.accuracy(pick)
-    metric += DIFFERENCE if standard else ""
-    rows = [_chosen_row(shared, bootstrap, pick, standard, metric, measured)]
-    if honest := bootstrap.out_of_bag(pick, standard):
-        rows.append(_chosen_row(shared, bootstrap, pick, standard, metric + OUT_OF_BAG, honest))
-    return rows
-
-
-def _chosen_row(
-    shared: Record, bootstrap: Bootstrap, pick: Pick, standard: Pick | None, metric: str, measured: Interval
-) -> Record:
-    chosen = bootstrap.candidates[pick.picked[0]]
-    seeds = sorted({run.backbone_seed for run in chosen.runs if run.backbone_seed is not None})
-    says: dict[str, Any] = {"arch": chosen.arch, "eps": chosen.eps, "share_of_resamples": round(pick.share, 3)}
-    says["backbone_seeds"] = seeds
-    if standard:
-        says["standard_arch"] = bootstrap.candidates[standard.picked[0]].arch
-    only = chosen.runs[0] if len(chosen.runs) == 1 and not standard else None
-    return {
-        **shared,
-        "attack": None,
-        "split": "test",
-        "selection": bootstrap.selection,
-        "metric": metric,
-        "value": measured.value,
-        "ci_low": measured.low,
-        "ci_high": measured.high,
-        "ci_kind": measured.kind,
-        "n": measured.n,
-        "hyperparameters": canonical(says),
-        "backbone": only.backbone if only else None,
-        "entry": only.entry if only else None,
-        "code": None,
-    }
 
 
 def _cost(path: Path) -> dict[str, Any]:

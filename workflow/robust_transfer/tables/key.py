@@ -65,10 +65,14 @@ class Measurement:
     backbone: str
     """Entry of the backbone that is measured."""
     key: MeasurementKey
+    model: str | None = None
+    """Entry of the transfer whose model was attacked, where the entry attacks several; None: all numbers of the entry
+    are of one thing."""
 
     def as_json(self) -> dict[str, Any]:
         """One of the `entries` of `experiment.json`: a flat object, with the deviations as an object of their own."""
         listed = {"entry": self.entry, "stage": self.stage, "backbone": self.backbone, **asdict(self.key)}
+        listed |= {"model": self.model} if self.model else {}
         return {**listed, "variant": json.loads(self.key.variant)}
 
     @classmethod
@@ -76,4 +80,4 @@ class Measurement:
         """What `as_json` wrote. Raises KeyError for a field that is missing."""
         fields = {name: listed[name] for name in MeasurementKey.__dataclass_fields__}
         key = MeasurementKey(**{**fields, "variant": canonical(listed["variant"])})
-        return cls(listed["entry"], listed["stage"], listed["backbone"], key)
+        return cls(listed["entry"], listed["stage"], listed["backbone"], key, listed.get("model"))

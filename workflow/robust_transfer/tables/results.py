@@ -108,10 +108,13 @@ def read_results(path: str | Path) -> pd.DataFrame:
                       pixels of images that networks saw at another
     images_per_class  training images of each class of the target; null: all of them
     attack            JSON of norm, eps, precision, and of PGD steps, relative_step_size (times eps), random_start,
-                      restarts and use_best, else of `kind`; older files have fewer of these; null: clean images
+                      restarts and use_best, else of `kind`; older files have fewer of these; null: clean images, all of
+                      them. Of a transfer it is on the model as a whole, on some of the test images (`n`); the `kind`
+                      `none` is accuracy on these images as they are
     split             `test` or `validation`
     selection         split on which hyperparameters (and eps and arch, if chosen) were chosen; null: nothing was
-    metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired; with
+    metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired (under
+                      attack also each robust network less the standard one of its architecture); with
                       `_out_of_bag` what a choice on test images is worth on images that it did not see; of mode
                       `cue-conflict` `shape_bias`, the share of decisions for the shape among those for the shape or the
                       texture, and `shape_decisions` and `texture_decisions`, shares of all conflicting images; of mode

@@ -33,7 +33,8 @@ def flags_of_transfers(rows: pd.DataFrame, info: ExperimentInfo, store: Path) ->
     `rows` are of the results table. Raises StoreError for an entry that was altered.
     """
     metrics = info.metrics
-    judged = rows[(rows["mode"] != "source") & rows["attack"].isna() & (rows["metric"] == rows["target"].map(metrics))]
+    clean = (rows["mode"] != "source") & rows["attack"].isna()
+    judged = rows[clean & (rows["metric"] == rows["target"].map(metrics))]
     found = []
     for (name, selection), numbers in judged.groupby(["entry", "selection"], sort=False, dropna=False):
         chosen_on = selection if isinstance(selection, str) else None

@@ -21,11 +21,12 @@ from robust_transfer.datasets.arrow import entry_splits, open_split
 from robust_transfer.datasets.resident import square_blocks
 from robust_transfer.datasets.splits import few_mask, validation_mask
 from robust_transfer.loading.loader import Subset, open_loader
-from robust_transfer.networks.backbones import load_backbone
+from robust_transfer.networks.backbones import WEIGHTS, load_backbone, save_weights
 from robust_transfer.networks.build import Network, Normalise
+from robust_transfer.networks.parallel_heads import unwrap_body
 from robust_transfer.resuming.states import states_of
 from robust_transfer.statistics.metrics import measurements
-from robust_transfer.store.entry import Entry, StoreError
+from robust_transfer.store.entry import Draft, Entry, StoreError
 from robust_transfer.training.attacking import attacked_predictions, described
 from robust_transfer.training.inference import predict
 from robust_transfer.training.loop import Adversary, fit
@@ -223,6 +224,14 @@ def _attacked(
             )
         )  # fmt: skip
     return np.concatenate(found)
+
+
+def keep_network(draft: Draft, network: Network, classes: tuple[str, ...], input_size: int) -> None:
+    """Keep a trained network, or one with parallel heads, among an entry's outputs, and say in its card what it is."""
+    facts = {"architecture": network.architecture, "classes": list(classes), "input_size": input_size}
+    unwrap_body(network)
+    save_weights(draft.file(WEIGHTS), network, facts)
+    draft.facts |= facts
 
 
 def _whole(dataset: Entry, name: str) -> Subset:
