@@ -17,9 +17,9 @@ from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.planning import rates
 from robust_transfer.planning.calibration import _mean, calibrate, fitted_seconds, start_seconds
 from robust_transfer.planning.command import run_plan
-from robust_transfer.planning.images import ImageCounts, image_counts, set_aside
+from robust_transfer.planning.images import ImageCounts, counting, image_counts, set_aside
 from robust_transfer.planning.networks import counted, size_of
-from robust_transfer.planning.plan import Plan, counting, make_plan, wanted
+from robust_transfer.planning.plan import Plan, make_plan, wanted
 from robust_transfer.planning.rates import Calibrated, RateError, published_rates
 from robust_transfer.planning.report import as_json, table
 from robust_transfer.planning.work import PASSES, WORK, Pass, UnknownImagesError, Work, _train, work_of
