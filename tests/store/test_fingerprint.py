@@ -43,11 +43,11 @@ MODULES = {
         weights.outputs weights.pickle_machine weights.pickle_values weights.pickles weights.state_dicts
     """,
     "pretraining": """
-        architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
-        loading.streaming machine.devices machine.distributed networks.backbones networks.build networks.folding
-        networks.image_gradient networks.small_resnet randomness stages.pretraining tables.flags tables.sanity
-        training.averaging training.batchnorm training.inference training.loop training.progress training.schedules
-        training.sgd weights.outputs
+        architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
+        loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
+        networks.folding networks.image_gradient networks.small_resnet randomness stages.pretraining tables.flags
+        tables.sanity training.averaging training.batchnorm training.inference training.loop training.progress
+        training.schedules training.sgd weights.outputs
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
@@ -60,9 +60,9 @@ MODULES = {
         statistics.intervals statistics.shape_bias store.originals
     """,
     "features": """
-        architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.sources
-        loading.streaming machine.devices networks.backbones networks.build networks.layers networks.small_resnet
-        randomness stages.features store.features
+        architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
+        loading.sources loading.streaming machine.devices networks.backbones networks.build networks.layers
+        networks.small_resnet randomness stages.features store.features
     """,
     "probing": """
         datasets.splits stages.probing statistics.lbfgs statistics.logistic_regression statistics.metrics
@@ -88,18 +88,19 @@ MODULES = {
     """,
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
-        loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
-        networks.folding networks.image_gradient networks.parallel_heads networks.small_resnet randomness
+        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
+        networks.build networks.folding networks.image_gradient networks.parallel_heads networks.small_resnet randomness
         stages.linear_heads statistics.metrics statistics.predictions store.features store.predictions
         training.averaging training.batchnorm training.inference training.loop training.progress training.schedules
         training.sgd training.transfer
     """,
     "finetuning": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
-        loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
-        networks.folding networks.image_gradient networks.small_resnet randomness stages.finetuning statistics.metrics
-        statistics.predictions store.features store.predictions store.runs training.averaging training.batchnorm
-        training.inference training.loop training.progress training.schedules training.sgd training.transfer
+        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
+        networks.build networks.folding networks.image_gradient networks.small_resnet randomness stages.finetuning
+        statistics.metrics statistics.predictions store.features store.predictions store.runs training.averaging
+        training.batchnorm training.inference training.loop training.progress training.schedules training.sgd
+        training.transfer
     """,
     "selecting": """
         stages.selecting statistics.predictions store.features store.predictions store.runs
