@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_transfer.architectures import check_architecture, small_resnet, timm_name
+from robust_transfer.networks.pooling import replace_pools
 from robust_transfer.networks.small_resnet import SmallResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -94,6 +95,7 @@ def build(architecture: str, classes: int, *, seed: int = 0, input_size: int | N
             body, features_n = _timm(name, input_size)
         else:
             body = _torchvision(architecture)
+            replace_pools(body)
             features_n = _cut_head(body)
         return Network(architecture, body, features_n, classes)
 

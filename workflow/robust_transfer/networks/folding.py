@@ -59,10 +59,10 @@ class Folded(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Treats this package's convolutions as leaves, as it does torch's."""
+    """Treats this package's convolutions and pooling as leaves, as it does torch's."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
+        return isinstance(module, nn.Conv2d | nn.AdaptiveAvgPool2d) or super().is_leaf_module(module, name)
 
 
 def _traced(body: nn.Module, architecture: str) -> fx.Graph | None:
