@@ -85,7 +85,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with train.parquet and test.parquet")
-    parser.add_argument("--architecture", default="resnet18", help="resnet20_w64 does not shrink its input at once")
+    parser.add_argument("--architecture", default="resnet18_cifar")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--limit", type=int, help="at most this many training and test images, to try it out")

@@ -27,7 +27,7 @@ REFUSED = """
 """What `torch.use_deterministic_algorithms` of torch 2.15 refuses on CUDA, by its documentation."""
 FAMILIES = """
     alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t mnasnet0_5
-    mobilenet_v2 mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnet50 resnext50_32x4d
+    mobilenet_v2 mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnet18_cifar resnet50 resnext50_32x4d
     shufflenet_v2_x0_5 swin_t swin_v2_t vgg11 vgg16_bn vit_b_32 wide_resnet50_2
 """
 """One network of each kind that torchvision builds."""

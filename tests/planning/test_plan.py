@@ -198,7 +198,8 @@ def test_sides_are_those_of_training(start: float, side: int) -> None:
 @pytest.mark.parametrize(
     ("architecture", "side"),
     [("resnet8_w16", 32), ("resnet20_w5", 33), ("resnet18", 224), ("vgg16_bn", 160), ("mobilenet_v2", 96),
-     ("densenet161", 224), ("wide_resnet50_4", 224), ("shufflenet_v2_x1_0", 224)],
+     ("densenet161", 224), ("wide_resnet50_4", 224), ("shufflenet_v2_x1_0", 224), ("resnet18_cifar", 32),
+     ("resnet50_cifar", 40)],
 )  # fmt: skip
 def test_tables_and_formulas_are_what_the_counter_counts(architecture: str, side: int) -> None:
     known, found = size_of(architecture, side), counted(architecture, side)

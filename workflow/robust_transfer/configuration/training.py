@@ -30,8 +30,9 @@ Architecture = Annotated[
     str,
     AfterValidator(_architecture),
     Field(
-        description="A torchvision classification network by name (resnet18, wide_resnet50_2, …), or a small "
-        "CIFAR-style one: resnet8_w16 is a ResNet of 8 layers (6n + 2) and width 16."
+        description="A torchvision classification network by name (resnet18, wide_resnet50_2, …), one of its "
+        "ResNets with a stem for images of about 32 pixels (resnet18_cifar), or a small CIFAR-style one: resnet8_w16 "
+        "is a ResNet of 8 layers (6n + 2) and width 16."
     ),
 ]
 Norm = Literal["l2", "linf"]

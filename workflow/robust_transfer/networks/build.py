@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_transfer.architectures import check_architecture, small_resnet, timm_name
+from robust_transfer.architectures import CIFAR, CIFAR_RESNETS, check_architecture, small_resnet, timm_name
 from robust_transfer.networks.pooling import replace_pools
 from robust_transfer.networks.small_resnet import SmallResNet
 
@@ -81,10 +81,11 @@ def fresh_head(features_n: int, classes: int, seed: int) -> nn.Linear:
 def build(architecture: str, classes: int, *, seed: int = 0, input_size: int | None = None) -> Network:
     """A network by name, freshly initialised from `seed` on the CPU, in train mode.
 
-    `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a torchvision classification network (`resnet18`),
-    `wide_resnet50_4`, or where timm is installed one of its networks (`timm_resnet10t`). `input_size`
-    matters for those of timm that are built for one size, such as its ViTs; None is the size of timm's own weights. The
-    global random state is unchanged. Raises ValueError, naming a near match and what exists, for any other name.
+    `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a torchvision classification network (`resnet18`), one
+    of its ResNets with a stem for small images (`resnet18_cifar`), `wide_resnet50_4`, or where timm is installed one of
+    its networks (`timm_resnet10t`). `input_size` matters for those of timm that are built for one size, such as its
+    ViTs; None is the size of timm's own weights. The global random state is unchanged. Raises ValueError, naming a near
+    match and what exists, for any other name.
     """
     check_architecture(architecture)
     with _seeded(seed):
@@ -108,7 +109,23 @@ def _torchvision(architecture: str) -> nn.Module:
             torchvision.models.resnet.Bottleneck, [3, 4, 6, 3], width_per_group=256
         )
         return resnet
+    if architecture in CIFAR_RESNETS:
+        return with_cifar_stem(torchvision.models.get_model(architecture.removesuffix(CIFAR), weights=None))
     network: nn.Module = torchvision.models.get_model(architecture, weights=None, **_ARGUMENTS.get(architecture, {}))
+    return network
+
+
+def with_cifar_stem(resnet: Any) -> nn.Module:
+    """A ResNet of torchvision with the stem that is usual at 32 pixels, where ImageNet's would leave a map of 8 × 8.
+
+    A 3×3 convolution at stride 1 and no pooling: the network of the library robustness and of others for CIFAR-10, with
+    11.2 million parameters as `resnet18_cifar`.
+    """
+    width = resnet.conv1.out_channels
+    resnet.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's others
+    resnet.maxpool = nn.Identity()
+    network: nn.Module = resnet
     return network
 
 
