@@ -219,7 +219,7 @@ def _evaluation(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     dataset, backbone = _images_of(entry.inputs["source"], counts), entry.inputs["backbone"]
     architecture, side = _network(backbone)
-    precision = _precision(backbone)
+    precision = settings.precision or _precision(backbone)
     radii, attack = len(settings.eps), settings.attack
     work = Work()
     forward, attacked = (Pass(architecture, side, precision, kind) for kind in ("forward", "attack"))

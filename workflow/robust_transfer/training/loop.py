@@ -51,7 +51,9 @@ class Adversary:
     the budget per pixel.
     """
 
-    def __init__(self, network: Network, threat: Threat, attack: Attack, seed: int, input_size: int) -> None:
+    def __init__(
+        self, network: Network, threat: Threat, attack: Attack, seed: int, input_size: int, *, fp32_head: bool = False
+    ) -> None:
         """Create an adversary.
 
         Args:
@@ -60,7 +62,9 @@ class Adversary:
             attack: Steps, step size and random starts of PGD.
             seed: Seed of the random starts.
             input_size: Side of the network's input, pixels.
+            fp32_head: The head computes in float32, whatever autocast says.
         """
+        self._fp32_head = fp32_head
         self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
         self._input_size = input_size
         self._folded: Folded | None = None
@@ -72,7 +76,7 @@ class Adversary:
     def perturbed(self, images: Tensor, labels: Tensor, attack: Attack, starts: Starts) -> Tensor:
         """Images (float [B, 3, S, S]) perturbed by any attack within the same threat model."""
         if self._folded is None:  # only now, since training moves the network and sets its memory format
-            self._folded = Folded(self.network)
+            self._folded = Folded(self.network, fp32_head=self._fp32_head)
         self._folded.refresh()
         return pgd(self._folded, images, labels, self._at_side(images.shape[-1]), attack, starts)
 
@@ -227,7 +231,7 @@ class Training:
                 place = number * self.team.size + self.team.rank
                 torch.manual_seed(randomness.key(self.seed, randomness.LAYERS, self.step, place))
             with _enough_for_batchnorm(part), autocast(recipe.precision, self.device):
-                logits = _at_least_float32(self.network(part))
+                logits = _at_least_float32((self.network.logits if recipe.fp32_head else self.network)(part))
             logits = logits.movedim(1, -1)  # of parallel heads [B, H, K], which is how they lie in memory
             targets = targets.view(-1, *[1] * len(self.heads)).expand(-1, *self.heads)
             losses = F.cross_entropy(
