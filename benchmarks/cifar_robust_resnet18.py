@@ -128,6 +128,7 @@ def _arguments() -> argparse.Namespace:
 def _entries(arguments: argparse.Namespace, folder: Path) -> dict[str, Entry]:
     """The planned entries by stage; nothing is made yet."""
     protocol = PROTOCOLS[arguments.protocol]
+    constructed = {"kind": "shapes", "task": "coarse", "train": 10, "test": 10}
     limits = {"train_limit": arguments.limit, "test_limit": arguments.limit}
     experiment = {
         "experiment": "cifar-robust",
@@ -135,13 +136,16 @@ def _entries(arguments: argparse.Namespace, folder: Path) -> dict[str, Entry]:
         "results": str(folder / "results"),
         "input_size": 32,
         "preprocessing": {"resize_ratio": 1.0},
-        "datasets": {"cifar10": {"origin": {"kind": "parquet", "path": arguments.data}, **limits}},
+        "datasets": {
+            "cifar10": {"origin": {"kind": "parquet", "path": arguments.data}, **limits},
+            "any": {"origin": constructed},
+        },
         "source": "cifar10",
-        "targets": ["cifar10"],
+        "targets": ["any"],  # there has to be one; nothing is transferred to it
         "grid": [
             {
                 "architectures": [arguments.architecture], "norm": protocol.norm, "eps": [protocol.eps],
-                "modes": ["fixed-feature"],
+                "modes": [],
             }
         ],
         "evaluation": {"precision": "fp32", "attack": protocol.evaluation.model_dump()},
@@ -158,7 +162,8 @@ def _entries(arguments: argparse.Namespace, folder: Path) -> dict[str, Entry]:
     }  # fmt: skip
     wiring = Wiring(plan(validate(experiment)))
     wiring.write_entries()
-    paths = {entry.stage: wiring.store / entry.id for entry in wiring.grid.entries.values()}
+    made = [entry for entry in wiring.grid.entries.values() if entry.name != "any"]
+    paths = {entry.stage: wiring.store / entry.id for entry in made}
     return {stage: open_entry(path) for stage, path in paths.items()}
 
 
