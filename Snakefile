@@ -13,6 +13,7 @@ from robust_transfer.configuration.load import DEFAULT, ConfigurationError
 from robust_transfer.dag.container import image
 from robust_transfer.dag.engine import Engine
 from robust_transfer.dag.wiring import export_environment, memory, wire
+from robust_transfer.planning.feeding import Feeding
 from robust_transfer.registry import FIGURES
 
 export_environment(PACKAGE)
@@ -20,6 +21,7 @@ export_environment(PACKAGE)
 try:
     ENGINE = Engine(workflow, ancient)
     WIRING = wire(workflow.configfiles, workflow.config_settings.config, ENGINE)
+    FEEDING = Feeding(WIRING.grid, ENGINE)
     IMAGE = image(WIRING.grid.experiment.running, ENGINE)
 except ConfigurationError as error:
     raise WorkflowError(str(error))

@@ -3,7 +3,7 @@
     python benchmarks/attacks.py [--norm l2] [--architecture resnet18 --side 64 --batch 64] [--device cuda] …
 
 The same network, images, ball, steps and step size, no random start, and the last iterate; in alternating runs. Ours as
-adversarial training calls it: BatchNorm folded, fp32 against fp32, and in bf16.
+adversarial training calls it: BatchNorm folded, fp32 against fp32, and in bf16. fp32 is without TF32 on all sides.
 tests/test_attacks_peers.py checks that all of them return the same images.
 """
 
@@ -20,7 +20,7 @@ from robust_transfer.configuration.training import Attack, Norm, Precision
 from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.networks.build import Network, build
 from robust_transfer.networks.folding import Folded
-from side_by_side import Contender, NetworkCase, command_line, describe, hardware, measure, show, write
+from side_by_side import Contender, NetworkCase, command_line, describe, hardware, measure, show, use_tf32, write
 from torch import Tensor
 
 EPS = {"l2": "0.5", "linf": "4/255"}
@@ -86,6 +86,7 @@ class Case(NetworkCase):
         generator = torch.Generator().manual_seed(0)
         images = torch.rand(self.batch, 3, self.side, self.side, generator=generator)
         labels = torch.randint(0, 10, (self.batch,), generator=generator)
+        use_tf32(False)  # ours sets it again, to the same
         network = build(self.architecture, 10, seed=0).eval()
         return network.to(self.device), images.to(self.device), labels.to(self.device)
 

@@ -18,6 +18,7 @@ from typing import Protocol
 os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported; its bar would be drawn at every step
 
 import torch
+from robust_transfer.configuration.training import Norm
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network
 from torch import Tensor, nn
 
@@ -56,6 +57,9 @@ class Trainer:
         weight_decay: float = 1e-4,
         device: str,
         by_hand: bool,
+        norm: Norm = "l2",
+        relative_step_size: float | None = None,
+        random_start: bool = False,
     ) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated syntax, and no apex
@@ -66,8 +70,10 @@ class Trainer:
         self._loop, self._device, self._by_hand = _model_loop, device, by_hand
         self._args = Parameters(
             {
-                "adv_train": True, "constraint": "2", "eps": eps, "attack_lr": 2 * eps / steps, "attack_steps": steps,
-                "random_start": False, "random_restarts": 0, "use_best": False, "custom_eps_multiplier": None,
+                "adv_train": True, "constraint": {"l2": "2", "linf": "inf"}[norm], "eps": eps,
+                "attack_lr": eps * (relative_step_size or 2 / steps), "attack_steps": steps,
+                "random_start": random_start,
+                "random_restarts": 0, "use_best": False, "custom_eps_multiplier": None,
                 "lr": learning_rate, "momentum": 0.9, "weight_decay": weight_decay, "mixed_precision": False,
                 "custom_lr_multiplier": None, "step_lr": None, "epochs": 1,
             }

@@ -214,8 +214,10 @@ def emptied(rule: str, name: str) -> str:
     rule, inputs = re.subn(
         r"    input:\n(?:        .*\n)+", f'    input: lambda wildcards: EDGES["{name}/" + wildcards.entry]\n', rule
     )
+    rule = re.sub(r"threads: FEEDING\.threads\(.*\)", "threads: 1", rule)
+    rule = re.sub(r'FEEDING\.memory\("\w+", (\d+)\)', r"memory(\1)", rule)
     rule, commands = re.subn(r"    shell:\n(?:        .*\n)+", '    shell: "touch {output}"\n', rule)
-    if inputs > 1 or commands != 1 or "WIRING" in rule:
+    if inputs > 1 or commands != 1 or re.search("WIRING|FEEDING", rule):
         raise ValueError(f"rules/{name}.smk is not of the form that this benchmark reads: {rule}")
     return rule.replace("../envs/", "envs/")
 

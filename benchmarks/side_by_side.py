@@ -1,4 +1,9 @@
-"""Alternating measurements: every contender once per round, so that whatever slows the machine slows all of them."""
+"""Alternating measurements: every contender once per round, so that whatever slows the machine slows all of them.
+
+On a CPU contenders live side by side and idle in turn. On a GPU one is alive at a time, started anew in every round,
+since each keeps weights, activations and cuDNN's workspaces in the card's memory: it warms up by WARM calls, which
+cuDNN's benchmark mode needs, and is timed over calls of at least SECONDS.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,25 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+
+WARM, SECONDS = 5, 1.0
+"""Calls that are not counted, and the least time of those that are, of a contender that is started anew."""
+
+
+def use_tf32(allowed: bool) -> None:
+    """Have all of this process's matrix products and convolutions use TF32 on a GPU, or none.
+
+    torch's default is TF32 in convolutions alone, so that "fp32" would mean another thing for each contender.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 @dataclass(frozen=True)
@@ -76,52 +93,72 @@ class Contender:
 def measure(
     case: str, contenders: Mapping[str, Contender], *, images: int, rounds: int, threads: int, device: str
 ) -> Speeds:
-    """Images per second of contenders that process `images` images per call; a first round warms up and is not counted.
+    """Images per second of contenders that process `images` images per call; first calls warm up and are not counted.
 
-    Each has its own process, which is idle while another runs, so that they do not share process-wide state (the memory
-    allocator, the kernels that cuDNN picks).
+    Each has its own process, so that they do not share process-wide state (the memory allocator, the kernels that cuDNN
+    picks, whether TF32 is used). On a GPU one lives at a time, else all do, and those whose turn it is not are idle.
     """
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    names, spawn = list(contenders), multiprocessing.get_context("spawn")
+    names, alone = list(contenders), device == "cuda"
     with contextlib.ExitStack() as stack:
-        lines = {}
-        for name, contender in contenders.items():
-            lines[name], theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(theirs, contender, threads, device))
-            process.start()
-            theirs.close()
-            stack.callback(process.join)
-            stack.callback(lines[name].close)
-        for number in range(rounds + 1):
+        kept = {} if alone else {name: stack.enter_context(_started(one, threads, device)) for name, one in
+                                 contenders.items()}  # fmt: skip
+        for number in range(rounds + (not alone)):
             for name in names[number % len(names) :] + names[: number % len(names)]:  # each goes first in turn
-                seconds = _seconds(name, lines[name])
-                if number:
-                    speeds[name].append(images / seconds)
+                if alone:
+                    with _started(contenders[name], threads, device, warm=WARM, at_least=SECONDS) as line:
+                        speeds[name].append(images / _seconds(name, line))
+                else:
+                    seconds = _seconds(name, kept[name])
+                    if number:
+                        speeds[name].append(images / seconds)
     return Speeds(case, speeds)
+
+
+@contextlib.contextmanager
+def _started(
+    contender: Contender, threads: int, device: str, *, warm: int = 0, at_least: float = 0.0
+) -> Iterator[Connection]:
+    """A contender's process, and the line on which it is asked for the seconds of a call; it ends with the block."""
+    spawn = multiprocessing.get_context("spawn")
+    line, theirs = spawn.Pipe()
+    process = spawn.Process(target=_serve, args=(theirs, contender, threads, device, warm, at_least))
+    process.start()
+    theirs.close()
+    try:
+        yield line
+    finally:
+        line.close()
+        process.join()
 
 
 def _seconds(name: str, line: Connection) -> float:
     try:
         line.send(None)
         seconds: float = line.recv()
-    except (EOFError, BrokenPipeError):
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         raise RuntimeError(f"{name}: its process ended; its error is printed above") from None
     return seconds
 
 
-def _serve(line: Connection, contender: Contender, threads: int, device: str) -> None:
+def _serve(line: Connection, contender: Contender, threads: int, device: str, warm: int, at_least: float) -> None:
     torch.set_num_threads(threads)
     timed = contender.make(*contender.arguments)
     wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for _ in range(warm):
+        timed()
+    wait()
     while True:
         try:
             line.recv()
         except EOFError:
             return
-        start = time.perf_counter()
-        timed()
-        wait()
-        line.send(time.perf_counter() - start)
+        start, calls = time.perf_counter(), 0
+        while not calls or time.perf_counter() - start < at_least:
+            timed()
+            calls += 1
+            wait()
+        line.send((time.perf_counter() - start) / calls)
 
 
 def show(measured: Sequence[Speeds], compared: Sequence[tuple[str, str]]) -> None:
@@ -166,6 +203,8 @@ def hardware(device: str, threads: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    if device == "cuda":
+        about |= {"cuda": torch.version.cuda, "date": date.today().isoformat()}
     return about
 
 

@@ -6,8 +6,9 @@ The same network, batch, attack (L2, three steps, no random start, the last iter
 Ours is what `training.loop` does at every step: attack, forward, backward, SGD. Left out on both sides: loading and
 augmentation. tests/benchmarks/test_benchmarks.py checks that both end with the same weights.
 
-fp32 is compared with fp32, and the best of ours (bf16) with the best that the library offers, which is fp32 (see
-`madry_robustness.py`), and with the library wrapped in autocast by hand.
+fp32 is compared with fp32, on a GPU TF32 with TF32, and the best of ours (bf16) with the best that the library offers,
+which is fp32, there TF32 (see `madry_robustness.py`), and with the library wrapped in autocast by hand. Both sides have
+the same TF32 setting, which the name says: "fp32" is without, in matrix products and in convolutions.
 """
 
 from __future__ import annotations
@@ -26,14 +27,29 @@ from robust_transfer.machine.devices import autocast, prepare
 from robust_transfer.machine.distributed import ALONE
 from robust_transfer.networks.build import Network, build
 from robust_transfer.training.loop import Adversary, Training
-from side_by_side import Contender, NetworkCase, Speeds, command_line, describe, hardware, measure, show, write
+from side_by_side import (
+    Contender,
+    NetworkCase,
+    Speeds,
+    command_line,
+    describe,
+    hardware,
+    measure,
+    show,
+    use_tf32,
+    write,
+)
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 STEPS, LEARNING_RATE = 3, 1e-3
-OURS_BEST, OURS_FP32 = "ours, bf16", "ours, fp32"
-THEIRS_FP32, THEIRS_BY_HAND = "robustness, fp32", "robustness, bf16 by hand"
-COMPARED = [(OURS_FP32, THEIRS_FP32), (OURS_BEST, THEIRS_FP32), (OURS_BEST, THEIRS_BY_HAND)]
+OURS_BEST, OURS_FP32, OURS_TF32 = "ours, bf16", "ours, fp32", "ours, tf32"
+THEIRS_FP32, THEIRS_TF32 = "robustness, fp32", "robustness, tf32"
+THEIRS_BY_HAND = "robustness, bf16 by hand"
+COMPARED = [
+    (OURS_FP32, THEIRS_FP32), (OURS_TF32, THEIRS_TF32), (OURS_BEST, THEIRS_FP32), (OURS_BEST, THEIRS_TF32),
+    (OURS_BEST, THEIRS_BY_HAND),
+]  # fmt: skip
 # Dense bf16 FLOP/s from the data sheets.
 PEAK = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12}
 
@@ -89,16 +105,19 @@ def _measured(case: Case, rounds: int, threads: int, device: str) -> Speeds:
     contenders = {
         OURS_BEST: Contender(ours, (case, "bf16", threads, device)),
         OURS_FP32: Contender(ours, (case, "fp32", threads, device)),
-        THEIRS_FP32: Contender(theirs, (case, False, device)),
-        THEIRS_BY_HAND: Contender(theirs, (case, True, device)),
+        THEIRS_FP32: Contender(theirs, (case, "fp32", device)),
+        THEIRS_BY_HAND: Contender(theirs, (case, "bf16", device)),
     }
+    if device == "cuda":
+        contenders[OURS_TF32] = Contender(ours, (case, "tf32", threads, device))
+        contenders[THEIRS_TF32] = Contender(theirs, (case, "tf32", device))
     name = f"{case.architecture} at {case.side} px, batch {case.batch}, L2, {STEPS} steps"
     speeds = measure(name, contenders, images=case.batch, rounds=rounds, threads=threads, device=device)
     flops = flops_per_image(case)
     notes = {
         "GFLOP an image": flops / 1e9,
         "TFLOP/s, ours, bf16": flops * speeds.median(OURS_BEST) / 1e12,
-        "share of peak": flops * speeds.median(OURS_BEST) / peak(device, threads),
+        "share of bf16 peak": flops * speeds.median(OURS_BEST) / peak(device, threads),
     }
     return replace(speeds, notes=notes)
 
@@ -122,11 +141,13 @@ def ours(case: Case, precision: Precision, threads: int, device: str) -> Callabl
     return step
 
 
-def theirs(case: Case, by_hand: bool, device: str) -> Callable[[], None]:
-    """A step of the robustness library on the same network."""
+def theirs(case: Case, precision: Precision, device: str) -> Callable[[], None]:
+    """A step of the robustness library on the same network; in bf16 by torch's autocast around its loop."""
+    use_tf32(precision == "tf32")
+    torch.backends.cudnn.benchmark = True  # as ours does; its own training leaves torch's default
     network, images, labels = given(case, torch.device(device))
     trainer = madry_robustness.Trainer(
-        network, eps=case.eps, steps=STEPS, learning_rate=LEARNING_RATE, device=device, by_hand=by_hand
+        network, eps=case.eps, steps=STEPS, learning_rate=LEARNING_RATE, device=device, by_hand=precision == "bf16"
     )
     return lambda: trainer.train([(images, labels)])
 

@@ -14,7 +14,7 @@ rule cue_conflict:
         STORE / "cue_conflict" / "{entry}" / "cue_conflict.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("cue_conflict")
     resources:
         mem_mb=memory(4000),
         runtime=60,

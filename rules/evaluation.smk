@@ -11,7 +11,7 @@ rule evaluation:
         STORE / "evaluation" / "{entry}" / "evaluation.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("evaluation")
     resources:
         mem_mb=memory(4000),
         runtime=240,

@@ -13,9 +13,9 @@ rule features:
         STORE / "features" / "{entry}" / "features.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("features")
     resources:
-        mem_mb=memory(4000),
+        mem_mb=FEEDING.memory("features", 4000),
         runtime=240,
         gpu=1,
     params:

@@ -15,9 +15,9 @@ rule finetuning:
         STORE / "finetuning" / "{entry}" / "finetuning.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("finetuning")
     resources:
-        mem_mb=memory(4000),
+        mem_mb=FEEDING.memory("finetuning", 4000),
         runtime=1440,
         gpu=1,
     params:

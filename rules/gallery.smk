@@ -35,7 +35,7 @@ rule gallery:
         STORE / "gallery" / "{entry}" / "gallery.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("gallery")
     resources:
         mem_mb=memory(4000),
         runtime=240,

@@ -13,9 +13,9 @@ rule linear_heads:
         STORE / "linear_heads" / "{entry}" / "linear_heads.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("linear_heads")
     resources:
-        mem_mb=memory(4000),
+        mem_mb=FEEDING.memory("linear_heads", 4000),
         runtime=1440,
         gpu=1,
     params:

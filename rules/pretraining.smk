@@ -13,9 +13,9 @@ rule pretraining:
     priority: 10
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("pretraining")
     resources:
-        mem_mb=memory(4000),
+        mem_mb=FEEDING.memory("pretraining", 4000),
         runtime=2880,
         gpu=1,
     params:

@@ -19,7 +19,7 @@ rule stylizing:
         STORE / "stylizing" / "{entry}" / "stylizing.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("stylizing")
     resources:
         mem_mb=memory(4000),
         runtime=1440,

@@ -45,7 +45,7 @@ def test_both_sides_take_the_same_step(monkeypatch):
     monkeypatch.setattr(training_step, "given", given)
     monkeypatch.setattr(training_step, "prepare", lambda device, threads: torch.device(device))
     before = {name: value.clone() for name, value in original(case, torch.device("cpu"))[0].named_parameters()}
-    for step in (training_step.ours(case, "fp32", 1, "cpu"), training_step.theirs(case, False, "cpu")):
+    for step in (training_step.ours(case, "fp32", 1, "cpu"), training_step.theirs(case, "fp32", "cpu")):
         for _ in range(3):
             step()
     mine, theirs = networks
@@ -68,7 +68,7 @@ def test_training_step_prints_and_writes_ratios(tmp_path):
     assert all(speed > 0 for rounds in speeds.values() for speed in rounds)
     ratios = [one / other for one, other in zip(speeds["ours, fp32"], speeds["robustness, fp32"], strict=True)]
     assert case["median_ratios"]["ours, fp32 / robustness, fp32"] == pytest.approx(sum(ratios) / 2, abs=1e-3)
-    assert 0 < case["notes"]["share of peak"] < 1
+    assert 0 < case["notes"]["share of bf16 peak"] < 1
 
 
 @pytest.mark.usefixtures("peers")
@@ -136,10 +136,10 @@ def test_cifar_trains_both_sides_to_an_accuracy(tmp_path):
     out = tmp_path / "out.json"
     settings = {"data": tmp_path / "data", "architecture": "resnet8_w4", "epochs": 20, "batch": 16, "json": out}
     run("cifar_robust_resnet18.py", *(text for name, value in settings.items() for text in (f"--{name}", value)))
-    found = json.loads(out.read_text())["found"]
+    found = json.loads(out.read_text())["outcomes"]
     assert found.keys() == {"ours, bf16", "robustness, fp32"}
     for outcome in found.values():
-        assert outcome["clean"] == outcome["pgd20"] == 100  # dark and bright images cannot be mistaken
+        assert outcome["clean"] == outcome["pgd"] == 100  # dark and bright images cannot be mistaken
         assert outcome["images_per_second"] > 0
 
 

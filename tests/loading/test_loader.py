@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 import time
 from contextlib import closing, contextmanager
@@ -19,12 +21,13 @@ from robust_transfer.configuration.training import Recipe
 from robust_transfer.datasets.arrow import open_split
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.datasets.storing import SplitWriter
-from robust_transfer.loading import streaming
+from robust_transfer.loading import shared_memory, streaming
 from robust_transfer.loading.augmentation import CROP_NUMBERS, random_crop
 from robust_transfer.loading.loader import LoadingError, Resident, Streaming, Subset, open_loader
 from robust_transfer.store.entry import StoreError
+from support.disks import enlarge, small_disk
 from support.prepared_datasets import encoded, new_entry, pixels, written
-from support.processes import first_line, start
+from support.processes import environment, first_line, start
 
 N, SIDE = 200, 48  # 1.3 MB of squares: not resident at resident_mb 1
 SQUARES = ("none", "flip", "crop-flip", "square-resized-crop-flip")
@@ -331,6 +334,67 @@ class TestFaults:
             with pytest.raises(LoadingError, match=r"a process that reads images died .*set running\.workers lower"):
                 list(batches)
         assert not multiprocessing.active_children()
+
+    def test_too_little_shared_memory_is_said_before_a_worker_starts(self, jpegs, tmp_path, monkeypatch):
+        """As in a container of Docker's, which has 64 MB. Two workers read two batches of 70 ahead, in chunks of 64."""
+        needed = (2 * 2 + 1) * 64 * SIDE**2 * 3
+        with small_disk(tmp_path / "shm", needed // 1024 - 4) as shm:
+            monkeypatch.setattr(shared_memory, "SHARED", shm)
+            says = rf"{shm} has 2 MB, of which 2 are free, and 2 processes that read images need 3 MB .*--shm-size=1g.*"
+            with pytest.raises(LoadingError, match=says + r"running: \{workers: 0\}"), opened(whole(jpegs), workers=2):
+                pass
+            assert not multiprocessing.active_children()
+            with opened(whole(jpegs), workers=0) as loader:
+                assert len(list(loader.batches(0, groups(), SIDE))) == 3
+            enlarge(shm, needed // 1024 + 4)
+            with opened(whole(jpegs), workers=2) as loader:
+                assert len(list(loader.batches(0, groups(), SIDE))) == 3
+
+    def test_a_worker_that_finds_shared_memory_full_later_is_said_to_have(self, jpegs):
+        with opened(whole(jpegs), workers=1) as loader:
+            batches = loader.batches(0, groups(), SIDE)
+            next(batches)
+            (worker,) = multiprocessing.active_children()
+            assert worker.pid
+            os.kill(worker.pid, signal.SIGBUS)
+            with pytest.raises(LoadingError, match=r"killed by SIGBUS: /dev/shm is full .*larger --shm-size"):
+                list(batches)
+
+    @pytest.mark.faults  # for its length
+    def test_what_is_asked_for_is_enough(self, jpegs):
+        """In a mount namespace with just so much, and with a slow reader, for whom everything is read ahead."""
+        for spare, ends in ((64, "read"), (-1024, "LoadingError")):
+            kilobytes = (3 * 2 + 1) * 64 * SIDE**2 * 3 // 1024 + spare
+            code = f"""
+                import time
+                from pathlib import Path
+                import numpy as np, torch
+                from robust_transfer.configuration.running import Running
+                from robust_transfer.configuration.training import Recipe
+                from robust_transfer.datasets.arrow import open_split
+                from robust_transfer.loading.loader import LoadingError, Subset, open_loader
+                from robust_transfer.store.entry import open_entry
+
+                split = open_split(open_entry(Path({str(jpegs.path)!r})), "train")
+                recipe = Recipe(batch_size=64, augmentation="resized-crop-flip")
+                try:
+                    loader = open_loader(
+                        [Subset(split, np.arange(len(split)))], recipe, input_size={SIDE}, resize_ratio=1.0, seed=0,
+                        device=torch.device("cpu"), threads=1, running=Running(workers=3),
+                    )
+                    for _ in loader.batches(0, [torch.arange(64)] * 12, {SIDE}):
+                        time.sleep(0.3)
+                    loader.close()
+                    print("read")
+                except LoadingError:
+                    print("LoadingError")
+            """
+            mount = f'mount -t tmpfs -o size={kilobytes}k tmpfs /dev/shm && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", textwrap.dedent(code)]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+            if "unshare" in done.stderr:
+                pytest.skip(f"no mount namespaces here: {done.stderr}")
+            assert done.stdout.strip() == ends, done.stderr
 
     def test_workers_ignore_signals_meant_for_their_parent(self, jpegs):
         with opened(whole(jpegs), workers=2) as loader:

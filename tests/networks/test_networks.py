@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from robust_transfer.architectures import CATALOGUE, check_architecture, timm_catalogue
+from robust_transfer.architectures import CATALOGUE, CIFAR_RESNETS, check_architecture, timm_catalogue
 from robust_transfer.configuration.weights import torchvision_weights
 from robust_transfer.networks import backbones
 from robust_transfer.networks.backbones import load_backbone, save_weights
@@ -44,7 +44,8 @@ class TestNames:
     def test_the_catalogue_is_what_torchvision_has_with_a_linear_head(self):
         models = pytest.importorskip("torchvision.models")
         offered = {name for name in models.list_models(module=models) if not name.startswith("squeezenet")}
-        assert {*CATALOGUE} == offered | {"wide_resnet50_4"}
+        assert {*CATALOGUE} == offered | {"wide_resnet50_4", *CIFAR_RESNETS}
+        assert offered >= {name.removesuffix("_cifar") for name in CIFAR_RESNETS}
 
     def test_names_of_weights_are_those_of_torchvisions_enumerations(self):
         models = pytest.importorskip("torchvision.models")
@@ -136,6 +137,8 @@ class TestBuild:
             ("resnet56_w16", 10, 853_018 + 576 + 2176),
             ("resnet18", 1000, 11_689_512),
             ("resnet50", 1000, 25_557_032),
+            ("resnet18_cifar", 10, 11_173_962),  # as github.com/kuangliu/pytorch-cifar and its descendants count
+            ("resnet50_cifar", 10, 23_520_842),
         ],
     )
     def test_parameter_counts(self, name, classes, parameters):
@@ -170,6 +173,22 @@ class TestBuild:
         inner = layers(network, 64)
         assert len(inner) > 10
         assert all(layer.dimension > 0 for layer in inner.values())
+
+    def test_a_cifar_resnet_keeps_the_map_that_imagenets_stem_would_take_away(self):
+        with torch.device("meta"):
+            maps = {}
+            for name in ("resnet18", "resnet18_cifar"):
+                network = build(name, 10)
+                network.body.get_submodule("layer4").register_forward_hook(
+                    lambda module, inputs, output, name=name: maps.update({name: output.shape[2:]})
+                )
+                network(torch.empty(2, 3, 32, 32))
+        assert maps == {"resnet18": (1, 1), "resnet18_cifar": (4, 4)}
+
+    def test_a_cifar_stem_is_initialised_as_the_other_convolutions_are(self):
+        stem, again = (build("resnet18_cifar", 10, seed=1).body.state_dict()["conv1.weight"] for _ in range(2))
+        assert float(stem.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)  # He et al. (2015), by fan-out
+        assert torch.equal(stem, again)
 
     def test_wide_resnet50_4_has_twice_the_inner_width_of_wide_resnet50_2(self):
         torchvision = pytest.importorskip("torchvision")

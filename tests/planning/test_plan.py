@@ -18,9 +18,9 @@ from robust_transfer.datasets.splits import validation_mask
 from robust_transfer.planning import rates
 from robust_transfer.planning.calibration import _mean, calibrate, fitted_seconds, start_seconds
 from robust_transfer.planning.command import run_plan
-from robust_transfer.planning.images import ImageCounts, image_counts, set_aside
+from robust_transfer.planning.images import ImageCounts, counting, image_counts, set_aside
 from robust_transfer.planning.networks import counted, size_of
-from robust_transfer.planning.plan import Plan, counting, make_plan, wanted
+from robust_transfer.planning.plan import Plan, make_plan, wanted
 from robust_transfer.planning.rates import Calibrated, RateError, published_rates
 from robust_transfer.planning.report import as_json, table
 from robust_transfer.planning.work import PASSES, WORK, Pass, UnknownImagesError, Work, _train, work_of
@@ -230,7 +230,8 @@ def test_sides_are_those_of_training(start: float, side: int) -> None:
 @pytest.mark.parametrize(
     ("architecture", "side"),
     [("resnet8_w16", 32), ("resnet20_w5", 33), ("resnet18", 224), ("vgg16_bn", 160), ("mobilenet_v2", 96),
-     ("densenet161", 224), ("wide_resnet50_4", 224), ("shufflenet_v2_x1_0", 224)],
+     ("densenet161", 224), ("wide_resnet50_4", 224), ("shufflenet_v2_x1_0", 224), ("resnet18_cifar", 32),
+     ("resnet50_cifar", 40)],
 )  # fmt: skip
 def test_tables_and_formulas_are_what_the_counter_counts(architecture: str, side: int) -> None:
     known, found = size_of(architecture, side), counted(architecture, side)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from dag.test_grid import planned
-from robust_transfer.attacks import L2, Linf
+from robust_transfer.attacks import L2, Linf, pgd
 from robust_transfer.configuration.load import ConfigurationError
 from robust_transfer.configuration.training import Attack, EvaluationSettings
 from robust_transfer.datasets import resident
+from robust_transfer.loading.augmentation import as_images
 from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import build
 from robust_transfer.stages import evaluation
@@ -202,6 +203,57 @@ def test_precision_is_the_backbones(source, backbone):
     entry = evaluated(source, bf16, eps=["0.6", "0.8"])
     assert entry.facts()["precision"] == "bf16"
     assert [row["value"] for row in rows(entry) if row["metric"] == "top1"] == [100.0, 100.0, 0.0]
+
+
+def test_another_precision_may_be_asked_for(source, backbone):
+    bf16 = stored(source, load_backbone(backbone), precision="bf16")
+    entry = evaluated(source, bf16, eps=["0.6"], precision="fp32")
+    assert entry.facts()["precision"] == "fp32"
+    assert {(row["attack"] or {"precision": None})["precision"] for row in rows(entry)} == {None, "fp32"}
+
+
+class TestManyClasses:
+    """A head of 1,000 classes whose logits differ by less than bf16 tells apart, behind a body that bf16 computes."""
+
+    @pytest.fixture(scope="class")
+    def network(self):
+        network = build("resnet8_w4", 1000, seed=0).eval()
+        network.head.weight.data *= 0.01
+        network.head.bias.data = 8 + torch.linspace(0, 1e-2, 1000)
+        return network
+
+    @pytest.fixture(scope="class")
+    def pixels(self):
+        return torch.randint(0, 256, (64, SIDE, SIDE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def test_predictions_in_bf16_are_those_of_a_head_in_float32(self, network, pixels):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            features, rounded = network.features(as_images(pixels)), network(as_images(pixels))
+        expected = network.head(features.float()).argmax(1)
+        assert np.array_equal(predict(network, pixels, "bf16"), expected.numpy())
+        assert (rounded.float().argmax(1) != expected).any()  # else it would make no difference
+        top = rounded.topk(2).values
+        assert (top[:, 0] == top[:, 1]).any()
+
+    @pytest.mark.parametrize("precision", ["fp32", "tf32"])
+    def test_other_precisions_have_the_bits_they_had(self, network, pixels, precision):
+        with torch.no_grad():
+            expected = network(as_images(pixels)).argmax(1)
+        assert np.array_equal(predict(network, pixels, precision), expected.numpy())
+
+    def test_attacks_follow_logits_in_float32_too(self, network, pixels, monkeypatch):
+        seen = []
+
+        def noted(attacked, images, *arguments):
+            seen.append(attacked(images).dtype)
+            return pgd(attacked, images, *arguments)
+
+        monkeypatch.setattr(attacking, "pgd", noted)
+        clean = predict(network, pixels, "bf16")
+        attack = Attack(steps=1, use_best=False)
+        labels = torch.from_numpy(clean)
+        attacking.attacked_predictions(network, pixels, labels, clean, Linf(0.01), attack, 0, "bf16")
+        assert set(seen) == {torch.float32}
 
 
 def test_an_image_that_is_wrong_already_is_lost(source, backbone):

@@ -140,6 +140,29 @@ class TestSolver:
             Regression(features, labels, standardise=True)
 
 
+class TestDevice:
+    @pytest.mark.parametrize(
+        ("shape", "classes", "threads", "expected"),
+        [
+            ((1_500, 64), 10, 1, "cpu"),
+            ((10_000, 73), 10, 1, "cpu"),
+            ((10_000, 75), 10, 1, "cuda"),
+            ((10_000, 75), 10, 8, "cpu"),
+            ((10_000, 512), 100, 8, "cuda"),
+        ],
+    )
+    def test_a_gpu_fits_what_takes_the_cpu_longer_than_starting_kernels(self, shape, classes, threads, expected):
+        assert probing.solver_device("cuda", shape, classes, threads) == expected
+        assert probing.solver_device("cpu", shape, classes, threads) == "cpu"
+
+    def test_a_small_probe_runs_on_the_cpu_and_says_so(self, tmp_path, caplog):
+        entry = probe_entry(stored_features(tmp_path, {"train": 60, "test": 20}, classes=3), strengths=[0.1, 0.01])
+        with caplog.at_level(logging.INFO):
+            probing.run(entry, threads=1, device="cuda")
+        assert json.loads((entry.path / "timing.json").read_text())["device"] == "cpu"
+        assert "fitted on the CPU: " in caplog.text
+
+
 def probe_entry(features, **settings):
     path = features.path.parents[1] / "probing" / f"probe{len(settings)}-abcdef"
     path.mkdir(parents=True)

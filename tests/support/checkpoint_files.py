@@ -48,7 +48,7 @@ def robustness() -> list[Any]:
         return [pytest.importorskip(f"robustness.{name}", reason=reason) for name in ("model_utils", "datasets")]
 
 
-def trained_by_robustness(architecture: str | nn.Module, parallel: bool = True) -> Any:
+def trained_by_robustness(architecture: str | nn.Module, parallel: bool = True, dataset: str = "ImageNet") -> Any:
     """An untrained network in the wrapping that the library trains it in.
 
     `architecture` is a name that the library knows, or a network, which it wraps once more.
@@ -57,9 +57,9 @@ def trained_by_robustness(architecture: str | nn.Module, parallel: bool = True) 
     own = not isinstance(architecture, str)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Module, "cuda", lambda module, *_, **__: module)  # it calls this whatever the device
-        dataset = datasets.ImageNet("/nowhere")
+        images = getattr(datasets, dataset)("/nowhere")
         model, _ = library.make_and_restore_model(
-            arch=architecture, dataset=dataset, parallel=parallel, add_custom_forward=own
+            arch=architecture, dataset=images, parallel=parallel, add_custom_forward=own
         )
     return with_statistics(model)
 

@@ -94,7 +94,8 @@ def trained(
     """
     recipe = recipe or short_recipe()
     network = build("resnet8_w4", CLASSES, seed=seed)
-    perturb = Adversary(network, threat, Attack(steps=2, random_start=True), seed, SIDE) if threat else None
+    attack = Attack(steps=2, random_start=True)
+    perturb = Adversary(network, threat, attack, seed, SIDE, fp32_head=recipe.fp32_head) if threat else None
     pixels, labels = images or squares()
     loader = loader_of(pixels, labels, recipe, seed=seed)
     return network, fit(network, loader, recipe, input_size=SIDE, seed=seed, perturb=perturb, **options)

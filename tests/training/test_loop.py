@@ -11,6 +11,7 @@ from robust_transfer.attacks import L2, Linf, pgd
 from robust_transfer.configuration.training import Attack, Check
 from robust_transfer.loading.augmentation import Augmenter
 from robust_transfer.networks.build import build
+from robust_transfer.networks.folding import Folded
 from robust_transfer.training import progress
 from robust_transfer.training.averaging import Average
 from robust_transfer.training.loop import Adversary, checked_images, fit, has_random_layers
@@ -35,6 +36,23 @@ class TestFit:
         assert same(one, two)
         assert [epoch.loss for epoch in epochs] == [epoch.loss for epoch in again]
         assert not same(one, trained(settings, threat=threat, seed=1)[0])
+
+    @pytest.mark.parametrize("threat", [None, L2(0.3)], ids=str)
+    def test_a_head_in_float32_changes_training_in_bf16_alone(self, threat):
+        one, other = (
+            trained(short_recipe(precision="bf16", fp32_head=head), threat=threat)[0] for head in (False, True)
+        )
+        assert not same(one, other)
+        one, other = (
+            trained(short_recipe(precision="fp32", fp32_head=head), threat=threat)[0] for head in (False, True)
+        )
+        assert same(one, other)
+
+    def test_the_attack_of_training_sees_that_head(self):
+        network, images = build("resnet8_w4", 3).eval(), torch.rand(2, 3, 16, 16)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            for head, dtype in ((False, torch.bfloat16), (True, torch.float32)):
+                assert Folded(network, fp32_head=head)(images).dtype == dtype
 
     @pytest.mark.parametrize("threat", [L2(0.0), Linf(0.0)], ids=str)
     def test_eps_0_is_standard_training_bit_for_bit(self, threat):

@@ -107,6 +107,19 @@ class TestReleased:
         assert "dill._dill._create_function" in facts["globals_met"]
         assert "dill._dill._create_type" in facts["globals_met"]
 
+    @pytest.mark.parametrize("architecture", ["resnet18", "resnet50"])
+    def test_a_file_of_its_cifar_networks_too(self, architecture, tmp_path):
+        """By other names (`shortcut`, `linear`), and with a stem for 32 pixels."""
+        model = trained_by_robustness(architecture, dataset="CIFAR")
+        path = save_as_released(tmp_path / "cifar_l2_0_5.pt", model.state_dict())
+        imported = load_published(path, f"{architecture}_cifar", 10, input_size=32)
+        small = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            torch.testing.assert_close(imported.network(small), model(small)[0], rtol=1e-4, atol=1e-5)
+        assert imported.facts["normalisation"]["mean"] == pytest.approx([0.4914, 0.4822, 0.4465])
+        with pytest.raises(CheckpointError, match=r"cifar_l2_0_5\.pt"):
+            load_published(path, architecture, 10, input_size=32)
+
     def test_only_the_network_is_checked_not_what_lies_beside(self, published):
         content = read_checkpoint(published[1]).content
         assert isinstance(content["schedule"]["lr_lambdas"][0], Placeholder)

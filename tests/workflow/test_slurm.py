@@ -182,7 +182,8 @@ def backbone(checkout: Checkout, overlay: str) -> str:
 def test_every_rule_of_the_profile_is_one_and_none_is_left_out() -> None:
     assert set(PROFILE["set-resources"]) == set(ALL_STAGES) - {"figures"}
     for rule, wanted in PROFILE["set-resources"].items():
-        assert ("cpus_per_task" in wanted) == ALL_STAGES[rule].uses_gpu, rule
+        assert ("slurm_extra" in wanted) == ALL_STAGES[rule].uses_gpu, rule
+        assert "cpus_per_task" not in wanted  # cores follow from what the job must be fed
     assert not [rule for rule in PROFILE["groups"] if STAGES[rule].uses_gpu or STAGES[rule].expensive]
     assert set(PROFILE["groups"]) == {rule for rule, wanted in PROFILE["set-resources"].items() if "in_turn" in wanted}
     assert set(PROFILE["group-components"]) == set(PROFILE["groups"].values())
@@ -190,7 +191,11 @@ def test_every_rule_of_the_profile_is_one_and_none_is_left_out() -> None:
 
 def test_every_rule_has_room_for_the_two_snakemakes_of_its_job() -> None:
     rules = [path.read_text() for path in (ROOT / "rules").glob("*.smk")]
-    asked = [int(number) for text in rules for number in re.findall(r"mem_mb=memory\((\d+)\)", text)]
+    asked = [
+        int(number)
+        for text in rules
+        for number in re.findall(r"mem_mb=(?:memory\(|FEEDING\.memory\(\"\w+\", )(\d+)\)", text)
+    ]
     assert len(asked) == len(rules)
     assert min(asked) >= 1000  # the report's 300 MB, and the two
 

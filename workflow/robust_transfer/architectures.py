@@ -17,7 +17,7 @@ DEEPEST, WIDEST = 1202, 1024
 """Layers of the deepest ResNet of He et al. (2016), and a width at which the last layers have 4096 channels."""
 
 # torchvision's classification networks whose last layer is linear (the squeezenets' is a convolution), and
-# wide_resnet50_4, which the paper adds to them. A test holds this equal to what the installed torchvision offers.
+# wide_resnet50_4, which the paper adds to them.
 _CATALOGUE = """
     alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161 densenet169 densenet201
     efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6
@@ -30,7 +30,13 @@ _CATALOGUE = """
     vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn vit_b_16 vit_b_32 vit_h_14 vit_l_16 vit_l_32 wide_resnet101_2
     wide_resnet50_2 wide_resnet50_4
 """
-CATALOGUE = tuple(_CATALOGUE.split())
+CIFAR = "_cifar"
+"""What the names of ResNets for small images end with."""
+CIFAR_RESNETS = ("resnet18_cifar", "resnet34_cifar", "resnet50_cifar")
+"""torchvision's ResNets with a stem for images of about 32 pixels: a 3×3 convolution at stride 1, and no pooling."""
+CATALOGUE = (*_CATALOGUE.split(), *CIFAR_RESNETS)
+"""Architectures with a name of their own; a test holds all but `wide_resnet50_4` and CIFAR_RESNETS equal to what the
+installed torchvision offers."""
 
 
 def small_resnet(architecture: str) -> tuple[int, int] | None:

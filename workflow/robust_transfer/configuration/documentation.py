@@ -79,7 +79,8 @@ mapping is a mistake, and so is a name without quotes that YAML reads as somethi
 
 Types: a *name* has letters, digits, `.`, `_` and `-`. An *eps* is a radius in units of pixels in [0, 1] at the
 network's input size, written as a decimal (0.25) or, for norm `linf`, as a fraction of 255 (4/255); 0 is standard
-training. An *architecture* is a torchvision classification network by name, `timm_<name>`, or a small ResNet such as
+training. An *architecture* is a torchvision classification network by name, one of its ResNets with a stem for images
+of about 32 pixels (`resnet18_cifar`, `resnet34_cifar`, `resnet50_cifar`), `timm_<name>`, or a small ResNet such as
 `resnet8_w16` (8 layers, width 16). YAML reads `5e-4` as text, which is accepted where a number is meant.
 """
 

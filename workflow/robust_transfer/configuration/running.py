@@ -54,6 +54,9 @@ that made them, are others by now. Default: one line says so."""
 such as docker://registry/robust-transfer."""
     workers: NonNegativeInt | None = None
     """Processes that decode images to train on or to extract features from. Default: as many as the job has threads."""
+    cores_per_gpu: PositiveInt = 16
+    """Most processor cores of a job beside its GPU. It gets as many as decode the images that the card takes, and on \
+one machine no more than its part of the cores; jobs without a GPU have one."""
     resident_mb: PositiveInt = 4096
     """Training images up to this size, as pixels, are kept in memory; larger sets are read as they are needed."""
     deterministic: bool = False

@@ -30,8 +30,9 @@ Architecture = Annotated[
     str,
     AfterValidator(_architecture),
     Field(
-        description="A torchvision classification network by name (resnet18, wide_resnet50_2, …), or a small "
-        "CIFAR-style one: resnet8_w16 is a ResNet of 8 layers (6n + 2) and width 16."
+        description="A torchvision classification network by name (resnet18, wide_resnet50_2, …), one of its "
+        "ResNets with a stem for images of about 32 pixels (resnet18_cifar), or a small CIFAR-style one: resnet8_w16 "
+        "is a ResNet of 8 layers (6n + 2) and width 16."
     ),
 ]
 Norm = Literal["l2", "linf"]
@@ -124,6 +125,9 @@ from memory."""
     precision: Precision = Field(default="fp32", json_schema_extra=ALWAYS)
     """`bf16` runs convolutions and matrix products in bfloat16 under autocast; weights stay in float32. `tf32` lets \
 NVIDIA GPUs round their factors to 10 bits; elsewhere it is fp32."""
+    fp32_head: bool = False
+    """Under `precision: bf16` the head computes in float32, in training's attack too; else logits are rounded to 8 \
+bits before the loss. Where accuracy is measured it always does."""
     batchnorm_group: Annotated[int, Field(ge=2)] | None = Field(default=None, json_schema_extra=ALWAYS)
     """Images over which BatchNorm takes its statistics. Default: the whole batch."""
 
@@ -274,6 +278,9 @@ class Evaluation(Model):
     """Attack every backbone at the eps it was trained for."""
     attack: Attack = Attack(steps=20, relative_step_size=0.125, random_start=True)
     """The attack of the evaluation."""
+    precision: Precision | None = None
+    """Precision of the network's body; the head's is always fp32. Default: that at which a backbone was trained, fp32 \
+for imported ones. Attacks find some perturbations in fp32 that they miss in bf16, and the other way round."""
     autoattack: bool = False
     """Attack by AutoAttack too, at the same radii: hundreds of times the work of PGD for each image that withstands. \
 Needs `make setup EXTRAS=attacks`."""
@@ -326,6 +333,8 @@ class EvaluationSettings(Model):
     eps: tuple[Eps, ...]
     """Radii of the attacks, all above 0."""
     attack: Attack
+    precision: Precision | None = None
+    """None: the backbone's."""
     autoattack: bool = False
     autoattack_images: PositiveInt | None = 1000
     preprocessing: Preprocessing = Preprocessing()

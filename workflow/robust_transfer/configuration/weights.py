@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
-from robust_transfer.architectures import CATALOGUE, timm_name
+from robust_transfer.architectures import CATALOGUE, CIFAR_RESNETS, timm_name
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.catalogue.weights import TrainedOn, released_files, weights_catalogue
 from robust_transfer.configuration.eps import Eps
@@ -107,7 +107,7 @@ def check_weights(weights: Weights, architecture: str, norm: str, eps: str) -> N
         released_file(architecture, norm, eps)
     elif isinstance(weights, StylizedWeights):
         stylized_file(weights, architecture)
-    elif isinstance(weights, TorchvisionWeights) and (architecture not in CATALOGUE or architecture == WIDEST):
+    elif isinstance(weights, TorchvisionWeights) and architecture not in {*CATALOGUE} - {WIDEST, *CIFAR_RESNETS}:
         raise ValueError(f"torchvision has no weights of {architecture}")
     elif isinstance(weights, TimmWeights) and not timm_name(architecture):
         raise ValueError(f"timm has no weights of {architecture}; its networks are called timm_<name> here")

@@ -61,6 +61,12 @@ class Engine:
         return bool(self._workflow.local_exec)
 
     @property
+    def cores(self) -> int | None:
+        """Cores of `--cores`; None where there is no such limit, as on a cluster."""
+        found: int | None = self._workflow.global_resources["_cores"].value
+        return found
+
+    @property
     def uses_containers(self) -> bool:
         """Whether jobs run in containers, where a rule has an image (`--sdm apptainer`)."""
         return "apptainer" in {str(method) for method in self._workflow.deployment_settings.deployment_method}

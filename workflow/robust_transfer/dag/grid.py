@@ -330,6 +330,7 @@ def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         norm=part.norm if radii else "l2",  # none is used: parts of other norms share the entry
         eps=tuple(sorted(radii, key=eps_value)),
         attack=evaluation.attack,
+        precision=evaluation.precision,
         autoattack=evaluation.autoattack,
         **({"autoattack_images": evaluation.autoattack_images} if evaluation.autoattack else {}),
         preprocessing=grid.experiment.preprocessing,
@@ -339,7 +340,13 @@ def _evaluate(grid: Grid, part: GridPart, backbone: PlannedEntry, key: Measureme
         of_view = (
             settings
             if view == "native"
-            else EvaluationSettings(norm="l2", eps=(), attack=Attack(), preprocessing=grid.experiment.preprocessing)
+            else EvaluationSettings(
+                norm="l2",
+                eps=(),
+                attack=Attack(),
+                precision=evaluation.precision,
+                preprocessing=grid.experiment.preprocessing,
+            )
         )
         name = backbone.name if view == "native" else f"{backbone.name}_on_{source.name}"
         measuring = grid._add("evaluation", name, of_view, {"backbone": backbone, "source": source})

@@ -28,6 +28,8 @@ def architecture_label(name: str) -> str:
         return _KNOWN[name]
     if small := re.fullmatch(r"resnet(\d+)_w(\d+)", name):
         return f"ResNet-{small[1]} w{small[2]}"
+    if name.endswith("_cifar"):
+        return f"{architecture_label(name.removesuffix('_cifar'))} (CIFAR)"
     if plain := re.fullmatch(r"(resnet|densenet|vgg)(\d+)", name):
         return {"resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG"}[plain[1]] + f"-{plain[2]}"
     return name

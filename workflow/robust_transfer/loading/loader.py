@@ -16,8 +16,9 @@ from torch import Tensor
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.loading.augmentation import Colours, resident_images
+from robust_transfer.loading.shared_memory import LoadingError
 from robust_transfer.loading.sources import Source, Subset
-from robust_transfer.loading.streaming import LoadingError, Streaming
+from robust_transfer.loading.streaming import Streaming
 
 __all__ = ["Loader", "LoadingError", "Resident", "Streaming", "Subset", "open_loader"]
 
@@ -73,7 +74,7 @@ def open_loader(
 
     Images are held on the device if they take at most `running.resident_mb`, unless the augmentation crops them at
     their stored size; else `running.workers` processes read them, or this one if that is 0. Call it in the main thread:
-    workers end with the thread that starts them.
+    workers end with the thread that starts them. Raises LoadingError if there is too little shared memory for them.
 
     Args:
         parts: Subsets to load, numbered consecutively.

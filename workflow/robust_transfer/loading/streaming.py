@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from robust_transfer.loading.augmentation import Colours, as_images
+from robust_transfer.loading.shared_memory import check_shared_memory, death_of
 from robust_transfer.loading.sources import Numbers, Source
 from robust_transfer.machine.launch import die_with_parent
 from robust_transfer.store.entry import StoreError
@@ -32,10 +33,6 @@ from robust_transfer.store.entry import StoreError
 CHUNK = 64
 """Images that a worker reads at a time. Workers share a batch; a chunk at 224 px takes 10 MB of shared memory."""
 _IGNORED_BY_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-
-class LoadingError(RuntimeError):
-    """A worker process died; the message says what to change."""
 
 
 class _Request(NamedTuple):
@@ -112,6 +109,9 @@ class Streaming:
         # Two batches are read ahead, so that the next one is ready when a step ends.
         chunk = min(CHUNK, source.recipe.batchnorm_group or source.recipe.batch_size)
         ahead = max(2, math.ceil(2 * source.recipe.batch_size / chunk / workers)) if workers else None
+        if ahead:
+            side = source.input_size if self._crops else source.side
+            check_shared_memory((workers * ahead + 1) * chunk * side**2 * 3, workers)
         self._loader: DataLoader[_Chunk | _Failure] = DataLoader(
             _Reader(source),
             sampler=self._requests,
@@ -187,9 +187,7 @@ class Streaming:
         except (RuntimeError, OSError, EOFError) as error:
             # The message depends on what the worker was doing. Wait up to a second for the kernel to end the process.
             if multiprocessing.connection.wait([worker.sentinel for worker in self._workers], timeout=1):
-                raise LoadingError(
-                    f"a process that reads images died ({error}); if memory ran out, set running.workers lower"
-                ) from error
+                raise death_of(self._workers, error) from error
             raise
         self._waited += time.perf_counter() - start
         if isinstance(chunk, _Failure):

@@ -76,6 +76,11 @@ def of_machine() -> tuple[Card, ...]:
     return tuple(Card(uuid, uuid) for uuid in found)
 
 
+def models() -> tuple[str, ...]:
+    """What the driver calls this machine's GPUs, such as `NVIDIA H100 80GB HBM3`, in the order of the bus."""
+    return tuple(_said(folder, "Model") for folder in sorted(DRIVER.glob("gpus/*")))
+
+
 def driver_version() -> str:
     """The NVIDIA driver's version, such as `580.95.05`; empty if it does not say."""
     try:

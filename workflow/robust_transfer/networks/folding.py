@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from robust_transfer.networks.build import Network
+from robust_transfer.networks.build import Network, in_own_precision
 from robust_transfer.networks.image_gradient import FirstConvolution, supported
 from robust_transfer.networks.small_resnet import Subsampling
 
@@ -31,8 +31,10 @@ class Folded(nn.Module):
     control flow depends on its input. Folded parameters get no gradients: this is for gradients with respect to images.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, fp32_head: bool = False) -> None:
+        """Fold `network`; with `fp32_head` its head computes in its own precision, whatever autocast says."""
         super().__init__()
+        self._fp32_head = fp32_head
         self.normalise, self.head = network.normalise, network.head
         graph = _traced(network.body, network.architecture)
         self.body, self._pairs = _fold(network.body, graph) if graph else (network.body, [])
@@ -54,15 +56,16 @@ class Folded(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [N, classes] of images float [N, 3, H, W] in [0, 1]."""
-        logits: Tensor = self.head(self.body(self.normalise(images)))
+        features: Tensor = self.body(self.normalise(images))
+        logits: Tensor = in_own_precision(self.head, features) if self._fp32_head else self.head(features)
         return logits
 
 
 class _Tracer(fx.Tracer):
-    """Treats this package's convolutions as leaves, as it does torch's."""
+    """Treats this package's convolutions and pooling as leaves, as it does torch's."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d) or super().is_leaf_module(module, name)
+        return isinstance(module, nn.Conv2d | nn.AdaptiveAvgPool2d) or super().is_leaf_module(module, name)
 
 
 def _traced(body: nn.Module, architecture: str) -> fx.Graph | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -103,6 +104,18 @@ def image_counts(entry: PlannedEntry, store: Path) -> ImageCounts | None:
         )
     settings = entry.settings
     return _of_settings(settings) if isinstance(settings, DatasetSettings) else None
+
+
+def counting(store: Path) -> Callable[[PlannedEntry], ImageCounts | None]:
+    """`image_counts` that looks at each dataset once."""
+    known: dict[str, ImageCounts | None] = {}
+
+    def counts(entry: PlannedEntry) -> ImageCounts | None:
+        if entry.id not in known:
+            known[entry.id] = image_counts(entry, store)
+        return known[entry.id]
+
+    return counts
 
 
 def _from_card(folder: Path) -> ImageCounts | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from robust_transfer.dag.grid import Grid, PlannedEntry
-from robust_transfer.planning.images import ImageCounts, image_counts
+from robust_transfer.planning.feeding import cores_beside_gpu
+from robust_transfer.planning.images import counting
 from robust_transfer.planning.rates import (
     ENGINE_SECONDS,
     FIGURE_SECONDS,
@@ -18,6 +19,7 @@ from robust_transfer.planning.rates import (
     LIGHT_START_SECONDS,
     Calibrated,
     Rates,
+    decoding_seconds,
     network_seconds,
     processor_seconds,
 )
@@ -49,6 +51,8 @@ class StagePlan:
     work: Work = field(default_factory=Work)
     hours: dict[str, Hours] = field(default_factory=dict)
     """By the rates' name."""
+    cores: dict[str, int] = field(default_factory=dict)
+    """Cores of the job that needs the most beside one GPU, by the name of a GPU's rates; empty where none is used."""
 
 
 @dataclass
@@ -76,6 +80,8 @@ class Plan:
             total.left += stage.left
             total.unknown += stage.unknown
             total.work += stage.work
+            for name, cores in stage.cores.items():
+                total.cores[name] = max(total.cores.get(name, 1), cores)
             for name, hours in stage.hours.items():
                 so_far = total.hours.setdefault(name, Hours())
                 so_far.device += hours.device
@@ -112,6 +118,11 @@ def make_plan(
             works[entry.id] = Work()
             unknown[str(error)] = None
         _gather(stage.work, works[entry.id])
+        if STAGES[entry.stage].uses_gpu:
+            for one in rates:
+                if not _is_processor(one):
+                    needed = cores_beside_gpu(entry, counts, one, grid.experiment.running.cores_per_gpu)
+                    stage.cores[one.name] = max(stage.cores.get(one.name, 1), needed)
     ordered = [*(name for name in STAGES if name in plan.stages), *plan.stages]
     plan.stages = {name: plan.stages[name] for name in ordered} | _of_results(grid)
     plan.notes += unknown
@@ -119,7 +130,7 @@ def make_plan(
         for stage in plan.stages.values():
             stage.hours[one.name] = _hours(stage, one, price)
         plan.longest[one.name] = _longest(grid, works, one) / 3600
-        if isinstance(one, Calibrated) and one.device == "cpu":
+        if _is_processor(one):
             hours = plan.total.hours[one.name]
             plan.wall[one.name] = max(
                 plan.longest[one.name], (hours.device + hours.processor) / cores + _engine_hours(plan) / cores
@@ -128,16 +139,8 @@ def make_plan(
     return plan
 
 
-def counting(store: Path) -> Callable[[PlannedEntry], ImageCounts | None]:
-    """`image_counts` that looks at each dataset once."""
-    known: dict[str, ImageCounts | None] = {}
-
-    def counts(entry: PlannedEntry) -> ImageCounts | None:
-        if entry.id not in known:
-            known[entry.id] = image_counts(entry, store)
-        return known[entry.id]
-
-    return counts
+def _is_processor(rates: Rates) -> bool:
+    return isinstance(rates, Calibrated) and rates.device == "cpu"
 
 
 def wanted(grid: Grid) -> tuple[dict[Pass, float], dict[Pass, int]]:
@@ -252,7 +255,26 @@ def _explain(plan: Plan, rates: Sequence[Rates]) -> None:
             "other networks are scaled from ResNet-50 by FLOPs, which flatters depthwise and grouped convolutions "
             "(mobilenet, mnasnet, shufflenet, resnext) and small images: those can take several times as long"
         )
-        notes.append("GPU-hours suppose that decoding keeps up; its core-hours are stated beside them")
+        for name in elsewhere:
+            if slow := _decoding_limits(plan, name):
+                notes.append(
+                    f"{name}: with so many cores decoding takes longer than the GPU, in all {', '.join(slow)}; a "
+                    "dataset's stored_side makes its images small once, and running.cores_per_gpu allows more"
+                )
+        notes.append(
+            "GPU-hours suppose that decoding keeps up, for which the job that needs the most asks for as many cores as "
+            "are stated beside them (at most running.cores_per_gpu, and on one machine its part of the cores)"
+        )
+
+
+def _decoding_limits(plan: Plan, name: str) -> list[str]:
+    """Stages whose images take longer to decode than a GPU takes for them, with the cores that jobs ask for."""
+    slow = []
+    for stage in plan.stages.values():
+        decoding = decoding_seconds(stage.work) / 3600 / max(1, stage.cores.get(name, 1) - 1)
+        if name in stage.cores and decoding > 1.1 * stage.hours[name].device:
+            slow.append(f"{stage.stage} {decoding:,.1f} h")
+    return slow
 
 
 def default_calibration(grid: Grid) -> Path:

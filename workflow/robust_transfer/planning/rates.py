@@ -20,8 +20,9 @@ GPUS = Path(__file__).with_name("gpus.yaml")
 # Processor time where nothing was measured: one core of an AMD EPYC, from the stages' docstrings.
 STORED_SECONDS = 1 / 4500
 """To prepare, downscale or draw an image of 32 pixels."""
-DECODED_SECONDS = 8e-8
-"""To decode a byte of an encoded image: 9 ms for a photograph of 110 kB. Small files take up to twice that."""
+DECODED_SECONDS, DECODED_BYTE_SECONDS = 1.8e-4, 2.8e-8
+"""To decode and resize an encoded image, and for each of its bytes: 0.24 ms at 64 px from 2 kB, 2.9 ms at 224 px from
+97 kB, as `loading/streaming.py` measured. How many cores decode for a GPU follows from these (`feeding.py`)."""
 FITTED_SECONDS = 0.05 / (45 * 1500 * 64 * 10)
 """For a probe's strength × image × feature × class."""
 COMPARED_SECONDS = 5e-11
@@ -213,5 +214,10 @@ def network_seconds(work: Work, rates: Rates) -> float:
 
 def processor_seconds(work: Work, fitted_seconds: float = FITTED_SECONDS) -> float:
     """Seconds of one core for what needs no GPU: decoding, storing, fitting probes, comparing features."""
-    seconds = work.stored * STORED_SECONDS + work.decoded_bytes * DECODED_SECONDS + work.fitted * fitted_seconds
+    seconds = work.stored * STORED_SECONDS + decoding_seconds(work) + work.fitted * fitted_seconds
     return seconds + work.compared * COMPARED_SECONDS
+
+
+def decoding_seconds(work: Work) -> float:
+    """Seconds of one core to decode the images of some work."""
+    return work.decoded * DECODED_SECONDS + work.decoded_bytes * DECODED_BYTE_SECONDS

@@ -56,6 +56,7 @@ def _values(stage: StagePlan, processor: float | None = None) -> dict[str, Any]:
             name: {"device": hours.device, "processor": hours.processor, "price": hours.price}
             for name, hours in stage.hours.items()
         },
+        "cores_beside_gpu": stage.cores,
         "passes": [
             {**key._asdict(), "images": images} for key, images in sorted(work.images.items(), key=lambda item: item[0])
         ],
@@ -90,6 +91,7 @@ def _of_rates(plan: Plan, name: str) -> list[Column]:
         return [(f"core-h, {name}", lambda stage: _hours(stage.hours[name].device + stage.hours[name].processor))]
     columns: list[Column] = [
         (f"{name} h", lambda stage: _hours(stage.hours[name].device)),
+        ("cores", lambda stage: str(stage.cores.get(name, "-"))),
     ]
     if plan.total.hours[name].price is not None:
         columns.append((f"price, {plan.currency}", lambda stage: _price(stage.hours[name].price)))

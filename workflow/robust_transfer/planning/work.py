@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.dag.grid import PlannedEntry
 from robust_transfer.planning.images import ImageCounts
@@ -39,6 +40,8 @@ GALLERY_SHOWN = 8
 """Columns of a gallery's contact sheets."""
 PREDICTION_BYTES = 5
 """A row of predictions, compressed."""
+RESIDENT_MB = Running().resident_mb
+"""Size of a training set, as pixels, above which its images are decoded anew in each epoch."""
 
 
 class Pass(NamedTuple):
@@ -125,6 +128,22 @@ def _decode(work: Work, counts: ImageCounts, images: int) -> None:
         work.decoded_bytes += images * counts.image_bytes
 
 
+def squares_mb(augmentation: str, images: int, side: int) -> float:
+    """MB of a training set that is kept as square images, of twice the side where parts of them are enlarged."""
+    kept = 2 * side if augmentation == "square-resized-crop-flip" else side
+    return float(images * kept**2 * 3 / 2**20)
+
+
+def is_streamed(augmentation: str, images: int, side: int, resident_mb: int = RESIDENT_MB) -> bool:
+    """Whether images are read as they are needed, as `loading.loader.open_loader` decides."""
+    return augmentation == "resized-crop-flip" or squares_mb(augmentation, images, side) > resident_mb
+
+
+def _readings(recipe: Recipe, images: int, side: int) -> int:
+    """How often a training decodes each image."""
+    return recipe.epochs if is_streamed(recipe.augmentation, images, side) else 1
+
+
 def _datasets(entry: PlannedEntry, counts: Lookup) -> Work:
     dataset = _images_of(entry, counts)
     work = Work(stored=dataset.total, written=dataset.total * (dataset.image_bytes + 12) + dataset.splits * ARROW_BYTES)
@@ -160,7 +179,7 @@ def _pretraining(entry: PlannedEntry, counts: Lookup) -> Work:
     attack = settings.attack if settings.norm else None
     _train(work, "train", architecture, side, recipe, train, attack)
     for dataset in datasets:
-        _decode(work, dataset, dataset.train * (recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1))
+        _decode(work, dataset, dataset.train * _readings(recipe, train, side))
 
     def add(kind: Kind, images: int) -> None:
         work.images[Pass(architecture, side, recipe.precision, kind)] += images
@@ -200,7 +219,7 @@ def _evaluation(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     dataset, backbone = _images_of(entry.inputs["source"], counts), entry.inputs["backbone"]
     architecture, side = _network(backbone)
-    precision = _precision(backbone)
+    precision = settings.precision or _precision(backbone)
     radii, attack = len(settings.eps), settings.attack
     work = Work()
     forward, attacked = (Pass(architecture, side, precision, kind) for kind in ("forward", "attack"))
@@ -365,8 +384,7 @@ def _transfer(entry: PlannedEntry, counts: Lookup, kind: Kind, runs: int) -> Wor
         attack, radii = settings.chosen_under, sum(eps != "0" for eps in settings.chosen_under.eps)
         work.images[attacked] += measured * runs * radii * attack.steps * attack.restarts
         work.images[forward] += measured * runs * radii * (1 + _forwards(attack))
-    epochs = recipe.epochs if recipe.augmentation == "resized-crop-flip" else 1
-    _decode(work, dataset, trained * epochs + measured)
+    _decode(work, dataset, trained * _readings(recipe, trained, side) + measured)
     if settings.keep_weights:
         work.written += size_of(architecture, side).weights_bytes(dataset.classes)
     return work

@@ -75,7 +75,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         else:
             outputs = _outputs_of(backbone, _names_of_outputs(entry, backbone), classes)
             decisions = decide(
-                _outputs(conflicts, rows, size, network, facts["precision"], on, threads=threads),
+                _outputs(conflicts, rows, size, network.logits, facts["precision"], on, threads=threads),
                 [outputs[name] for name in classes],
             )
             decider = {"outputs": sum(map(len, outputs.values()))}

@@ -73,7 +73,9 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         adversary = None
         if settings.norm and settings.attack:
             threat = threat_model(settings.norm, settings.eps)
-            adversary = Adversary(network, threat, settings.attack, settings.seed, settings.input_size)
+            adversary = Adversary(
+                network, threat, settings.attack, settings.seed, settings.input_size, fp32_head=recipe.fp32_head
+            )
         states = stack.enter_context(states_of(entry, device=device, threads=threads, team=team))
         epochs = fit(
             network,

@@ -59,7 +59,7 @@ def attacked_predictions(
     Images whose `clean` prediction (int64 [N]) is wrong are lost without an attack, and keep it: an image withstands
     where neither it nor its perturbed copy is misclassified.
     """
-    folded = Folded(network.eval())
+    folded = Folded(network.eval(), fp32_head=True)
     predictions = torch.from_numpy(clean).to(labels.device, copy=True)
     correct = torch.nonzero(predictions == labels).flatten()
     if not len(correct):  # torch.split would give one empty batch
@@ -98,8 +98,7 @@ def autoattacked_predictions(
         # The library views gradients as vectors. Through a flat tensor they come back in the layout that permits it.
         images = images.flatten(1).view(images.shape).contiguous(memory_format=torch.channels_last)
         with autocast(precision, images.device):
-            found: Tensor = network(images)
-        return found.float()
+            return network.logits(images)
 
     norm = {"l2": "L2", "linf": "Linf"}[threat.norm]
     adversary = library().AutoAttack(logits, norm=norm, eps=threat.eps, seed=seed, device=labels.device)

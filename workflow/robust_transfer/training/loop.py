@@ -71,6 +71,8 @@ class Adversary:
         seed: int,
         input_size: int,
         ramp: tuple[float, float] = (0.0, 0.0),
+        *,
+        fp32_head: bool = False,
     ) -> None:
         """Create an adversary.
 
@@ -81,7 +83,9 @@ class Adversary:
             seed: Seed of the random starts.
             input_size: Side of the network's input, pixels.
             ramp: Shares of the steps at which eps begins to grow from 0 and at which it is whole; see `eps_share_at`.
+            fp32_head: The head computes in float32, whatever autocast says.
         """
+        self._fp32_head = fp32_head
         self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
         self._input_size, self._ramp, self.done = input_size, ramp, 1.0
         self._folded: Folded | None = None
@@ -97,7 +101,7 @@ class Adversary:
         if share < 1:
             threat = replace(threat, eps=threat.eps * share)
         if self._folded is None:  # only now, since training moves the network and sets its memory format
-            self._folded = Folded(self.network)
+            self._folded = Folded(self.network, fp32_head=self._fp32_head)
         self._folded.refresh()
         target = OnlyHead(self._folded) if self.network.head.weight.ndim > 2 else self._folded
         return pgd(target, images, labels, threat, attack, starts)
@@ -255,7 +259,7 @@ class Training:
                 place = number * self.team.size + self.team.rank
                 torch.manual_seed(randomness.key(self.seed, randomness.LAYERS, self.step, place))
             with _enough_for_batchnorm(part), autocast(recipe.precision, self.device):
-                logits = _at_least_float32(self.network(part))
+                logits = _at_least_float32((self.network.logits if recipe.fp32_head else self.network)(part))
             logits = logits.movedim(1, -1)  # of parallel heads [B, H, K], which is how they lie in memory
             targets = targets.view(-1, *[1] * len(self.heads)).expand(-1, *self.heads)
             losses = F.cross_entropy(

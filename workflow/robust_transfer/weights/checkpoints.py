@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_transfer.architectures import small_resnet, timm_name
+from robust_transfer.architectures import CIFAR_RESNETS, small_resnet, timm_name
 from robust_transfer.networks.build import Network, build
 from robust_transfer.store.entry import sha256
 from robust_transfer.weights.pickles import Checkpoint, CheckpointError, read_checkpoint, shown
@@ -37,6 +37,10 @@ PAPERS = (
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _COUNTER = "num_batches_tracked"  # a buffer of BatchNorm since torch 0.4.1, of no effect here
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # names in DenseNets up to torchvision 0.2.0
+
+
+_CIFAR_NAMES = re.compile(r"\b(?:linear|shortcut)\b")
+"""Names in the CIFAR ResNets of the library robustness, and of others that have them from kuangliu/pytorch-cifar."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,8 @@ def _by_our_names(state: dict[str, Tensor], network: Network) -> dict[str, Tenso
     """Rename the weights to those of our Network: `head.…` for the last layer, `body.…` for the others."""
     if small_resnet(network.architecture) or any(name.startswith("body.") for name in state):
         return state
+    if network.architecture in CIFAR_RESNETS:
+        state = {_CIFAR_NAMES.sub(_torchvisions, name): tensor for name, tensor in state.items()}
     head = head_path(network) + "."
     left_out = _AUXILIARY.get(network.architecture, ())
     renamed = {}
@@ -109,6 +115,10 @@ def _by_our_names(state: dict[str, Tensor], network: Network) -> dict[str, Tenso
         elif not name.startswith(left_out):
             renamed["body." + _DOTTED.sub(r"\1\2.", name)] = tensor
     return renamed
+
+
+def _torchvisions(found: re.Match[str]) -> str:
+    return {"linear": "fc", "shortcut": "downsample"}[found[0]]
 
 
 def head_path(network: Network) -> str:
