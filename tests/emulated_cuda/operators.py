@@ -16,10 +16,12 @@ It does not see: memory that runs out, races between streams, NCCL, and which ke
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -54,17 +56,22 @@ class DeviceMismatchError(RuntimeError):
     """An operator got tensors on different devices, which CUDA refuses."""
 
 
-class Emulation(TorchDispatchMode):
+class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its __init_subclass__
     """Within the block operators on CUDA tensors are run by the CPU, and counted."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.launches: Counter[str] = Counter()
         """By operator."""
         self.blocking: Counter[str] = Counter()
         """By operator and the line of ours that called it."""
         self._waits = ctypes.c_long.in_dll(ctypes.CDLL(None), "emulated_waits")
         self._waited = self._waits.value
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """There is nothing to compile, and torch's compiler takes 3 to 5 s of CPU time to import."""
+        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -78,7 +85,7 @@ class Emulation(TorchDispatchMode):
         asked = _device(given.get("device"))
         if not on_gpu and not (asked and asked.type == "cuda"):
             return func(*args, **given)
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        if _is_composite(func):
             with self:  # made of other operators, also on a GPU
                 result = func.decompose(*args, **given)
             if result is not NotImplemented:
@@ -87,7 +94,7 @@ class Emulation(TorchDispatchMode):
             return func(*args, **given)
         _check_devices(func, tensors)
         self.launches[str(func)] += 1
-        if _blocks(func, tensors, given, asked):
+        if _blocks(func, tensors, _waits_not(func, args, given), asked):
             self.blocking[f"{func} {_line()}"] += 1
         on = asked or on_gpu[0].device
         return _as_returned(func, _by_cpu(func, args, given, asked), args, given, on)
@@ -158,6 +165,12 @@ def _device(asked: Any) -> torch.device | None:
     return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
 
 
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+@functools.cache
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns
     return bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
@@ -178,26 +191,34 @@ def _check_devices(func: Any, tensors: Sequence[Tensor]) -> None:
         raise DeviceMismatchError(f"{func}: Expected all tensors to be on the same device, but got {on}")
 
 
-def _blocks(func: Any, tensors: Sequence[Tensor], kwargs: dict[str, Any], asked: torch.device | None) -> bool:
+def _waits_not(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a copy is told not to block."""
+    places = {argument.name: place for place, argument in enumerate(func._schema.arguments)}
+    place = places.get("non_blocking", len(args))
+    return bool(args[place] if place < len(args) else kwargs.get("non_blocking"))
+
+
+def _blocks(func: Any, tensors: Sequence[Tensor], waits_not: bool, asked: torch.device | None) -> bool:
     if func in ASKING:
         return True
     if func in INDEXING:
-        return any(not one.is_cuda and one.dim() or one.dtype in (torch.bool, torch.uint8) for one in tensors[1:])
+        return any((not one.is_cuda and one.dim()) or one.dtype in (torch.bool, torch.uint8) for one in tensors[1:])
     if func not in COPIES:
         return False
     host = [tensor for tensor in tensors if not tensor.is_cuda]
     if not host:  # between GPUs, or to the host, which then takes pinned memory if it is not to wait
-        return asked is not None and asked.type == "cpu" and not kwargs.get("non_blocking")
-    return not kwargs.get("non_blocking") or not all(tensor.is_pinned() for tensor in host)
+        return asked is not None and asked.type == "cpu" and not waits_not
+    return not waits_not or not all(tensor.is_pinned() for tensor in host)
 
 
 def _line() -> str:
     """The innermost line of ours that is being executed; none in a backward pass, which has its own threads."""
-    frame = sys._getframe(2)
-    while frame := frame.f_back:
+    frame: FrameType | None = sys._getframe(1)
+    while frame:
         path = Path(frame.f_code.co_filename)
         if any(folder in path.parts for folder in OURS) and path != Path(__file__):
             return f"{path.name}:{frame.f_lineno}"
+        frame = frame.f_back
     return "of a backward pass"
 
 

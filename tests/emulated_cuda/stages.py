@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from emulated_cuda.operators import Emulation
 from robust_transfer import cli
 from robust_transfer.machine import cards
 from torch import Tensor
-
-from emulated_cuda.operators import Emulation
 
 
 def main() -> int:
@@ -53,7 +52,7 @@ def exchange_by_gloo() -> None:
         tensor.copy_(summed)
 
     torch.distributed.init_process_group = init_process_group  # type: ignore[assignment]
-    torch.distributed.all_reduce = all_reduce
+    torch.distributed.all_reduce = all_reduce  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

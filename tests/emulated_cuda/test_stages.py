@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from robust_transfer.store.entry import Entry, open_entry
 from support.emulation import needs_emulation, output, start
 from support.gpus import UUIDS, driver
 from support.kills import EVERY_STEP, Process, assert_same_outputs, saved_steps
-from support.kills import start as start_by_cpu
+from support.kills import finish as finish_by_cpu
 from support.prepared_datasets import new_entry
 from support.style_networks import write_networks
 
@@ -36,7 +37,9 @@ EXPERIMENT: dict[str, Any] = {
     "experiment": "emulated",
     "input_size": 16,
     "datasets": {
-        "objects": {"origin": {"kind": "shapes", "task": "objects", "train": 128, "test": 40, "side": 16, "classes": 12}},
+        "objects": {
+            "origin": {"kind": "shapes", "task": "objects", "train": 128, "test": 40, "side": 16, "classes": 12}
+        },
         "coarse": {"origin": {"kind": "shapes", "task": "coarse", "train": 64, "test": 40, "side": 16}},
     },
     "source": "objects",
@@ -142,20 +145,43 @@ def test_a_stage_makes_on_cuda_what_it_makes_on_the_cpu(stage: str, made: Made) 
 
 
 @pytest.mark.faults
-def test_two_devices_make_what_two_processes_on_the_cpu_make(by_cpu: list[Entry], tmp_path: Path) -> None:
-    entry, other = (unmade(by_cpu, tmp_path / name)[0] for name in ("cuda", "cpu"))
-    team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch._free_port())}
-    processes = [
-        start(
-            *("-m", "emulated_cuda.stages", tmp_path / f"{rank}.json", entry.path),
-            gpus=2,
-            variables={**team, "GLOO_SOCKET_IFNAME": "lo", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        output(process)
-    assert json.loads((entry.path / "timing.json").read_text())["processes"] == 2
-    process = start_by_cpu(other, "--processes", "2", running={})
-    assert process.wait() == 0, process.said()
-    assert_same_outputs(entry, other)
+class TestTwoProcesses:
+    """Each on a GPU: the one of its number, or the only one that it sees, which must not be the other's."""
+
+    def start(self, entry: Entry, folder: Path, gpus: int, *cards: str) -> list[subprocess.Popen[str]]:
+        """Start both, with these values of CUDA_VISIBLE_DEVICES, if any."""
+        team = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(launch._free_port())}
+        return [
+            start(
+                *("-m", "emulated_cuda.stages", folder / f"{rank}.json", entry.path),
+                gpus=gpus,
+                variables=team
+                | {"GLOO_SOCKET_IFNAME": "lo", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                | ({"CUDA_VISIBLE_DEVICES": cards[rank]} if cards else {}),
+            )
+            for rank in range(2)
+        ]
+
+    @pytest.fixture(scope="class")
+    def by_two(self, by_cpu: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Entry:
+        """What two processes make on the CPU."""
+        entry = unmade(by_cpu, tmp_path_factory.mktemp("two"))[0]
+        finish_by_cpu(entry, "--processes", "2")
+        return entry
+
+    @pytest.mark.parametrize(("gpus", "cards"), [(2, ()), (1, ("0", "1"))], ids=["both seen", "one seen by each"])
+    def test_they_make_what_two_make_on_the_cpu(
+        self, gpus: int, cards: tuple[str, ...], by_cpu: list[Entry], by_two: Entry, tmp_path: Path
+    ) -> None:
+        entry = unmade(by_cpu, tmp_path)[0]
+        for process in self.start(entry, tmp_path, gpus, *cards):
+            output(process)
+        timing = json.loads((entry.path / "timing.json").read_text())
+        assert (timing["processes"], timing["device"]) == (2, "cuda")
+        assert_same_outputs(entry, by_two)
+
+    def test_one_gpu_for_both_is_refused(self, by_cpu: list[Entry], tmp_path: Path) -> None:
+        entry = unmade(by_cpu, tmp_path)[0]
+        ended = [process.communicate(timeout=300) for process in self.start(entry, tmp_path, 1, "0", "0")]
+        assert "2 processes, and 1 GPUs are visible: each process needs its own" in ended[0][1]
+        assert not (entry.path / "card.json").exists()

@@ -71,8 +71,9 @@ def runtime() -> Path:
     library, headers = folder / "libemulated_cuda.so", _headers()
     assert COMPILER
     assert headers
-    command = [COMPILER, "-shared", "-fPIC", "-O1", "-pthread", f"-I{headers}", "-o", library]
-    subprocess.run([*command, TESTS / "emulated_cuda" / "runtime.c"], check=True)
+    source = TESTS / "emulated_cuda" / "runtime.c"
+    flags = ["-shared", "-fPIC", "-O1", "-pthread", f"-I{headers}"]
+    subprocess.run([COMPILER, *flags, "-o", str(library), str(source)], check=True)
     (folder / "libcuda.so.1").symlink_to(library)  # which torch asks of the driver itself
     return library
 
