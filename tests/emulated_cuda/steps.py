@@ -51,7 +51,7 @@ def counted(architecture: str, side: int, recipe: dict[str, Any], attack: dict[s
     Training.learn = learn_and_count  # type: ignore[method-assign]
     images, labels = encoded_squares(3 * settings.batch_size, side)
     with tempfile.TemporaryDirectory() as folder, emulated:
-        on = prepare("cuda", 1)
+        on = prepare("cuda", 1, settings.precision)
         network = build(architecture, 3).to(on)
         loader = open_loader(
             [Subset(open_split(written(Path(folder), images, labels), "train"), np.arange(len(labels)))],

@@ -43,10 +43,10 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     settings = EvaluationSettings.model_validate(entry.settings)
     if settings.autoattack:
         _library()
-    on = prepare(device, threads)
     backbone, source = entry.input("backbone"), entry.input("source")
     with entry.writing() as draft:
         facts, split = backbone.facts(), open_split(source, "test")
+        on = prepare(device, threads, facts["precision"])
         truth = outputs_of(backbone, source, split.classes)[split.labels]
         precision: Precision = facts["precision"]
         network = load_backbone(backbone).to(on).to(memory_format=torch.channels_last)
