@@ -124,7 +124,7 @@ def made(by_cpu: list[Entry], weights: Path, tmp_path_factory: pytest.TempPathFa
     command = ["-m", "emulated_cuda.stages", "--driver", driver(folder / "driver", UUIDS[:2]), report]
     pretraining = entries[0]
     process = start(*command, pretraining.path, variables=told)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while process.poll() is None and not saved_steps(pretraining) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)

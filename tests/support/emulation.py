@@ -54,7 +54,7 @@ def start(*command: object, gpus: int = 1, variables: Mapping[str, str] | None =
     return subprocess.Popen([sys.executable, *map(str, command)], env=told, stdout=pipe, stderr=pipe, text=True)
 
 
-def output(process: subprocess.Popen[str], status: int = 0, seconds: float = 300) -> str:
+def output(process: subprocess.Popen[str], status: int = 0, seconds: float = 900) -> str:
     """What a process has printed, once it has ended with this status."""
     try:
         printed, errors = process.communicate(timeout=seconds)

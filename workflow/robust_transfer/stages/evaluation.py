@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -117,23 +118,55 @@ def _predicted(
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
     """What the images of a split are taken for, int64 [N]: as they are, and by eps under PGD."""
     device = next(network.parameters()).device
-    clean: list[NDArray[np.int64]] = []
-    under: dict[str, list[NDArray[np.int64]]] = {eps: [] for eps in settings.eps}
     ratio = settings.preprocessing.resize_ratio
-    for here, squares in square_blocks(split, input_size, ratio, threads=threads):
-        pixels, labels = torch.from_numpy(squares).to(device), torch.from_numpy(truth[here]).to(device)
-        found = predict(network, pixels, precision)
-        clean.append(found)
-        for eps, parts in under.items():
+    clean = np.empty(len(truth), np.int64)
+
+    def right() -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        for here, squares in square_blocks(split, input_size, ratio, threads=threads):
+            pixels = torch.from_numpy(squares).to(device)
+            clean[here] = predict(network, pixels, precision)
+            chosen = np.flatnonzero(clean[here] == truth[here])
+            yield here.start + chosen, pixels[torch.from_numpy(chosen).to(device)]
+            if len(squares) < len(truth):
+                log.info("%d of %d images", here.stop, len(truth))
+
+    parts: list[NDArray[np.int64]] = []
+    attacked_parts: dict[str, list[NDArray[np.int64]]] = {eps: [] for eps in settings.eps}
+    for numbers, pixels in in_whole_batches(right()):
+        parts.append(numbers)
+        labels, places = (torch.from_numpy(values).to(device) for values in (truth[numbers], numbers))
+        for eps, found in attacked_parts.items():
             threat = threat_model(settings.norm, eps)
-            parts.append(
+            found.append(
                 attacked_predictions(
-                    network, pixels, labels, found, threat, settings.attack, settings.seed, precision, first=here.start
+                    network, pixels, labels, truth[numbers], threat, settings.attack, settings.seed, precision,
+                    numbers=places,
                 )
-            )
-        if len(squares) < len(truth):
-            log.info("%d of %d images", here.stop, len(truth))
-    return np.concatenate(clean), {eps: np.concatenate(parts) for eps, parts in under.items()}
+            )  # fmt: skip
+    under = {eps: clean.copy() for eps in settings.eps}
+    for eps, found in attacked_parts.items():
+        for numbers, predictions in zip(parts, found, strict=True):
+            under[eps][numbers] = predictions
+    return clean, under
+
+
+def in_whole_batches(
+    blocks: Iterable[tuple[NDArray[np.int64], Tensor]],
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """The images of blocks, with their numbers, in multiples of BATCH but for the last: [n] and [n, …] each.
+
+    What fills no batch waits for the next block, since a GPU chooses its kernels anew for every size of a batch.
+    """
+    left: list[tuple[NDArray[np.int64], Tensor]] = []
+    for block in blocks:
+        left.append(block)
+        numbers, images = np.concatenate([part for part, _ in left]), torch.cat([part for _, part in left])
+        ready = len(numbers) - len(numbers) % BATCH
+        if ready:
+            yield numbers[:ready], images[:ready]
+        left = [(numbers[ready:], images[ready:].clone())]  # a view would keep the block in memory
+    if left and len(left[0][0]):
+        yield left[0]
 
 
 def attacked_predictions(
@@ -146,11 +179,11 @@ def attacked_predictions(
     seed: int,
     precision: Precision,
     *,
-    first: int = 0,
+    numbers: Tensor | None = None,
 ) -> NDArray[np.int64]:
     """The classes (int64 [N]) that images (uint8 [N, S, S, 3]) are taken for once PGD has perturbed them.
 
-    `first` is the number of the first image, by which random starts are drawn.
+    `numbers` (int64 [N]) are the images' numbers, by which random starts are drawn; by default 0 to N - 1.
 
     Images whose `clean` prediction (int64 [N]) is wrong are lost without an attack, and keep it: an image withstands
     where neither it nor its perturbed copy is misclassified.
@@ -162,8 +195,9 @@ def attacked_predictions(
         return clean
     for indices in torch.split(correct, BATCH):
         images = as_images(pixels[indices])
+        starts = Starts(seed, 0, indices if numbers is None else numbers[indices])
         with autocast(precision, images.device):
-            images = pgd(folded, images, labels[indices], threat, attack, Starts(seed, 0, first + indices))
+            images = pgd(folded, images, labels[indices], threat, attack, starts)
         predictions[indices] = classify(network, images, precision)
     found: NDArray[np.int64] = predictions.cpu().numpy()
     return found
