@@ -11,6 +11,7 @@ from robust_transfer.attacks import L2, Linf, pgd
 from robust_transfer.configuration.training import Attack, Check
 from robust_transfer.loading.augmentation import Augmenter
 from robust_transfer.networks.build import build
+from robust_transfer.networks.folding import Folded
 from robust_transfer.training import progress
 from robust_transfer.training.averaging import Average
 from robust_transfer.training.loop import Adversary, checked_images, fit, has_random_layers
@@ -129,6 +130,13 @@ class TestFit:
         fit(network, loader_of(*squares(), settings), settings, input_size=SIDE, seed=0, perturb=watch)
         assert len(differences) == 4
         assert max(differences) < 1e-4
+
+    def test_weights_are_folded_once_a_step_whatever_the_number_of_groups(self, monkeypatch):
+        steps: list[int] = []
+        refresh = Folded.refresh
+        monkeypatch.setattr(Folded, "refresh", lambda folded: (steps.append(1), refresh(folded)))
+        trained(short_recipe(epochs=1, batch_size=12, batchnorm_group=4), threat=L2(0.5))
+        assert len(steps) == 1 + 36 // 12  # once when it is made
 
     def test_each_epoch_is_logged(self, caplog):
         with caplog.at_level(logging.INFO, "robust_transfer"):
