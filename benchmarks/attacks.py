@@ -93,7 +93,7 @@ class Case(NetworkCase):
 
 def ours(case: Case, precision: Precision) -> Callable[[], object]:
     """The attack as `training.loop.Adversary` calls it."""
-    on = prepare(case.device, case.threads)
+    on = prepare(case.device, case.threads, precision)
     network, images, labels = case.given()
     folded = Folded(network.to(memory_format=torch.channels_last))
     images = images.contiguous(memory_format=torch.channels_last)

@@ -127,7 +127,7 @@ def forward(case: Case, how: How, dataset: Path) -> Callable[[], object]:
 
 def files(case: Case, how: How, dataset: Path) -> Callable[[], object]:
     """Extraction from a split that does not fit in memory."""
-    on = prepare(how.device, how.threads)
+    on = prepare(how.device, how.threads, how.precision)
     read, split = activations(_network(case, on), None), open_split(open_entry(dataset), "train")
     features.RESIDENT_MB = 0
 
@@ -152,7 +152,7 @@ def _network(case: Case, on: torch.device) -> Network:
 
 def _given(case: Case, how: How, dataset: Path) -> tuple[Network, Callable[[], Iterator[torch.Tensor]]]:
     """The network, and a function that makes batches of decoded images."""
-    on, size = prepare(how.device, how.threads), features.batch_size(case.side)
+    on, size = prepare(how.device, how.threads, how.precision), features.batch_size(case.side)
     parts = [Subset(open_split(open_entry(dataset), "train"), np.arange(case.images))]
     loader = open_loader(
         parts, Recipe(augmentation="none", batch_size=size), input_size=case.side,

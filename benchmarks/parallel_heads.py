@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
 
 def trained(n_heads: int, case: Case, threads: int, device: str) -> Callable[[], None]:
     """Some steps of so many heads, as the stage `linear_heads` trains them."""
-    on = prepare(device, threads)
+    on = prepare(device, threads, case.precision)
     rates = [0.1 * 0.7**i for i in range(n_heads)]
     settings = LinearHeadsSettings.model_validate(
         {

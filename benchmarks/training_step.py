@@ -124,7 +124,7 @@ def _measured(case: Case, rounds: int, threads: int, device: str) -> Speeds:
 
 def ours(case: Case, precision: Precision, threads: int, device: str) -> Callable[[], None]:
     """A step of our training loop."""
-    on = prepare(device, threads)
+    on = prepare(device, threads, precision)
     network, images, labels = given(case, on)
     network.train().to(memory_format=torch.channels_last)
     recipe = Recipe(batch_size=len(images), learning_rate=LEARNING_RATE, precision=precision)

@@ -43,7 +43,7 @@ def test_both_sides_take_the_same_step(monkeypatch):
         return network.double(), 0.25 + images.double() / 2, labels
 
     monkeypatch.setattr(training_step, "given", given)
-    monkeypatch.setattr(training_step, "prepare", lambda device, threads: torch.device(device))
+    monkeypatch.setattr(training_step, "prepare", lambda device, threads, precision: torch.device(device))
     before = {name: value.clone() for name, value in original(case, torch.device("cpu"))[0].named_parameters()}
     for step in (training_step.ours(case, "fp32", 1, "cpu"), training_step.theirs(case, "fp32", "cpu")):
         for _ in range(3):

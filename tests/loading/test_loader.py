@@ -117,6 +117,11 @@ class TestBits:
             with opened(whole(jpegs), kind, workers=workers) as loader:
                 assert equal(everything(loader), expected)
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+    def test_workers_are_forked_though_cuda_has_started(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        assert streaming._start_method() == "fork"
+
     def test_spawned_workers_give_the_same(self, jpegs, monkeypatch):
         with opened(whole(jpegs)) as loader:
             expected = everything(loader)

@@ -3,6 +3,7 @@
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,28 @@ def same_threads():
 
 
 def test_prepare_sets_the_number_of_threads_and_returns_the_device():
-    assert prepare("cpu", 2) == torch.device("cpu")
+    assert prepare("cpu", 2, "fp32") == torch.device("cpu")
     assert torch.get_num_threads() == 2
-    prepare("cpu", 1)
+    prepare("cpu", 1, "fp32")
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_gpu_may_use_tf32_under_that_precision_alone_from_the_first_batch_on(precision, monkeypatch):
+    """Not first under autocast: images are augmented before, in float32."""
+    products: Any = torch.backends.cuda.matmul
+    convolutions: Any = torch.backends.cudnn
+    before = [(part, part.allow_tf32) for part in (products, convolutions)]
+    benchmark = convolutions.benchmark
+    try:
+        products.allow_tf32 = convolutions.allow_tf32 = precision != "tf32"
+        prepare("cuda", 1, precision)
+        with autocast("bf16", torch.device("cpu")):
+            assert [part.allow_tf32 for part, _ in before] == [precision == "tf32"] * 2
+    finally:
+        convolutions.benchmark = benchmark
+        for part, value in before:
+            part.allow_tf32 = value
 
 
 def test_a_processor_is_named_by_its_architecture():

@@ -292,6 +292,19 @@ class TestFolded:
         expected, actual = (torch.autograd.grad(f(x).square().sum(), x)[0] for f in (network, Folded(network)))
         torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-12)
 
+    def test_weights_are_kept_in_the_precision_of_autocast_to_the_same_bits(self):
+        network, x = with_statistics(build("resnet8_w4", 5)).eval(), images(2)
+        folded = Folded(network)
+        weights = [layer.weight for layer in folded.modules() if isinstance(layer, nn.Conv2d)]
+        kept = [weight.clone() for weight in weights]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            cast_at_the_call = folded(x)
+            folded.refresh()
+            assert torch.equal(folded(x), cast_at_the_call)
+        assert {weight.dtype for weight in weights} == {torch.bfloat16}
+        folded.refresh()
+        assert all(torch.equal(weight, before) for weight, before in zip(weights, kept, strict=True))
+
     def test_takes_over_a_convolutions_own_bias(self):
         """As in VGGs with BatchNorm; the second convolution has two readers, so its BatchNorm stays."""
 

@@ -1,6 +1,7 @@
 """Clean and attacked accuracy of backbones with a known answer, and of what the stage writes."""
 
 import importlib.util
+import itertools
 import json
 import sys
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from robust_transfer.stages import evaluation
 from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.training import attacking
-from robust_transfer.training.inference import predict
+from robust_transfer.training.inference import BATCH, predict
 from support.backbones import stored_backbone
 from support.prepared_datasets import encoded, new_entry, prepared, write_parquet
 
@@ -149,6 +150,19 @@ def test_a_single_test_image_is_evaluated(tmp_path, source, backbone, right):
     assert [(row["n"], row["value"]) for row in found] == [(1, 100.0 * right)] * 4
 
 
+@pytest.mark.parametrize("blocks", [[600], [300, 300], [256, 344], [1] * 300, [100, 0, 500, 0], [0], []])
+def test_images_of_blocks_come_in_whole_batches_in_their_order(blocks):
+    ends = np.cumsum([0, *blocks])
+    given = [np.arange(first, end) for first, end in itertools.pairwise(ends)]
+    images = [torch.from_numpy(2 * numbers) for numbers in given]
+    found = list(evaluation.in_whole_batches(zip(given, images, strict=True)))
+    for numbers, pixels in found:
+        np.testing.assert_array_equal(2 * numbers, pixels)
+    assert [number for numbers, _ in found for number in numbers] == [*range(ends[-1])]
+    assert all(len(numbers) and len(numbers) % BATCH == 0 for numbers, _ in found[:-1])
+    assert all(len(numbers) for numbers, _ in found)
+
+
 def test_random_starts_go_by_an_images_number(source):
     """Not by its place in a block: which images are lost hangs on the start, where the attack is weak."""
     network = build("resnet8_w4", 4, seed=3).eval()
@@ -161,19 +175,9 @@ def test_random_starts_go_by_an_images_number(source):
             part = slice(first, end)
             labels, threat = torch.from_numpy(clean[part]), Linf(0.004)
             attack = Attack(steps=1, relative_step_size=0.01, random_start=True, use_best=False)
-            found.append(
-                attacking.attacked_predictions(
-                    network,
-                    pixels[part],
-                    labels,
-                    clean[part],
-                    threat,
-                    attack,
-                    seed,
-                    "fp32",
-                    numbers=torch.arange(first, end),
-                )
-            )
+            numbers = torch.arange(first, end)
+            given = (network, pixels[part], labels, clean[part], threat, attack, seed)
+            found.append(attacking.attacked_predictions(*given, precision="fp32", numbers=numbers))
         return np.concatenate(found).tolist()
 
     whole = lost(0, (0, 64))

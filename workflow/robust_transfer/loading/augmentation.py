@@ -6,9 +6,11 @@ images of one size and run in batches on their device (`Augmenter`). Colours are
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,7 +163,7 @@ def jittered(images: Tensor, factors: Tensor, orders: Tensor) -> Tensor:
     black, its mean grey level or its grey version, and clamps to [0, 1], as in torchvision's ColorJitter.
     """
     images = images.contiguous()  # one channel after the other takes about half the time on a CPU
-    for change in torch.tensor(ORDERS, device=images.device)[orders].unbind(1):
+    for change in _constant(ORDERS, torch.int64, images.device)[orders].unbind(1):
         factor = factors.gather(1, change[:, None]).to(images.dtype).view(-1, 1, 1, 1)
         change = change.view(-1, 1, 1, 1)
         red, green, blue = torch.split(images, 1, dim=1)
@@ -177,9 +179,15 @@ def with_lighting(images: Tensor, amounts: Tensor) -> Tensor:
 
     `amounts` (float [B, 3]) are in units of these components' standard deviations.
     """
-    scaled = amounts * amounts.new_tensor(DEVIATIONS)
-    shifts = scaled @ amounts.new_tensor(COMPONENTS).T
+    scaled = amounts * _constant(DEVIATIONS, amounts.dtype, amounts.device)
+    shifts = scaled @ _constant(COMPONENTS, amounts.dtype, amounts.device).T
     return (images + shifts.to(images.dtype)[:, :, None, None]).clamp_(0, 1)
+
+
+@functools.cache
+def _constant(values: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor on a device, copied there once: each copy would wait for a GPU."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def random_crop(picture: Image.Image, numbers: Sequence[float], size: int) -> Images:

@@ -17,10 +17,10 @@ from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.loading.augmentation import Colours, resident_images
 from robust_transfer.loading.shared_memory import LoadingError
-from robust_transfer.loading.sources import Source, Subset
+from robust_transfer.loading.sources import Source, Subset, moved
 from robust_transfer.loading.streaming import Streaming
 
-__all__ = ["Loader", "LoadingError", "Resident", "Streaming", "Subset", "open_loader"]
+__all__ = ["Loader", "LoadingError", "Resident", "Streaming", "Subset", "moved", "open_loader"]
 
 log = logging.getLogger("robust_transfer")
 
@@ -113,8 +113,7 @@ class Resident:
 
     def batches(self, epoch: int, groups: Sequence[Tensor], size: int) -> Iterator[Tensor]:
         """As in Loader."""
-        for group in groups:
-            numbers = group.to(self._device)
+        for numbers in moved(groups, self._device):
             yield self._colours.changed(self._augmenter.batch(numbers, epoch, size=size), numbers, epoch)
 
     def unaugmented(self, indices: Tensor, size: int) -> Tensor:

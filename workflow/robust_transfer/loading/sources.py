@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -18,6 +18,13 @@ from robust_transfer.datasets.resident import square_images
 from robust_transfer.loading.augmentation import CROP_NUMBERS, Augmenter, as_images, random_crop, squares_as
 
 Numbers = NDArray[np.int64]
+
+
+def moved(groups: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """The same tensors on a device, by one copy: one for each would wait for a GPU as often."""
+    if device.type == "cpu" or not groups:
+        return groups
+    return torch.split(torch.cat(list(groups)).to(device), [len(group) for group in groups])
 
 
 @dataclass(frozen=True)

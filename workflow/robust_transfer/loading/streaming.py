@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from robust_transfer.loading.augmentation import Colours, as_images
 from robust_transfer.loading.shared_memory import check_shared_memory, death_of
-from robust_transfer.loading.sources import Numbers, Source
+from robust_transfer.loading.sources import Numbers, Source, moved
 from robust_transfer.machine.launch import die_with_parent
 from robust_transfer.store.entry import StoreError
 
@@ -145,13 +145,13 @@ class Streaming:
         self._chunks = iter(self._loader)
         self._waited += time.perf_counter() - start
         side = size if self._crops else self._source.side
-        for group in groups:
-            pixels = torch.empty(len(group), side, side, 3, dtype=torch.uint8, device=self._device)
+        for numbers in moved(groups, self._device):
+            pixels = torch.empty(len(numbers), side, side, 3, dtype=torch.uint8, device=self._device)
             for place in torch.split(pixels, CHUNK):
                 if turn != self._turn:
                     raise RuntimeError("batches() was called again, which ended the iterator of the earlier call")
                 place.copy_(self._next(), non_blocking=True)
-            yield self._finished(pixels, group.to(self._device), epoch, size)
+            yield self._finished(pixels, numbers, epoch, size)
 
     def unaugmented(self, indices: Tensor, size: int) -> Tensor:
         """As in Loader."""
@@ -210,8 +210,12 @@ class Streaming:
 
 
 def _start_method() -> str:
-    """`fork` where it is safe, since forked workers start at once and share memory; `spawn` after CUDA has started."""
-    return "fork" if sys.platform == "linux" and not torch.cuda.is_initialized() else "spawn"  # type: ignore[no-untyped-call]
+    """`fork` on Linux, since forked workers start at once and share memory, also where CUDA has started.
+
+    A forked process must not use CUDA, and these do not: they read images to numpy arrays, and the process that starts
+    them pins and copies what they read. torch refuses CUDA in a fork, so that this cannot change unseen.
+    """
+    return "fork" if sys.platform == "linux" else "spawn"
 
 
 def _become_worker(parent: int, worker: int) -> None:

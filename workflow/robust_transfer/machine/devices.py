@@ -17,15 +17,19 @@ _MALLOPT = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, 2**31 - 1)}
 """Options of glibc's `mallopt`, as in malloc.h: no allocation by mmap, and freed memory is never returned."""
 
 
-def prepare(device: str, threads: int) -> torch.device:
+def prepare(device: str, threads: int, precision: Precision) -> torch.device:
     """Set torch's number of threads, and make large tensors cheap to allocate; returns the device.
 
-    On `cuda` it also turns on cuDNN's benchmark mode or, under `running.deterministic`, deterministic algorithms.
+    On `cuda` it also turns on cuDNN's benchmark mode or, under `running.deterministic`, deterministic algorithms, and
+    says whether matrix products and convolutions may use TF32: under `precision` tf32 alone, for the whole job, so
+    that one that goes on from a saved state computes its first batch as one that came there by itself.
     """
     torch.set_num_threads(threads)
     _keep_freed_memory()
     if device == "cuda":
         deterministic = running().deterministic
+        # torch's default is TF32 in convolutions, whatever the precision
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS may differ from call to call
@@ -39,12 +43,7 @@ def device_name(device: str) -> str:
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """The context manager under which a network computes in `precision`.
-
-    On `cuda` it also sets whether matrix products and convolutions may use TF32.
-    """
-    if device.type == "cuda":  # torch's default is TF32 in convolutions, whatever the precision
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    """The context manager under which a network computes in `precision`; of TF32 `prepare` decides."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 

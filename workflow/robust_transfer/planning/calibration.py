@@ -139,9 +139,8 @@ def measure(asked: dict[str, Any]) -> dict[str, Any]:
     starts = start_seconds(smallest, device) if asked["starts"] else {}
     import torch
 
-    from robust_transfer.machine.devices import device_name, prepare
+    from robust_transfer.machine.devices import device_name
 
-    prepare(device, 1)
     measured: list[dict[str, Any]] = []
     now = time.monotonic()
     end = max(begun + cap, now + cap / 3)
@@ -168,6 +167,10 @@ def seconds_per_image(key: Pass, batch: int, slot: float, device: Any) -> float:
     """
     import torch
 
+    from robust_transfer.machine.devices import prepare
+
+    precision: Any = key.precision
+    prepare(device.type, 1, precision)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
 
     if device.type == "cpu":

@@ -53,10 +53,11 @@ log = logging.getLogger("robust_transfer")
 def run(entry: Entry, *, threads: int, device: str) -> None:
     """Have the backbone that `entry` names decide on the conflict images."""
     settings = CueConflictSettings.model_validate(entry.settings)
-    on = prepare(device, threads)
     backbone, conflicts = entry.input("backbone"), entry.input("conflicts")
     with entry.writing() as draft:
         facts, about = backbone.facts(), conflicts.facts()
+        precision: Precision = (entry.input("features0").settings if settings.probe else facts)["precision"]
+        on = prepare(device, threads, precision)
         classes = list(settings.classes or about["cues"])
         shapes, textures, rows = _shown(conflicts, about["cues"], classes)
         size = int(facts["input_size"])
@@ -67,15 +68,13 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             probe = fit_probe(stored, settings.probe, classes, settings.probing, settings.seed)
             how = stored[0].settings
             layer = layer_named(network, how["layer"], size) if how.get("layer") else None
-            features = _outputs(
-                conflicts, rows, size, activations(network, layer), how["precision"], on, threads=threads
-            )
+            features = _outputs(conflicts, rows, size, activations(network, layer), precision, on, threads=threads)
             decisions = probe.predict(features.astype(how["dtype"]))
             decider = _probe_facts(probe)
         else:
             outputs = _outputs_of(backbone, _names_of_outputs(entry, backbone), classes)
             decisions = decide(
-                _outputs(conflicts, rows, size, network.logits, facts["precision"], on, threads=threads),
+                _outputs(conflicts, rows, size, network.logits, precision, on, threads=threads),
                 [outputs[name] for name in classes],
             )
             decider = {"outputs": sum(map(len, outputs.values()))}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from robust_transfer.training.attacking import (
     drawn,
     library,
 )
-from robust_transfer.training.inference import predict
+from robust_transfer.training.inference import BATCH, predict
 from robust_transfer.weights.outputs import other_classes, outputs_for
 
 log = logging.getLogger("robust_transfer")
@@ -48,12 +49,12 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     settings = EvaluationSettings.model_validate(entry.settings)
     if settings.autoattack:
         library()
-    on = prepare(device, threads)
     backbone, source = entry.input("backbone"), entry.input("source")
     with entry.writing() as draft:
         facts, split = backbone.facts(), open_split(source, "test")
-        truth = outputs_of(backbone, source, split.classes)[split.labels]
         precision: Precision = settings.precision or facts["precision"]
+        on = prepare(device, threads, precision)
+        truth = outputs_of(backbone, source, split.classes)[split.labels]
         network = load_backbone(backbone).to(on).to(memory_format=torch.channels_last)
         size, ratio = facts["input_size"], settings.preprocessing.resize_ratio
         start = time.monotonic()
@@ -108,31 +109,55 @@ def _predicted(
 ) -> tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]:
     """What the images of a split are taken for, int64 [N]: as they are, and by eps under PGD."""
     device = next(network.parameters()).device
-    clean: list[NDArray[np.int64]] = []
-    under: dict[str, list[NDArray[np.int64]]] = {eps: [] for eps in settings.eps}
     ratio = settings.preprocessing.resize_ratio
-    for here, squares in square_blocks(split, input_size, ratio, threads=threads):
-        pixels, labels = torch.from_numpy(squares).to(device), torch.from_numpy(truth[here]).to(device)
-        found = predict(network, pixels, precision)
-        clean.append(found)
-        for eps, parts in under.items():
+    clean = np.empty(len(truth), np.int64)
+
+    def right() -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        for here, squares in square_blocks(split, input_size, ratio, threads=threads):
+            pixels = torch.from_numpy(squares).to(device)
+            clean[here] = predict(network, pixels, precision)
+            chosen = np.flatnonzero(clean[here] == truth[here])
+            yield here.start + chosen, pixels[torch.from_numpy(chosen).to(device)]
+            if len(squares) < len(truth):
+                log.info("%d of %d images", here.stop, len(truth))
+
+    parts: list[NDArray[np.int64]] = []
+    attacked_parts: dict[str, list[NDArray[np.int64]]] = {eps: [] for eps in settings.eps}
+    for numbers, pixels in in_whole_batches(right()):
+        parts.append(numbers)
+        labels, places = (torch.from_numpy(values).to(device) for values in (truth[numbers], numbers))
+        for eps, found in attacked_parts.items():
             threat = threat_model(settings.norm, eps)
-            parts.append(
+            found.append(
                 attacked_predictions(
-                    network,
-                    pixels,
-                    labels,
-                    found,
-                    threat,
-                    settings.attack,
-                    settings.seed,
-                    precision,
-                    numbers=torch.arange(here.start, here.stop),
+                    network, pixels, labels, truth[numbers], threat, settings.attack, settings.seed, precision,
+                    numbers=places,
                 )
-            )
-        if len(squares) < len(truth):
-            log.info("%d of %d images", here.stop, len(truth))
-    return np.concatenate(clean), {eps: np.concatenate(parts) for eps, parts in under.items()}
+            )  # fmt: skip
+    under = {eps: clean.copy() for eps in settings.eps}
+    for eps, found in attacked_parts.items():
+        for numbers, predictions in zip(parts, found, strict=True):
+            under[eps][numbers] = predictions
+    return clean, under
+
+
+def in_whole_batches(
+    blocks: Iterable[tuple[NDArray[np.int64], Tensor]],
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """The images of blocks, with their numbers, in multiples of BATCH but for the last: [n] and [n, …] each.
+
+    What fills no batch waits for the next block, since a GPU chooses its kernels anew for every size of a batch.
+    """
+    left: list[tuple[NDArray[np.int64], Tensor]] = []
+    for block in blocks:
+        left.append(block)
+        numbers, images = np.concatenate([part for part, _ in left]), torch.cat([part for _, part in left])
+        ready = len(numbers) - len(numbers) % BATCH
+        if ready:
+            yield numbers[:ready], images[:ready]
+        left = [(numbers[ready:], images[ready:].clone())]  # a view would keep the block in memory
+    if left and len(left[0][0]):
+        yield left[0]
 
 
 def _under_autoattack(

@@ -57,7 +57,7 @@ class FeatureError(ValueError):
 def run(entry: Entry, *, threads: int, device: str) -> None:
     """Extract the features that `entry` describes. Raises Interrupted if it was asked to leave before it was done."""
     settings, how = FeaturesSettings.model_validate(entry.settings), running()
-    on = prepare(device, threads)
+    on = prepare(device, threads, settings.precision)
     backbone, dataset = entry.input("backbone"), entry.input("dataset")
     network = load_backbone(backbone).to(device=on, memory_format=torch.channels_last)  # type: ignore[call-overload]
     input_size = int(backbone.facts()["input_size"])

@@ -45,7 +45,7 @@ log = logging.getLogger("robust_transfer")
 def run(entry: Entry, *, threads: int, device: str) -> None:
     """Train and measure as `entry` describes."""
     settings = FinetuningSettings.model_validate(entry.settings)
-    on = prepare(device, threads)
+    on = prepare(device, threads, settings.training.precision)
     backbone, dataset = entry.input("backbone"), entry.input("dataset")
     with entry.writing() as draft:
         chosen = choose(entry, settings) if settings.purpose == "refit" else None

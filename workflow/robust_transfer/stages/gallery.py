@@ -94,7 +94,7 @@ class _Exhibit:
 def run(entry: Entry, *, threads: int, device: str) -> None:
     """Make the gallery of the backbone that `entry` names."""
     settings = GallerySettings.model_validate(entry.settings)
-    on = prepare(device, threads)
+    on = prepare(device, threads, "fp32")
     backbone, source = entry.input("backbone"), entry.input("source")
     with entry.writing() as draft:
         subject = _subject(backbone, source, settings, on)

@@ -47,7 +47,7 @@ Hyperparameters = tuple[float, float]
 def run(entry: Entry, *, threads: int, device: str) -> None:
     """Train and measure the heads that `entry` describes."""
     settings = LinearHeadsSettings.model_validate(entry.settings)
-    on = prepare(device, threads)
+    on = prepare(device, threads, settings.training.precision)
     backbone, dataset = entry.input("backbone"), entry.input("dataset")
     tried = list(itertools.product(settings.learning_rates, settings.weight_decays))
     with entry.writing() as draft:

@@ -44,7 +44,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         draft = stack.enter_context(entry.writing()) if is_main() else None
         team = stack.enter_context(process_group(device))
         settings = PretrainingSettings.model_validate(entry.settings)
-        recipe, on = settings.training, prepare(device, max(1, threads // team.size))
+        recipe = settings.training
+        on = prepare(device, max(1, threads // team.size), recipe.precision)
         splits = [open_split(entry.input(role), "train") for role in ("source", "stylized") if role in entry.inputs]
         split, images = splits[0], sum(map(len, splits))
         classes, size = len(split.classes), settings.input_size

@@ -60,7 +60,6 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     settings, how = RobustnessSettings.model_validate(entry.settings), running()
     if settings.autoattack:
         library()
-    on = prepare(device, threads)
     attacks = 1 + len(settings.eps) * (1 + settings.autoattack)
     setting = {"torch": str(torch.__version__), "device": device_name(device), "threads": threads}
     rows: list[dict[str, Any]] = []
@@ -74,6 +73,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     ):
         for role, name in models_of(entry).items():
             model = load_transferred(entry.input(role), settings.selection)
+            on = prepare(device, threads, model.precision)
             model.network.to(device=on, memory_format=torch.channels_last)  # type: ignore[call-overload]
             split = open_split(model.dataset, "test")
             chosen = drawn(len(split), settings.images, settings.seed).numpy()

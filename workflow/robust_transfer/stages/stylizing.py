@@ -65,7 +65,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     encoder or decoder or do not fit each other.
     """
     settings, how = StylizingSettings.model_validate(entry.settings), running()
-    on = prepare(device, threads)
+    on = prepare(device, threads, "fp32")
     dataset = entry.input("dataset")
     splits = {name: open_split(dataset, name) for name in entry_splits(dataset)}
     setting = {"torch": str(torch.__version__), "device": device_name(device), "threads": threads}

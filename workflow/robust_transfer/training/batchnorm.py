@@ -27,7 +27,10 @@ class RunningStatistics:
         self._running = [
             buffer for norm in self._norms for buffer in (norm.running_mean, norm.running_var) if buffer is not None
         ]
-        self._sums: list[Tensor] = []
+        self._counts = [norm.num_batches_tracked for norm in self._norms if norm.num_batches_tracked is not None]
+        self._before, self._counts_before, self._sums = (
+            [torch.empty_like(tensor) for tensor in tensors] for tensors in (self._running, self._counts, self._running)
+        )
 
     @contextmanager
     def of_step(self) -> Iterator[list[Tensor]]:
@@ -36,11 +39,11 @@ class RunningStatistics:
         Inside it call `of_group` after each group's forward pass, then add the sums up over processes. Afterwards call
         `move` or `replace`.
         """
-        self._before = [buffer.clone() for buffer in self._running]
-        self._counts = [
-            None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in self._norms
-        ]
-        self._sums = [torch.zeros_like(buffer) for buffer in self._running]
+        for copies, tensors in ((self._before, self._running), (self._counts_before, self._counts)):
+            if tensors:
+                torch._foreach_copy_(copies, tensors)
+        if self._sums:
+            torch._foreach_zero_(self._sums)
         self._momenta = [norm.momentum for norm in self._norms]
         for norm in self._norms:
             norm.momentum = 1.0  # a forward pass then stores the group's own statistics
@@ -60,18 +63,23 @@ class RunningStatistics:
     @torch.no_grad()
     def move(self, groups: int) -> None:
         """Update the running statistics towards the mean of that many groups, by the layers' momentum."""
-        for i, norm in enumerate(self._norms):
-            before = self._counts[i]
-            if norm.num_batches_tracked is not None and before is not None:
-                norm.num_batches_tracked.copy_(before + 1)
-            momentum = self._momenta[i]
-            if momentum is None:  # a cumulative average
-                momentum = 1 / (int(before) + 1) if before is not None else 1.0
-            for j in (2 * i, 2 * i + 1):
-                self._running[j].copy_(self._before[j] * (1 - momentum) + self._sums[j] * (momentum / groups))
+        if self._counts:
+            torch._foreach_copy_(self._counts, torch._foreach_add(self._counts_before, 1))
+        if not self._running:
+            return
+        momenta = [self._momentum_of(place // 2) for place in range(len(self._running))]
+        kept = torch._foreach_mul(self._before, [1 - momentum for momentum in momenta])
+        added = torch._foreach_mul(self._sums, [momentum / groups for momentum in momenta])
+        torch._foreach_copy_(self._running, torch._foreach_add(kept, added))
+
+    def _momentum_of(self, layer: int) -> float:
+        momentum, count = self._momenta[layer], self._norms[layer].num_batches_tracked
+        if momentum is not None:
+            return momentum
+        return 1 / int(count) if count is not None else 1.0  # a cumulative average
 
     @torch.no_grad()
     def replace(self, groups: int) -> None:
         """Replace the running statistics by the mean of that many groups."""
-        for running, total in zip(self._running, self._sums, strict=True):
-            running.copy_(total / groups)
+        if self._running:
+            torch._foreach_copy_(self._running, torch._foreach_div(self._sums, groups))

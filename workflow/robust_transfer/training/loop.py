@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from robust_transfer import randomness
 from robust_transfer.attacks import L2, Starts, Threat, pgd
 from robust_transfer.configuration.training import Attack, Check, Recipe
-from robust_transfer.loading.loader import Loader
+from robust_transfer.loading.loader import Loader, moved
 from robust_transfer.machine.devices import autocast, peak_memory_mb
 from robust_transfer.machine.distributed import ALONE, ProcessGroup
 from robust_transfer.networks.build import Network, OnlyHead
@@ -89,6 +90,16 @@ class Adversary:
         self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
         self._input_size, self._ramp, self.done = input_size, ramp, 1.0
         self._folded: Folded | None = None
+        self._is_unchanged = self._is_current = False
+
+    @contextmanager
+    def unchanged_network(self) -> Iterator[None]:
+        """Within the block the network does not change, so that its weights are folded once for all calls."""
+        self._is_unchanged = True
+        try:
+            yield
+        finally:
+            self._is_unchanged = self._is_current = False
 
     def __call__(self, images: Tensor, labels: Tensor, epoch: int, indices: Tensor) -> Tensor:
         """Perturb a batch; see `Perturb`."""
@@ -102,7 +113,9 @@ class Adversary:
             threat = replace(threat, eps=threat.eps * share)
         if self._folded is None:  # only now, since training moves the network and sets its memory format
             self._folded = Folded(self.network, fp32_head=self._fp32_head)
-        self._folded.refresh()
+        if not self._is_current:
+            self._folded.refresh()
+        self._is_current = self._is_unchanged
         target = OnlyHead(self._folded) if self.network.head.weight.ndim > 2 else self._folded
         return pgd(target, images, labels, threat, attack, starts)
 
@@ -160,10 +173,10 @@ def fit(
         plan = steps(randomness.order(seed, epoch, len(loader.labels)), recipe)
         side = side_at(recipe, epoch, input_size)
         mine = [groups[team.rank :: team.size] for groups in plan[skipped:]]
-        batches = loader.batches(epoch, _flat(mine), side)
+        batches, placed = loader.batches(epoch, _flat(mine), side), iter(moved(_flat(mine), device))
         progress.start_epoch(epoch, loader.waited)
         for number, groups in enumerate(mine, start=skipped):
-            parts = _parts(groups, batches, loader.labels, epoch, perturb, recipe, device)
+            parts = _parts(islice(placed, len(groups)), batches, loader.labels, epoch, perturb, recipe, device)
             rate = learning_rate_at(recipe, training.peak, training.step, len(plan))
             if isinstance(perturb, Adversary):
                 perturb.done = training.step / (recipe.epochs * len(plan))
@@ -374,7 +387,7 @@ def _optimiser(network: Network, recipe: Recipe) -> Optimiser:
 
 
 def _parts(
-    groups: Sequence[Tensor],
+    groups: Iterable[Tensor],
     batches: Iterator[Tensor],
     labels: Tensor,
     epoch: int,
@@ -382,14 +395,17 @@ def _parts(
     recipe: Recipe,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield perturbed images and labels of each group, one at a time, which limits the memory of activations."""
-    for group in groups:
-        images, indices = next(batches), group.to(device)
-        targets = labels[indices]
-        if perturb is not None:
-            with autocast(recipe.precision, device):
-                images = perturb(images, targets, epoch, indices)
-        yield images, targets
+    """Yield perturbed images and labels of each group, one at a time, which limits the memory of activations.
+
+    `groups` are the numbers of their images, on the device. The network must not change until all are through.
+    """
+    with perturb.unchanged_network() if isinstance(perturb, Adversary) else nullcontext():
+        for indices in groups:
+            images, targets = next(batches), labels[indices]
+            if perturb is not None:
+                with autocast(recipe.precision, device):
+                    images = perturb(images, targets, epoch, indices)
+            yield images, targets
 
 
 def _estimate_statistics(
@@ -411,7 +427,8 @@ def _estimate_statistics(
     size = recipe.batchnorm_group or recipe.batch_size
     groups = [group for group in groups if len(group) == size][: math.ceil(recipe.average_images / size)] or groups
     mine = groups[team.rank :: team.size]
-    parts = _parts(mine, loader.batches(epoch, mine, input_size), loader.labels, epoch, perturb, recipe, device)
+    batches = loader.batches(epoch, mine, input_size)
+    parts = _parts(moved(mine, device), batches, loader.labels, epoch, perturb, recipe, device)
     random = has_random_layers(network)
     with statistics.of_step() as sums:
         for number, (images, _) in enumerate(parts):
