@@ -173,8 +173,8 @@ def test_random_starts_go_by_an_images_number(source):
             part = slice(first, end)
             labels, threat = torch.from_numpy(clean[part]), Linf(0.004)
             attack = Attack(steps=1, relative_step_size=0.01, random_start=True, use_best=False)
-            given = (network, pixels[part], labels, clean[part], threat, attack, seed, "fp32")
-            found.append(evaluation.attacked_predictions(*given, numbers=torch.arange(first, end)))
+            given, numbers = (network, pixels[part], labels, clean[part]), torch.arange(first, end)
+            found.append(evaluation.attacked_predictions(*given, threat, attack, seed, "fp32", numbers=numbers))
         return np.concatenate(found).tolist()
 
     whole = lost(0, (0, 64))

@@ -132,11 +132,15 @@ class TestFit:
         assert max(differences) < 1e-4
 
     def test_weights_are_folded_once_a_step_whatever_the_number_of_groups(self, monkeypatch):
-        steps: list[int] = []
-        refresh = Folded.refresh
-        monkeypatch.setattr(Folded, "refresh", lambda folded: (steps.append(1), refresh(folded)))
+        refresh, folded = Folded.refresh, []
+
+        def counted(network: Folded) -> None:
+            folded.append(network)
+            refresh(network)
+
+        monkeypatch.setattr(Folded, "refresh", counted)
         trained(short_recipe(epochs=1, batch_size=12, batchnorm_group=4), threat=L2(0.5))
-        assert len(steps) == 1 + 36 // 12  # once when it is made
+        assert len(folded) == 1 + 36 // 12  # once when it is made
 
     def test_each_epoch_is_logged(self, caplog):
         with caplog.at_level(logging.INFO, "robust_transfer"):

@@ -168,7 +168,8 @@ def seconds_per_image(key: Pass, batch: int, slot: float, device: Any) -> float:
 
     from robust_transfer.machine.devices import prepare
 
-    prepare(device.type, 1, key.precision)
+    precision: Any = key.precision
+    prepare(device.type, 1, precision)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
 
     if device.type == "cpu":
