@@ -45,7 +45,7 @@ EXPERIMENT: dict[str, Any] = {
     "source": "objects",
     "targets": ["coarse"],
     "grid": [
-        {**ROBUST, "modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "gallery": True},
+        {**ROBUST, "modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "gallery": True, "robustness": True},
         {**ROBUST, "modes": ["full-network"], "source_views": ["stylized"]},
     ],
     "pretraining": {"training": TRAINING | {"batchnorm_group": 16, "average_decay": 0.5}, "attack": ATTACK},
@@ -60,6 +60,7 @@ EXPERIMENT: dict[str, Any] = {
     "features": {"precision": "bf16"},
     "linear_heads": {"learning_rates": [0.1], "training": TRAINING},
     "finetuning": {"learning_rates": [0.01], "training": TRAINING},
+    "robustness": {"eps": [0.5], "images": 20},
     "figures": {"draw": ["headline"]},
 }
 """All stages on a network of a few weights and tens of images of 16 pixels."""

@@ -3,7 +3,6 @@
 import platform
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,22 +23,22 @@ def test_prepare_sets_the_number_of_threads_and_returns_the_device():
     assert torch.get_num_threads() == 1
 
 
+@pytest.fixture
+def gpu_settings():
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark
+    yield
+    products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = before
+
+
+@pytest.mark.usefixtures("gpu_settings")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_a_gpu_may_use_tf32_under_that_precision_alone_from_the_first_batch_on(precision, monkeypatch):
+def test_a_gpu_may_use_tf32_under_that_precision_alone_from_the_first_batch_on(precision):
     """Not first under autocast: images are augmented before, in float32."""
-    products: Any = torch.backends.cuda.matmul
-    convolutions: Any = torch.backends.cudnn
-    before = [(part, part.allow_tf32) for part in (products, convolutions)]
-    benchmark = convolutions.benchmark
-    try:
-        products.allow_tf32 = convolutions.allow_tf32 = precision != "tf32"
-        prepare("cuda", 1, precision)
-        with autocast("bf16", torch.device("cpu")):
-            assert [part.allow_tf32 for part, _ in before] == [precision == "tf32"] * 2
-    finally:
-        convolutions.benchmark = benchmark
-        for part, value in before:
-            part.allow_tf32 = value
+    is_allowed = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = not is_allowed
+    prepare("cuda", 1, precision)
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (is_allowed, is_allowed)
 
 
 def test_a_processor_is_named_by_its_architecture():
