@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -351,8 +352,10 @@ def test_stylized_images_shape_bias_and_attacks_are_rows_of_their_own(tmp_path: 
         like_source(30, 60, **conflict),
         like_source(90, 10, variant='{"shape":"square"}', **conflict),
         trained.assign(recipe="texture-robust-stylized", value=20.0, ci_low=16.0, ci_high=24.0),
+        trained.assign(recipe="geirhos", value=99.0, ci_low=97.0, ci_high=100.0),
     ]
-    every = as_results(pd.concat([plain, *added]), ExperimentInfo.of(results))
+    robust = {"texture-robust-stylized": "texture-robust, stylized images", "geirhos": "texture-robust, geirhos"}
+    every = as_results(pd.concat([*added, plain]), replace(ExperimentInfo.of(results), texture_robust=robust))
     wide = {"architectures": "widths"}
     stylized = of(every, ROBUST, {"mode": "source", "view": "stylized", **wide})
     assert (stylized.outcome, effect(stylized), stylized.basis) == ("holds", 30, "images")
@@ -362,6 +365,10 @@ def test_stylized_images_shape_bias_and_attacks_are_rows_of_their_own(tmp_path: 
     than = {**ROBUST, "better": {"eps": 0.25}, "than": {"eps": 0, "recipe": "texture-robust-stylized"}}
     verdict = of(every, than, {**FIXED, **wide})
     assert (verdict.outcome, effect(verdict)) == ("holds", 30)
+    imported = of(every, {**than, "than": {"eps": 0, "recipe": "geirhos"}}, {**FIXED, **wide})
+    assert (imported.outcome, effect(imported)) == ("fails", -49)
+    beside = {"kind": "trend", "along": "eps", "goes": "up"}
+    assert effect(of(every, beside, {**FIXED, **wide})) == effect(of(results, beside, {**FIXED, **wide})) == 0
     without = of(results, than, {**FIXED, **wide})
     assert without.missing == ["no ε 0 network of recipe texture-robust-stylized (Coarse, ResNet-8 w16)"]
     assert of(every, ROBUST, {**FIXED, **wide, "attacked": True}).missing == ["fixed-feature transfer under attack"]

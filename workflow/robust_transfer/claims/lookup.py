@@ -29,8 +29,6 @@ UNTRANSFERRED = "untransferred"
 SOURCE, CONFLICT, CONFLICT_TARGET = "source", "cue-conflict", "cue_conflict"
 METRICS = {CONFLICT: "shape_bias"}
 STYLIZED = "stylized"
-TEXTURE_ROBUST = "texture-robust-"
-"""Begins the recipes of networks that are neither standard nor robust ones."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class Measured:
     def _rows(self, where: Where, recipe: str | None) -> pd.DataFrame:
         """The rows of a kind of images and networks, as if there were no other kinds."""
         rows = self.results
-        texture_robust = rows["recipe"].str.startswith(TEXTURE_ROBUST)
+        texture_robust = rows["recipe"].isin(list(self.about.texture_robust))
         rows = rows[~texture_robust if recipe is None else rows["recipe"] == recipe]
         rows = rows[(rows["source"] == self.about.source) & (rows["attack"].notna() == where.attacked)]
         variants = {text: json.loads(text) for text in rows["variant"].unique()}

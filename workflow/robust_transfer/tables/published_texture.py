@@ -23,6 +23,8 @@ EDITION = "submission, figure 8"
 STYLIZED, NATIVE = "stylized_imagenet", "imagenet"
 RECIPE = TEXTURE_ROBUST["stylized"]
 """How the networks that were trained on Stylized ImageNet were trained is not known; that it was on it alone is."""
+LABELS = {RECIPE: "texture-robust, Stylized ImageNet"}
+"""What legends call it."""
 
 
 def as_views(rows: pd.DataFrame) -> pd.DataFrame:
@@ -53,6 +55,6 @@ def published_texture(folder: Path = FOLDER) -> pd.DataFrame:
         architectures=tuple(rows["arch"].drop_duplicates()),
         selection="test",
         protocol="paper",
-        texture_robust={RECIPE: "texture-robust, Stylized ImageNet"},
+        texture_robust=LABELS,
     )
     return as_results(rows, info)
