@@ -21,6 +21,8 @@ from robust_transfer.tables.results import as_results
 
 EDITION = "submission, figure 8"
 STYLIZED, NATIVE = "stylized_imagenet", "imagenet"
+METHOD = "adain"
+"""How the images of Stylized ImageNet were stylized."""
 RECIPE = TEXTURE_ROBUST["stylized"]
 """How the networks that were trained on Stylized ImageNet were trained is not known; that it was on it alone is."""
 LABELS = {RECIPE: "texture-robust, Stylized ImageNet"}
@@ -30,7 +32,7 @@ LABELS = {RECIPE: "texture-robust, Stylized ImageNet"}
 def as_views(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of published numbers in which Stylized ImageNet is a view of ImageNet; others stay as they are."""
     on_it, from_it = rows["target"].astype("string") == STYLIZED, rows["source"].astype("string") == STYLIZED
-    variant = canonical({"stylized": "adain"})
+    variant = canonical({"stylized": METHOD})
     return rows.assign(
         target=rows["target"].astype("string").mask(on_it, NATIVE),
         variant=rows["variant"].mask(on_it, variant),
