@@ -98,7 +98,9 @@ def test_on_the_published_numbers_the_ledger_says_what_the_paper_says(name: str)
 
 
 def test_every_claim_of_the_paper_has_a_verdict_there() -> None:
-    assert {one.name for one in published().values() if one.family == "paper"} == PAPER.keys()
+    unpublished = published()["inversion-like-original"]  # the paper shows images, and no number
+    assert (unpublished.outcome, unpublished.missing) == ("not measured", ["galleries' inversion_ssim"])
+    assert {one.name for one in published().values() if one.family == "paper"} == {*PAPER, unpublished.name}
     assert {one.outcome for one in published().values() if one.family != "paper"} <= {"agrees", "not measured"}
 
 
@@ -372,6 +374,42 @@ def test_stylized_images_shape_bias_and_attacks_are_rows_of_their_own(tmp_path: 
     without = of(results, than, {**FIXED, **wide})
     assert without.missing == ["no ε 0 network of recipe texture-robust-stylized (Coarse, ResNet-8 w16)"]
     assert of(every, ROBUST, {**FIXED, **wide, "attacked": True}).missing == ["fixed-feature transfer under attack"]
+
+
+def test_numbers_of_galleries_are_compared_over_their_images(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w16",))
+    for eps in ("0", "0.25"):
+        fake.source(80, eps=eps, arch="resnet8_w16")
+        fake.transfer(50, 50, target="coarse", eps=eps, arch="resnet8_w16")
+    results = read_results(fake.collect())
+    plain = results.astype({"mode": "string", "target": "string"})
+    source = plain[(plain["mode"] == "source") & plain["attack"].isna()]
+
+    def gallery(metric: str, standard: float, robust: float, error: float) -> pd.DataFrame:
+        value = source["eps"].astype("string").map({"0": standard, "0.25": robust}).astype("float64")
+        made = source.assign(mode="gallery", metric=metric, value=value, ci_kind="images", n=24)
+        return made.assign(ci_low=value - error, ci_high=value + error)
+
+    def rebuilt(*numbers: pd.DataFrame) -> Verdict:
+        every = as_results(pd.concat([plain, *numbers]), ExperimentInfo.of(results))
+        paper = read_claims()[0].claims["inversion-like-original"]
+        (verdict,) = verdicts(every, paper)
+        return verdict
+
+    other = gallery("inversion_pixels", 50, 10, 1)
+    near = rebuilt(other, gallery("inversion_ssim", 20, 70, 5))
+    assert (near.outcome, near.basis, effect(near)) == ("holds", "images", 50)
+    assert near.deciding
+    assert near.deciding.n == 24
+    assert near.protocol == "without transfer"
+    assert THESE_WEIGHTS in near.remarks
+    assert rebuilt(other, gallery("inversion_ssim", 70, 20, 5)).outcome == "fails"
+    wide = rebuilt(other, gallery("inversion_ssim", 40, 42, 15))
+    assert wide.outcome == "undecided"
+    assert wide.needed
+    assert wide.needed > 24
+    assert rebuilt(other).missing == ["galleries' inversion_ssim"]
+    assert rebuilt().missing == ["galleries' inversion_ssim"]
 
 
 def shuffled(tmp_path: Path, generator: np.random.Generator) -> pd.DataFrame:

@@ -25,8 +25,8 @@ from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ARCH, canonical
 
 UNTRANSFERRED = "untransferred"
-"""Stands for the modes `source` and `cue-conflict` here: networks as they are."""
-SOURCE, CONFLICT, CONFLICT_TARGET = "source", "cue-conflict", "cue_conflict"
+"""Stands for the modes `source`, `cue-conflict` and `gallery` here: networks as they are."""
+SOURCE, CONFLICT, CONFLICT_TARGET, GALLERY = "source", "cue-conflict", "cue_conflict", "gallery"
 METRICS = {CONFLICT: "shape_bias"}
 STYLIZED = "stylized"
 
@@ -126,6 +126,8 @@ class Measured:
             panels = []
         elif norms and norm not in norms:
             missing.append(f"{NORM_LABELS.get(norm, norm)} networks")
+        elif where.mode == GALLERY and not panels:
+            missing.append(_absent_mode(where))
         elif absent := [name for name in named if name not in {one.target.name for one in panels}]:
             missing.append(f"{'target' if len(absent) == 1 else 'targets'} {', '.join(absent)}")
         elif not panels:
@@ -136,7 +138,7 @@ class Measured:
         """The targets that a claim names; none where it is about all of the experiment."""
         if where.mode == CONFLICT:
             return (CONFLICT_TARGET,)
-        targets = where.targets or ((SOURCE,) if where.mode == SOURCE else ())
+        targets = where.targets or ((SOURCE,) if where.mode in (SOURCE, GALLERY) else ())
         return tuple(self.about.source if name == SOURCE else name for name in targets)
 
     def _of(self, where: Where, recipe: str | None, named: Sequence[str]) -> Cells:
@@ -144,7 +146,7 @@ class Measured:
         named = [name for name in named if name not in known]
         metric = where.metric or METRICS.get(where.mode)
         stylized = where.view == STYLIZED
-        key = (_mode(where), where.mode == CONFLICT, metric, recipe, stylized, where.attacked, tuple(named))
+        key = (where.mode, metric, recipe, stylized, where.attacked, tuple(named))
         if key not in self._cells:
             rows = self._rows(where, recipe)
             about = _with_targets(self.about, rows, named, metric)
@@ -176,12 +178,13 @@ class Measured:
 
 
 def _mode(where: Where) -> str:
-    return UNTRANSFERRED if where.mode in (SOURCE, CONFLICT) else where.mode
+    return UNTRANSFERRED if where.mode in (SOURCE, CONFLICT, GALLERY) else where.mode
 
 
 def _absent_mode(where: Where) -> str:
     """What is missing where nothing was measured in a mode."""
-    what = {SOURCE: "accuracy on the source", CONFLICT: "shape bias"}.get(where.mode)
+    known = {SOURCE: "accuracy on the source", CONFLICT: "shape bias", GALLERY: f"galleries' {where.metric}"}
+    what = known.get(where.mode)
     what = what or f"{MODE_LABELS[where.mode].lower()} transfer"
     what += f" by the {where.protocol} protocol" if where.protocol else ""
     return what + " on stylized images" * (where.view == STYLIZED) + " under attack" * where.attacked
@@ -192,7 +195,8 @@ def _with_targets(
 ) -> ExperimentInfo:
     """With targets that a claim names and that are none of the experiment's, such as its source, if they have rows."""
     known, there = {target.name for target in about.targets}, set(rows["target"].astype("string"))
-    more = [Target(name, name, "top1") for name in named if name in there and name not in known]
+    labels = {about.source: about.source_label or about.source, CONFLICT_TARGET: "conflicting images"}
+    more = [Target(name, labels.get(name, name), "top1") for name in named if name in there and name not in known]
     targets = [*about.targets, *more]
     return replace(about, targets=tuple(replace(one, metric=metric or one.metric) for one in targets))
 
