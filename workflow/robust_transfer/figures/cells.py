@@ -22,7 +22,7 @@ from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ROBUST, canonical
 from robust_transfer.tables.published import PUBLISHED
 from robust_transfer.tables.published_experiment import paper_beside
-from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, as_results
+from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, as_results, from_most_images
 
 FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
 MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
@@ -168,7 +168,7 @@ class Cells:
         )
         test = results[(results["split"] == "test") & of_recipe & (on_stylized.astype(bool) == stylized)]
         test.attrs = {}  # pandas copies them deeply in every operation
-        of_size = _most(test) if images_per_class is None else test["images_per_class"] == images_per_class
+        of_size = from_most_images(test) if images_per_class is None else test["images_per_class"] == images_per_class
         # Published networks were also measured, untransferred, on images they were not trained on.
         on_source = (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
         clean, source = on_source & test["attack"].isna(), test["mode"] == "source"
@@ -395,12 +395,6 @@ def shown_mode(cells: Cells) -> str:
 def _network(arch: str, norm: str, eps: str) -> tuple[str, str, str]:
     """The values of the columns `NETWORK`; standard networks count under every norm."""
     return arch, "none" if eps == "0" else norm, eps
-
-
-def _most(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows are of all training images, or for a mode and target without those, of the most of each class."""
-    size = rows[IMAGES].astype("float64").fillna(float("inf"))
-    return size == size.groupby([rows[name].astype("string") for name in ("mode", "target")]).transform("max")
 
 
 def _with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
