@@ -18,7 +18,8 @@ from robust_transfer.claims.lookup import Measured
 from robust_transfer.claims.published import published_table
 from robust_transfer.claims.writing import COLUMNS, SUFFIXES
 from robust_transfer.configuration.claims import Claim, Family, read_claims
-from robust_transfer.figures.cells import FIXED_FEATURE, Cells
+from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.protocols import FIXED_FEATURE
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ARCH
 from robust_transfer.tables.results import as_results, read_results

@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
-from robust_transfer.figures import lettering, style
+from robust_transfer.figures import legends, lettering, style
 from robust_transfer.figures.axes import EpsAxis
-from robust_transfer.figures.cells import Cells, protocol_label
+from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.fixed_robustness import linear_fit
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import COLUMNS
+from robust_transfer.figures.protocols import protocol_label
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
 from robust_transfer.stages.report import COLUMNS as COLUMNS_OF_SUMMARY
@@ -351,7 +352,7 @@ def test_legends_show_what_begins_with_an_underscore():
     with matplotlib.rc_context(style.RC):
         figure = style.figure(style.COLUMN, 1)
         figure.subplots()
-        style.legends(figure, style.remarks(figure, ["_begins so", "$x$"]))
+        legends.draw(figure, legends.remarks(figure, ["_begins so", "$x$"]))
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["_begins so", "$x$"]
 
 

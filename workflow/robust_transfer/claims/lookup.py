@@ -9,17 +9,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from robust_transfer.configuration.claims import Where
-from robust_transfer.figures.cells import (
-    MODE_LABELS,
-    NORM_LABELS,
-    Cells,
-    Estimate,
-    Panel,
-    Protocol,
-    protocol_label,
-    shown_protocol,
-    shown_selection,
-)
+from robust_transfer.figures.cells import NORM_LABELS, Cells, Panel
+from robust_transfer.figures.estimates import Estimate
+from robust_transfer.figures.protocols import MODE_LABELS, Protocol, protocol_label, shown_protocol, shown_selection
 from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ARCH, canonical

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis, ends_of
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Estimate
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import WHAT, Number
@@ -70,7 +71,7 @@ def inversion(results: pd.DataFrame) -> Drawing:
         style.label_x(figure, [ax], axis.label(), shared=False)
         drawn.append(list(rows.values()))
         numbers += [_number(key, row, here[key][1]) for key, row in rows.items()]
-    style.legends(figure, _handles(networks, axes), style.remarks(figure, named(drawn)))
+    legends.draw(figure, _handles(networks, axes), legends.remarks(figure, named(drawn)))
     return Drawing(figure, numbers)
 
 

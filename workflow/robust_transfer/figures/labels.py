@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from robust_transfer.figures.cells import Estimate
+    from robust_transfer.figures.estimates import Estimate
 
 _KNOWN = {
     "wide_resnet50_2": "WRN-50-2",

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Estimate
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import WHAT, Number
@@ -87,7 +88,7 @@ def shape_bias(results: pd.DataFrame) -> Drawing:
         numbers += [_number(network, norm, eps, shape, row) for (network, norm, eps, shape), row in of_kind_.items()]
     colours = _eps_handles([eps for _, _, eps, _ in shown])
     remarks = [*named(drawn), *_resized(results)]
-    style.legends(figure, _handles(labels, looks), colours, style.remarks(figure, remarks))
+    legends.draw(figure, _handles(labels, looks), colours, legends.remarks(figure, remarks))
     return Drawing(figure, numbers)
 
 

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
 from robust_transfer.figures.beside import NOTHING, TITLE, draw_differences
-from robust_transfer.figures.cells import FIXED_FEATURE, NOT_MEASURED, Estimate
+from robust_transfer.figures.cells import NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import named
 from robust_transfer.figures.lettering import wrapped
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import differences, paired
+from robust_transfer.figures.protocols import FIXED_FEATURE
 from robust_transfer.figures.texture_panels import Curves, Groups, Texture
 from robust_transfer.tables.key import BEST_ROBUST
 from robust_transfer.tables.published_texture import LABELS, RECIPE
@@ -187,16 +189,16 @@ def _legends(
         for recipe, label in {RECIPE: f"{LABELS[RECIPE]} (published)", **asked.about.texture_robust}.items()
         if recipe in shown
     ]
-    markers = style.architecture_handles(archs) if len(archs) > 1 else []
+    markers = legends.architectures(archs) if len(archs) > 1 else []
     behind = [theirs for _, theirs in [*curves, *groups] if theirs]
-    markers += [style.hollow()] * bool(behind)
+    markers += [legends.hollow()] * bool(behind)
     kinds = named([*(one.rows for one, _ in curves), *_by_target(row for row, _ in groups)])
     missing = [] if groups else [f"texture-robust networks on targets: {NOT_MEASURED}"]
     missing += [] if curves else [f"stylized images of the source: {NOT_MEASURED}"]
     missing += [OTHERWISE_STYLIZED] * (bool(curves) and asked.otherwise_stylized)
     missing += [NOTHING] * (asked.published is not None and not behind)
     protocols = asked.native.remarks(asked.native.shown(FIXED_FEATURE)) if groups else []
-    style.legends(figure, handles, markers, style.remarks(figure, [*protocols, *kinds, *missing]))
+    legends.draw(figure, handles, markers, legends.remarks(figure, [*protocols, *kinds, *missing]))
 
 
 def _by_target(groups: Iterable[Groups]) -> list[list[Estimate]]:

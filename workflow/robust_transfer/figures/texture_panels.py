@@ -7,19 +7,11 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NORM_LABELS,
-    STYLIZED,
-    Cells,
-    Estimate,
-    Panel,
-    Protocol,
-)
+from robust_transfer.figures.cells import NORM_LABELS, Cells, Panel
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, of_kind
 from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS, STYLIZED, Protocol
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import BEST_ROBUST
 from robust_transfer.tables.published import PUBLISHED

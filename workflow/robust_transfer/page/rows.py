@@ -10,19 +10,17 @@ from typing import Any
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import (
+from robust_transfer.figures.cells import NORM_LABELS, Cells
+from robust_transfer.figures.estimates import Comparison, Estimate
+from robust_transfer.figures.labels import architecture_label, difference_text
+from robust_transfer.figures.protocols import (
     FIXED_FEATURE,
     FULL_NETWORK,
     MODE_LABELS,
-    NORM_LABELS,
-    Cells,
-    Comparison,
-    Estimate,
     Protocol,
     protocol_details,
     protocol_label,
 )
-from robust_transfer.figures.labels import architecture_label, difference_text
 from robust_transfer.page.charts import (
     SIDES,
     Chart,

@@ -33,11 +33,12 @@ import pandas as pd
 import pyarrow as pa
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.statistics.candidates import Candidate, TransferRun
 from robust_transfer.statistics.comparable import comparable
 from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.statistics.metrics import effective_images
 from robust_transfer.statistics.predictions import Predictions
-from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, Pick, TransferRun
+from robust_transfer.statistics.selection import Bootstrap, Interval, Pick
 from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry, renewing
 from robust_transfer.store.finished import entry_name
 from robust_transfer.store.predictions import PREDICTIONS, read_predictions
