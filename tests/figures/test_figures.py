@@ -20,7 +20,7 @@ from robust_transfer.figures import legends, lettering, style
 from robust_transfer.figures.axes import EpsAxis
 from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.fixed_robustness import linear_fit
-from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.labels import architecture_label, p_text, rounded_up
 from robust_transfer.figures.numbers import COLUMNS
 from robust_transfer.figures.protocols import protocol_label
 from robust_transfer.registry import FIGURES
@@ -1175,3 +1175,8 @@ class TestPublished:
     def test_a_norm_has_panels_where_it_was_measured(self, published):
         panels = [panel.label for panel in Cells(published).panels("fixed-feature")]
         assert panels == ["aircraft, L2", "cifar10, L2", "cifar10, L∞", "flowers, L2", "cifar100, L2", "cifar100, L∞"]
+
+
+def test_p_values_and_numbers_that_would_decide_are_rounded():
+    assert [p_text(p) for p in (1.0, 0.0345, 0.0001, 0.00009, 0.0)] == ["1", "0.035", "0.0001", "< 0.0001", "< 0.0001"]
+    assert [rounded_up(number) for number in (5, 99, 101, 8314)] == [5, 99, 110, 8400]

@@ -21,7 +21,7 @@ from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
-from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.labels import architecture_label, network_label
 from robust_transfer.figures.numbers import WHAT, Number
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.published import PUBLISHED
@@ -128,17 +128,15 @@ def _labels(networks: Sequence[Network], about: ExperimentInfo) -> dict[Network,
     """What legend and titles call networks: of ours, the recipe is named where it is texture-robust, or where there are
     several others."""
     own = {network.recipe for network in networks if not network.published} - about.texture_robust.keys()
-    return {network: _label(network, about.texture_robust, said=len(own) > 1) for network in networks}
+    return {network: _label(network, about.texture_robust, with_recipe=len(own) > 1) for network in networks}
 
 
-def _label(network: Network, texture_robust: Mapping[str, str], *, said: bool) -> str:
+def _label(network: Network, texture_robust: Mapping[str, str], *, with_recipe: bool) -> str:
     if network.arch == PEOPLE:
         return PEOPLE
-    name, recipe = architecture_label(network.arch), RECIPES.get(network.recipe, network.recipe)
     if network.published:
-        return f"{name}, {recipe} (published)"
-    recipe = texture_robust.get(network.recipe, recipe if said else "")
-    return ", ".join(filter(None, (name, recipe)))
+        return f"{architecture_label(network.arch)}, {RECIPES.get(network.recipe, network.recipe)} (published)"
+    return network_label(network.arch, network.recipe, texture_robust, with_recipe=with_recipe)
 
 
 def _norms(values: Values) -> list[str]:
