@@ -210,6 +210,8 @@ def _spec(chart: Any, controls: Sequence[Control]) -> Spec:
     chart = chart.configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridOpacity=0.5)
     chart = chart.configure_legend(labelFontSize=12, titleFontSize=12)
     found: Spec = chart.to_dict()
+    # Below each other: side by side the second legend is cut off on a phone. Vega knows this key, Altair does not.
+    found["config"]["legend"]["layout"] = {"top": {"direction": "vertical", "margin": 4}}
     return found
 
 
