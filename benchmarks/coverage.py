@@ -17,8 +17,9 @@ from dataclasses import dataclass
 
 import checkout  # noqa: F401  # before robust_transfer
 import numpy as np
+from robust_transfer.statistics.candidates import Candidate, TransferRun
 from robust_transfer.statistics.predictions import Predictions
-from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, TransferRun
+from robust_transfer.statistics.selection import Bootstrap, Interval
 from scipy.stats import norm
 
 IMAGES, VALIDATION, CLASSES = 1000, 250, 10

@@ -2,7 +2,7 @@
 rule page:
     input:
         WIRING.figures(),
-        WIRING.galleries,
+        WIRING.sheets,
         results=WIRING.table("results.parquet"),
         training=WIRING.table("training.parquet"),
         timings=WIRING.table("timings.parquet"),

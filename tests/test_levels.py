@@ -22,7 +22,7 @@ LEVELS = (
     ("datasets", "networks", "tables", "machine"),
     ("store",),
     ("configuration",),
-    ("architectures", "registry", "randomness", "statistics"),
+    ("architectures", "quantities", "registry", "randomness", "statistics"),
 )
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 WITH_TORCH = {

@@ -52,7 +52,12 @@ def test_the_papers_claims_are_read_and_the_same_names_twice_are_not(tmp_path: P
         (
             "fixed-feature",
             "fixed",
-            "claims.own.where.mode = fixed: write fixed-feature, full-network, source or cue-conflict",
+            "claims.own.where.mode = fixed: write fixed-feature, full-network, source, cue-conflict or gallery",
+        ),
+        (
+            "mode: fixed-feature",
+            "mode: gallery, metric: inversion_sim",
+            "claims.own.where: mode = gallery and metric = inversion_sim: write metric: gradient_low_frequency, ",
         ),
         ("better: robust", "better: sturdy", "claims.own.rule.better = sturdy: write robust, standard, or {eps: 3}"),
         ("than: standard", "than: robust", "claims.own.rule: better and than name the same networks"),

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -17,7 +18,8 @@ from robust_transfer.claims.lookup import Measured
 from robust_transfer.claims.published import published_table
 from robust_transfer.claims.writing import COLUMNS, SUFFIXES
 from robust_transfer.configuration.claims import Claim, Family, read_claims
-from robust_transfer.figures.cells import FIXED_FEATURE, Cells
+from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.protocols import FIXED_FEATURE
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ARCH
 from robust_transfer.tables.results import as_results, read_results
@@ -97,7 +99,9 @@ def test_on_the_published_numbers_the_ledger_says_what_the_paper_says(name: str)
 
 
 def test_every_claim_of_the_paper_has_a_verdict_there() -> None:
-    assert {one.name for one in published().values() if one.family == "paper"} == PAPER.keys()
+    unpublished = published()["inversion-like-original"]  # the paper shows images, and no number
+    assert (unpublished.outcome, unpublished.missing) == ("not measured", ["galleries' inversion_ssim"])
+    assert {one.name for one in published().values() if one.family == "paper"} == {*PAPER, unpublished.name}
     assert {one.outcome for one in published().values() if one.family != "paper"} <= {"agrees", "not measured"}
 
 
@@ -351,8 +355,10 @@ def test_stylized_images_shape_bias_and_attacks_are_rows_of_their_own(tmp_path: 
         like_source(30, 60, **conflict),
         like_source(90, 10, variant='{"shape":"square"}', **conflict),
         trained.assign(recipe="texture-robust-stylized", value=20.0, ci_low=16.0, ci_high=24.0),
+        trained.assign(recipe="geirhos", value=99.0, ci_low=97.0, ci_high=100.0),
     ]
-    every = as_results(pd.concat([plain, *added]), ExperimentInfo.of(results))
+    robust = {"texture-robust-stylized": "texture-robust, stylized images", "geirhos": "texture-robust, geirhos"}
+    every = as_results(pd.concat([*added, plain]), replace(ExperimentInfo.of(results), texture_robust=robust))
     wide = {"architectures": "widths"}
     stylized = of(every, ROBUST, {"mode": "source", "view": "stylized", **wide})
     assert (stylized.outcome, effect(stylized), stylized.basis) == ("holds", 30, "images")
@@ -362,9 +368,49 @@ def test_stylized_images_shape_bias_and_attacks_are_rows_of_their_own(tmp_path: 
     than = {**ROBUST, "better": {"eps": 0.25}, "than": {"eps": 0, "recipe": "texture-robust-stylized"}}
     verdict = of(every, than, {**FIXED, **wide})
     assert (verdict.outcome, effect(verdict)) == ("holds", 30)
+    imported = of(every, {**than, "than": {"eps": 0, "recipe": "geirhos"}}, {**FIXED, **wide})
+    assert (imported.outcome, effect(imported)) == ("fails", -49)
+    beside = {"kind": "trend", "along": "eps", "goes": "up"}
+    assert effect(of(every, beside, {**FIXED, **wide})) == effect(of(results, beside, {**FIXED, **wide})) == 0
     without = of(results, than, {**FIXED, **wide})
     assert without.missing == ["no ε 0 network of recipe texture-robust-stylized (Coarse, ResNet-8 w16)"]
     assert of(every, ROBUST, {**FIXED, **wide, "attacked": True}).missing == ["fixed-feature transfer under attack"]
+
+
+def test_numbers_of_galleries_are_compared_over_their_images(tmp_path: Path) -> None:
+    fake = Fake(tmp_path, targets=("coarse",), architectures=("resnet8_w16",))
+    for eps in ("0", "0.25"):
+        fake.source(80, eps=eps, arch="resnet8_w16")
+        fake.transfer(50, 50, target="coarse", eps=eps, arch="resnet8_w16")
+    results = read_results(fake.collect())
+    plain = results.astype({"mode": "string", "target": "string"})
+    source = plain[(plain["mode"] == "source") & plain["attack"].isna()]
+
+    def gallery(metric: str, standard: float, robust: float, error: float) -> pd.DataFrame:
+        value = source["eps"].astype("string").map({"0": standard, "0.25": robust}).astype("float64")
+        made = source.assign(mode="gallery", metric=metric, value=value, ci_kind="images", n=24)
+        return made.assign(ci_low=value - error, ci_high=value + error)
+
+    def rebuilt(*numbers: pd.DataFrame) -> Verdict:
+        every = as_results(pd.concat([plain, *numbers]), ExperimentInfo.of(results))
+        paper = read_claims()[0].claims["inversion-like-original"]
+        (verdict,) = verdicts(every, paper)
+        return verdict
+
+    other = gallery("inversion_pixels", 50, 10, 1)
+    near = rebuilt(other, gallery("inversion_ssim", 20, 70, 5))
+    assert (near.outcome, near.basis, effect(near)) == ("holds", "images", 50)
+    assert near.deciding
+    assert near.deciding.n == 24
+    assert near.protocol == "without transfer"
+    assert THESE_WEIGHTS in near.remarks
+    assert rebuilt(other, gallery("inversion_ssim", 70, 20, 5)).outcome == "fails"
+    wide = rebuilt(other, gallery("inversion_ssim", 40, 42, 15))
+    assert wide.outcome == "undecided"
+    assert wide.needed
+    assert wide.needed > 24
+    assert rebuilt(other).missing == ["galleries' inversion_ssim"]
+    assert rebuilt().missing == ["galleries' inversion_ssim"]
 
 
 def shuffled(tmp_path: Path, generator: np.random.Generator) -> pd.DataFrame:

@@ -665,7 +665,18 @@ def test_figures_are_told_which_recipes_are_texture_robust() -> None:
     }
     weights = {"geirhos": {"kind": "stylized-imagenet", "trained_on": "sin"}}
     part = {"architectures": ["resnet50"], "eps": [0], "backbones": "geirhos", "modes": []}
-    assert describe(planned(grid=[part], weights=weights))["texture_robust"] == {"geirhos": "texture-robust, geirhos"}
+    imported = describe(planned(grid=[part], weights=weights))
+    assert imported["texture_robust"] == {"geirhos": "texture-robust, geirhos"}
+    assert imported["on_stylized_imagenet"] == ["geirhos"]
+    weights["geirhos"]["trained_on"] = "sin-and-in"
+    assert "on_stylized_imagenet" not in describe(planned(grid=[part], weights=weights))
+
+
+def test_networks_trained_here_are_like_those_of_stylized_imagenet_where_images_were_stylized_as_theirs() -> None:
+    assert "on_stylized_imagenet" not in describe(planned(**STYLIZED))
+    stylizing = {"method": "adain", "styles": "fine"}
+    like_theirs = describe(planned(**STYLIZED, stylizing=stylizing))
+    assert like_theirs["on_stylized_imagenet"] == ["texture-robust-stylized"]
 
 
 def confronted(images: dict[str, object], **section: object) -> Grid:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 from robust_transfer.configuration.load import ConfigurationError, load
+from robust_transfer.dag.about import about
 from robust_transfer.dag.availability import absent
 from robust_transfer.dag.grid import Grid, plan
 from robust_transfer.dag.stylized import unusable
 from robust_transfer.dag.wiring import Wiring
+from robust_transfer.store.made import page_made_from
 from support.prepared_datasets import encoded, pixels
 from support.style_networks import small_networks, write_networks
 
@@ -76,3 +78,23 @@ def test_networks_that_do_not_fit_stop_a_run_before_anything_is_written(tmp_path
         Wiring(grid(tmp_path, method="adain")).prepare()
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "results").exists()
+
+
+def test_the_page_shows_the_contact_sheet_and_is_made_again_when_it_changes(tmp_path: Path) -> None:
+    paint(tmp_path, 2)
+    planned = grid(tmp_path, method="phase")
+    wiring = Wiring(planned)
+    [entry] = [one for one in planned.entries if one.startswith("stylizing/")]
+    described = about(planned)
+    assert described["stylized"]["entries"] == {entry: "Objects"}
+    assert described["stylized"]["caption"].startswith(
+        "First row: test images as they are. Second row: stylized, by phase."
+    )
+    assert wiring.sheets(None) == [f"{tmp_path}/store/{entry}/card.json"]
+    card = tmp_path / "store" / entry / "card.json"
+    card.parent.mkdir(parents=True)
+    made_from = []
+    for content in ("one", "another"):
+        card.write_text(content)
+        made_from.append(page_made_from(tmp_path / "results", described))
+    assert {name for name in made_from[0] if made_from[0][name] != made_from[1][name]} == {"sheets"}

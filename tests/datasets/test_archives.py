@@ -744,7 +744,7 @@ def test_progress_is_logged(place, caplog, monkeypatch):
     caplog.set_level(logging.INFO, "robust_transfer")
     monkeypatch.setattr(disk, "PROGRESS_SECONDS", 0.0)
     unpack(place.put(packed("zip")), place.folder)
-    assert "data.bin: 5 files unpacked, 0.0 MB, " in caplog.text
+    assert "data.bin: 5 files unpacked, 3.3 kB, " in caplog.text
 
 
 # Archives of one archive a class

@@ -562,7 +562,7 @@ def test_progress_and_unknown_checksums_are_logged(site, tmp_path, caplog, monke
     caplog.set_level(logging.INFO, "robust_transfer")
     monkeypatch.setattr(disk, "PROGRESS_SECONDS", 0.0)
     get(site, tmp_path)
-    assert "data.tar.gz: 0.3 MB of 0.3 MB, " in caplog.text
+    assert "data.tar.gz: 307.2 kB of 307.2 kB, " in caplog.text
     assert "MB/s, 0 s left" in caplog.text
     assert f"no checksum is known of it; its sha256 is {SHA256}" in caplog.text
     assert json.loads((tmp_path / ".data.tar.gz.verified").read_text())["checksums"] == {"sha256": SHA256}

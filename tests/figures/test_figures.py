@@ -16,12 +16,13 @@ import pandas as pd
 import pytest
 from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
-from robust_transfer.figures import lettering, style
+from robust_transfer.figures import legends, lettering, style
 from robust_transfer.figures.axes import EpsAxis
-from robust_transfer.figures.cells import Cells, protocol_label
+from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.fixed_robustness import linear_fit
-from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.labels import architecture_label, p_text, rounded_up
 from robust_transfer.figures.numbers import COLUMNS
+from robust_transfer.figures.protocols import protocol_label
 from robust_transfer.registry import FIGURES
 from robust_transfer.stages.figures import draw
 from robust_transfer.stages.report import COLUMNS as COLUMNS_OF_SUMMARY
@@ -351,7 +352,7 @@ def test_legends_show_what_begins_with_an_underscore():
     with matplotlib.rc_context(style.RC):
         figure = style.figure(style.COLUMN, 1)
         figure.subplots()
-        style.legends(figure, style.remarks(figure, ["_begins so", "$x$"]))
+        legends.draw(figure, legends.remarks(figure, ["_begins so", "$x$"]))
     assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == ["_begins so", "$x$"]
 
 
@@ -1122,8 +1123,9 @@ def test_an_unknown_figure_is_an_error_that_names_those_there_are(collected, tmp
         draw("pie", collected, tmp_path / "pie")
 
 
-def test_every_module_here_is_in_the_fingerprint_of_some_figure():
-    covered = {module for figure in FIGURES for module in fingerprint.modules(f"figures/{figure}")}
+def test_every_module_here_is_in_the_fingerprint_of_some_figure_or_of_the_summary():
+    made = [*(f"figures/{figure}" for figure in FIGURES), "report"]
+    covered = {module for name in made for module in fingerprint.modules(name)}
     folder = fingerprint.ROOT / "figures"
     assert {f"figures.{path.stem}" for path in folder.glob("*.py") if path.stem != "__init__"} <= covered
 
@@ -1174,3 +1176,8 @@ class TestPublished:
     def test_a_norm_has_panels_where_it_was_measured(self, published):
         panels = [panel.label for panel in Cells(published).panels("fixed-feature")]
         assert panels == ["aircraft, L2", "cifar10, L2", "cifar10, L∞", "flowers, L2", "cifar100, L2", "cifar100, L∞"]
+
+
+def test_p_values_and_numbers_that_would_decide_are_rounded():
+    assert [p_text(p) for p in (1.0, 0.0345, 0.0001, 0.00009, 0.0)] == ["1", "0.035", "0.0001", "< 0.0001", "< 0.0001"]
+    assert [rounded_up(number) for number in (5, 99, 101, 8314)] == [5, 99, 110, 8400]

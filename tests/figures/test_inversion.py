@@ -1,5 +1,6 @@
 """The figure of images rebuilt from representations."""
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -57,6 +58,13 @@ def test_negative_similarities_and_a_single_network_are_drawn():
     assert ax.get_ylim()[0] < -20 < ax.get_ylim()[1]
     [one] = drawing.numbers
     assert one["value"] == pytest.approx(-20)
+
+
+def test_texture_robust_networks_are_called_what_the_experiment_calls_them():
+    robust = {"texture-robust-both": "texture-robust, stylized + native"}
+    rows = [*records(recipe="short"), *records(recipe="texture-robust-both")]
+    names = legend(drawn("inversion", as_results(rows, replace(INFO, texture_robust=robust))))
+    assert {"ResNet-8 w8", "ResNet-8 w8, texture-robust, stylized + native"} <= {*names}
 
 
 def test_without_galleries_it_says_so():

@@ -1,5 +1,6 @@
 """The figure of shape bias: ours over eps and by class, and published numbers as a layer."""
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -40,7 +41,7 @@ def table(*parts: list[Record]) -> pd.DataFrame:
 
 
 def with_published(results: pd.DataFrame) -> pd.DataFrame:
-    return as_results(pd.concat([results, published_rows()]), INFO)
+    return as_results(pd.concat([results, published_rows()]), ExperimentInfo.of(results))
 
 
 def titles(drawing: Any) -> list[str]:
@@ -117,6 +118,32 @@ def test_a_standard_network_of_another_recipe_is_a_level():
     drawing = drawn("shape_bias", table(records(classes=()), [bias("resnet8_w16", "0", 77.0, recipe="SIN")]))
     assert "ResNet-8 w16, SIN" in legend(drawing)
     assert [line for line in drawing.figure.axes[0].lines if set(line.get_ydata()) == {77.0}]
+
+
+LABELS = {
+    "texture-robust-stylized": "texture-robust, stylized images",
+    "texture-robust-both": "texture-robust, stylized + native",
+    "geirhos": "texture-robust, geirhos",
+}
+
+
+def test_texture_robust_networks_are_called_what_the_experiment_calls_them():
+    levels = [bias("resnet8_w16", "0", 30.0 + 20 * i, recipe=recipe) for i, recipe in enumerate(LABELS)]
+    ours = as_results([*records(recipe="short"), *levels], replace(INFO, texture_robust=LABELS))
+    drawing = drawn("shape_bias", with_published(ours))
+    names = [name for name in legend(drawing) if name.startswith("ResNet-8")]
+    assert sorted(names) == sorted(["ResNet-8 w16", *(f"ResNet-8 w16, {label}" for label in LABELS.values())])
+    assert titles(drawing)[-1].replace("\n", " ") == "By class of the shape, ResNet-8 w16"
+    two = as_results([*records(classes=()), *records(classes=(), recipe="short")], INFO)
+    assert {"ResNet-8 w16, paper", "ResNet-8 w16, short"} <= {*legend(drawn("shape_bias", two))}
+
+
+def test_every_level_has_a_colour_of_its_own():
+    levels = [bias("resnet8_w16", "0", 30.0 + 20 * i, recipe=recipe) for i, recipe in enumerate(LABELS)]
+    ours = as_results([*records(classes=()), *levels], replace(INFO, texture_robust=LABELS))
+    ax = drawn("shape_bias", with_published(ours)).figure.axes[0]
+    across = [line.get_color() for line in ax.lines if list(line.get_xdata()) == [0, 1]]
+    assert len(across) == len({*across}) == 3 + 5
 
 
 def test_standard_networks_alone_are_points():

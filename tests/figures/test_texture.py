@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from robust_transfer.figures import style
+from robust_transfer.figures.beside import TITLE
 from robust_transfer.figures.by_architecture import full_network
 from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.texture import texture
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ROBUST, canonical
 from robust_transfer.tables.measured import measured
-from robust_transfer.tables.published import FOLDER
+from robust_transfer.tables.published import FOLDER, PUBLISHED
+from robust_transfer.tables.published_experiment import beside_published
 from robust_transfer.tables.published_texture import published_texture
-from robust_transfer.tables.results import as_results
+from robust_transfer.tables.results import RESULTS, as_results
 
 ON_STYLIZED = canonical({"stylized": "adain"})
 ROBUST = "texture-robust-stylized"
@@ -98,6 +100,72 @@ def test_a_texture_robust_network_is_a_line_beside_the_curve(published):
     assert [one["value"] for one in drawing.numbers if one["recipe"] == ROBUST] == [42.0]
     levels = [line.get_ydata() for line in drawing.figure.axes[0].lines if line.get_color() == "#d55e00"]
     np.testing.assert_array_equal(levels, [[42.0, 42.0]])
+
+
+def ours(rows: pd.DataFrame, **of) -> pd.DataFrame:
+    """An experiment of these published cells, half a point better in each, with the published numbers beside it."""
+    own = rows.assign(experiment="again", value=rows["value"] + 0.5, ci_kind="images")
+    own = RESULTS.frame(own.assign(ci_low=own["value"] - 1, ci_high=own["value"] + 1))
+    info = replace(ExperimentInfo.of(published_texture()), experiment="again", **of)
+    return beside_published(as_results(own, info), published_texture())
+
+
+def texts(drawing) -> list[str]:
+    return [text.get_text() for legend in drawing.figure.legends for text in legend.get_texts()]
+
+
+def test_published_numbers_stand_behind_ours_and_a_panel_says_what_they_differ_by(published):
+    drawing = texture(ours(published, on_stylized_imagenet=(ROBUST,)))
+    mine, theirs = ([one for one in drawing.numbers if (one["experiment"] == PUBLISHED) is of] for of in (False, True))
+    assert len(mine) == len(theirs) == 164
+    assert {round(float(str(one["difference"])), 6) for one in mine} == {0.5}
+    assert not any("difference" in one for one in theirs)
+    *panels, last = drawing.figure.axes
+    assert last.get_title() == TITLE
+    assert [label.get_text() for label in last.get_yticklabels()][:2] == ["Stylized ImageNet", "Aircraft"]
+    assert sum(line.get_marker() == "o" for line in last.lines) == 164
+    hollow = [
+        y
+        for ax in panels
+        for line in ax.lines
+        if line.get_marker() in ("o", "s") and line.get_markerfacecolor() == "white"
+        for y in np.asarray(line.get_ydata())
+    ]
+    np.testing.assert_allclose(sorted(hollow), sorted(published["value"]))
+    assert {"published", "texture-robust, Stylized ImageNet"} <= {*texts(drawing)}
+
+
+def test_an_imported_network_of_stylized_imagenet_stands_over_the_published_one(published):
+    rows = published.assign(recipe=published["recipe"].mask(published["recipe"] == ROBUST, "sin"))
+    named = {"texture_robust": {"sin": "texture-robust, sin"}}
+    over = texture(ours(rows, on_stylized_imagenet=("sin",), **named))
+    assert all(one["difference"] is not None for one in over.numbers if one["experiment"] == "again")
+    beside = texture(ours(rows, **named))
+    robust = [one for one in beside.numbers if one["series"] == "texture-robust"]
+    assert {(one["experiment"], one["recipe"], one.get("difference")) for one in robust} == {
+        ("again", "sin", None),
+        (PUBLISHED, ROBUST, None),
+    }
+    assert "texture-robust, Stylized ImageNet (published)" in texts(beside)
+    assert "texture-robust, Stylized ImageNet (published)" not in texts(over)
+
+
+def test_published_numbers_on_stylized_images_stand_behind_those_of_the_same_method_alone(published):
+    phase = canonical({"stylized": "phase"})
+    drawing = texture(ours(published.assign(variant=published["variant"].mask(published["variant"] != "{}", phase))))
+    assert not [one for one in drawing.numbers if one["experiment"] == PUBLISHED and one["target"] == "imagenet"]
+    assert [one for one in drawing.numbers if one["experiment"] == PUBLISHED]
+    assert "not drawn: theirs were stylized by AdaIN" in " ".join(texts(drawing))
+
+
+def test_of_our_own_cells_alone_published_ones_are_drawn(published):
+    small = published[(published["arch"] == "resnet18") & published["target"].isin(["imagenet", "pets"])]
+    small = small[small["eps"].isin(["0", "3", BEST_ROBUST])]
+    targets = tuple(one for one in ExperimentInfo.of(published).targets if one.name == "pets")
+    theirs = [one for one in texture(ours(small, targets=targets)).numbers if one["experiment"] == PUBLISHED]
+    assert {one["arch"] for one in theirs} == {"resnet18"}
+    assert {one["target"] for one in theirs} == {"imagenet", "pets"}
+    assert {one["eps"] for one in theirs} == {"0", "3", BEST_ROBUST}
 
 
 class TestNeitherSide:

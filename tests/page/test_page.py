@@ -1,12 +1,15 @@
 """The page of an experiment: whole, safe against whatever labels hold, and of use where much was not measured."""
 
 import base64
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from robust_transfer.figures.labels import signed
 from robust_transfer.page.content import Content
 from robust_transfer.page.document import document
 from robust_transfer.page.rows import explorer, headline_charts, sources, training_curves
@@ -14,7 +17,8 @@ from robust_transfer.stages.claims import write_claims
 from robust_transfer.stages.figures import draw
 from robust_transfer.stages.page import write_page
 from robust_transfer.tables.errors import TableError
-from robust_transfer.tables.results import read_results
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.results import as_results, read_results
 from robust_transfer.tables.training import read_training
 from support.browser import CHROMIUM, browser
 from support.fake_entries import Fake, trained
@@ -127,6 +131,38 @@ def test_curves_and_source_accuracies_are_those_of_the_tables(folder):
     assert [row["values"]["clean"] for row in sources(read_results(folder / "results.parquet"))] == [
         "90.0", "80.0", "70.0",
     ]  # fmt: skip
+
+
+def test_texture_robust_networks_are_no_standard_ones(folder):
+    results = read_results(folder / "results.parquet")
+    first = results[(results["eps"] == "0") & (results["arch"].astype("string") != "best")]
+    called = "texture-robust, stylized images"
+    info = replace(ExperimentInfo.of(results), texture_robust={"texture-robust-stylized": called})
+    robust = first.assign(recipe="texture-robust-stylized", value=33.0)
+    every = as_results(pd.concat([results, robust]), info)
+    chart, before = explorer(every), explorer(results)
+    assert chart
+    assert before
+    added = [row for row in chart.rows if row["role"] == "texture-robust"]
+    assert len(added) == len(chart.rows) - len(before.rows) == 4
+    assert {row["architecture"] for row in added} == {f"ResNet-8 w8, {called}"}
+    assert {row["series"] for row in added}.isdisjoint(row["series"] for row in before.rows)
+    assert [row["values"]["clean"] for row in sources(every)] == ["90.0", "80.0", "70.0", "33.0"]
+    assert sources(every)[-1]["architecture"] == f"ResNet-8 w8, {called}"
+    training = read_training(folder / "training.parquet")
+    training.attrs["experiment"] = info.as_json()
+    curves = training_curves(training.assign(recipe="texture-robust-stylized"))
+    assert curves
+    assert {row["backbone"].partition(", ε")[0] for row in curves.rows} == {f"ResNet-8 w8, {called}"}
+
+
+def test_the_ledger_rounds_as_the_terminal_does(page, folder):
+    claims = json.loads((folder / "claims.json").read_text())["claims"]
+    one = next(claim for claim in claims if claim["claim"] == "fixed-robust-ahead")
+    shown = f"{signed(one['effect'])} [{signed(one['ci_low'])}, {signed(one['ci_high'])}]"
+    assert shown in page.read_text()
+    assert one["p_adjusted"] < 1e-4
+    assert "&lt; 0.0001" in page.read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from robust_transfer.configuration.gallery import GallerySettings
+from robust_transfer.configuration.gallery import METRICS, GallerySettings
 from robust_transfer.gallery.sheets import GAP, LEAST, MARGIN, Row, write_sheet
 from robust_transfer.networks.build import build
 from robust_transfer.stages import gallery
@@ -15,7 +15,6 @@ from support.backbones import stored_backbone
 from support.prepared_datasets import new_entry, separable
 
 SHEETS = ("adversarial", "gradients", "inversions", "visualisations")
-METRICS = ["gradient_low_frequency", "inversion_distance", "inversion_pixels", "inversion_ssim", "inversion_moved"]
 SETTINGS = {
     "norm": "l2",
     "perturbations": ["0.5", "2"],
@@ -63,7 +62,7 @@ def test_every_sheet_is_a_picture_that_is_put_into_words(entry):
 
 def test_its_numbers_are_rows_of_the_results_table(entry):
     rows = json.loads(entry.file("metrics.json").read_text())
-    assert [row["metric"] for row in rows] == METRICS
+    assert [row["metric"] for row in rows] == [*METRICS]
     for row in rows:
         assert row["n"] == 6
         assert row["interval"][0] <= row["value"] <= row["interval"][1]

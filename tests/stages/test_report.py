@@ -17,8 +17,9 @@ from robust_transfer.dag.methods import made_by
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.headline import headline
+from robust_transfer.figures.plain_text import shortened
 from robust_transfer.registry import FIGURES
-from robust_transfer.stages.report import COLUMNS, _short, summary
+from robust_transfer.stages.report import COLUMNS, summary
 from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import FLAG_COLUMNS, write_flags
 from support.fake_entries import Fake
@@ -191,7 +192,7 @@ def test_summary_says_nothing_of_flags_where_there_are_none(tmp_path):
     ],
 )
 def test_long_labels_are_cut_and_never_away(label, short):
-    assert _short(label) == short
+    assert shortened(label) == short
 
 
 def test_the_caption_that_names_the_source_takes_its_label_literally():

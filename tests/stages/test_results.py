@@ -12,14 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from robust_transfer.configuration.training import Attack, Recipe
 from robust_transfer.stages import results as results_stage
-from robust_transfer.statistics import selection
+from robust_transfer.statistics import candidates
+from robust_transfer.statistics.candidates import Candidate, SelectionError, TransferRun
 from robust_transfer.statistics.predictions import Predictions
-from robust_transfer.statistics.selection import (
-    Bootstrap,
-    Candidate,
-    SelectionError,
-    TransferRun,
-)
+from robust_transfer.statistics.selection import Bootstrap
 from robust_transfer.store.entry import StoreError
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo
@@ -411,18 +407,18 @@ def test_validation_images_may_differ_between_transfer_seeds():
 
 
 def test_chunks_do_not_change_the_resamples(monkeypatch):
-    candidates = [
+    two = [
         Candidate("x", "l2", eps, (run({"test": np.arange(90) < k, "validation": np.arange(70) < k}, eps),))
         for eps, k in (("1", 40), ("3", 45))
     ]
-    whole = Bootstrap(candidates, "mean_per_class", 50).test
-    monkeypatch.setattr(selection, "CHUNK", 90 * 7)
-    assert np.array_equal(Bootstrap(candidates, "mean_per_class", 50).test, whole)
+    whole = Bootstrap(two, "mean_per_class", 50).test
+    monkeypatch.setattr(candidates, "CHUNK", 90 * 7)
+    assert np.array_equal(Bootstrap(two, "mean_per_class", 50).test, whole)
 
 
 def test_a_class_missing_from_a_resample_is_left_out_of_its_mean():
     counts = np.array([[2, 0, 0, 2], [1, 1, 1, 1]])
-    weights = selection._weights(counts, np.array([0, 1, 1, 0]), "mean_per_class")
+    weights = candidates._weights(counts, np.array([0, 1, 1, 0]), "mean_per_class")
     assert weights == pytest.approx(np.array([[0.5, 0, 0, 0.5], [0.25, 0.25, 0.25, 0.25]]))
 
 

@@ -119,27 +119,30 @@ MODULES = {
         training.inference training.transferred
     """,
     "results": """
-        stages.results statistics.comparable statistics.intervals statistics.metrics statistics.predictions
-        statistics.selection store.attacked store.features store.predictions tables.categories tables.chosen
-        tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results tables.sanity
-        tables.seeds tables.training tables.training_records tables.transfer_records tables.transfer_sanity
+        stages.results statistics.candidates statistics.comparable statistics.intervals statistics.metrics
+        statistics.predictions statistics.selection store.attacked store.features store.predictions tables.categories
+        tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
+        tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
+        tables.transfer_sanity
     """,
     "claims": """
         claims.best_eps claims.comparison claims.differences claims.ledger claims.lookup claims.published
-        claims.rules claims.trends claims.words claims.writing figures figures.cells figures.fixed_robustness
-        figures.html figures.labels figures.latex figures.markdown figures.numbers figures.tables stages.claims
+        claims.rules claims.trends claims.words claims.writing figures figures.cells figures.estimates
+        figures.fixed_robustness figures.html figures.labels figures.latex figures.markdown figures.numbers
+        figures.protocols figures.tables stages.claims
         statistics.correlation statistics.evidence statistics.intervals tables.categories tables.errors
         tables.experiment_info tables.flags tables.key tables.parquet tables.published
         tables.published_experiment tables.published_results tables.published_texture tables.results
     """,
     "report": """
-        figures.cells figures.labels stages.report tables.categories tables.errors tables.experiment_info tables.flags
-        tables.key tables.parquet tables.published tables.published_experiment tables.published_results tables.results
-        tables.training
+        figures.cells figures.estimates figures.labels figures.plain_text figures.protocols stages.report
+        tables.categories tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.published
+        tables.published_experiment tables.published_results tables.results tables.training
     """,
     "figures/width": """
-        figures figures.axes figures.beside figures.cells figures.drawing figures.kinds figures.labels
-        figures.lettering figures.numbers figures.pairs figures.style figures.width stages.figures tables.categories
+        figures figures.axes figures.beside figures.cells figures.drawing figures.estimates figures.kinds
+        figures.labels figures.legends figures.lettering figures.numbers figures.pairs figures.protocols figures.style
+        figures.width stages.figures tables.categories
         tables.errors
         tables.experiment_info tables.flags tables.key tables.parquet tables.published tables.published_experiment
         tables.published_results tables.results tables.training

@@ -11,7 +11,7 @@ from robust_transfer.configuration.load import load
 from robust_transfer.dag.grid import plan
 from robust_transfer.store import verifying
 from robust_transfer.store.entry import ENTRY, STATE, Entry, StoreError, open_entry, write_json
-from robust_transfer.store.inventory import listed, old, readable
+from robust_transfer.store.inventory import listed
 from robust_transfer.store.removal import REMOVING, planned_removals, remove
 from robust_transfer.store.upkeep import renew
 from robust_transfer.store.verifying import verify
@@ -84,15 +84,6 @@ def test_who_writes_an_entry_and_what_was_moved_aside_is_shown(store: Path) -> N
         assert re.match(f"written by process {pid} on ", listed(begun).state)
     assert listed(begun).state == "unfinished"
     assert listed(renew(store / "features" / "of_small-1")).state == "moved aside"
-
-
-def test_ages_and_sizes_read_well() -> None:
-    assert [readable(size) for size in (0, 999, 1000, 2_500_000, 7e9, 3e12)] == [
-        *("0 B", "999 B", "1.0 kB", "2.5 MB", "7.0 GB", "3.0 TB")
-    ]
-    assert [old(age) for age in (-1, 59, 60, 7200, 47 * 3600, 72 * 3600)] == [
-        *("0 s", "59 s", "1 min", "2 h", "47 h", "3 days")
-    ]
 
 
 def test_verifying_finds_all_faults_whatever_the_threads_and_tells_how_far_it_is(

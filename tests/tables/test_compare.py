@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from robust_transfer import cli
-from robust_transfer.statistics.selection import SelectionError
+from robust_transfer.statistics.candidates import SelectionError
 from robust_transfer.store.entry import StoreError
 from robust_transfer.store.names import named_entry
 from robust_transfer.tables.compare import compare

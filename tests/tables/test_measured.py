@@ -1,14 +1,19 @@
 """`measured` finds the number that figures show, and one for each question."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import pytest
 from robust_transfer.figures.cells import Cells
 from robust_transfer.tables.errors import TableError
+from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.measured import measured
-from robust_transfer.tables.results import read_results
+from robust_transfer.tables.results import as_results, read_results
 from support.fake_entries import Fake, number
+
+FEW = '{"images_per_class":10}'
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,19 @@ def test_what_is_stated_counts(rows):
     assert measured(rows, eps=0, metric="top1", split="validation", **at)["split"].item() == "validation"
     assert measured(rows, mode="source", eps=0)["metric"].item() == "top1"
     assert measured(rows, mode="source", eps=0, attack=None)["attack"].isna().all()
+
+
+def test_of_a_target_that_no_number_from_all_images_is_of_the_most_images_count(rows):
+    of_fine = (rows["target"] == "fine") & rows["images_per_class"].isna()
+    fewer = as_results(rows[~of_fine], ExperimentInfo.of(rows))
+    found = measured(fewer, mode="fixed-feature", eps="0").set_index("target")["images_per_class"]
+    assert found["fine"] == 10
+    assert pd.isna(found["coarse"])
+    cells = Cells(fewer)
+    [panel] = [one for one in cells.panels("fixed-feature") if one.target.name == "fine"]
+    shown = cells.cell(replace(panel, protocol=replace(panel.protocol, deviations=FEW)), "resnet8_w8", "0")
+    assert shown
+    assert measured(fewer, target="fine", mode="fixed-feature", eps="0")["value"].item() == shown.value
 
 
 def test_what_is_not_there_is_named(rows):

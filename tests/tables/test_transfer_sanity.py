@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from robust_transfer.figures.cells import FULL_NETWORK, Cells
+from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.headline import headline
+from robust_transfer.figures.protocols import FULL_NETWORK
 from robust_transfer.stages.report import summary
 from robust_transfer.tables.flags import FLAGS, failures, joined
 from robust_transfer.tables.results import read_results

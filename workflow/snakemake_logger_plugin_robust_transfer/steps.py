@@ -116,10 +116,10 @@ class Steps:
 
 
 def span(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    for unit, size in (("s", 1), ("min", 60), ("h", 3600)):
-        if seconds < 100 * size:
-            return f"{seconds / size:.0f} {unit}"
+    """A time in the unit that suits it, as the package's own messages word it (`robust_transfer.quantities`)."""
+    for unit, length, longest in (("s", 1, 100), ("min", 60, 100 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < longest:
+            return f"{max(seconds, 0) / length:.0f} {unit}"
     return f"{seconds / 86400:.0f} days"
 
 

@@ -24,7 +24,8 @@ from robust_transfer.claims.comparison import (
 from robust_transfer.claims.lookup import Looked
 from robust_transfer.configuration.claims import BestEps, Optimum
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import Estimate, Panel
+from robust_transfer.figures.cells import Panel
+from robust_transfer.figures.estimates import Estimate
 
 PAPER_SIDE = 224
 """Side of the images, in pixels, that the ranges of claims are for."""

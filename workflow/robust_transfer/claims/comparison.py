@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from robust_transfer.figures.cells import Estimate, Panel
+from robust_transfer.figures.cells import Panel
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.statistics.evidence import one_sided
 from robust_transfer.statistics.intervals import paired_difference_interval

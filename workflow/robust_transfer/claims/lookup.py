@@ -10,28 +10,18 @@ import pandas as pd
 
 from robust_transfer.configuration.claims import Where
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import (
-    MODE_LABELS,
-    NORM_LABELS,
-    Cells,
-    Estimate,
-    Panel,
-    Protocol,
-    protocol_label,
-    shown_protocol,
-    shown_selection,
-)
+from robust_transfer.figures.cells import NORM_LABELS, Cells, Panel
+from robust_transfer.figures.estimates import Estimate
+from robust_transfer.figures.protocols import MODE_LABELS, Protocol, protocol_label, shown_protocol, shown_selection
 from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ARCH, canonical
 
 UNTRANSFERRED = "untransferred"
-"""Stands for the modes `source` and `cue-conflict` here: networks as they are."""
-SOURCE, CONFLICT, CONFLICT_TARGET = "source", "cue-conflict", "cue_conflict"
+"""Stands for the modes `source`, `cue-conflict` and `gallery` here: networks as they are."""
+SOURCE, CONFLICT, CONFLICT_TARGET, GALLERY = "source", "cue-conflict", "cue_conflict", "gallery"
 METRICS = {CONFLICT: "shape_bias"}
 STYLIZED = "stylized"
-TEXTURE_ROBUST = "texture-robust-"
-"""Begins the recipes of networks that are neither standard nor robust ones."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +119,8 @@ class Measured:
             panels = []
         elif norms and norm not in norms:
             missing.append(f"{NORM_LABELS.get(norm, norm)} networks")
+        elif where.mode == GALLERY and not panels:
+            missing.append(_absent_mode(where))
         elif absent := [name for name in named if name not in {one.target.name for one in panels}]:
             missing.append(f"{'target' if len(absent) == 1 else 'targets'} {', '.join(absent)}")
         elif not panels:
@@ -139,7 +131,7 @@ class Measured:
         """The targets that a claim names; none where it is about all of the experiment."""
         if where.mode == CONFLICT:
             return (CONFLICT_TARGET,)
-        targets = where.targets or ((SOURCE,) if where.mode == SOURCE else ())
+        targets = where.targets or ((SOURCE,) if where.mode in (SOURCE, GALLERY) else ())
         return tuple(self.about.source if name == SOURCE else name for name in targets)
 
     def _of(self, where: Where, recipe: str | None, named: Sequence[str]) -> Cells:
@@ -147,7 +139,7 @@ class Measured:
         named = [name for name in named if name not in known]
         metric = where.metric or METRICS.get(where.mode)
         stylized = where.view == STYLIZED
-        key = (_mode(where), where.mode == CONFLICT, metric, recipe, stylized, where.attacked, where.norm, tuple(named))
+        key = (where.mode, metric, recipe, stylized, where.attacked, where.norm, tuple(named))
         if key not in self._cells:
             rows = self._rows(where, recipe)
             about = _with_targets(self.about, rows, named, metric)
@@ -158,7 +150,7 @@ class Measured:
     def _rows(self, where: Where, recipe: str | None) -> pd.DataFrame:
         """The rows of a kind of images and networks, as if there were no other kinds."""
         rows = self.results
-        texture_robust = rows["recipe"].str.startswith(TEXTURE_ROBUST)
+        texture_robust = rows["recipe"].isin(list(self.about.texture_robust))
         rows = rows[~texture_robust if recipe is None else rows["recipe"] == recipe]
         rows = rows[(rows["source"] == self.about.source) & (rows["attack"].notna() == where.attacked)]
         variants = {text: json.loads(text) for text in rows["variant"].unique()}
@@ -195,12 +187,13 @@ def _mildest(rows: pd.DataFrame, norm: str | None) -> pd.DataFrame:
 
 
 def _mode(where: Where) -> str:
-    return UNTRANSFERRED if where.mode in (SOURCE, CONFLICT) else where.mode
+    return UNTRANSFERRED if where.mode in (SOURCE, CONFLICT, GALLERY) else where.mode
 
 
 def _absent_mode(where: Where) -> str:
     """What is missing where nothing was measured in a mode."""
-    what = {SOURCE: "accuracy on the source", CONFLICT: "shape bias"}.get(where.mode)
+    known = {SOURCE: "accuracy on the source", CONFLICT: "shape bias", GALLERY: f"galleries' {where.metric}"}
+    what = known.get(where.mode)
     what = what or f"{MODE_LABELS[where.mode].lower()} transfer"
     what += f" by the {where.protocol} protocol" if where.protocol else ""
     return what + " on stylized images" * (where.view == STYLIZED) + " under attack" * where.attacked
@@ -211,7 +204,8 @@ def _with_targets(
 ) -> ExperimentInfo:
     """With targets that a claim names and that are none of the experiment's, such as its source, if they have rows."""
     known, there = {target.name for target in about.targets}, set(rows["target"].astype("string"))
-    more = [Target(name, name, "top1") for name in named if name in there and name not in known]
+    labels = {about.source: about.source_label or about.source, CONFLICT_TARGET: "conflicting images"}
+    more = [Target(name, labels.get(name, name), "top1") for name in named if name in there and name not in known]
     targets = [*about.targets, *more]
     return replace(about, targets=tuple(replace(one, metric=metric or one.metric) for one in targets))
 

@@ -11,7 +11,7 @@ from robust_transfer.tables.key import BEST_ARCH
 from robust_transfer.tables.published import RELEASED
 from robust_transfer.tables.published_experiment import WIDTHS, paper
 from robust_transfer.tables.published_results import published_rows, read_published
-from robust_transfer.tables.published_texture import STYLIZED, as_views
+from robust_transfer.tables.published_texture import LABELS, STYLIZED, as_views
 from robust_transfer.tables.results import RESULTS, as_results
 
 
@@ -25,4 +25,4 @@ def published_table() -> pd.DataFrame:
     rows = as_views(rows[(rows["mode"] != CONFLICT) | (rows["recipe"] == RELEASED)])
     others = [arch for arch in rows["arch"].unique() if arch not in (*WIDTHS, BEST_ARCH)]
     info = replace(paper(), notice="", architectures=(*WIDTHS, *map(str, others)), released=(), norm=None)
-    return as_results(rows, replace(info, drawn_from="ours"))
+    return as_results(rows, replace(info, texture_robust=LABELS, drawn_from="ours"))

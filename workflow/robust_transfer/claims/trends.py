@@ -19,7 +19,8 @@ from robust_transfer.claims.comparison import (
 )
 from robust_transfer.claims.lookup import Looked
 from robust_transfer.configuration.claims import Predicts, Trend
-from robust_transfer.figures.cells import Estimate, Panel
+from robust_transfer.figures.cells import Panel
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.fixed_robustness import linear_fit
 from robust_transfer.statistics.correlation import FEWEST, Correlation
 from robust_transfer.statistics.evidence import contrast, one_sided

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from robust_transfer.claims.comparison import POINTS, STEPS, Comparison
 from robust_transfer.claims.ledger import Verdict, answer
-from robust_transfer.figures.labels import architecture_label, signed
+from robust_transfer.figures.labels import architecture_label, p_text, rounded_up, signed
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
 
 COLUMNS = 100
@@ -68,7 +68,7 @@ def rests_on(verdict: Verdict) -> str:
     if one.kind:
         said[0] += f", n = {one.n}"
     if not math.isnan(verdict.p_adjusted):
-        said.append(f"p {verdict.p:.2g}, {verdict.p_adjusted:.2g} among all claims")
+        said.append(f"p {p_text(verdict.p)}, {p_text(verdict.p_adjusted)} among all claims")
     if verdict.needed:
         said.append(needed_text(verdict))
     return "; ".join(said)
@@ -95,13 +95,7 @@ def needed_text(verdict: Verdict) -> str:
     """How many seeds or images would decide; empty where nothing says it."""
     if not verdict.needed or not verdict.deciding:
         return ""
-    return f"about {_rounded(verdict.needed):,} {UNITS[verdict.deciding.kind]} would decide"
-
-
-def _rounded(number: int) -> int:
-    """To two digits, upwards."""
-    unit = int(10 ** max(0, len(str(number)) - 2))
-    return -(-number // unit) * unit
+    return f"about {rounded_up(verdict.needed):,} {UNITS[verdict.deciding.kind]} would decide"
 
 
 def reasons(verdict: Verdict) -> str:

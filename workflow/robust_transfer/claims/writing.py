@@ -16,6 +16,7 @@ from typing import Any
 from robust_transfer.claims.ledger import Verdict, answer
 from robust_transfer.claims.words import effect_text, needed_text, place, reasons
 from robust_transfer.figures import html, latex, markdown
+from robust_transfer.figures.labels import p_text
 from robust_transfer.figures.tables import Cell, Table, TableRow
 
 SUFFIXES = ("csv", "json", "html", "tex", "md")
@@ -130,7 +131,7 @@ def _tables(verdicts: Sequence[Verdict], *, named: bool) -> tuple[list[Table], l
 
 def _cells(verdict: Verdict) -> list[Cell]:
     one, decided = verdict.deciding, verdict.outcome in ("holds", "fails")
-    p = "" if math.isnan(verdict.p_adjusted) else f"{verdict.p_adjusted:.2g}"
+    p = "" if math.isnan(verdict.p_adjusted) else p_text(verdict.p_adjusted)
     return [
         Cell(verdict.outcome, bold=decided),
         Cell(f"{verdict.agreeing} of {len(verdict.comparisons)} ({verdict.required})"),

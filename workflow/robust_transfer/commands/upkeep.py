@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from robust_transfer import quantities
 from robust_transfer.commands.options import Commands, add_configfile, positive
 
 STORE = Path("store")
@@ -133,7 +134,6 @@ def _run_remove(args: argparse.Namespace) -> None:
 
 def _run_export(args: argparse.Namespace) -> None:
     from robust_transfer.store.finished import read_card
-    from robust_transfer.store.inventory import readable
     from robust_transfer.store.packing import export
     from robust_transfer.store.upkeep import MOVED_ASIDE, entries_in
 
@@ -148,7 +148,9 @@ def _run_export(args: argparse.Namespace) -> None:
     manifest = export(entries, args.to, results if args.results else None)
     size = sum(one["bytes"] for one in manifest["files"].values())
     left = len(wanted) - len(entries)
-    print(f"{args.to}: {len(entries)} entries, {readable(size)}" + (f"; {left} are not finished" if left else ""))
+    print(
+        f"{args.to}: {len(entries)} entries, {quantities.size(size)}" + (f"; {left} are not finished" if left else "")
+    )
     print(f"to take them in elsewhere: robust-transfer store adopt {args.to}")
 
 

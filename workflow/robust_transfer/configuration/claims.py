@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from robust_transfer.configuration.base import Line, Model, Name
 from robust_transfer.configuration.eps import Eps, canonical_eps, eps_value
 from robust_transfer.configuration.files import ConfigurationError, near_file, read_yaml
+from robust_transfer.configuration.gallery import METRICS
 from robust_transfer.configuration.mistakes import lines_of
 from robust_transfer.configuration.training import Norm
 from robust_transfer.configuration.transfer import ProtocolName
@@ -69,9 +70,9 @@ def _eps(value: object) -> object:
 class Where(Model):
     """Which rows of the results table test a claim; what is not stated is what figures show."""
 
-    mode: Literal["fixed-feature", "full-network", "source", "cue-conflict"]
-    """`fixed-feature` or `full-network` transfer; networks as they are, on the `source`, or on images whose shape and
-    texture are of different classes (`cue-conflict`)."""
+    mode: Literal["fixed-feature", "full-network", "source", "cue-conflict", "gallery"]
+    """`fixed-feature` or `full-network` transfer; networks as they are, on the `source`, on images whose shape and
+    texture are of different classes (`cue-conflict`), or by a number of their galleries (`gallery`)."""
     targets: tuple[Name, ...] | None = None
     """Targets by name; `source` is the source itself. Default: all of the experiment."""
     architectures: Annotated[tuple[Name, ...], BeforeValidator(_architectures)] = ("best",)
@@ -86,7 +87,16 @@ width figure (`widths`), the first of these (`narrowest`), or a list of names.""
     attacked: bool = False
     """Accuracy on attacked images in place of clean ones."""
     metric: Name | None = None
-    """Metric of the rows. Default: the target's own; top1 on the source; shape_bias of cue-conflict."""
+    """Metric of the rows. Default: the target's own; top1 on the source; shape_bias of cue-conflict. A claim on
+    galleries states one of theirs."""
+
+    @model_validator(mode="after")
+    def _states_the_metric_of_galleries(self) -> Where:
+        if self.mode == "gallery" and self.metric not in METRICS:
+            raise ValueError(
+                f"mode = gallery and metric = {self.metric}: write metric: {', '.join(METRICS[:-1])} or {METRICS[-1]}"
+            )
+        return self
 
 
 class Networks(Model):

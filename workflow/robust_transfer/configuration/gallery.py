@@ -13,6 +13,8 @@ from robust_transfer.configuration.training import Attack, Norm
 
 SHEETS = ("adversarial", "gradients", "inversions", "visualisations")
 """The contact sheets of a gallery."""
+METRICS = ("gradient_low_frequency", "inversion_distance", "inversion_pixels", "inversion_ssim", "inversion_moved")
+"""The numbers beside them, of mode `gallery` in the results table."""
 
 
 class Inversion(Model):

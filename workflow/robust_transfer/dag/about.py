@@ -13,7 +13,7 @@ ABOUT = "about.json"
 
 
 def about(grid: Grid) -> dict[str, Any]:
-    """Methods, captions and settings of an experiment, and its galleries' entries if it has some, as JSON values."""
+    """Methods, captions and settings of an experiment, and the entries of its contact sheets, as JSON values."""
     experiment = grid.experiment
     settings = experiment.model_dump(mode="json")
     drawn = list(experiment.figures.draw)
@@ -24,6 +24,7 @@ def about(grid: Grid) -> dict[str, Any]:
         "captions": {name: caption(name, shown) for name in drawn},
         "configuration": settings,
         **({"galleries": galleries} if (galleries := _galleries(grid, shown)) else {}),
+        **({"stylized": stylized} if (stylized := _stylized(grid, shown)) else {}),
     }
 
 
@@ -32,3 +33,10 @@ def _galleries(grid: Grid, settings: dict[str, Any]) -> dict[str, Any]:
     entries = [entry.id for entry in grid.stage("gallery").values()]
     captions = {sheet: caption(f"gallery_{sheet}", settings) for sheet in SHEETS}
     return {"entries": entries, "captions": captions} if entries else {}
+
+
+def _stylized(grid: Grid, settings: dict[str, Any]) -> dict[str, Any]:
+    """The entries of stylized datasets with the datasets' labels, and the caption of their sheets."""
+    entries = {entry.id: entry.inputs["dataset"].name for entry in grid.stage("stylizing").values()}
+    labels = {name: grid.experiment.datasets[dataset].label or dataset for name, dataset in entries.items()}
+    return {"entries": labels, "caption": caption("stylizing", settings)} if labels else {}

@@ -43,6 +43,7 @@ def describe(grid: Grid) -> dict[str, Any]:
         ],
         **({"released": released} if (released := _released(experiment)) else {}),
         **({"texture_robust": robust} if (robust := _texture_robust(experiment)) else {}),
+        **({"on_stylized_imagenet": alone} if (alone := _on_stylized_imagenet(experiment)) else {}),
         **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
         **_drawn_from(experiment),
         **({"norm": experiment.figures.norm} if experiment.figures.norm else {}),
@@ -68,11 +69,29 @@ def _released(experiment: Experiment) -> list[str]:
 
 def _texture_robust(experiment: Experiment) -> dict[str, str]:
     """Recipes of texture-robust networks, trained here or imported, and what legends call them."""
-    trained = {part.trained_on for part in experiment.grid} - {"native"}
-    names = {part.backbones or experiment.backbones for part in experiment.grid if part.trained_on == "native"}
-    imported = {name: weights for name, weights in experiment.weights.items() if name in names}
+    trained = _trained_on(experiment)
     return {TEXTURE_ROBUST[one]: f"texture-robust, {label}" for one, label in TRAINED.items() if one in trained} | {
-        name: f"texture-robust, {name}" for name, weights in imported.items() if isinstance(weights, StylizedWeights)
+        name: f"texture-robust, {name}" for name in _imported(experiment)
+    }
+
+
+def _on_stylized_imagenet(experiment: Experiment) -> list[str]:
+    """Those of them that were trained on Stylized ImageNet alone, or on images stylized as it was."""
+    here = experiment.stylizing.method == "adain" and "stylized" in _trained_on(experiment)
+    imported = [name for name, weights in _imported(experiment).items() if weights.trained_on == "sin"]
+    return [*[TEXTURE_ROBUST["stylized"]] * here, *imported]
+
+
+def _trained_on(experiment: Experiment) -> set[TrainedOn]:
+    return {part.trained_on for part in experiment.grid}
+
+
+def _imported(experiment: Experiment) -> dict[str, StylizedWeights]:
+    names = {part.backbones or experiment.backbones for part in experiment.grid if part.trained_on == "native"}
+    return {
+        name: weights
+        for name, weights in experiment.weights.items()
+        if name in names and isinstance(weights, StylizedWeights)
     }
 
 

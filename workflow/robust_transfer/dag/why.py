@@ -33,7 +33,7 @@ from robust_transfer.store.made import MADE, code_of, made_by_modules
 from robust_transfer.store.upkeep import holder
 
 INDENT = "  "
-READ = ("table", "results", "flags", "claims", "files", "galleries", "layout")
+READ = ("table", "results", "flags", "claims", "files", "sheets", "layout")
 """What a figure, the ledger, the summary or the page is made of, as `store/made.py` records it."""
 
 

@@ -161,9 +161,10 @@ class Wiring:
             for suffix in FIGURES[name].suffixes
         ]
 
-    def galleries(self, wildcards: Any) -> list[str]:
-        """Input function: the card of every gallery, of which there may be none."""
-        return [self._read(entry.id, CARD) for entry in self._stages["gallery"].values()]
+    def sheets(self, wildcards: Any) -> list[str]:
+        """Input function: the card of every gallery and of every stylized dataset, of which there may be none."""
+        stages = (self._stages["gallery"], self._stages["stylizing"])
+        return [self._read(entry.id, CARD) for of_stage in stages for entry in of_stage.values()]
 
     @property
     def measured(self) -> list[str]:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from robust_transfer.datasets.arrow import COLUMNS, FORMAT, Images, checksum, footer_checksum
+from robust_transfer.quantities import duration
 from robust_transfer.store.entry import Draft
 
 BATCH_BYTES = 64 * 2**20  # of a record batch: what is held in memory to write one, and read to verify one
@@ -177,8 +178,8 @@ def _with_progress(stream: Stream, name: str) -> Iterator[Item]:
         now = time.monotonic()
         if now - last_logged >= PROGRESS_SECONDS:
             last_logged, rate = now, done / (now - start)
-            left = max(0, stream.count - done) / rate
-            log.info("%s: %d of %d images, %.0f images/s, %.0f s left", name, done, stream.count, rate, left)
+            left = duration((stream.count - done) / rate)
+            log.info("%s: %d of %d images, %.0f images/s, %s left", name, done, stream.count, rate, left)
 
 
 def _summary(short_sides: list[int]) -> dict[str, float] | None:

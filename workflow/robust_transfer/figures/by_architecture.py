@@ -11,26 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import architecture_ticks, scales, span_limits
 from robust_transfer.figures.beside import NOTHING, TITLE, draw_differences
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NORM_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Comparison,
-    Estimate,
-    Panel,
-    shown_mode,
-)
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Comparison, Estimate
 from robust_transfer.figures.kinds import comparison_of_kind, kind_of, named
 from robust_transfer.figures.labels import architecture_label, signed
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import differences, paired
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS
 from robust_transfer.tables.flags import DAGGER
 from robust_transfer.tables.key import BEST_ROBUST
 
@@ -128,8 +119,8 @@ def _draw(cells: Cells, shown: Shown) -> Drawing:
         labels = {panel.target.name: panel.target.label for panel in panels}
         draw_differences(axes[-1], numbers, labels, lambda one: LOOKS[SERIES[str(one["series"])]])
     own = len(set(spans.values())) > 1
-    remarks = style.remarks(figure, _remarks(cells, every, panels, archs, shown, own_scale=own))
-    style.legends(figure, _handles(cells, panels, shown, theirs), remarks)
+    remarks = legends.remarks(figure, _remarks(cells, every, panels, archs, shown, own_scale=own))
+    legends.draw(figure, _handles(cells, panels, shown, theirs), remarks)
     figure.supylabel(f"{MODE_LABELS[shown.mode]} accuracy (%)", fontsize=7)
     return Drawing(figure, numbers)
 

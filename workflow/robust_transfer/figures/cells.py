@@ -10,52 +10,38 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
+from robust_transfer.figures.estimates import Comparison, Estimate, estimates_by
+from robust_transfer.figures.protocols import (
+    FIXED_FEATURE,
+    FULL_NETWORK,
+    MODE_LABELS,
+    NATIVE,
+    ODD,
+    STYLIZED,
+    Protocol,
+    protocol_details,
+    shown_protocol,
+    shown_selection,
+    under,
+    with_views,
+)
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
-from robust_transfer.tables.flags import failures, joined
-from robust_transfer.tables.key import BEST_ROBUST, canonical
+from robust_transfer.tables.key import BEST_ROBUST
 from robust_transfer.tables.published import PUBLISHED
 from robust_transfer.tables.published_experiment import paper_beside
-from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, as_results
+from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, as_results, from_most_images
 
-FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
-MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
 NORM_LABELS = {"l2": "L2", "linf": "L∞"}
-FROZEN: ProtocolName = "frozen"
-PAPER: ProtocolName = "paper"
-KNN: ProtocolName = "knn"
 NOT_MEASURED = "not measured"
-IMAGES = "images_per_class"
-ADVERSARIAL = "attack"
-"""In a variant: training on the target was adversarial, under the attack that it says."""
-ODD = (IMAGES, "layer", ADVERSARIAL)
-"""Deviations that a figure names although it shows no other way of measuring."""
-STYLIZED = "stylized"
-"""In a variant: images are stylized, by the method that it says."""
-NATIVE = 0
-"""Stands in the column `downscaled` for images as they are."""
-
 NETWORK = ("arch", "norm", "eps")
 PROTOCOL = ("mode", "protocol", "deviations")
 PANEL = ("target", *PROTOCOL, "norm")
 CELL = (*NETWORK, "target", *PROTOCOL, "downscaled", "metric")
 """Columns that name a network, a protocol, a panel and a cell; `deviations` and `downscaled` are made of `variant`."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a transfer was measured."""
-
-    mode: str
-    name: str | None
-    deviations: str
-    """JSON of what deviates from the protocol, the view of the images left out."""
 
 
 @dataclass(frozen=True)
@@ -69,68 +55,6 @@ class Panel:
     """The target, and what tells this panel from others of the same target."""
     experiment: str = ""
     """The experiment whose numbers it shows; that of published ones is `published`."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measured accuracy in percent, or a difference in percentage points, with its 95 % interval.
-
-    The fields are columns of the results table.
-    """
-
-    value: float
-    ci_low: float
-    ci_high: float
-    ci_kind: str
-    n: int
-    backbone_seed: int | None
-    transfer_seed: int | None
-    hyperparameters: str
-    flags: str | None = None
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """The flags by which the number counts for neither side; it is marked."""
-        return failures(self.flags)
-
-    @property
-    def chosen(self) -> dict[str, Any]:
-        """The hyperparameters as a dict: where the network was chosen `eps`, `arch` and what else the choice says."""
-        found: dict[str, Any] = json.loads(self.hyperparameters)
-        return found
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Standard, best robust and robust at the eps fixed beforehand, side by side; None where not measured."""
-
-    standard: Estimate | None
-    robust: Estimate | None
-    fixed: Estimate | None
-    difference: Estimate | None
-    """Best robust less standard, paired."""
-    unseen: Estimate | None = None
-    """The difference on images that a choice on test images did not see; None where it was not made on test images."""
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """The flags by which standard or best robust, and so their difference, count for neither side."""
-        rows = (self.standard, self.robust, self.difference)
-        return failures(joined(row.flags for row in rows if row))
-
-    @property
-    def decided(self) -> bool:
-        """The interval of the difference excludes 0, and nothing behind it failed."""
-        excluded = self.difference is not None and (self.difference.ci_low > 0 or self.difference.ci_high < 0)
-        return excluded and not self.failed
-
-    @property
-    def ahead(self) -> str:
-        """Which is ahead, as printed to one decimal: `standard`, `robust`, or neither, as where one of both failed."""
-        if self.standard is None or self.robust is None or self.failed:
-            return ""
-        standard, robust = round(self.standard.value, 1), round(self.robust.value, 1)
-        return "" if standard == robust else "standard" if standard > robust else "robust"
 
 
 class Cells:
@@ -174,19 +98,19 @@ class Cells:
         )
         test = results[(results["split"] == "test") & of_recipe & (on_stylized.astype(bool) == stylized)]
         test.attrs = {}  # pandas copies them deeply in every operation
-        of_size = _most(test) if images_per_class is None else test["images_per_class"] == images_per_class
+        of_size = from_most_images(test) if images_per_class is None else test["images_per_class"] == images_per_class
         # Published networks were also measured, untransferred, on images they were not trained on.
         on_source = (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
         clean, source = on_source & test["attack"].isna(), test["mode"] == "source"
-        transfer = _with_views(
-            test[~source & (test["selection"] == self.selection) & of_size & _under(test, attack)],
+        transfer = with_views(
+            test[~source & (test["selection"] == self.selection) & of_size & under(test, attack)],
             said=images_per_class is None,
         )
         self._measured = transfer[[*PANEL, "downscaled"]].drop_duplicates()
         self._radii = transfer[["norm", "eps", "eps_value"]].dropna().drop_duplicates()
-        self._cells = _estimates_by(transfer, CELL)
-        self._source = _estimates_by(test[source & clean], NETWORK)
-        self._attacked = _estimates_by(test[source & on_source & test["attack"].notna()], (*NETWORK, "attack"))
+        self._cells = estimates_by(transfer, CELL)
+        self._source = estimates_by(test[source & clean], NETWORK)
+        self._attacked = estimates_by(test[source & on_source & test["attack"].notna()], (*NETWORK, "attack"))
 
     def protocols(self, mode: str) -> list[Protocol]:
         """The protocols this mode was measured by, in the table's order."""
@@ -358,50 +282,6 @@ class Cells:
         return own or self._cells.get((*_network(arch, panel.norm, eps), *what), [])
 
 
-def preference(protocol: Protocol) -> int:
-    """A protocol's place among all that there are: the frozen one is first."""
-    return [*PROTOCOLS, protocol.name].index(protocol.name)
-
-
-def protocol_details(protocol: Protocol) -> str:
-    """A protocol's name, and what deviates from it: `paper protocol, batchnorm: frozen`."""
-    details = [f"{protocol.name} protocol"] if protocol.name else []
-    details += [f"{name.replace('_', ' ')}: {value}" for name, value in json.loads(protocol.deviations).items()]
-    return ", ".join(details)
-
-
-def protocol_label(protocol: Protocol) -> str:
-    """A protocol in words: mode, name, and what deviates from it."""
-    details = protocol_details(protocol)
-    return MODE_LABELS.get(protocol.mode, protocol.mode) + (f" ({details})" if details else "")
-
-
-def shown_protocol(protocols: Sequence[Protocol], about: ExperimentInfo) -> Protocol | None:
-    """The protocol that figures show: the experiment's, else the frozen one, else the paper's, and of several ways of
-    training the standard one with the fewest deviations.
-
-    None if there are none.
-    """
-
-    def order(one: Protocol) -> tuple[bool, int, bool, int]:
-        deviations = json.loads(one.deviations)
-        return one.name != about.protocol, preference(one), ADVERSARIAL in deviations, len(deviations)
-
-    return min(protocols, key=order, default=None)
-
-
-def shown_selection(results: pd.DataFrame) -> str:
-    """The selection that figures show: the experiment's where the table has numbers of it, else the one there is."""
-    return next(iter(selections(results)), ExperimentInfo.of(results).selection)
-
-
-def selections(results: pd.DataFrame) -> list[str]:
-    """Where what the table holds was chosen, the selection that figures show first."""
-    about = ExperimentInfo.of(results)
-    found = results.loc[results["mode"] != "source", "selection"].dropna().unique()
-    return sorted(map(str, found), key=lambda one: (one != about.selection, one != "validation"))
-
-
 def shown_mode(cells: Cells) -> str:
     """The mode that a figure of one mode shows: fixed-feature as in the paper, or full-network if that is all."""
     return FIXED_FEATURE if cells.protocols(FIXED_FEATURE) or not cells.protocols(FULL_NETWORK) else FULL_NETWORK
@@ -410,61 +290,3 @@ def shown_mode(cells: Cells) -> str:
 def _network(arch: str, norm: str, eps: str) -> tuple[str, str, str]:
     """The values of the columns `NETWORK`; standard networks count under every norm."""
     return arch, "none" if eps == "0" else norm, eps
-
-
-def _most(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows are of all training images, or for a mode and target without those, of the most of each class."""
-    size = rows[IMAGES].astype("float64").fillna(float("inf"))
-    return size == size.groupby([rows[name].astype("string") for name in ("mode", "target")]).transform("max")
-
-
-def attacks_on_transfers(results: pd.DataFrame) -> list[str]:
-    """What transferred models were measured under, as the column `attack` has it: images as they are, then PGD, then
-    AutoAttack, each by growing radius."""
-    kinds = ("none", "", "autoattack")
-    transfers = results[~results["mode"].isin(["source"]) & results["attack"].notna()]
-    said = {str(text): json.loads(text) for text in transfers["attack"].unique()}
-    return sorted(said, key=lambda text: (kinds.index(said[text].get("kind", "")), eps_value(said[text]["eps"]), text))
-
-
-def _under(rows: pd.DataFrame, attack: str | None) -> pd.Series[bool]:
-    """Which rows are of images under this attack, or with None of clean ones."""
-    return rows["attack"].isna() if attack is None else (rows["attack"] == attack).fillna(False).astype(bool)
-
-
-def _with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
-    """With what the variants say: `downscaled`, the size in pixels or `NATIVE`, and the other `deviations`.
-
-    `said`: images of each class are among these, where they are not all.
-    """
-    parsed = {text: json.loads(text) for text in rows["variant"].unique()}
-    for variant in parsed.values():
-        variant.pop(STYLIZED, None)
-    sizes = {text: int(variant.pop("downscaled", NATIVE)) for text, variant in parsed.items()}
-    of = rows[["variant", IMAGES]].astype({IMAGES: "float64"}).fillna(NATIVE).itertuples(index=False, name=None)
-    deviations = [
-        canonical(parsed[variant] | ({IMAGES: int(images)} if said and images else {})) for variant, images in of
-    ]
-    return rows.assign(
-        protocol=rows["protocol"].astype("string").fillna(""),
-        downscaled=rows["variant"].map(sizes).astype("int64"),
-        deviations=pd.Series(deviations, rows.index, dtype="string"),
-    )
-
-
-def _estimates_by(rows: pd.DataFrame, columns: Sequence[str]) -> dict[tuple[Any, ...], list[Estimate]]:
-    """The numbers of rows as estimates, by the values of columns; means over more seeds first, then table order."""
-    single = [rows["transfer_seed"].notna(), rows["backbone_seed"].notna()]
-    rows = rows.iloc[np.lexsort(single)]  # by backbone seed first, as the last key is the primary one
-    fields = [_plain(rows[name]) for name in Estimate.__dataclass_fields__]
-    estimates = [Estimate(*one) for one in zip(*fields, strict=True)]
-    found: dict[tuple[Any, ...], list[Estimate]] = {}
-    for key, one in zip(zip(*(rows[column].tolist() for column in columns), strict=True), estimates, strict=True):
-        found.setdefault(key, []).append(one)
-    return found
-
-
-def _plain(column: pd.Series[Any]) -> list[Any]:
-    """Plain Python values; what is null is None, but for floats, whose NaN stays."""
-    values = column if column.dtype == "float64" else column.astype("object").where(column.notna(), None)
-    return list(values.tolist())

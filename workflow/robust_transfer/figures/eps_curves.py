@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
 from robust_transfer.figures.beside import TITLE, draw_differences
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Estimate,
-    Panel,
-)
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import Number, number
 from robust_transfer.figures.pairs import differences, paired
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS
 from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
@@ -76,7 +70,7 @@ def eps_curves(results: pd.DataFrame) -> Drawing:
     others = [architecture_label(arch) for arch in cells.about.ordered if arch not in archs]
     said += [f"at fewer ε, not drawn: {', '.join(others)}"] * bool(others)
     handles = _handles(cells, archs, published=any(behind.values()))
-    style.legends(figure, handles, style.remarks(figure, list(dict.fromkeys(said))))
+    legends.draw(figure, handles, legends.remarks(figure, list(dict.fromkeys(said))))
     return Drawing(figure, numbers)
 
 
@@ -163,4 +157,4 @@ def _handles(cells: Cells, archs: Sequence[str], *, published: bool) -> list[Any
         handles.append(Line2D([], [], label="its standard network (ε 0)", **level))
     ring: style.Look = {"ls": "", "marker": "o", "ms": 6.5, "mfc": "none", "mec": style.INK}
     handles.append(Line2D([], [], label=f"robust ε chosen on {cells.selection}", **ring))
-    return [*handles, *[style.hollow()] * published]
+    return [*handles, *[legends.hollow()] * published]

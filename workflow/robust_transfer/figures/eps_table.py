@@ -7,20 +7,12 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    NORM_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Estimate,
-    Panel,
-    Protocol,
-    protocol_label,
-)
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.labels import architecture_label, signed
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import paired
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, Protocol, protocol_label
 from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 
 COLUMNS = columns("downscaled")

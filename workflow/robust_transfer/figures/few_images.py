@@ -8,22 +8,14 @@ from math import log10
 from typing import TYPE_CHECKING, Any
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import accuracy_limits
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Estimate,
-    Panel,
-    Protocol,
-    shown_protocol,
-)
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, of_kind
 from robust_transfer.figures.numbers import Number, columns, number
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS, Protocol, shown_protocol
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,8 +90,8 @@ def few_images(results: pd.DataFrame) -> Drawing:
     remarks |= dict.fromkeys(_intervals(sizes, lines))
     if left_out := [panel.label for panel in panels if panel not in lines]:
         remarks[f"{NOT_MEASURED}: {', '.join(left_out)}"] = None
-    markers = style.architecture_handles(archs) if len(archs) > 1 else []
-    style.legends(figure, _handles(eps, colours), markers, style.remarks(figure, list(remarks)))
+    markers = legends.architectures(archs) if len(archs) > 1 else []
+    legends.draw(figure, _handles(eps, colours), markers, legends.remarks(figure, list(remarks)))
     return Drawing(figure, _numbers(sizes, lines))
 
 

@@ -6,17 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Panel,
-    protocol_label,
-)
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.labels import signed
 from robust_transfer.figures.numbers import PANEL, Number, of_panel
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS, protocol_label
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables
 from robust_transfer.statistics.correlation import FEWEST, Correlation, correlation
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import FROZEN, KNN, PAPER, Cells, Estimate, Panel, Protocol, preference
+from robust_transfer.figures.cells import Cells, Panel
+from robust_transfer.figures.estimates import Estimate
+from robust_transfer.figures.protocols import FROZEN, KNN, PAPER, Protocol, preference
 from robust_transfer.tables.experiment_info import Target
 from robust_transfer.tables.key import canonical
 

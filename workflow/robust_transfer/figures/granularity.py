@@ -6,23 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
 from robust_transfer.figures.beside import TITLE, draw_differences
-from robust_transfer.figures.cells import (
-    FULL_NETWORK,
-    MODE_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Estimate,
-    Panel,
-    shown_mode,
-    shown_protocol,
-)
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import differences, paired
+from robust_transfer.figures.protocols import FULL_NETWORK, MODE_LABELS, shown_protocol
 from robust_transfer.tables.key import BEST_ROBUST
 
 if TYPE_CHECKING:
@@ -77,13 +70,13 @@ def _draw(cells: Cells, mode: str) -> Drawing:
     axis_names = [EpsAxis(tuple(cells.eps(norm)), norm).label() for norm in norms]
     style.label_x(figure, axes[: len(panels)], " / ".join(axis_names), shared=not compared)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
-    markers = style.architecture_handles(archs) if len(archs) > 1 else []
+    markers = legends.architectures(archs) if len(archs) > 1 else []
     remarks = cells.remarks(protocol)
     remarks += named([row for curve in curves.values() for _, row in curve] for curves in drawn.values())
     left_out = [panel.label for panel in every if panel not in panels]
     remarks += [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
-    handles = [*_handles(views, cells), *[style.hollow()] * any(behind.values())]
-    style.legends(figure, handles, markers, style.remarks(figure, remarks))
+    handles = [*_handles(views, cells), *[legends.hollow()] * any(behind.values())]
+    legends.draw(figure, handles, markers, legends.remarks(figure, remarks))
     return Drawing(figure, numbers)
 
 

@@ -8,21 +8,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NORM_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Comparison,
-    Estimate,
-    Panel,
-    protocol_label,
-)
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.figures.estimates import Comparison, Estimate
 from robust_transfer.figures.labels import architecture_label, signed, signed_interval
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import paired
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS, protocol_label
 from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 from robust_transfer.statistics.metrics import METRICS
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST

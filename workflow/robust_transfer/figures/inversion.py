@@ -7,18 +7,19 @@ networks.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis, ends_of
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Estimate
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
-from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.labels import network_label
 from robust_transfer.figures.numbers import WHAT, Number
 from robust_transfer.tables.experiment_info import ExperimentInfo
 
@@ -46,7 +47,8 @@ def inversion(results: pd.DataFrame) -> Drawing:
     values = _values(results)
     if not values:
         return Drawing(style.nothing(f"Images rebuilt from representations: {NOT_MEASURED}"), [])
-    order = {arch: place for place, arch in enumerate(ExperimentInfo.of(results).ordered)}
+    about = ExperimentInfo.of(results)
+    order = {arch: place for place, arch in enumerate(about.ordered)}
     networks = sorted({key[1] for key in values}, key=lambda one: (order.get(one[0], len(order)), one[1]))
     norms = [norm for norm in NORM_LABELS if any(key[2] == norm for key in values)] or ["l2"]
     several = len(norms) > 1
@@ -70,7 +72,7 @@ def inversion(results: pd.DataFrame) -> Drawing:
         style.label_x(figure, [ax], axis.label(), shared=False)
         drawn.append(list(rows.values()))
         numbers += [_number(key, row, here[key][1]) for key, row in rows.items()]
-    style.legends(figure, _handles(networks, axes), style.remarks(figure, named(drawn)))
+    legends.draw(figure, _handles(networks, axes, about.texture_robust), legends.remarks(figure, named(drawn)))
     return Drawing(figure, numbers)
 
 
@@ -112,15 +114,15 @@ def _start(ax: Axes, values: Sequence[float | None]) -> None:
         ax.axhline(start, color=style.LINK, ls=":", lw=0.9, zorder=1.5, label=START)
 
 
-def _handles(networks: Sequence[Network], axes: Sequence[Axes]) -> list[Any]:
+def _handles(networks: Sequence[Network], axes: Sequence[Axes], texture_robust: Mapping[str, str]) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    several = len({recipe for _, recipe in networks}) > 1
+    several = len({recipe for _, recipe in networks} - texture_robust.keys()) > 1
     archs = list(dict.fromkeys(arch for arch, _ in networks))
     handles = [
         Line2D(
             [], [], color=style.ARCHITECTURES[i % len(style.ARCHITECTURES)], marker=style.marker(archs, arch), ms=2.8,
-            label=architecture_label(arch) + (f", {recipe}" if several else ""),
+            label=network_label(arch, recipe, texture_robust, with_recipe=several),
         )
         for i, (arch, recipe) in enumerate(networks)
     ]  # fmt: skip

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from robust_transfer.figures.cells import Comparison, Estimate
+from robust_transfer.figures.estimates import Comparison, Estimate
 
 SEEDS, IMAGES = "seeds", "images"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from robust_transfer.figures.cells import Estimate
+    from robust_transfer.figures.estimates import Estimate
 
 _KNOWN = {
     "wide_resnet50_2": "WRN-50-2",
@@ -33,6 +34,25 @@ def architecture_label(name: str) -> str:
     if plain := re.fullmatch(r"(resnet|densenet|vgg)(\d+)", name):
         return {"resnet": "ResNet", "densenet": "DenseNet", "vgg": "VGG"}[plain[1]] + f"-{plain[2]}"
     return name
+
+
+def network_label(
+    architecture: str, recipe: str, texture_robust: Mapping[str, str], *, with_recipe: bool = False
+) -> str:
+    """An architecture, and what the experiment calls a texture-robust recipe; another recipe only `with_recipe`."""
+    said = texture_robust.get(recipe, recipe if with_recipe else "")
+    return ", ".join(filter(None, (architecture_label(architecture), said)))
+
+
+def p_text(p: float) -> str:
+    """A p-value to two digits; what is below 0.0001 is said to be so."""
+    return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"
+
+
+def rounded_up(number: int) -> int:
+    """To two digits, upwards, as how many seeds or images would decide is known no better."""
+    unit = int(10 ** max(0, len(str(number)) - 2))
+    return -(-number // unit) * unit
 
 
 def difference_text(row: Estimate) -> str:

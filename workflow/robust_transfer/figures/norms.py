@@ -8,23 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import accuracy_limits
 from robust_transfer.figures.beside import TITLE, draw_differences
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NORM_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Estimate,
-    Panel,
-)
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import differences, paired
+from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,8 +65,8 @@ def norms(results: pd.DataFrame) -> Drawing:
     said = [remark for mode in (FIXED_FEATURE, FULL_NETWORK) for remark in cells.remarks(cells.shown(mode))]
     said += named([row for of in group.values() for points in of.values() for _, _, row in points] for group in groups)
     handles = _handles(lines, published=any(any(of.values()) for of in behind.values()))
-    markers = style.architecture_handles(archs) if len(archs) > 1 else []
-    style.legends(figure, handles, markers, style.remarks(figure, list(dict.fromkeys(said))))
+    markers = legends.architectures(archs) if len(archs) > 1 else []
+    legends.draw(figure, handles, markers, legends.remarks(figure, list(dict.fromkeys(said))))
     return Drawing(figure, numbers)
 
 
@@ -158,4 +151,4 @@ def _handles(lines: dict[Panel, Lines], *, published: bool) -> list[Any]:
         for norm in used
     ]
     standard: style.Look = {"ls": "", "marker": "o", "color": style.STANDARD}
-    return [*handles, Line2D([], [], label="standard (ε 0)", **standard), *[style.hollow()] * published]
+    return [*handles, Line2D([], [], label="standard (ε 0)", **standard), *[legends.hollow()] * published]

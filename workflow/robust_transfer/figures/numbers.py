@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from robust_transfer.figures.cells import Estimate, Panel
+from robust_transfer.figures.cells import Panel
+from robust_transfer.figures.estimates import Estimate
 
 Number = dict[str, object]
 """One drawn mark: a line of the CSV; None is an empty field."""

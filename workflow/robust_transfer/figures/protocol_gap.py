@@ -7,21 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from robust_transfer.figures.cells import (
-    FIXED_FEATURE,
-    FULL_NETWORK,
-    MODE_LABELS,
-    NORM_LABELS,
-    NOT_MEASURED,
-    PAPER,
-    Cells,
-    Estimate,
-    Panel,
-    Protocol,
-    protocol_details,
-    protocol_label,
-    selections,
-)
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.gaps import (
     NO_DRIFT,
     NO_TARGET,
@@ -38,6 +25,16 @@ from robust_transfer.figures.gaps import (
 from robust_transfer.figures.headline import UNSEEN, difference_cell
 from robust_transfer.figures.labels import architecture_label, signed
 from robust_transfer.figures.numbers import Number, columns, number
+from robust_transfer.figures.protocols import (
+    FIXED_FEATURE,
+    FULL_NETWORK,
+    MODE_LABELS,
+    PAPER,
+    Protocol,
+    protocol_details,
+    protocol_label,
+    selections,
+)
 from robust_transfer.figures.tables import FAILED, Cell, Table, TableRow, Tables
 from robust_transfer.tables.key import BEST_ARCH, canonical
 

@@ -12,24 +12,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
-from robust_transfer.figures.cells import (
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
+from robust_transfer.figures.kinds import kind_of, named, of_kind
+from robust_transfer.figures.numbers import Number, columns, number
+from robust_transfer.figures.protocols import (
     FIXED_FEATURE,
     FULL_NETWORK,
     MODE_LABELS,
-    NORM_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Estimate,
-    Panel,
     Protocol,
     attacks_on_transfers,
     protocol_details,
 )
-from robust_transfer.figures.drawing import Drawing
-from robust_transfer.figures.kinds import kind_of, named, of_kind
-from robust_transfer.figures.numbers import Number, columns, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,10 +117,8 @@ def robust_transfer(results: pd.DataFrame) -> Drawing:
             ax.set_ylabel(f"{MODE_LABELS[panel.protocol.mode]} (%)")
     names = dict.fromkeys(EpsAxis(_every_eps(of_panel), panel.norm).label() for panel, of_panel in lines.items())
     figure.supxlabel(" / ".join(names), fontsize=7)
-    markers = style.architecture_handles(archs) if len(archs) > 1 else []
-    style.legends(
-        figure, _handles(attacks, radii), markers, style.remarks(figure, list(_remarks(lines, cells)))
-    )  # fmt: skip
+    markers = legends.architectures(archs) if len(archs) > 1 else []
+    legends.draw(figure, _handles(attacks, radii), markers, legends.remarks(figure, list(_remarks(lines, cells))))
     return Drawing(figure, [one for panel, of_panel in lines.items() for one in _numbers(panel, of_panel)])
 
 

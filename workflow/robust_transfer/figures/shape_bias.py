@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Estimate
+from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
-from robust_transfer.figures.labels import architecture_label
+from robust_transfer.figures.labels import architecture_label, network_label
 from robust_transfer.figures.numbers import WHAT, Number
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.published import PUBLISHED
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("series", "norm", "arch", "recipe", "eps", "shape", *WHAT)
 METRIC, ALL = "shape_bias", ""
-OTHERS = ("#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b39b00", "#262626")
-"""Colours of networks that have no robust ones beside them."""
+OTHERS = ("#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b39b00", "#7b4ea3", "#8c6d31")
+"""Colours of networks that have no robust ones beside them: none is that of people."""
 RECIPES = {
     "released": "released",
     "torchvision": "torchvision",
@@ -53,14 +54,6 @@ class Network:
     arch: str
     recipe: str
 
-    def label(self, with_recipe: bool) -> str:
-        """What the legend calls it."""
-        if self.arch == PEOPLE:
-            return PEOPLE
-        recipe = RECIPES.get(self.recipe, self.recipe)
-        mark = [recipe] if with_recipe or self.published else []
-        return ", ".join([architecture_label(self.arch), *mark]) + (" (published)" if self.published else "")
-
 
 Values = dict[tuple[Network, str, str, str], Estimate]
 """By network, norm (`none` for eps 0), eps, and the class of the shape (`ALL`: over all)."""
@@ -69,13 +62,15 @@ Values = dict[tuple[Network, str, str, str], Estimate]
 def shape_bias(results: pd.DataFrame) -> Drawing:
     """Draw every network whose shape bias is in the table."""
     values = _values(results)
-    networks = _networks(values, ExperimentInfo.of(results))
+    about = ExperimentInfo.of(results)
+    networks = _networks(values, about)
     if not networks:
         return Drawing(style.nothing(f"Shape bias: {NOT_MEASURED}"), [])
     norms = _norms(values) or ["l2"]
+    labels = _labels(networks, about)
     shown = _by_class(values, networks, norms)
     classes = list(dict.fromkeys(shape for *_, shape in shown))
-    titles = [f"By ε ({NORM_LABELS[norm]})" for norm in norms] + _class_titles(shown, networks)
+    titles = [f"By ε ({NORM_LABELS[norm]})" for norm in norms] + _class_titles(shown, labels)
     height = max(1.75, 0.35 + CLASS_HEIGHT * len(classes))
     figure, axes = style.panels(titles, row_height=height, extra_height=0.25)
     looks = _looks(values, networks)
@@ -93,7 +88,7 @@ def shape_bias(results: pd.DataFrame) -> Drawing:
         numbers += [_number(network, norm, eps, shape, row) for (network, norm, eps, shape), row in of_kind_.items()]
     colours = _eps_handles([eps for _, _, eps, _ in shown])
     remarks = [*named(drawn), *_resized(results)]
-    style.legends(figure, _handles(networks, looks), colours, style.remarks(figure, remarks))
+    legends.draw(figure, _handles(labels, looks), colours, legends.remarks(figure, remarks))
     return Drawing(figure, numbers)
 
 
@@ -127,6 +122,21 @@ def _networks(values: Values, about: ExperimentInfo) -> list[Network]:
         every,
         key=lambda one: (one.published, not _is_line(values, one), one.arch == PEOPLE, order.get(one.arch, len(order))),
     )
+
+
+def _labels(networks: Sequence[Network], about: ExperimentInfo) -> dict[Network, str]:
+    """What legend and titles call networks: of ours, the recipe is named where it is texture-robust, or where there are
+    several others."""
+    own = {network.recipe for network in networks if not network.published} - about.texture_robust.keys()
+    return {network: _label(network, about.texture_robust, with_recipe=len(own) > 1) for network in networks}
+
+
+def _label(network: Network, texture_robust: Mapping[str, str], *, with_recipe: bool) -> str:
+    if network.arch == PEOPLE:
+        return PEOPLE
+    if network.published:
+        return f"{architecture_label(network.arch)}, {RECIPES.get(network.recipe, network.recipe)} (published)"
+    return network_label(network.arch, network.recipe, texture_robust, with_recipe=with_recipe)
 
 
 def _norms(values: Values) -> list[str]:
@@ -218,10 +228,10 @@ def _by_class(values: Values, networks: Sequence[Network], norms: Sequence[str])
     return {}
 
 
-def _class_titles(shown: Values, networks: Sequence[Network]) -> list[str]:
+def _class_titles(shown: Values, labels: Mapping[Network, str]) -> list[str]:
     """The title of the panel by class, if there is one: it names the network where others are drawn too."""
-    ours = [network for network in networks if not network.published]
-    names = dict.fromkeys(network.label(len({one.recipe for one in ours}) > 1) for network, *_ in shown)
+    ours = [network for network in labels if not network.published]
+    names = dict.fromkeys(labels[network] for network, *_ in shown)
     return [f"By class of the shape{f', {name}' if len(ours) > 1 else ''}" for name in names]
 
 
@@ -241,12 +251,10 @@ def _classes(ax: Axes, shown: Values, classes: Sequence[str]) -> None:
     ax.set_xlabel("Shape bias (%)")
 
 
-def _handles(networks: Sequence[Network], looks: dict[Network, style.Look]) -> list[Any]:
+def _handles(labels: Mapping[Network, str], looks: dict[Network, style.Look]) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    ours = [network for network in networks if not network.published]
-    several = len({network.recipe for network in ours}) > 1
-    return [Line2D([], [], label=network.label(several), **looks[network]) for network in networks]
+    return [Line2D([], [], label=label, **looks[network]) for network, label in labels.items()]
 
 
 def _eps_handles(eps: Iterable[str]) -> list[Any]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import accuracy_limits
 from robust_transfer.figures.beside import TITLE, draw_differences
-from robust_transfer.figures.cells import FULL_NETWORK, MODE_LABELS, NOT_MEASURED, Cells, Estimate, Panel, shown_mode
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import differences, paired
+from robust_transfer.figures.protocols import FULL_NETWORK, MODE_LABELS
 from robust_transfer.tables.key import BEST_ARCH
 
 if TYPE_CHECKING:
@@ -72,14 +74,14 @@ def _draw(cells: Cells, mode: str) -> Drawing:
     style.label_x(figure, axes[: len(panels)], x_name, shared=not compared)
     figure.supylabel(f"{MODE_LABELS[mode]} accuracy (%)", fontsize=7)
     eps_handles, others = _handles(cells.eps(), shown, level=any(levels.values()))
-    others += [style.hollow()] * any(any(lines.values()) for lines in behind.values())
+    others += [legends.hollow()] * any(any(lines.values()) for lines in behind.values())
     remarks = cells.remarks(cells.shown(mode))
     remarks += named([row for line in points[panel].values() for _, _, row in line] for panel in panels)
     fewer = [architecture_label(arch) for arch in measured if arch not in shown]
     remarks += [f"at fewer ε, not drawn: {', '.join(fewer)}"] * bool(fewer)
     left_out = [panel.label for panel in every if panel not in panels]
     remarks += [f"{NOT_MEASURED}: {', '.join(left_out)}"] * bool(left_out)
-    style.legends(figure, eps_handles, others, style.remarks(figure, remarks))
+    legends.draw(figure, eps_handles, others, legends.remarks(figure, remarks))
     return Drawing(figure, numbers)
 
 
@@ -177,7 +179,7 @@ def _handles(eps: Sequence[str], archs: Sequence[str], *, level: bool) -> tuple[
 
     look: style.Look = {"ls": "", "marker": "o", "mec": style.INK, "mew": 0.3}
     colours = style.eps_colours(eps)
-    others = style.architecture_handles(archs) if len(archs) > 1 else []
+    others = legends.architectures(archs) if len(archs) > 1 else []
     if level:
         name = "best standard network" if len(archs) > 1 else "standard network"
         others.append(Line2D([], [], color=style.STANDARD, lw=0.8, ls=style.DASHES, label=name))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.labels import architecture_label
@@ -92,12 +92,12 @@ def training(table: pd.DataFrame) -> Drawing:
     for name, ax in zip(measures, grid[0], strict=True):
         ax.set_title(MEASURES[name], pad=3)
     figure.supxlabel("Epoch", fontsize=7)
-    missing = [] if "clean_accuracy" in measures else [style.words(f"check sample: {NOT_MEASURED}")]
+    missing = [] if "clean_accuracy" in measures else [legends.words(f"check sample: {NOT_MEASURED}")]
     left_out = [group.label.replace("\n", " ") for i, group in enumerate(every) if i not in kept]
     if left_out:
         names = ", ".join([*left_out[:3], *([f"{len(left_out) - 3} more"] if len(left_out) > 3 else [])])
-        missing += style.remarks(figure, [f"in training.parquet, not drawn: {names}"])
-    style.legends(figure, _eps_handles(curves, colours), [*_other_handles(groups), *missing])
+        missing += legends.remarks(figure, [f"in training.parquet, not drawn: {names}"])
+    legends.draw(figure, _eps_handles(curves, colours), [*_other_handles(groups), *missing])
     return Drawing(figure, _numbers(groups, measures))
 
 
@@ -207,7 +207,7 @@ def _other_handles(groups: Sequence[Group]) -> list[Any]:
         upto = f", up to {peaks.pop():.2g}" if len(peaks) == 1 else ""
         handles.append(Patch(color=SHADE, label=f"learning rate{upto}"))
     if any(len({curve.eps for curve in group.curves}) < len(group.curves) for group in groups):
-        handles.append(style.words("thin lines: single seeds"))
+        handles.append(legends.words("thin lines: single seeds"))
     return handles
 
 

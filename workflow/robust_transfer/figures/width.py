@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robust_transfer.figures import style
+from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import accuracy_limits, architecture_ticks
 from robust_transfer.figures.beside import TITLE, draw_differences
-from robust_transfer.figures.cells import (
-    FULL_NETWORK,
-    MODE_LABELS,
-    NOT_MEASURED,
-    Cells,
-    Estimate,
-    Panel,
-    shown_mode,
-    shown_protocol,
-)
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing
+from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind
 from robust_transfer.figures.numbers import Number, columns, number
 from robust_transfer.figures.pairs import differences, paired
+from robust_transfer.figures.protocols import FULL_NETWORK, MODE_LABELS, shown_protocol
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,8 +78,8 @@ def _draw(cells: Cells, mode: str, view: int | None) -> Drawing:
     remarks += [f"at fewer widths, not drawn: ε {', '.join(fewer)}"] * bool(fewer)
     left_out = [panel.label for panel in every if panel not in panels]
     remarks += [f"{NOT_MEASURED} at two widths: {', '.join(left_out)}"] * bool(left_out)
-    handles = [*_handles(drawn, colours), *[style.hollow()] * any(behind.values())]
-    style.legends(figure, handles, style.remarks(figure, remarks))
+    handles = [*_handles(drawn, colours), *[legends.hollow()] * any(behind.values())]
+    legends.draw(figure, handles, legends.remarks(figure, remarks))
     return Drawing(figure, numbers)
 
 

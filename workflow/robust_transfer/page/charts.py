@@ -79,6 +79,7 @@ def differences(rows: Sequence[Row], name: str, domain: tuple[float, float]) -> 
     )
     title = "Best robust − standard, percentage points"
     tooltip = [alt.Tooltip(f"{column}:N", title=heading) for column, heading in DIFFERENCES.items()]
+    axis = alt.Axis(labelSeparation=8)
     base = alt.Chart(alt.InlineData(values=list(rows)))
     zero = (
         alt.Chart(alt.InlineData(values=[{"at": 0}]))
@@ -86,10 +87,10 @@ def differences(rows: Sequence[Row], name: str, domain: tuple[float, float]) -> 
         .encode(x=alt.X("at:Q"))
     )
     lines = base.mark_rule(strokeWidth=2).encode(
-        y=y, x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour, tooltip=tooltip
+        y=y, x=alt.X("low:Q", title=title, scale=scale, axis=axis), x2="high:Q", color=colour, tooltip=tooltip
     )
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
-        y=y, x=alt.X("difference:Q", title=title, scale=scale), color=colour, tooltip=tooltip
+        y=y, x=alt.X("difference:Q", title=title, scale=scale, axis=axis), color=colour, tooltip=tooltip
     )
     chart = (zero + lines + points).properties(width="container", height=STEP * len(rows), autosize="fit-x")
     return Chart(name, _spec(chart, ()), (), DIFFERENCES, rows)
@@ -122,17 +123,19 @@ def transfers(
     `role` (`ROLES`), and the texts of `TRANSFERS`.
     """
     keeps = " && ".join(control.keeps for control in controls) or "true"
+    longest = max(map(len, architectures))
     x = alt.X("eps:O", title="ε of pretraining", sort=list(eps), axis=alt.Axis(labelAngle=0))
     colour = alt.Color(
         "architecture:N",
         title=None,
         scale=alt.Scale(domain=list(architectures), range=_palette(len(architectures))),
-        legend=alt.Legend(orient="top", columns=3, labelLimit=200, symbolOpacity=1),
+        legend=alt.Legend(orient="top", columns=1 if longest > 16 else 3, labelLimit=400, symbolOpacity=1),
     )
+    roles = [role for role in ROLES if role != TEXTURE_ROBUST or any(row["role"] == role for row in rows)]
     shape = alt.Shape(
         "role:N",
         title=None,
-        scale=alt.Scale(domain=list(ROLES), range=list(ROLES.values())),
+        scale=alt.Scale(domain=roles, range=[ROLES[role] for role in roles]),
         legend=alt.Legend(orient="top", columns=3),
     )
     tooltip = [alt.Tooltip(f"{column}:N", title=heading) for column, heading in TRANSFERS.items()]
@@ -153,7 +156,8 @@ def transfers(
     return Chart("explorer", _spec(chart, controls), controls, TRANSFERS, rows)
 
 
-ROLES = {"standard": "diamond", "best robust": "triangle-up", "other": "circle"}
+TEXTURE_ROBUST = "texture-robust"
+ROLES = {"standard": "diamond", "best robust": "triangle-up", "other": "circle", TEXTURE_ROBUST: "square"}
 """Symbol of what a network is among those of its architecture."""
 TRANSFERS = {
     "architecture": "Architecture",
@@ -206,6 +210,8 @@ def _spec(chart: Any, controls: Sequence[Control]) -> Spec:
     chart = chart.configure_axis(labelFontSize=12, titleFontSize=12, titleFontWeight="normal", gridOpacity=0.5)
     chart = chart.configure_legend(labelFontSize=12, titleFontSize=12)
     found: Spec = chart.to_dict()
+    # Below each other: side by side the second legend is cut off on a phone. Vega knows this key, Altair does not.
+    found["config"]["legend"]["layout"] = {"top": {"direction": "vertical", "margin": 4}}
     return found
 
 

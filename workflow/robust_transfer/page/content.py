@@ -15,6 +15,7 @@ import pandas as pd
 
 from robust_transfer.page.files import Download, data_uri
 from robust_transfer.page.galleries import Galleries, galleries
+from robust_transfer.page.stylized import Stylized, stylized
 from robust_transfer.registry import FIGURES, STAGES
 from robust_transfer.store.entry import read_json
 from robust_transfer.tables.errors import TableError
@@ -67,12 +68,14 @@ class Content:
     tables: Sequence[Download]
     galleries: Galleries | None
     """None where no backbone has one."""
+    stylized: Stylized | None
+    """None where no dataset was stylized."""
 
     @classmethod
     def of(cls, folder: Path) -> Content:
-        """Read `results/<experiment>/`, and its galleries from the store.
+        """Read `results/<experiment>/`, and its contact sheets from the store.
 
-        Raises TableError where one of its tables is missing or is none, StoreError where a gallery is.
+        Raises TableError where one of its tables is missing or is none, StoreError where a contact sheet is.
         """
         results = read_results(folder / "results.parquet")
         described = _json(folder / "about.json")
@@ -94,6 +97,7 @@ class Content:
                 *([Download.of(folder / "claims.csv")] if (folder / "claims.csv").exists() else []),
             ],
             galleries(described, results),
+            stylized(described),
         )
 
 

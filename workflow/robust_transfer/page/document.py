@@ -18,6 +18,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robust_transfer.figures.labels import p_text, rounded_up, signed
 from robust_transfer.page.charts import Chart
 from robust_transfer.page.content import Content, costs, flagged, provenance
 from robust_transfer.page.files import data_uri
@@ -28,6 +29,10 @@ FOLDER = Path(__file__).parent
 QUESTION = "Do adversarially robust networks transfer better than standard ones?"
 VERDICTS = {"holds": "good", "agrees": "good", "fails": "bad", "disagrees": "bad", "undecided": "open"}
 """How a verdict is coloured; the word itself stands in the table."""
+DECIMALS = {"points": 1, "steps of eps": 0}
+"""Of effects, by their unit; of others two."""
+COUNTED = {"images": "test images", "seeds": "seeds"}
+"""What would decide, by what the interval is over; else networks."""
 
 
 def document(content: Content) -> str:
@@ -69,7 +74,10 @@ def document(content: Content) -> str:
         policy=_policy(scripts),
         embedded=_embedded,
         safe=Markup,
-        signed_number=_signed,
+        effect_text=_effect,
+        p_text=p_text,
+        rounded_up=rounded_up,
+        counted=COUNTED,
     )
 
 
@@ -118,5 +126,9 @@ def _yaml(value: object) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.3g}".replace("-", "−")
+def _effect(claim: Mapping[str, Any]) -> str:
+    """The effect that decides with its interval, if it has one: points to one decimal, and steps of eps whole."""
+    decimals = DECIMALS.get(claim["unit"], 2) + (claim["unit"] == "points" and claim["basis"] == "published means")
+    low, high = claim["ci_low"], claim["ci_high"]
+    ends = "" if low is None else f" [{signed(low, decimals)}, {signed(high, decimals)}]"
+    return f"{signed(claim['effect'], decimals)}{ends}"

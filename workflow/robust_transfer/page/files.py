@@ -9,6 +9,7 @@ from pathlib import Path
 TYPES = {
     "svg": "image/svg+xml",
     "png": "image/png",
+    "jpg": "image/jpeg",
     "pdf": "application/pdf",
     "csv": "text/csv",
     "tex": "application/x-tex",

@@ -10,21 +10,20 @@ from typing import Any
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import (
+from robust_transfer.figures.cells import NORM_LABELS, Cells
+from robust_transfer.figures.estimates import Comparison, Estimate
+from robust_transfer.figures.labels import architecture_label, difference_text, network_label
+from robust_transfer.figures.protocols import (
     FIXED_FEATURE,
     FULL_NETWORK,
     MODE_LABELS,
-    NORM_LABELS,
-    Cells,
-    Comparison,
-    Estimate,
     Protocol,
     protocol_details,
     protocol_label,
 )
-from robust_transfer.figures.labels import architecture_label, difference_text
 from robust_transfer.page.charts import (
     SIDES,
+    TEXTURE_ROBUST,
     Chart,
     Control,
     Row,
@@ -91,7 +90,9 @@ def explorer(results: pd.DataFrame) -> Chart | None:
     rows = list(_transfers(results, about))
     if not rows:
         return None
-    architectures = options(rows, "architecture", [architecture_label(name) for name in about.ordered])
+    recipes = ("", *about.texture_robust)
+    names = [network_label(name, recipe, about.texture_robust) for recipe in recipes for name in about.ordered]
+    architectures = options(rows, "architecture", names)
     rows.sort(key=lambda row: (architectures.index(row["architecture"]), *_radius_order(row), not row["is_mean"]))
     eps = list(dict.fromkeys(row["eps"] for row in sorted(rows, key=_radius_order)))
     ordered = {
@@ -145,11 +146,12 @@ def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
         is_mean = not is_seed or key not in means
         mark = f" ({NORM_LABELS.get(str(row.norm), row.norm)})" if len(norms) > 1 and row.eps != "0" else ""
         failed = failures(None if pd.isna(row.flags) else row.flags)
+        name = network_label(str(row.arch), str(row.recipe), about.texture_robust)
         yield {
             "target": target.label,
             "mode": MODE_LABELS.get(str(row.mode), str(row.mode)),
             "protocol": _protocol(str(row.mode), row.protocol, variant),
-            "architecture": architecture_label(str(row.arch)),
+            "architecture": name,
             "view": f"{view} px" if view else "native",
             "images": EVERY_IMAGE if pd.isna(row.images_per_class) else str(row.images_per_class),
             "selection": "" if pd.isna(row.selection) else str(row.selection),
@@ -158,16 +160,23 @@ def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
             "norm": str(row.norm),
             "is_mean": is_mean,
             "seed": f"seed {row.backbone_seed}" if is_seed else "mean over seeds",
-            "series": f"{row.arch} {'' if len(norms) == 1 else row.norm}",
+            "series": " ".join([name, *[str(row.norm)] * (len(norms) != 1)]),
             "value": round(float(row.value), 4),
             "low": round(float(row.value if math.isnan(row.ci_low) else row.ci_low), 4),
             "high": round(float(row.value if math.isnan(row.ci_high) else row.ci_high), 4),
             "shown": f"{row.value:.1f}" + (f" {DAGGER}" if failed else ""),
             "interval": "" if math.isnan(row.ci_low) else f"{row.ci_low:.1f} to {row.ci_high:.1f}",
             "n": f"{row.n} {row.ci_kind}".strip(),
-            "role": "standard" if row.eps == "0" else "best robust" if row.eps == best.get(key[:-2]) else "other",
+            "role": _role(row, about, best),
             "flags": "" if pd.isna(row.flags) else str(row.flags).replace(",", ", "),
         }
+
+
+def _role(row: Any, about: ExperimentInfo, best: dict[tuple[str, ...], str]) -> str:
+    """What a network is among those of its architecture."""
+    if str(row.recipe) in about.texture_robust:
+        return TEXTURE_ROBUST
+    return "standard" if row.eps == "0" else "best robust" if row.eps == best.get(_cell(row)[:-3]) else "other"
 
 
 def _each(table: pd.DataFrame) -> Iterator[Any]:
@@ -176,9 +185,9 @@ def _each(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def _cell(row: Any) -> tuple[str, ...]:
-    """What tells a network's number from others, seeds left out; the last two say which network it is."""
-    names = ("target", "mode", "protocol", "variant", "images_per_class", "selection", "metric", "arch", "norm", "eps")
-    return tuple(str(getattr(row, name)) for name in names)
+    """What tells a network's number from others, seeds left out; the last three say which network it is."""
+    which = ("target", "mode", "protocol", "variant", "images_per_class", "selection", "metric", "arch")
+    return tuple(str(getattr(row, name)) for name in (*which, "norm", "eps", "recipe"))
 
 
 def _have_means(rows: pd.DataFrame) -> set[Any]:
@@ -194,7 +203,7 @@ def _best_robust(results: pd.DataFrame) -> dict[tuple[str, ...], str]:
     chosen = results[(results["eps"].astype("string") == BEST_ROBUST) & (results["arch"].astype("string") != BEST_ARCH)]
     chosen = chosen[chosen["attack"].isna()]
     plain = chosen[~chosen["metric"].str.endswith((DIFFERENCE, OUT_OF_BAG))]
-    return {_cell(row)[:-2]: str(json.loads(row.hyperparameters)["eps"]) for row in _each(plain)}
+    return {_cell(row)[:-3]: str(json.loads(row.hyperparameters)["eps"]) for row in _each(plain)}
 
 
 def _protocol(mode: str, name: Any, variant: dict[str, Any]) -> str:
@@ -211,6 +220,7 @@ QUANTITIES = {
 
 def training_curves(training: pd.DataFrame) -> Chart | None:
     """Loss and accuracies of the backbones over epochs."""
+    robust = ExperimentInfo.of(training).texture_robust
     rows = [
         {
             "quantity": label,
@@ -219,7 +229,7 @@ def training_curves(training: pd.DataFrame) -> Chart | None:
             "epoch": int(row.epoch),
             "value": round(float(getattr(row, column)), 4),
             "shown": f"{getattr(row, column):.3f}" if column == "loss" else f"{getattr(row, column):.1f}",
-            "backbone": f"{architecture_label(str(row.arch))}, ε {row.eps}, seed {row.seed}",
+            "backbone": f"{network_label(str(row.arch), str(row.recipe), robust)}, ε {row.eps}, seed {row.seed}",
         }
         for column, label in QUANTITIES.items()
         for row in _each(training)
@@ -241,21 +251,23 @@ def sources(results: pd.DataFrame) -> list[Row]:
     """Accuracy of the backbones on the source, clean and under each attack: a row for each network."""
     about = ExperimentInfo.of(results)
     rows = results[(results["mode"] == "source") & (results["metric"] == "top1") & (results["split"] == "test")]
-    networks: dict[tuple[str, str, str], Row] = {}
+    networks: dict[tuple[str, str, str, str], Row] = {}
     by_eps = rows.assign(at=[eps_value(str(eps)) for eps in rows["eps"]])
     means_first = by_eps.sort_values(["at", "backbone_seed"], na_position="first", kind="stable")
     for row in _each(means_first):
-        key = (str(row.arch), str(row.norm), str(row.eps))
-        one = networks.setdefault(key, {"architecture": architecture_label(key[0]), "eps": _radius(key), "values": {}})
+        recipe = str(row.recipe) if str(row.recipe) in about.texture_robust else ""
+        key = (str(row.arch), str(row.norm), str(row.eps), recipe)
+        name = network_label(key[0], recipe, about.texture_robust)
+        one = networks.setdefault(key, {"architecture": name, "eps": _radius(*key[1:3]), "values": {}})
         said = "clean" if pd.isna(row.attack) else _attack(json.loads(row.attack))
         failed = failures(None if pd.isna(row.flags) else row.flags)
         one["values"].setdefault(said, f"{row.value:.1f}" + (f" {DAGGER}" if failed else ""))
     order = {name: place for place, name in enumerate(about.ordered)}
-    return [networks[key] for key in sorted(networks, key=lambda key: order.get(key[0], len(order)))]
+    return [networks[key] for key in sorted(networks, key=lambda key: (bool(key[3]), order.get(key[0], len(order))))]
 
 
-def _radius(key: tuple[str, str, str]) -> str:
-    return key[2] if key[1] in ("none", "l2") else f"{key[2]} ({NORM_LABELS.get(key[1], key[1])})"
+def _radius(norm: str, eps: str) -> str:
+    return eps if norm in ("none", "l2") else f"{eps} ({NORM_LABELS.get(norm, norm)})"
 
 
 def _attack(attack: dict[str, Any]) -> str:

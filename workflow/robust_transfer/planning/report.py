@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from robust_transfer.planning.plan import Plan, StagePlan, processor_hours
+from robust_transfer.quantities import duration
 
 _PREFIXES = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15), ("E", 1e18), ("Z", 1e21))
 
@@ -104,10 +105,12 @@ def _endings(plan: Plan) -> list[str]:
         "FLOPs count a multiply-add as two. Disk is what the store will grow by.",
     ]
     for name, hours in plan.wall.items():
-        lines.append(f"On {name}, {plan.cores} job{'s' * (plan.cores > 1)} side by side: about {_span(hours)}.")
+        lines.append(
+            f"On {name}, {plan.cores} job{'s' * (plan.cores > 1)} side by side: about {duration(3600 * hours)}."
+        )
     for name, hours in plan.longest.items():
         if name not in plan.wall:
-            lines.append(f"On any number of {name}: no less than {_span(hours)}, the longest chain of jobs.")
+            lines.append(f"On any number of {name}: no less than {duration(3600 * hours)}, the longest chain of jobs.")
     if not plan.longest:
         lines.append("For hours: --gpu NAME by published rates, or --calibrate to measure this machine.")
     if plan.notes:
@@ -139,9 +142,3 @@ def _hours(hours: float) -> str:
 
 def _price(price: float | None) -> str:
     return "-" if not price else f"{price:,.0f}" if price >= 100 else f"{price:.2f}"
-
-
-def _span(hours: float) -> str:
-    if hours < 1 / 6:
-        return f"{hours * 3600:.0f} s" if hours < 1 / 30 else f"{hours * 60:.1f} min"
-    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h" if hours < 100 else f"{hours / 24:.0f} days"

@@ -38,6 +38,7 @@ from robust_transfer.datasets.resident import square_images
 from robust_transfer.datasets.splits import balanced_subset
 from robust_transfer.datasets.storing import Item, Stream, in_order, raw_shape, store_splits
 from robust_transfer.machine.devices import device_name, prepare
+from robust_transfer.quantities import duration
 from robust_transfer.resuming.interruption import Interruption
 from robust_transfer.resuming.shards import Shards
 from robust_transfer.store.entry import Entry, StoreError, renewing, sha256
@@ -193,7 +194,8 @@ def _stylize(shards: Shards, method: Method, name: str, count: int, side: int, t
         if (now := time.monotonic()) - told >= PROGRESS_SECONDS:
             told, done = now, shards.done(name)
             rate = (done - first) / (now - start)
-            log.info("%s: %d of %d images, %.0f images/s, %.0f s left", name, done, count, rate, (count - done) / rate)
+            left = duration((count - done) / rate)
+            log.info("%s: %d of %d images, %.0f images/s, %s left", name, done, count, rate, left)
 
 
 def _items(rows: Images, split: Split, side: int, raw: bool, threads: int) -> Iterator[Item]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from robust_transfer.statistics.selection import Candidate
+from robust_transfer.statistics.candidates import Candidate
 
 
 def comparable(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = tuple(
     f"{PACKAGE}.{module}"
     for module in (
-        *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming"),
+        *("__main__", "cli", "registry", "configuration", "planning", "dag", "resuming", "quantities"),
         *(
             "store.definitions",
             "store.entry",

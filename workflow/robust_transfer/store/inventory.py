@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robust_transfer.quantities import duration, size
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import ENTRY, StoreError, finished, read_json
 from robust_transfer.store.finished import CARD, FINISHED, TIMING, entry_name
@@ -54,7 +55,7 @@ def table(entries: Iterable[Listed], order: str = "size", totals: bool = False) 
     by = {"size": lambda one: -one.size, "age": lambda one: -one.age, "name": lambda one: one.path.name}[order]
     for stage in sorted(of_stage, key=lambda name: ([*STAGES, name].index(name), name)):
         for one in sorted(of_stage[stage], key=by) if not totals else ():
-            yield f"{readable(one.size):>9}  {old(one.age):>7}  {one.state:<11}  {one.stage}/{one.path.name}"
+            yield f"{size(one.size):>9}  {duration(one.age):>7}  {one.state:<11}  {one.stage}/{one.path.name}"
         yield f"{_total(of_stage[stage])}  {stage}"
     yield f"{_total([one for found in of_stage.values() for one in found])}  in all"
 
@@ -80,23 +81,6 @@ def seconds(path: Path) -> float:
     return 0.0
 
 
-def readable(size: float) -> str:
-    """Bytes in a unit that fits."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def old(age: float) -> str:
-    """Seconds in a unit that fits: 40 s, 12 min, 5 h, 3 days."""
-    for unit, length, longest in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600)):
-        if age < longest:
-            return f"{max(age, 0) / length:.0f} {unit}"
-    return f"{age / 86400:.0f} days"
-
-
 def _state(path: Path) -> str:
     if writer := holder(path):
         return f"written by {writer}"
@@ -110,7 +94,7 @@ def _total(entries: Sequence[Listed]) -> str:
     told = [f"{len(entries)} entries", *([f"{unfinished} unfinished"] if unfinished else [])]
     written = sum(one.state.startswith("written by") for one in entries)
     told += [f"{written} being written"] if written else []
-    return f"{readable(sum(one.size for one in entries)):>9}  {', '.join(told)}"
+    return f"{size(sum(one.size for one in entries)):>9}  {', '.join(told)}"
 
 
 def _files(folder: Path) -> dict[tuple[int, int], int]:

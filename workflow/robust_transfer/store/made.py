@@ -67,9 +67,8 @@ def page_made_from(
 ) -> dict[str, str]:
     """What the page in a results folder is made from; `described` is its `about.json`, `known` as for cards above."""
     made_from = {"code": fingerprint("page"), "about": digest(described), "layout": digest_of_layout()}
-    if galleries := described.get("galleries"):
-        store = Path(described["configuration"]["store"])
-        made_from["galleries"] = digest_of_cards(store, galleries["entries"], known)
+    if sheets := [entry for kind in ("galleries", "stylized") for entry in described.get(kind, {}).get("entries", ())]:
+        made_from["sheets"] = digest_of_cards(Path(described["configuration"]["store"]), sheets, known)
     return made_from | {"files": digest_of_files(folder, page_reads(described.get("figures", ())))}
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robust_transfer.quantities import duration, size
 from robust_transfer.registry import STAGES
 from robust_transfer.store.entry import ENTRY, Entry, StoreError
 from robust_transfer.store.finished import entry_name
-from robust_transfer.store.inventory import Listed, listed, old, readable, seconds, uses
+from robust_transfer.store.inventory import Listed, listed, seconds, uses
 from robust_transfer.store.upkeep import holder
 
 REMOVING = ".removing"
@@ -29,10 +30,10 @@ class Removal:
     """Finished entries that are made from it and stay."""
 
     def __str__(self) -> str:
-        told = [f"{self.entry.path}: {readable(self.entry.size)}, {self.entry.state}"]
+        told = [f"{self.entry.path}: {size(self.entry.size)}, {self.entry.state}"]
         if self.entry.state == "finished":
             kind = STAGES[self.entry.stage].kind if self.entry.stage in STAGES else "of no stage"
-            told.append(f"{kind}, took {old(self.seconds)} to make")
+            told.append(f"{kind}, took {duration(self.seconds)} to make")
         if self.users:
             stages = Counter(user.partition("/")[0] for user in self.users)
             named = ", ".join(f"{stage} {number}" for stage, number in stages.items())
@@ -67,8 +68,8 @@ def summed_up(removals: Sequence[Removal]) -> str:
     """One line on all of them."""
     finished = [one for one in removals if one.entry.state == "finished"]
     return (
-        f"{len(removals)} entries, {readable(sum(one.entry.size for one in removals))}; to have what is finished of "
-        f"them back would take {old(sum(one.seconds for one in finished))} of work"
+        f"{len(removals)} entries, {size(sum(one.entry.size for one in removals))}; to have what is finished of "
+        f"them back would take {duration(sum(one.seconds for one in finished))} of work"
     )
 
 

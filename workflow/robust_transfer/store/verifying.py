@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from robust_transfer.store.inventory import old, readable, size_of
+from robust_transfer import quantities
+from robust_transfer.store.inventory import size_of
 from robust_transfer.store.upkeep import faults
 
 SECONDS = 30.0
@@ -53,7 +54,8 @@ class _Progress:
             return
         self._told = now
         rest = (now - self._start) * (self._size - size) / max(size, 1)
-        line = f"{entries} of {self._entries} entries, {readable(size)} of {readable(self._size)}, {old(rest)} to go"
+        done, of = quantities.size(size), quantities.size(self._size)
+        line = f"{entries} of {self._entries} entries, {done} of {of}, {quantities.duration(rest)} to go"
         print(f"\r{line:<70}" if self._is_terminal else line, end="" if self._is_terminal else "\n", file=sys.stderr)
 
     def end(self) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.statistics.candidates import Candidate, TransferRun
 from robust_transfer.statistics.comparable import comparable
 from robust_transfer.statistics.predictions import Predictions
-from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, Pick, TransferRun
+from robust_transfer.statistics.selection import Bootstrap, Interval, Pick
 from robust_transfer.store.attacked import ATTACKED, read_attacked
 from robust_transfer.store.entry import Entry, open_entry, renewing
 from robust_transfer.store.predictions import PREDICTIONS, read_predictions

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robust_transfer.statistics.candidates import Candidate, SelectionError, TransferRun
 from robust_transfer.statistics.metrics import METRICS
-from robust_transfer.statistics.selection import Bootstrap, Candidate, Interval, SelectionError, TransferRun
+from robust_transfer.statistics.selection import Bootstrap, Interval
 from robust_transfer.store.entry import open_entry
 from robust_transfer.store.finished import entry_name
 from robust_transfer.store.predictions import read_predictions

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from robust_transfer.statistics.candidates import Candidate, SelectionError, TransferRun
 from robust_transfer.statistics.evidence import LEVEL, holm, one_sided
 from robust_transfer.statistics.intervals import paired_difference_interval
-from robust_transfer.statistics.selection import Bootstrap, Candidate, SelectionError, TransferRun
+from robust_transfer.statistics.selection import Bootstrap
 from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.store.predictions import read_predictions
 from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo

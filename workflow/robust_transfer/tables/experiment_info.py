@@ -57,6 +57,8 @@ class ExperimentInfo:
     """Recipes that are networks which the paper's authors released, for which they published accuracies."""
     texture_robust: dict[str, str] = field(default_factory=dict)
     """Recipes of texture-robust networks, which are neither standard nor adversarially robust: to what legends say."""
+    on_stylized_imagenet: tuple[str, ...] = ()
+    """Those of them that were trained on images stylized as Stylized ImageNet alone, as the paper's own were."""
     source_metric: str = "top1"
     """The accuracy by which transfer to views of the source is judged."""
     drawn_from: str = "ours"
@@ -113,6 +115,7 @@ class ExperimentInfo:
             dropped=tuple(described.get("dropped") or ()),
             released=tuple(described.get("released") or ()),
             texture_robust=dict(described.get("texture_robust") or {}),
+            on_stylized_imagenet=tuple(described.get("on_stylized_imagenet") or ()),
             source_metric=described["source"].get("metric", "top1"),
             drawn_from=described.get("drawn_from", "ours"),
             norm=described.get("norm"),

@@ -13,6 +13,7 @@ from robust_transfer.configuration.transfer import PROTOCOLS
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST
+from robust_transfer.tables.results import from_most_images
 
 CELL = (
     "source",
@@ -36,8 +37,8 @@ def measured(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
     A value is one of the column's, a collection of several, or None for null; `eps` may be a number. What is not stated
     is what figures show: accuracy on clean test images by the target's metric, hyperparameters chosen as the experiment
     says, by the protocol that figures show and with the fewest deviations from it, on images as they are, from all
-    training images (or the most that there are); means over seeds where there are several; networks that were not
-    chosen among others and are not texture-robust ones.
+    training images (or for a mode and target the most that there are); means over seeds where there are several;
+    networks that were not chosen among others and are not texture-robust ones.
 
     `rows` is what `read_results` gave, or some of its rows. Raises TableError for a column or a value that they lack.
     """
@@ -60,7 +61,7 @@ def _as_shown(rows: pd.DataFrame, stated: Collection[str], about: ExperimentInfo
         "metric": rows["metric"] == rows["target"].astype("string").map(metrics).fillna("top1"),
         "selection": selection if (rows["selection"] == about.selection).any() else rows["split"].notna(),
         "attack": rows["attack"].isna(),
-        "images_per_class": _most(rows["images_per_class"]),
+        "images_per_class": from_most_images(rows),
         "arch": rows["arch"].astype("string") != BEST_ARCH,
         "eps": rows["eps"].astype("string") != BEST_ROBUST,
         "recipe": ~rows["recipe"].isin(list(about.texture_robust)),
@@ -80,11 +81,6 @@ def _as_shown(rows: pd.DataFrame, stated: Collection[str], about: ExperimentInfo
 def _protocols(about: ExperimentInfo) -> Any:
     order = [about.protocol, *PROTOCOLS]
     return lambda name: order.index(name) if isinstance(name, str) and name in order else -1
-
-
-def _most(images: pd.Series[Any]) -> pd.Series[bool]:
-    """Where numbers are from all training images, or if none are, from the most of each class."""
-    return images.isna() if images.isna().any() else images == images.max()
 
 
 def _deviations(text: str) -> int:

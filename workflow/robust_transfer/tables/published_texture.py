@@ -21,14 +21,18 @@ from robust_transfer.tables.results import as_results
 
 EDITION = "submission, figure 8"
 STYLIZED, NATIVE = "stylized_imagenet", "imagenet"
+METHOD = "adain"
+"""How the images of Stylized ImageNet were stylized."""
 RECIPE = TEXTURE_ROBUST["stylized"]
 """How the networks that were trained on Stylized ImageNet were trained is not known; that it was on it alone is."""
+LABELS = {RECIPE: "texture-robust, Stylized ImageNet"}
+"""What legends call it."""
 
 
 def as_views(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of published numbers in which Stylized ImageNet is a view of ImageNet; others stay as they are."""
     on_it, from_it = rows["target"].astype("string") == STYLIZED, rows["source"].astype("string") == STYLIZED
-    variant = canonical({"stylized": "adain"})
+    variant = canonical({"stylized": METHOD})
     return rows.assign(
         target=rows["target"].astype("string").mask(on_it, NATIVE),
         variant=rows["variant"].mask(on_it, variant),
@@ -53,6 +57,6 @@ def published_texture(folder: Path = FOLDER) -> pd.DataFrame:
         architectures=tuple(rows["arch"].drop_duplicates()),
         selection="test",
         protocol="paper",
-        texture_robust={RECIPE: "texture-robust, Stylized ImageNet"},
+        texture_robust=LABELS,
     )
     return as_results(rows, info)

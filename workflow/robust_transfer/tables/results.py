@@ -161,6 +161,12 @@ def write_results(path: Path, rows: pd.DataFrame, described: dict[str, Any]) -> 
     RESULTS.write(path, rows, described)
 
 
+def from_most_images(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are of all training images, or for a mode and target without those, of the most of each class."""
+    images = rows["images_per_class"].astype("float64").fillna(float("inf"))
+    return images == images.groupby([rows[name].astype("string") for name in ("mode", "target")]).transform("max")
+
+
 def check_keys(rows: pd.DataFrame) -> None:
     """Raise TableError if two rows have one key; the message names the key and what wrote both."""
     again = rows.duplicated(list(KEY)).to_numpy()

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from robust_transfer.quantities import duration
+
 log = logging.getLogger("robust_transfer")
 
 LOG_EVERY = 10.0
@@ -128,7 +130,7 @@ class Progress:
         log.info(
             "epoch %d/%d%s  loss %.3f  accuracy %.1f %%%s  %.0f images/s  %s left",
             self._epoch + 1, self._epochs, of_epoch, loss / self._seen, 100 * correct / self._seen, extra,
-            (self._seen - self._at_start) / max(now - self._start, 1e-9), _span(left),
+            (self._seen - self._at_start) / max(now - self._start, 1e-9), duration(left),
         )  # fmt: skip
 
     def end_epoch(
@@ -182,10 +184,3 @@ class Progress:
                 "the loader reads %.0f images/s, the network takes %.0f: the %s is the bottleneck",
                 *(loader_rate, network_rate, slower),
             )
-
-
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

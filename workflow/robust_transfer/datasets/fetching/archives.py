@@ -42,6 +42,7 @@ from robust_transfer.datasets.fetching.disk import (
     read_object,
 )
 from robust_transfer.datasets.fetching.web_pages import HEAD, disguise
+from robust_transfer.quantities import duration
 from robust_transfer.store.entry import StoreError, read_json, write_json
 
 CONTENT, STAMP = "content", "stamp.json"
@@ -113,7 +114,7 @@ def _unpack(names: _Names, keep: Sequence[str], limit: Limit) -> None:
             os.sync()  # or a power cut could leave empty files under final names
             draft.rename(names.moving)
         took = time.monotonic() - start
-        log.info("%s: %d files in %.0f s", printable(str(names.archive)), writer.files, took)
+        log.info("%s: %d files in %s", printable(str(names.archive)), writer.files, duration(took))
     _move(names, identity)
 
 

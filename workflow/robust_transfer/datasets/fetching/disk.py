@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from robust_transfer import quantities
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.store.entry import StoreError, read_json, refused
 
@@ -68,14 +69,9 @@ class Progress:
         if now - self._last_logged < PROGRESS_SECONDS:
             return
         self._last_logged, rate = now, (size - self._first) / max(now - self._start, 1e-9)
-        of = f" of {megabytes(self._total)}" if self._total else ""
-        left = f", {(self._total - size) / max(rate, 1.0):.0f} s left" if self._total else ""
-        log.info("%s: %s%s%s, %.1f MB/s%s", self._name, what, megabytes(size), of, rate / 1e6, left)
-
-
-def megabytes(size: int) -> str:
-    """A number of bytes for a message."""
-    return f"{size / 1e6:,.1f} MB"
+        of = f" of {quantities.size(self._total)}" if self._total else ""
+        left = f", {quantities.duration((self._total - size) / max(rate, 1.0))} left" if self._total else ""
+        log.info("%s: %s%s%s, %.1f MB/s%s", self._name, what, quantities.size(size), of, rate / 1e6, left)
 
 
 _threads: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)  # the kernel's locks are of processes

@@ -31,8 +31,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, build_opener
 
+from robust_transfer import quantities
 from robust_transfer.datasets.errors import DatasetError
-from robust_transfer.datasets.fetching.disk import CHUNK, Progress, exclusively, make_folder, megabytes
+from robust_transfer.datasets.fetching.disk import CHUNK, Progress, exclusively, make_folder
 from robust_transfer.datasets.fetching.partial_files import PartialFile
 from robust_transfer.datasets.fetching.remote_files import RemoteFile, examine, remember, verify
 from robust_transfer.datasets.fetching.web_pages import HEAD, MAY_HOLD, disguise
@@ -109,7 +110,7 @@ class _Download:
             part.publish(self.target)
             size = self.target.stat().st_size
         remember(self.target, checksums)
-        log.info("%s: %s in %.0f s", self.target, megabytes(size), time.monotonic() - start)
+        log.info("%s: %s in %s", self.target, quantities.size(size), quantities.duration(time.monotonic() - start))
         if not self.file.checksums:
             log.info("%s: no checksum is known of it; its sha256 is %s", self.target, checksums["sha256"])
 

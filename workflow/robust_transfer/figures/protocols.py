@@ -1,0 +1,117 @@
+"""Protocols and selections: how transfers were measured, where they were chosen, and which of these figures show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.key import canonical
+
+FIXED_FEATURE, FULL_NETWORK = "fixed-feature", "full-network"
+MODE_LABELS = {FIXED_FEATURE: "Fixed-feature", FULL_NETWORK: "Full-network"}
+FROZEN: ProtocolName = "frozen"
+PAPER: ProtocolName = "paper"
+KNN: ProtocolName = "knn"
+IMAGES = "images_per_class"
+ADVERSARIAL = "attack"
+"""In a variant: training on the target was adversarial, under the attack that it says."""
+ODD = (IMAGES, "layer", ADVERSARIAL)
+"""Deviations that a figure names although it shows no other way of measuring."""
+STYLIZED = "stylized"
+"""In a variant: images are stylized, by the method that it says."""
+NATIVE = 0
+"""Stands in the column `downscaled` for images as they are."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a transfer was measured."""
+
+    mode: str
+    name: str | None
+    deviations: str
+    """JSON of what deviates from the protocol, the view of the images left out."""
+
+
+def preference(protocol: Protocol) -> int:
+    """A protocol's place among all that there are: the frozen one is first."""
+    return [*PROTOCOLS, protocol.name].index(protocol.name)
+
+
+def protocol_details(protocol: Protocol) -> str:
+    """A protocol's name, and what deviates from it: `paper protocol, batchnorm: frozen`."""
+    details = [f"{protocol.name} protocol"] if protocol.name else []
+    details += [f"{name.replace('_', ' ')}: {value}" for name, value in json.loads(protocol.deviations).items()]
+    return ", ".join(details)
+
+
+def protocol_label(protocol: Protocol) -> str:
+    """A protocol in words: mode, name, and what deviates from it."""
+    details = protocol_details(protocol)
+    return MODE_LABELS.get(protocol.mode, protocol.mode) + (f" ({details})" if details else "")
+
+
+def shown_protocol(protocols: Sequence[Protocol], about: ExperimentInfo) -> Protocol | None:
+    """The protocol that figures show: the experiment's, else the frozen one, else the paper's, and of several ways of
+    training the standard one with the fewest deviations.
+
+    None if there are none.
+    """
+
+    def order(one: Protocol) -> tuple[bool, int, bool, int]:
+        deviations = json.loads(one.deviations)
+        return one.name != about.protocol, preference(one), ADVERSARIAL in deviations, len(deviations)
+
+    return min(protocols, key=order, default=None)
+
+
+def shown_selection(results: pd.DataFrame) -> str:
+    """The selection that figures show: the experiment's where the table has numbers of it, else the one there is."""
+    return next(iter(selections(results)), ExperimentInfo.of(results).selection)
+
+
+def selections(results: pd.DataFrame) -> list[str]:
+    """Where what the table holds was chosen, the selection that figures show first."""
+    about = ExperimentInfo.of(results)
+    found = results.loc[results["mode"] != "source", "selection"].dropna().unique()
+    return sorted(map(str, found), key=lambda one: (one != about.selection, one != "validation"))
+
+
+def attacks_on_transfers(results: pd.DataFrame) -> list[str]:
+    """What transferred models were measured under, as the column `attack` has it: images as they are, then PGD, then
+    AutoAttack, each by growing radius."""
+    kinds = ("none", "", "autoattack")
+    transfers = results[~results["mode"].isin(["source"]) & results["attack"].notna()]
+    said = {str(text): json.loads(text) for text in transfers["attack"].unique()}
+    return sorted(said, key=lambda text: (kinds.index(said[text].get("kind", "")), eps_value(said[text]["eps"]), text))
+
+
+def under(rows: pd.DataFrame, attack: str | None) -> pd.Series[bool]:
+    """Which rows are of images under this attack, or with None of clean ones."""
+    return rows["attack"].isna() if attack is None else (rows["attack"] == attack).fillna(False).astype(bool)
+
+
+def with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
+    """With what the variants say: `downscaled`, the size in pixels or `NATIVE`, and the other `deviations`.
+
+    `said`: images of each class are among these, where they are not all.
+    """
+    parsed = {text: json.loads(text) for text in rows["variant"].unique()}
+    for variant in parsed.values():
+        variant.pop(STYLIZED, None)
+    sizes = {text: int(variant.pop("downscaled", NATIVE)) for text, variant in parsed.items()}
+    of = rows[["variant", IMAGES]].astype({IMAGES: "float64"}).fillna(NATIVE).itertuples(index=False, name=None)
+    deviations = [
+        canonical(parsed[variant] | ({IMAGES: int(images)} if said and images else {})) for variant, images in of
+    ]
+    return rows.assign(
+        protocol=rows["protocol"].astype("string").fillna(""),
+        downscaled=rows["variant"].map(sizes).astype("int64"),
+        deviations=pd.Series(deviations, rows.index, dtype="string"),
+    )
