@@ -810,6 +810,18 @@ def test_probes_of_a_backbone_are_attacked_together_and_other_models_alone() -> 
             }
 
 
+def test_a_part_asks_for_the_protocols_that_it_has() -> None:
+    parts: list[dict[str, object]] = [
+        {"protocols": ["frozen", "paper"], "robustness": False},
+        {"modes": ["fixed-feature"]},
+    ]
+    for protocol, stage in (("frozen", "probing"), ("paper", "selecting")):
+        grid = attacked(parts[0], {**parts[1], "protocols": [protocol]})
+        assert {entry.inputs["model0"].stage for entry in grid.stage("robustness").values()} == {stage}
+        kept = [entry for entry in grid.entries.values() if getattr(entry.settings, "keep_weights", False)]
+        assert {entry.stage for entry in kept} == ({"linear_heads"} if protocol == "paper" else set())
+
+
 def test_probes_on_a_layer_are_left_out() -> None:
     grid = attacked({"modes": ["fixed-feature", "full-network"]}, features={"layer": "blocks.0"})
     entries = grid.stage("robustness").values()

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Transfer(NamedTuple):
-    """What is transferred where, in one mode and by any protocol and variant."""
+    """What is transferred where, in one mode and by one protocol.
+
+    Any variant counts: two that are stated otherwise may mean the same, and would be one number from two entries.
+    """
 
     backbone: str
     """Id of its entry."""
@@ -32,6 +35,7 @@ class Transfer(NamedTuple):
     images_per_class: int | None
     seed: int
     mode: str
+    protocol: str | None
 
 
 class Model(NamedTuple):

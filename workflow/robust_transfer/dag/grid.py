@@ -47,6 +47,8 @@ from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
 Settings = TypeVar("Settings", bound=Model | None)
 
+PAPER = ("paper",)
+"""The protocols of full-network transfer."""
 CUE_CONFLICT = "cue_conflict"
 """What conflict images are called in tables."""
 
@@ -178,10 +180,13 @@ def _attacked(experiment: Experiment) -> dict[Transfer, list[Norm]]:
                 *itertools.product(targets, part.views),
                 *((experiment.source, one) for one in part.transfer_to_source),
             ]
-            for (target, view), images, mode in itertools.product(to, part.images_per_class, part.modes):
+            ways = [
+                (mode, name) for mode in part.modes for name in (part.protocols if mode == "fixed-feature" else PAPER)
+            ]
+            for (target, view), images, way in itertools.product(to, part.images_per_class, ways):
                 for seed in part.transfer_seeds_of(images):
                     few = None if images == "all" else int(images)
-                    norms = found.setdefault(Transfer(backbone.id, target, view, few, seed, mode), [])
+                    norms = found.setdefault(Transfer(backbone.id, target, view, few, seed, *way), [])
                     norms += [norm for norm in (experiment.attack_norm(part),) if norm not in norms]
     return found
 
@@ -447,14 +452,14 @@ class _Transfer:
         self.grid._measure(entry, self.backbone, key)
         is_layer = entry.stage == "probing" and self.grid.experiment.features.layer is not None
         if entry.stage != "knn" and not is_layer:  # which have no gradient, and no head of the whole network
-            self.grid.models.add(self._in(key.mode), entry, self.backbone, self.dataset, key)
+            self.grid.models.add(self._by(key.mode, key.protocol), entry, self.backbone, self.dataset, key)
 
-    def _in(self, mode: str) -> Transfer:
-        return Transfer(self.backbone.id, self.target, self.view, self.images_per_class, self.seed, mode)
+    def _by(self, mode: str, protocol: str | None) -> Transfer:
+        return Transfer(self.backbone.id, self.target, self.view, self.images_per_class, self.seed, mode, protocol)
 
     def _keeps(self, mode: str) -> bool:
-        """Its weights are kept: its model is attacked."""
-        return self._in(mode) in self.grid.models.wanted
+        """Networks that the paper's protocol trains in this mode keep their weights: they are attacked."""
+        return self._by(mode, "paper") in self.grid.models.wanted
 
     @property
     def _name(self) -> str:
