@@ -145,6 +145,14 @@ def test_a_stage_makes_on_cuda_what_it_makes_on_the_cpu(stage: str, made: Made) 
         assert timing["gpu"] == {"cards": UUIDS[1], "model": "Emulated H100"}
 
 
+@pytest.fixture(scope="module")
+def by_two(by_cpu: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Entry:
+    """What two processes make of the pretraining on the CPU."""
+    entry = unmade(by_cpu, tmp_path_factory.mktemp("two"))[0]
+    finish_by_cpu(entry, "--processes", "2")
+    return entry
+
+
 @pytest.mark.faults
 class TestTwoProcesses:
     """Each on a GPU: the one of its number, or the only one that it sees, which must not be the other's."""
@@ -162,13 +170,6 @@ class TestTwoProcesses:
             )
             for rank in range(2)
         ]
-
-    @pytest.fixture(scope="class")
-    def by_two(self, by_cpu: list[Entry], tmp_path_factory: pytest.TempPathFactory) -> Entry:
-        """What two processes make on the CPU."""
-        entry = unmade(by_cpu, tmp_path_factory.mktemp("two"))[0]
-        finish_by_cpu(entry, "--processes", "2")
-        return entry
 
     @pytest.mark.parametrize(("gpus", "cards"), [(2, ()), (1, ("0", "1"))], ids=["both seen", "one seen by each"])
     def test_they_make_what_two_make_on_the_cpu(
