@@ -81,6 +81,7 @@ OTHERS: dict[str, Any] = {
     "key": "ema",
     "label": "A label",
     "layer": "layer1",
+    "learning_rates": (0.3, 0.2),
     "mean": (0.4, 0.5, 0.6),
     "norm": "linf",
     "normalisation": "source",

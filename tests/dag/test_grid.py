@@ -240,7 +240,7 @@ def test_what_chooses_is_measured_by_searches_alone() -> None:
 
 def test_a_variant_changes_where_fine_tuning_starts_and_what_it_trains() -> None:
     changes: list[dict[str, Any]] = [
-        {"head": "probe"},
+        {"head": "probe", "learning_rates": [0.003, 0.002, 0.001]},
         {"trainable": "head", "batchnorm": "frozen"},
         {"trainable": {"last_blocks": 2}, "attack": ATTACK},
     ]
@@ -258,6 +258,8 @@ def test_a_variant_changes_where_fine_tuning_starts_and_what_it_trains() -> None
     }
     by_start = {frozenset(entry.inputs) & {"probe", "features"} for entry in grid.stage("finetuning").values()}
     assert by_start == {frozenset(), frozenset({"probe", "features"})}
+    rates = {entry.settings.learning_rates for entry in grid.stage("finetuning").values() if "probe" in entry.inputs}  # type: ignore[attr-defined]
+    assert rates == {(0.003,), (0.002,), (0.001,), (0.003, 0.002, 0.001)}
     probes = {entry.inputs["probe"].id for entry in grid.stage("finetuning").values() if "probe" in entry.inputs}
     assert probes <= hashes(planned())
     assert not [one for one in grid.measurements.values() if one.stage == "probing"]

@@ -66,7 +66,7 @@ def test_training_on_targets_says_how_it_differs_from_the_papers() -> None:
     assert "All networks are trained adversarially" in text
     assert "where ε is 0 for 25 % of the steps and whole after 75 %." in text
     assert "All fine-tuning starts at the head that logistic regression fits" in text
-    assert "In all fine-tuning what the last 2 blocks and the head hold alone is trained, the rest frozen." in text
+    assert "All fine-tuning trains the last 2 blocks with the head alone; the rest is frozen." in text
     assert "All fine-tuning leaves BatchNorm's statistics those of pretraining." in text
     assert "under attack, averaged" not in text
     plain = described()

@@ -34,6 +34,7 @@ Selection = Literal["validation", "test"]
 BatchNorm = Literal["drift", "frozen"]
 FinetuningBatchNorm = Literal["train", "frozen"]
 Head = Literal["random", "probe"]
+LearningRates = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 Normalisation = Literal["target", "source"]
 
 # 45 logarithmically spaced strengths, as many as Kornblith et al. (2019) tried. They multiply half the squared weights
@@ -127,7 +128,7 @@ class LinearHeads(Model):
     code did.
     """
 
-    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.001)
+    learning_rates: LearningRates = (0.01, 0.001)
     """Learning rates to choose among."""
     weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = (5e-4,)
     """Weight decays to choose among."""
@@ -186,7 +187,7 @@ code; `source`: as the backbone was trained."""
 class Finetuning(Model):
     """Full-network transfer: every parameter trained from the backbone's, the head fresh, unless stated otherwise."""
 
-    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.01, 0.001)
+    learning_rates: LearningRates = (0.01, 0.001)
     """The learning rates among which validation accuracy chooses. A single one is fixed beforehand: the network is \
 then trained once, on the training images less the validation ones, and not again on both."""
     training: Recipe = Recipe(

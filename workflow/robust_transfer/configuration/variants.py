@@ -13,6 +13,7 @@ from robust_transfer.configuration.transfer import (
     Finetuning,
     FinetuningBatchNorm,
     Head,
+    LearningRates,
     LinearHeads,
     Mode,
     Normalisation,
@@ -32,6 +33,8 @@ SETTINGS: dict[Setting, tuple[Mode, bool]] = {
 class LinearHeadsChanges(Model):
     """Settings in place of those of the section `linear_heads`."""
 
+    learning_rates: LearningRates | None = None
+    """In place of `linear_heads.learning_rates`."""
     attack: TrainingAttack | None = None
     """In place of `linear_heads.attack`."""
     choose_by: ChooseBy | None = None
@@ -43,6 +46,8 @@ class LinearHeadsChanges(Model):
 class FinetuningChanges(Model):
     """Settings in place of those of the section `finetuning`."""
 
+    learning_rates: LearningRates | None = None
+    """In place of `finetuning.learning_rates`."""
     head: Head | None = None
     """In place of `finetuning.head`."""
     trainable: Trainable | None = None

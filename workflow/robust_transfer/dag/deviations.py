@@ -51,7 +51,7 @@ def _of_adversary(section: LinearHeads | Finetuning, setting: Setting) -> dict[s
 
 def _trainable(finetuning: Finetuning) -> str:
     how = finetuning.trainable
-    return how if isinstance(how, str) else f"last {how.last_blocks} blocks"
+    return how if isinstance(how, str) else "last block" if how.last_blocks == 1 else f"last {how.last_blocks} blocks"
 
 
 def _deviations(**settings: tuple[str, str]) -> dict[str, str]:

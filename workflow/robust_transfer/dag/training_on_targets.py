@@ -32,7 +32,7 @@ def training_on_targets(experiment: Experiment) -> list[str]:
     parts = dict.fromkeys(_part(one) for one in networks if one.trainable != "all")
     if parts:
         which = _which(one.trainable != "all" for one in networks)
-        sentences.append(f"In {which.lower()} fine-tuning {' or '.join(parts)} alone is trained, the rest frozen.")
+        sentences.append(f"{which} fine-tuning trains {' or '.join(parts)} alone; the rest is frozen.")
     if any(one.batchnorm == "frozen" for one in networks):
         which = _which(one.batchnorm == "frozen" for one in networks)
         sentences.append(f"{which} fine-tuning leaves BatchNorm's statistics those of pretraining.")
@@ -80,7 +80,11 @@ def _said(attack: TrainingAttack) -> str:
 
 def _part(finetuning: Finetuning) -> str:
     how = finetuning.trainable
-    return f"what the last {how.last_blocks} blocks and the head hold" if isinstance(how, LastBlocks) else "the head"
+    if not isinstance(how, LastBlocks):
+        return "the head"
+    return (
+        "the last block with the head" if how.last_blocks == 1 else f"the last {how.last_blocks} blocks with the head"
+    )
 
 
 def _which(holds: Iterable[bool]) -> str:
