@@ -86,6 +86,7 @@ OTHERS: dict[str, Any] = {
     "norm": "linf",
     "normalisation": "source",
     "perturbations": ("0.7",),
+    "precision": "bf16",
     "probe": {"coarse": {"cat": ("shape 2",)}},
     "protocol": "paper",
     "relative_step_size": 0.3,

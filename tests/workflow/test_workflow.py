@@ -250,7 +250,7 @@ def test_an_edited_attack_keeps_what_is_dear_and_says_so(checkout: Tiny) -> None
     kept = [line for line in run.stderr.splitlines() if line.startswith("pretraining: kept 2 of 2 entries")]
     assert len(kept) == 1
     assert "changed since: attacks" in kept[0]
-    assert checkout.planned() == {"evaluation": 3, "results": 1, **DRAWN}
+    assert checkout.planned() == {"evaluation": 3, "robustness": 1, "results": 1, **DRAWN}
 
 
 def test_a_second_experiment_shares_the_store(finished: Tiny) -> None:
