@@ -388,6 +388,7 @@ def test_a_browser_shows_the_report(html: Path, tmp_path: Path) -> None:
     assert "Figures and tables" in page.stdout
 
 
+@pytest.mark.faults
 def test_a_killed_training_goes_on_when_it_is_tried_again(checkout: Tiny) -> None:
     over = checkout.overlay(
         "long.yaml", pretraining={"training": {"epochs": 6, "batch_size": 8}}, running={"save_seconds": 0}
