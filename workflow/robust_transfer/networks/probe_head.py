@@ -1,4 +1,4 @@
-"""A head in full precision, and the linear layer that a fitted probe amounts to."""
+"""A head of given parameters, and the linear layer that a fitted probe amounts to."""
 
 from __future__ import annotations
 
@@ -13,23 +13,14 @@ NEVER = -1e6
 gradient."""
 
 
-class FullPrecisionLinear(nn.Linear):
-    """A linear layer that computes in its parameters' precision, whatever autocast says, as probes are fitted."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits [N, K] of features [N, D]."""
-        with torch.autocast(features.device.type, enabled=False):
-            return nn.functional.linear(features.to(self.weight.dtype), self.weight, self.bias)
-
-
-def full_precision(weight: Tensor, bias: Tensor) -> FullPrecisionLinear:
-    """The layer with these parameters, [K, D] and [K]."""
-    head = FullPrecisionLinear(weight.shape[1], weight.shape[0], device="meta")
+def linear_head(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """The layer with these parameters, [K, D] and [K]; `Network.logits` computes it in their precision."""
+    head = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     head.weight, head.bias = nn.Parameter(weight), nn.Parameter(bias)
     return head
 
 
-def probe_head(fit: Fit, classes: int) -> FullPrecisionLinear:
+def probe_head(fit: Fit, classes: int) -> nn.Linear:
     """The probe's logits of features as the network gives them: its standardisation is folded into the layer.
 
     W·(f - mean) / deviation + b = (W / deviation)·f + (b - W / deviation·mean). `classes` is K; those that had no
@@ -41,4 +32,4 @@ def probe_head(fit: Fit, classes: int) -> FullPrecisionLinear:
     weight, bias = np.zeros((classes, len(mean))), np.full(classes, NEVER)
     weight[fit.classes] = weights / deviation
     bias[fit.classes] = biases - weight[fit.classes] @ mean
-    return full_precision(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
+    return linear_head(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())

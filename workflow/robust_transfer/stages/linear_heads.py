@@ -30,7 +30,7 @@ from robust_transfer.configuration.transfer import LinearHeadsSettings
 from robust_transfer.machine.devices import prepare
 from robust_transfer.networks.build import Network
 from robust_transfer.networks.parallel_heads import put_heads
-from robust_transfer.networks.probe_head import full_precision
+from robust_transfer.networks.probe_head import linear_head
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry
 from robust_transfer.store.predictions import predictions_table, write_predictions
@@ -72,7 +72,7 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             )
         ]  # fmt: skip
         diverged = _diverged(network, tried, settings)
-        heads = [full_precision(*one) for one in zip(*map(Tensor.detach, network.head.parameters()), strict=True)]
+        heads = [linear_head(*one) for one in zip(*map(Tensor.detach, network.head.parameters()), strict=True)]
         for number, hyperparameters in enumerate(tried):
             of_run = heads[number * len(settings.head_seeds) :][: len(settings.head_seeds)]
             attacked = attacked_rows(

@@ -23,7 +23,7 @@ from robust_transfer.configuration.transfer import (
 )
 from robust_transfer.networks.backbones import WEIGHTS, load_backbone, read_weights
 from robust_transfer.networks.build import Network, build
-from robust_transfer.networks.probe_head import full_precision, probe_head
+from robust_transfer.networks.probe_head import linear_head, probe_head
 from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.store.runs import runs_in
 from robust_transfer.training.class_probe import regression
@@ -126,7 +126,7 @@ def _headed(entry: Entry, chosen: dict[str, Any]) -> Transferred:
     number = next(run.number for run in runs_in(entry) if run.hyperparameters == chosen)
     state, facts = read_weights(entry.file(WEIGHTS))
     place = number * len(settings.head_seeds)
-    head = full_precision(state.pop("head.weight")[place], state.pop("head.bias")[place])
+    head = linear_head(state.pop("head.weight")[place], state.pop("head.bias")[place])
     network = build(facts["architecture"], len(facts["classes"]), input_size=facts["input_size"])
     _take(network, state)
     network.head = head
