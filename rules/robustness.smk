@@ -11,7 +11,7 @@ rule robustness:
         STORE / "robustness" / "{entry}" / "robustness.log",
     conda:
         "../envs/robust-transfer.yaml"
-    threads: 1
+    threads: FEEDING.threads("robustness")
     resources:
         mem_mb=memory(4000),
         runtime=1440,
