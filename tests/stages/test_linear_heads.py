@@ -19,7 +19,7 @@ from robust_transfer.store.entry import open_entry
 from robust_transfer.training.loop import fit
 from robust_transfer.training.transfer import parts
 from support.backbones import stored_backbone
-from support.prepared_datasets import encoded_squares, new_entry, prepared, separable, shuffled, squares, write_parquet
+from support.prepared_datasets import few_squares, new_entry, separable, shuffled, squares
 from support.training import loader_of
 
 SIDE, CLASSES = 16, 3
@@ -58,9 +58,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(root):
-    for seed, (split, n) in enumerate({"train": 60, "test": 45}.items()):
-        write_parquet(root / "data" / f"{split}.parquet", *encoded_squares(n, seed=seed))
-    return prepared(root, {"kind": "parquet", "path": str(root / "data")})
+    return few_squares(root)
 
 
 @pytest.fixture(scope="module")

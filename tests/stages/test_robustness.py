@@ -42,7 +42,7 @@ from robust_transfer.training.inference import predict
 from robust_transfer.training.transferred import load_transferred
 from support.backbones import stored_backbone
 from support.kills import assert_same_outputs, finish, kill_until_done, said, start, wait_until
-from support.prepared_datasets import encoded_squares, new_entry, prepared, write_parquet
+from support.prepared_datasets import few_squares, new_entry
 
 SIDE, CLASSES, EPS = 16, 3, "0.25"
 TRAINING = {"epochs": 3, "batch_size": 8, "augmentation": "none", "schedule": "one-cycle", "precision": "fp32"}
@@ -64,9 +64,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(root):
-    for seed, (split, n) in enumerate({"train": 60, "test": 45}.items()):
-        write_parquet(root / "data" / f"{split}.parquet", *encoded_squares(n, seed=seed))
-    return prepared(root, {"kind": "parquet", "path": str(root / "data")})
+    return few_squares(root)
 
 
 @pytest.fixture(scope="module")

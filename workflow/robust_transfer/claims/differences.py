@@ -19,7 +19,8 @@ from robust_transfer.claims.comparison import (
 )
 from robust_transfer.claims.lookup import UNTRANSFERRED, Looked, Measured
 from robust_transfer.configuration.claims import ROBUST, STANDARD, Difference, Networks, Where
-from robust_transfer.figures.cells import NORM_LABELS, Panel
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import Panel
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.statistics.evidence import one_sided

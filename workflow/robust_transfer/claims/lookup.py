@@ -10,7 +10,8 @@ import pandas as pd
 
 from robust_transfer.configuration.claims import Where
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import NORM_LABELS, Cells, Panel
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import Cells, Panel
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.protocols import MODE_LABELS, Protocol, protocol_label, shown_protocol, shown_selection
 from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo, Target

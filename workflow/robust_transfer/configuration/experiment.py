@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PrivateAttr, field_validator, model_validator
 
+from robust_transfer.configuration.adversarial import check_radius
 from robust_transfer.configuration.base import Line, Model, Name
 from robust_transfer.configuration.conflicts import CueConflict, ShapesConflicts
 from robust_transfer.configuration.datasets import (
@@ -162,10 +163,7 @@ and 0 to 4 where `images_per_class` is a number."""
     @model_validator(mode="after")
     def _fractions_are_linf(self) -> GridPart:
         for eps in self.eps:
-            if "/" in eps and self.norm != "linf":
-                raise ValueError(f"eps {eps} is a fraction of 255, which only norm: linf takes; for l2 write a decimal")
-            if self.norm == "linf" and eps_value(eps) > 1:
-                raise ValueError(f"eps {eps} for norm linf is above 1, the whole pixel range; write {eps}/255?")
+            check_radius(self.norm, eps)
         return self
 
     @model_validator(mode="after")

@@ -36,6 +36,8 @@ Architecture = Annotated[
     ),
 ]
 Norm = Literal["l2", "linf"]
+NORM_LABELS: dict[str, str] = {"l2": "L2", "linf": "L∞"}
+"""What texts and figures call norms."""
 Precision = Literal["fp32", "tf32", "bf16"]
 Augmentation = Literal["none", "flip", "crop-flip", "square-resized-crop-flip", "resized-crop-flip"]
 Beta = Annotated[float, Field(ge=0, lt=1)]

@@ -20,7 +20,7 @@ def deviations_of_finetuning(finetuning: Finetuning) -> dict[str, str]:
     plain = _deviations(
         normalisation=(finetuning.normalisation, "target"),
         head=(finetuning.head, "random"),
-        trainable=(_trainable(finetuning), "all"),
+        trainable=(trained_part(finetuning), "all"),
         batchnorm=(finetuning.batchnorm, "train"),
         optimiser=(finetuning.training.optimiser, "sgd"),
         weight_decay=(f"{finetuning.training.weight_decay:g}", f"{PAPER_WEIGHT_DECAY:g}"),
@@ -34,7 +34,7 @@ def deviations_in_name(finetuning: Finetuning) -> str:
     said = {
         "target": finetuning.normalisation == "target",
         "probe": finetuning.head == "probe",
-        _trainable(finetuning).replace(" ", ""): finetuning.trainable != "all",
+        trained_part(finetuning).replace(" ", ""): finetuning.trainable != "all",
         "frozenbn": finetuning.batchnorm == "frozen",
         "adversarial": finetuning.attack is not None,
     }
@@ -49,7 +49,8 @@ def _of_adversary(section: LinearHeads | Finetuning, setting: Setting) -> dict[s
     return found | {"choose_by": f"{section.choose_by} at {under.norm} {', '.join(under.eps)}"}
 
 
-def _trainable(finetuning: Finetuning) -> str:
+def trained_part(finetuning: Finetuning) -> str:
+    """Which part of the network is trained: all, head, or as many of the last blocks."""
     how = finetuning.trainable
     return how if isinstance(how, str) else "last block" if how.last_blocks == 1 else f"last {how.last_blocks} blocks"
 

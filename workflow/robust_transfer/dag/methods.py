@@ -13,7 +13,7 @@ from unicodedata import east_asian_width
 from robust_transfer.configuration.conflicts import ShapesConflicts
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.experiment import TRAINED, Experiment, GridPart
-from robust_transfer.configuration.training import Attack
+from robust_transfer.configuration.training import NORM_LABELS, Attack
 from robust_transfer.configuration.transfer import Finetuning, LinearHeads
 from robust_transfer.configuration.weights import (
     FileWeights,
@@ -29,7 +29,6 @@ QUESTION = (
     "Do networks that were trained to withstand small perturbations of their input transfer better to other tasks than "
     "networks trained in the standard way, although they are worse at their own?"
 )
-NORMS = {"l2": "L2", "linf": "L∞"}
 STYLE = {
     "phase": "the shapes stay and the textures are another image's, whose Fourier amplitudes are taken with its phase",
     "adain": "the shapes stay and the textures are a style image's, by adaptive instance normalisation",
@@ -146,7 +145,7 @@ def _robustness(experiment: Experiment) -> list[str]:
     if not robust:
         return ["All are standard networks (ε 0)."]
     radii = []
-    for norm, name in NORMS.items():
+    for norm, name in NORM_LABELS.items():
         eps = {one for part in robust if part.norm == norm for one in part.eps if one != "0"}
         if eps:
             radii.append(f"{_listed(sorted(eps, key=eps_value))} in the {name} norm")
@@ -226,7 +225,7 @@ def _attacked_models(experiment: Experiment) -> str:
         return ""
     attack = _gradient_descent(section.attack or experiment.evaluation.attack)
     by = f"{attack}{' and by AutoAttack' if section.autoattack else ''}"
-    norms = _listed(NORMS[experiment.attack_norm(part)] for part in parts)
+    norms = _listed(NORM_LABELS[experiment.attack_norm(part)] for part in parts)
     images = f"{section.images} test images of each target" if section.images else "all test images of each target"
     return (
         f"**Robustness of transferred models.** Network and head as one model are attacked by {by}, within ε "

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 
 from robust_transfer.configuration.adversarial import TrainingAttack
 from robust_transfer.configuration.experiment import Experiment
-from robust_transfer.configuration.transfer import Finetuning, LastBlocks, LinearHeads
-
-NORMS = {"l2": "L2", "linf": "L∞"}
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.configuration.transfer import Finetuning, LinearHeads
+from robust_transfer.dag.deviations import trained_part
 
 
 def training_on_targets(experiment: Experiment) -> list[str]:
@@ -40,7 +40,7 @@ def training_on_targets(experiment: Experiment) -> list[str]:
         sentences.append("Networks are fine-tuned by AdamW.")
     under = [one.choosing for one in sections if one.choosing]
     if under:
-        radii = ", ".join(dict.fromkeys(f"{NORMS[one.norm]} {eps}" for one in under for eps in one.eps))
+        radii = ", ".join(dict.fromkeys(f"{NORM_LABELS[one.norm]} {eps}" for one in under for eps in one.eps))
         sentences.append(
             f"{_which(one.choosing is not None for one in sections)} learning rates are chosen by accuracy on "
             f"validation images under attack, averaged where there are several radii ({radii})."
@@ -71,7 +71,9 @@ def _networks(experiment: Experiment) -> list[Finetuning]:
 
 
 def _said(attack: TrainingAttack) -> str:
-    steps = f"{attack.steps} step{'s' * (attack.steps > 1)} within ε {attack.eps} in the {NORMS[attack.norm]} norm"
+    steps = (
+        f"{attack.steps} step{'s' * (attack.steps > 1)} within ε {attack.eps} in the {NORM_LABELS[attack.norm]} norm"
+    )
     if not attack.ramp_end:
         return steps
     start, end = (round(100 * share) for share in (attack.ramp_start, attack.ramp_end))
@@ -79,12 +81,7 @@ def _said(attack: TrainingAttack) -> str:
 
 
 def _part(finetuning: Finetuning) -> str:
-    how = finetuning.trainable
-    if not isinstance(how, LastBlocks):
-        return "the head"
-    return (
-        "the last block with the head" if how.last_blocks == 1 else f"the last {how.last_blocks} blocks with the head"
-    )
+    return f"the {trained_part(finetuning)}" + " with the head" * (finetuning.trainable != "head")
 
 
 def _which(holds: Iterable[bool]) -> str:

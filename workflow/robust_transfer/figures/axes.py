@@ -9,7 +9,7 @@ from math import log10
 from typing import TYPE_CHECKING
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import NORM_LABELS
+from robust_transfer.configuration.training import NORM_LABELS
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.lettering import wrapped

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from robust_transfer.configuration.training import NORM_LABELS
 from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import architecture_ticks, scales, span_limits
 from robust_transfer.figures.beside import NOTHING, TITLE, draw_differences
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel, shown_mode
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel, shown_mode
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.estimates import Comparison, Estimate
 from robust_transfer.figures.kinds import comparison_of_kind, kind_of, named

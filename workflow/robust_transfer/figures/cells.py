@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.training import NORM_LABELS
 from robust_transfer.figures.estimates import Comparison, Estimate, estimates_by
 from robust_transfer.figures.protocols import (
     FIXED_FEATURE,
@@ -35,7 +36,6 @@ from robust_transfer.tables.published import PUBLISHED
 from robust_transfer.tables.published_experiment import paper_beside
 from robust_transfer.tables.results import DIFFERENCE, OUT_OF_BAG, as_results, from_most_images
 
-NORM_LABELS = {"l2": "L2", "linf": "L∞"}
 NOT_MEASURED = "not measured"
 NETWORK = ("arch", "norm", "eps")
 PROTOCOL = ("mode", "protocol", "deviations")

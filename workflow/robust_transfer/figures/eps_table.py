@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.labels import architecture_label, signed
 from robust_transfer.figures.numbers import Number, columns, number

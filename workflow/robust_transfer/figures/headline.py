@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.estimates import Comparison, Estimate
 from robust_transfer.figures.labels import architecture_label, signed, signed_interval
 from robust_transfer.figures.numbers import Number, columns, number

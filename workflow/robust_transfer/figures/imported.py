@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import NOT_MEASURED
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.numbers import Number
 from robust_transfer.figures.tables import Cell, Table, TableRow, Tables

@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterator
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.estimates import Comparison, Estimate
 from robust_transfer.figures.labels import architecture_label, difference_text
 from robust_transfer.tables.flags import DAGGER

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.training import NORM_LABELS
 from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import EpsAxis, accuracy_limits
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, named, of_kind

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from robust_transfer.figures.cells import NORM_LABELS, Cells, Panel
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import Cells, Panel
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, of_kind
 from robust_transfer.figures.labels import architecture_label

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
+from robust_transfer.configuration.training import NORM_LABELS
 from robust_transfer.figures import legends, style
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED
+from robust_transfer.figures.cells import NOT_MEASURED
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.labels import architecture_label
 from robust_transfer.figures.lettering import wrapped

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
-from robust_transfer.figures.cells import NORM_LABELS, Cells
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import Cells
 from robust_transfer.figures.estimates import Comparison, Estimate
 from robust_transfer.figures.labels import architecture_label, difference_text, network_label
 from robust_transfer.figures.protocols import (

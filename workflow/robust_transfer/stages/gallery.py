@@ -30,6 +30,7 @@ from torch import Tensor
 
 from robust_transfer.attacks import Starts, pgd, threat_model
 from robust_transfer.configuration.gallery import SHEETS, GallerySettings
+from robust_transfer.configuration.training import NORM_LABELS
 from robust_transfer.datasets.arrow import Images, Split, open_split
 from robust_transfer.datasets.resident import square_images
 from robust_transfer.figures.labels import architecture_label
@@ -53,7 +54,6 @@ TITLES = {
     VISUALISATIONS: "Class visualisations",
 }
 """Of the sheets, by the names of their files."""
-NORMS = {"l2": "L2", "linf": "L∞"}
 
 log = logging.getLogger("robust_transfer")
 
@@ -170,7 +170,7 @@ def _name(split: Split, number: int) -> str:
 
 def _title(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What sheets call a network."""
-    norm = NORMS.get(str(facts["norm"]), "")
+    norm = NORM_LABELS.get(str(facts["norm"]), "")
     kind = f"ε {facts['eps']} ({norm})" if facts["eps"] != "0" else "ε 0, standard"
     trained = settings.get("trained_on", "native")
     on = "" if trained == "native" else f", trained on images: {trained}"
@@ -188,7 +188,7 @@ def _attacked(subject: _Subject, settings: GallerySettings) -> _Exhibit:
     """Adversarial examples of the images that sheets show."""
     images, outputs = subject.images[subject.columns], subject.outputs[subject.columns]
     rows = [Row("image, and its class", _pixels(images), subject.labels)]
-    norm, says = NORMS[settings.norm], []
+    norm, says = NORM_LABELS[settings.norm], []
     for eps in settings.perturbations:
         starts = Starts(settings.seed, 0, subject.numbers[subject.columns])
         found = pgd(subject.network, images, outputs, threat_model(settings.norm, eps), settings.attack, starts)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from robust_transfer.figures.cells import NORM_LABELS, NOT_MEASURED, Cells, Panel
+from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
 from robust_transfer.figures.estimates import Comparison
 from robust_transfer.figures.plain_text import source_tables, transfer_table
 from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS, protocol_label, shown_protocol
