@@ -10,6 +10,8 @@ What it counts:
 - blocking: what makes the program wait for the GPU, by operator and source line: a copy between host and GPU, unless it
   is told not to block and the host's side is pinned; a number or a size that the host asks for.
 
+CUDA graphs are emulated by `graphs`.
+
 It does not see: memory that runs out, races between streams, NCCL, and which kernels cuDNN would pick.
 """
 
@@ -25,6 +27,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from emulated_cuda.graphs import Recording
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
@@ -65,6 +68,8 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its _
         """By operator."""
         self.blocking: Counter[str] = Counter()
         """By operator and the line of ours that called it."""
+        self.recording: Recording | None = None
+        """The CUDA graph that is being recorded."""
         self._waits = ctypes.c_long.in_dll(ctypes.CDLL(None), "emulated_waits")
         self._waited = self._waits.value
 
@@ -97,7 +102,17 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of its _
         if _blocks(func, tensors, _waits_not(func, args, given), asked):
             self.blocking[f"{func} {_line()}"] += 1
         on = asked or on_gpu[0].device
-        return _as_returned(func, _by_cpu(func, args, given, asked), args, given, on)
+
+        def call() -> Any:
+            return _by_cpu(func, args, given, asked)
+
+        if self.recording is None:
+            return _as_returned(func, call(), args, given, on)
+        self.recording.keep([_host(one) for one in _all_written(func, args, given)])
+        returned = _as_returned(func, call(), args, given, on)
+        results = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Tensor)]
+        self.recording.add(call, results, [_host(one) for one in results])
+        return returned
 
 
 def _by_cpu(func: Any, args: Sequence[Any], kwargs: dict[str, Any], asked: torch.device | None) -> Any:
@@ -155,6 +170,15 @@ def _written(func: Any, names: set[str], args: Sequence[Any], kwargs: dict[str, 
         if argument.alias_info is not None and argument.alias_info.before_set & names:
             return args[place] if place < len(args) else kwargs[argument.name]
     raise AssertionError(f"{func}: returns what it was not given")
+
+
+def _all_written(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors that an operator writes to; a BatchNorm's schema does not say that it updates running statistics."""
+    written = list(args[3:5]) if func in (aten.cudnn_batch_norm.default, aten.native_batch_norm.default) else []
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            written += tree_leaves(args[place] if place < len(args) else kwargs.get(argument.name))
+    return [one for one in written if isinstance(one, Tensor)]
 
 
 def _device(asked: Any) -> torch.device | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from emulated_cuda.graphs import graphs_by
 from emulated_cuda.operators import Emulation
 from robust_transfer import cli
 from robust_transfer.machine import cards
@@ -30,7 +31,7 @@ def main() -> int:
     exchange_by_gloo()
     reported = {}
     for entry in given.entries:
-        with Emulation() as emulated:
+        with Emulation() as emulated, graphs_by(emulated):
             status = cli.main([entry.parent.name, str(entry), "--device", "cuda"])
         if status:
             return status

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from emulated_cuda.graphs import graphs_by
 from emulated_cuda.operators import Emulation
 from robust_transfer.attacks import L2
 from robust_transfer.configuration.running import Running
@@ -50,7 +51,7 @@ def counted(architecture: str, side: int, recipe: dict[str, Any], attack: dict[s
 
     Training.learn = learn_and_count  # type: ignore[method-assign]
     images, labels = encoded_squares(3 * settings.batch_size, side)
-    with tempfile.TemporaryDirectory() as folder, emulated:
+    with tempfile.TemporaryDirectory() as folder, emulated, graphs_by(emulated):
         on = prepare("cuda", 1, settings.precision)
         network = build(architecture, 3).to(on)
         loader = open_loader(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -85,8 +85,25 @@ class Starts:
         return randomness.bits(randomness.key(self.seed, randomness.START, self.epoch, restart), self.indices)
 
 
+@dataclass(frozen=True)
+class GivenStarts:
+    """Random starts of a batch whose keys have been computed."""
+
+    given: Sequence[Tensor]
+    """By restart, int64 [N]."""
+
+    def keys(self, restart: int) -> Tensor:
+        """A key for each image: int64 [N]."""
+        return self.given[restart]
+
+
 def pgd(
-    network: nn.Module, images: Tensor, labels: Tensor, threat: Threat, attack: Attack, starts: Starts | None = None
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    threat: Threat,
+    attack: Attack,
+    starts: Starts | GivenStarts | None = None,
 ) -> Tensor:
     """Untargeted PGD: images within the threat model's ball whose cross-entropy is maximised.
 

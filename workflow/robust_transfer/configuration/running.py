@@ -62,7 +62,9 @@ one machine no more than its part of the cores; jobs without a GPU have one."""
     deterministic: bool = False
     """Let GPUs use deterministic algorithms alone, so that a training that was interrupted ends with the same bits as \
 one that was not; CPUs always do."""
-
+    cuda_graphs: bool = True
+    """Record the kernels of a training step on small images once, and then launch them together: the same bits, in \
+less time."""
     jobs_per_gpu: dict[GpuStage, Sharing] = Field(default={})
     """How many jobs of a stage share a GPU of this machine, such as {features: 4}. Default: each has one of its own. \
 Trainings by several processes always have theirs. On a cluster the scheduler decides."""

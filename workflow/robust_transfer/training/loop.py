@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robust_transfer import randomness
-from robust_transfer.attacks import L2, Starts, Threat, pgd
+from robust_transfer.attacks import L2, GivenStarts, Starts, Threat, pgd
 from robust_transfer.configuration.training import Attack, Check, Recipe
 from robust_transfer.loading.loader import Loader, moved
 from robust_transfer.machine.devices import autocast, peak_memory_mb
 from robust_transfer.machine.distributed import ALONE, ProcessGroup
+from robust_transfer.machine.graphs import Recorder
 from robust_transfer.networks.build import Network, OnlyHead
 from robust_transfer.networks.folding import Folded
 from robust_transfer.resuming.states import State, States
@@ -90,6 +91,7 @@ class Adversary:
         self.network, self.threat, self.attack, self.seed = network, threat, attack, seed
         self._input_size, self._ramp, self.done = input_size, ramp, 1.0
         self._folded: Folded | None = None
+        self._recorder = Recorder()
         self._is_unchanged = self._is_current = False
 
     @contextmanager
@@ -113,11 +115,23 @@ class Adversary:
             threat = replace(threat, eps=threat.eps * share)
         if self._folded is None:  # only now, since training moves the network and sets its memory format
             self._folded = Folded(self.network, fp32_head=self._fp32_head)
+        pays = self._recorder.pays(images) and share == 1 and threat.eps > 0 and len(images) > 0
         if not self._is_current:
-            self._folded.refresh()
+            if pays:
+                self._recorder.call("refresh", self._folded.refresh)
+            else:
+                self._folded.refresh()
         self._is_current = self._is_unchanged
         target = OnlyHead(self._folded) if self.network.head.weight.ndim > 2 else self._folded
-        return pgd(target, images, labels, threat, attack, starts)
+        if not pays:
+            return pgd(target, images, labels, threat, attack, starts)
+
+        def attacked(images: Tensor, labels: Tensor, *keys: Tensor) -> Tensor:
+            return pgd(target, images, labels, threat, attack, GivenStarts(keys))
+
+        keys = [starts.keys(restart) for restart in range(attack.restarts)] if attack.random_start else []
+        perturbed: Tensor = self._recorder.call((threat, attack), attacked, images, labels, *keys)
+        return perturbed.clone()
 
     def _at_side(self, side: int) -> Threat:
         threat = self.threat
@@ -229,6 +243,7 @@ class Training:
         self.statistics = RunningStatistics(network)
         self.random = has_random_layers(network)
         self.heads = network.head.weight.shape[:-2]
+        self._recorder = Recorder()
         self.step = 0
         self.start_epoch()
 
@@ -248,7 +263,7 @@ class Training:
         """
         self.optimiser.zero_grad()
         if groups == 1 and self.team.size == 1:
-            loss, right = self._backward(parts, images)
+            loss, right = self._of_one_group(parts, images)
         else:
             with self.statistics.of_step() as sums:
                 loss, right = self._backward(parts, images, after=self.statistics.of_group)
@@ -260,6 +275,20 @@ class Training:
         if self.average:
             self.average.update(self.step)
         self.step += 1
+
+    def _of_one_group(self, parts: Iterator[tuple[Tensor, Tensor]], images: int) -> tuple[Tensor, Tensor]:
+        """As `_backward`, of a batch that this process has whole, its kernels recorded where that pays."""
+
+        def computed(part: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+            loss, right = self._backward(iter([(part, targets)]), images)
+            return loss, right, self.optimiser.gradients()
+
+        [(part, targets)] = parts
+        if self.random or not self._recorder.pays(part):
+            return computed(part, targets)[:2]
+        loss, right, gradients = self._recorder.call(images, computed, part, targets)
+        self.optimiser.use_gradients(gradients)
+        return loss, right
 
     def _backward(
         self, parts: Iterator[tuple[Tensor, Tensor]], images: int, after: Callable[[], None] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,11 @@ class Optimiser(ABC):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+
+    def use_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """Have these as gradients, in the order of parameters."""
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
 
     def _given_gradients(self) -> list[Tensor]:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
