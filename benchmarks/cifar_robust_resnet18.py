@@ -9,8 +9,8 @@ pgd3`: L2 at 0.5, three steps, the last iterate. `--protocol fast`: Linf at 8/25
 start (Wong, Rice and Kolter 2020, who published 86.06 %, and 46.06 % under PGD of 50 steps and 10 restarts, after 12
 minutes of a 2080 Ti), measured as there. Ours runs through the stages `datasets`, `pretraining` and `evaluation` in
 bf16; theirs is its own training loop in fp32, or with `--theirs tf32` in that (torch's own default is TF32 in
-convolutions alone), on batches that ours has augmented. Both are then measured on all test images in fp32, clean and
-under the same PGD. Prints minutes of training and accuracies.
+convolutions alone), on batches that ours has augmented. Both are then measured on all test images in fp32, or in
+`--evaluation tf32`, clean and under the same PGD. Prints minutes of training and accuracies.
 """
 
 from __future__ import annotations
@@ -120,6 +120,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--protocol", choices=PROTOCOLS, default="pgd3")
     parser.add_argument("--ours-alone", action="store_true", help="without the library")
     parser.add_argument("--theirs", choices=["fp32", "tf32"], default="fp32", help="precision of the library")
+    parser.add_argument("--evaluation", choices=["fp32", "tf32"], default="fp32", help="precision of the attacks")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--json", type=Path, help="write the outcome here")
     return parser.parse_args()
@@ -148,7 +149,7 @@ def _entries(arguments: argparse.Namespace, folder: Path) -> dict[str, Entry]:
                 "modes": [],
             }
         ],
-        "evaluation": {"precision": "fp32", "attack": protocol.evaluation.model_dump()},
+        "evaluation": {"precision": arguments.evaluation, "attack": protocol.evaluation.model_dump()},
         "pretraining": {
             "recipe": "cifar",
             "training": {
@@ -207,10 +208,10 @@ def theirs(entries: dict[str, Entry], arguments: argparse.Namespace) -> Outcome:
     pixels = torch.from_numpy(square_images(test, settings.input_size, 1.0, threads=arguments.threads)).to(device)
     labels = torch.tensor(test.labels, device=device)
     evaluation = EvaluationSettings.model_validate(entries["evaluation"].settings)
-    use_tf32(False)
-    clean, threat = predict(network, pixels, "fp32"), threat_model(protocol.norm, protocol.eps)
+    use_tf32(arguments.evaluation == "tf32")
+    clean, threat = predict(network, pixels, arguments.evaluation), threat_model(protocol.norm, protocol.eps)
     attacked = attacked_predictions(
-        network, pixels, labels, clean, threat, evaluation.attack, evaluation.seed, "fp32"
+        network, pixels, labels, clean, threat, evaluation.attack, evaluation.seed, arguments.evaluation
     )  # fmt: skip
     return Outcome(seconds / 60, images / seconds, top1(test.labels, clean), top1(test.labels, attacked))
 

@@ -83,7 +83,7 @@ def main() -> None:
     measured = []
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            measured.append(_measured(case, how, _dataset(case, Path(folder)), arguments.rounds))
+            measured.append(_measured(case, how, _dataset(case, Path(folder)), arguments))
         show(measured[-1:], COMPARED)
     if arguments.json:
         write(arguments.json, measured, COMPARED, about)
@@ -92,17 +92,19 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = command_line(__doc__, CASES)
     parser.add_argument("--images", type=int, help="images a round (default: by case)")
+    parser.add_argument("--resident", action="store_true", help="only from images in memory")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     return parser.parse_args()
 
 
-def _measured(case: Case, how: How, dataset: Path, rounds: int) -> Speeds:
-    contenders = {
-        name: Contender(make, (case, how, dataset))
-        for name, make in ((RESIDENT, resident), (FORWARD, forward), (FILES, files), (DECODING, decoding))
-    }
+def _measured(case: Case, how: How, dataset: Path, arguments: argparse.Namespace) -> Speeds:
+    makers = {RESIDENT: resident, FORWARD: forward, FILES: files, DECODING: decoding}
+    names = (RESIDENT, FORWARD) if arguments.resident else makers
+    contenders = {name: Contender(makers[name], (case, how, dataset)) for name in names}
     name = f"{case.architecture} at {case.side} px, {case.images} images, JPEGs of {case.stored[1]} × {case.stored[0]}"
-    return measure(name, contenders, images=case.images, rounds=rounds, threads=how.threads, device=how.device)
+    return measure(
+        name, contenders, images=case.images, rounds=arguments.rounds, threads=how.threads, device=how.device
+    )
 
 
 def resident(case: Case, how: How, dataset: Path) -> Callable[[], Sequence[Sized]]:

@@ -1,8 +1,8 @@
-"""Alternating measurements: every contender once per round, so that whatever slows the machine slows all of them.
+"""Measurements in rounds: every contender once per round, so that whatever slows the machine slows all of them.
 
-On a CPU contenders live side by side and idle in turn. On a GPU one is alive at a time, started anew in every round,
-since each keeps weights, activations and cuDNN's workspaces in the card's memory: it warms up by WARM calls, which
-cuDNN's benchmark mode needs, and is timed over calls of at least SECONDS.
+On a CPU contenders live side by side and idle in turn. On a GPU one is alive at a time, since each keeps weights,
+activations and cuDNN's workspaces in the card's memory: it is started once, warms up by WARM calls, which cuDNN's
+benchmark mode needs, and is timed for all rounds, each over calls of at least SECONDS.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-WARM, SECONDS = 5, 1.0
-"""Calls that are not counted, and the least time of those that are, of a contender that is started anew."""
+WARM, SECONDS = 5, 0.5
+"""On a GPU: calls that are not counted, and the least time of those that are."""
 
 
 def use_tf32(allowed: bool) -> None:
@@ -98,21 +98,28 @@ def measure(
     Each has its own process, so that they do not share process-wide state (the memory allocator, the kernels that cuDNN
     picks, whether TF32 is used). On a GPU one lives at a time, else all do, and those whose turn it is not are idle.
     """
+    if device == "cuda":
+        return Speeds(case, _one_after_the_other(contenders, images, rounds, threads))
     speeds: dict[str, list[float]] = {name: [] for name in contenders}
-    names, alone = list(contenders), device == "cuda"
+    names = list(contenders)
     with contextlib.ExitStack() as stack:
-        kept = {} if alone else {name: stack.enter_context(_started(one, threads, device)) for name, one in
-                                 contenders.items()}  # fmt: skip
-        for number in range(rounds + (not alone)):
+        lines = {name: stack.enter_context(_started(one, threads, device)) for name, one in contenders.items()}
+        for number in range(rounds + 1):
             for name in names[number % len(names) :] + names[: number % len(names)]:  # each goes first in turn
-                if alone:
-                    with _started(contenders[name], threads, device, warm=WARM, at_least=SECONDS) as line:
-                        speeds[name].append(images / _seconds(name, line))
-                else:
-                    seconds = _seconds(name, kept[name])
-                    if number:
-                        speeds[name].append(images / seconds)
+                seconds = _seconds(name, lines[name])
+                if number:
+                    speeds[name].append(images / seconds)
     return Speeds(case, speeds)
+
+
+def _one_after_the_other(
+    contenders: Mapping[str, Contender], images: int, rounds: int, threads: int
+) -> dict[str, list[float]]:
+    speeds = {}
+    for name, contender in contenders.items():
+        with _started(contender, threads, "cuda", warm=WARM, at_least=SECONDS) as line:
+            speeds[name] = [images / _seconds(name, line) for _ in range(rounds)]
+    return speeds
 
 
 @contextlib.contextmanager

@@ -43,6 +43,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 STEPS, LEARNING_RATE = 3, 1e-3
+PRECISIONS = ("bf16", "fp32", "tf32")
 OURS_BEST, OURS_FP32, OURS_TF32 = "ours, bf16", "ours, fp32", "ours, tf32"
 THEIRS_FP32, THEIRS_TF32 = "robustness, fp32", "robustness, tf32"
 THEIRS_BY_HAND = "robustness, bf16 by hand"
@@ -89,7 +90,7 @@ def main() -> None:
     print(describe(about))
     measured = []
     for case in cases:
-        measured.append(_measured(case, arguments.rounds, arguments.threads, arguments.device))
+        measured.append(_measured(case, arguments))
         show(measured[-1:], COMPARED)
     if arguments.json:
         write(arguments.json, measured, COMPARED, about)
@@ -98,21 +99,40 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = command_line(__doc__, ON_CPU + ON_CUDA)
     parser.add_argument("--batch", type=int, help="images a batch (default: by case)")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS,
+        help="of ours and theirs; on a GPU cuDNN takes minutes to choose its kernels for fp32",
+    )  # fmt: skip
     return parser.parse_args()
 
 
-def _measured(case: Case, rounds: int, threads: int, device: str) -> Speeds:
-    contenders = {
-        OURS_BEST: Contender(ours, (case, "bf16", threads, device)),
-        OURS_FP32: Contender(ours, (case, "fp32", threads, device)),
-        THEIRS_FP32: Contender(theirs, (case, "fp32", device)),
-        THEIRS_BY_HAND: Contender(theirs, (case, "bf16", device)),
+def _measured(case: Case, arguments: argparse.Namespace) -> Speeds:
+    device, threads = arguments.device, arguments.threads
+    by_precision = {
+        "bf16": {
+            OURS_BEST: Contender(ours, (case, "bf16", threads, device)),
+            THEIRS_BY_HAND: Contender(theirs, (case, "bf16", device)),
+        },
+        "fp32": {
+            OURS_FP32: Contender(ours, (case, "fp32", threads, device)),
+            THEIRS_FP32: Contender(theirs, (case, "fp32", device)),
+        },
+        "tf32": {
+            OURS_TF32: Contender(ours, (case, "tf32", threads, device)),
+            THEIRS_TF32: Contender(theirs, (case, "tf32", device)),
+        },
     }
-    if device == "cuda":
-        contenders[OURS_TF32] = Contender(ours, (case, "tf32", threads, device))
-        contenders[THEIRS_TF32] = Contender(theirs, (case, "tf32", device))
+    if device == "cpu":
+        del by_precision["tf32"]
+    contenders = {
+        name: contender
+        for precision in arguments.precisions
+        for name, contender in by_precision.get(precision, {}).items()
+    }
     name = f"{case.architecture} at {case.side} px, batch {case.batch}, L2, {STEPS} steps"
-    speeds = measure(name, contenders, images=case.batch, rounds=rounds, threads=threads, device=device)
+    speeds = measure(name, contenders, images=case.batch, rounds=arguments.rounds, threads=threads, device=device)
+    if OURS_BEST not in contenders:
+        return speeds
     flops = flops_per_image(case)
     notes = {
         "GFLOP an image": flops / 1e9,

@@ -262,8 +262,19 @@ def _batchnorm_backward(
     )
 
 
+def _convolution_relu(x: Tensor, weight: Tensor, *rest: Any) -> Any:
+    return aten.relu(aten.conv2d(x, weight, *rest))
+
+
+def _convolution_add_relu(x: Tensor, weight: Tensor, other: Tensor, alpha: float, *rest: Any) -> Any:
+    assert alpha == 1
+    return aten.relu(aten.conv2d(x, weight, *rest).add_(other))
+
+
 BY_OTHERS: dict[Any, Callable[..., Any]] = {
     aten.cudnn_batch_norm.default: _batchnorm,
     aten.cudnn_batch_norm_backward.default: _batchnorm_backward,
+    aten.cudnn_convolution_relu.default: _convolution_relu,
+    aten.cudnn_convolution_add_relu.default: _convolution_add_relu,
 }
 """Operators that the CPU does not have, by what computes the same."""

@@ -18,10 +18,10 @@ from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.dag.grid import plan
 from robust_transfer.dag.wiring import Wiring
 from robust_transfer.machine import launch
-from robust_transfer.registry import STAGES
 from robust_transfer.resuming.interruption import EXIT_CODE
 from robust_transfer.store.entry import Entry, open_entry
 from support.emulation import needs_emulation, output, start
+from support.gpu_stages import EXPERIMENT, ON_GPU
 from support.gpus import UUIDS, driver
 from support.kills import EVERY_STEP, Process, assert_same_outputs, saved_steps
 from support.kills import finish as finish_by_cpu
@@ -29,42 +29,6 @@ from support.prepared_datasets import new_entry
 from support.style_networks import write_networks
 
 pytestmark = needs_emulation
-
-ATTACK = {"steps": 2, "random_start": True}
-TRAINING = {"epochs": 1, "batch_size": 32, "precision": "bf16"}
-ROBUST = {"architectures": ["resnet8_w4"], "eps": [0.5]}
-EXPERIMENT: dict[str, Any] = {
-    "experiment": "emulated",
-    "input_size": 16,
-    "datasets": {
-        "objects": {
-            "origin": {"kind": "shapes", "task": "objects", "train": 128, "test": 40, "side": 16, "classes": 12}
-        },
-        "coarse": {"origin": {"kind": "shapes", "task": "coarse", "train": 64, "test": 40, "side": 16}},
-    },
-    "source": "objects",
-    "targets": ["coarse"],
-    "grid": [
-        {**ROBUST, "modes": ["fixed-feature"], "protocols": ["frozen", "paper"], "gallery": True, "robustness": True},
-        {**ROBUST, "modes": ["full-network"], "source_views": ["stylized"]},
-    ],
-    "pretraining": {"training": TRAINING | {"batchnorm_group": 16, "average_decay": 0.5}, "attack": ATTACK},
-    "stylizing": {"method": "phase"},
-    "evaluation": {"eps": [0.5], "attack": ATTACK},
-    "cue_conflict": {"images": {"kind": "shapes", "images": 40}},
-    "gallery": {
-        "images": 8,
-        "inversion": {"steps": 5, "step_size": 0.1},
-        "visualisation": {"steps": 5, "step_size": 0.1},
-    },
-    "features": {"precision": "bf16"},
-    "linear_heads": {"learning_rates": [0.1], "training": TRAINING},
-    "finetuning": {"learning_rates": [0.01], "training": TRAINING},
-    "robustness": {"eps": [0.5], "images": 20},
-    "figures": {"draw": ["headline"]},
-}
-"""All stages on a network of a few weights and tens of images of 16 pixels."""
-ON_GPU = [name for name, stage in STAGES.items() if stage.uses_gpu]
 
 
 @dataclass(frozen=True)

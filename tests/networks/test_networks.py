@@ -11,12 +11,13 @@ from robust_transfer.networks import backbones
 from robust_transfer.networks.backbones import load_backbone, save_weights
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, Network, build, fresh_head
 from robust_transfer.networks.folding import Folded
+from robust_transfer.networks.fusing import FusedConvolution, fuse
 from robust_transfer.networks.image_gradient import FirstConvolution, supported
 from robust_transfer.networks.layers import layers
 from robust_transfer.store.entry import StoreError, sha256, write_json
 from support.backbones import stored_backbone
 from support.processes import output
-from torch import nn
+from torch import fx, nn
 
 
 def images(n=4, side=32, seed=0):
@@ -348,6 +349,47 @@ class TestFolded:
             assert torch.equal(Folded(network).eval()(x), network(x))
 
 
+class TestFusing:
+    """On a GPU cuDNN computes what is fused at once; here its parts are computed one after the other."""
+
+    @pytest.mark.parametrize(
+        ("architecture", "fused"),
+        [
+            ("resnet8_w4", 6),
+            ("resnet18", 16),
+            ("resnet50", 48),
+            ("googlenet", 56),
+            ("densenet121", 58),
+            ("convnext_tiny", 0),
+        ],
+    )
+    def test_is_the_same_function(self, architecture, fused):
+        network = with_statistics(build(architecture, 5).eval())
+        plain, together = Folded(network).eval(), Folded(network).eval()
+        if isinstance(together.body, fx.GraphModule):
+            fuse(together.body)
+        assert sum(isinstance(module, FusedConvolution) for module in together.modules()) == fused
+        x = images(1).requires_grad_(True)
+        expected, actual = plain(x), together(x)
+        assert torch.equal(actual, expected)
+        gradients = [torch.autograd.grad(logits.sum(), x)[0] for logits in (expected, actual)]
+        torch.testing.assert_close(*gradients)
+
+    def test_leaves_what_has_other_uses(self):
+        class Body(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+            def forward(self, x):
+                y = self.bn(self.conv(x))
+                return torch.relu(y) - y, torch.relu(y + 1), torch.relu(x + x)
+
+        body = fx.symbolic_trace(Body().eval())
+        fuse(body)
+        assert not [module for module in body.modules() if isinstance(module, FusedConvolution)]
+
+
 class TestImageGradient:
     @pytest.mark.parametrize(
         ("kernel", "stride", "padding", "side"),
@@ -392,6 +434,29 @@ class TestImageGradient:
                 stem = f"{kernel}/{stride}/{padding} on {tuple(x.shape)}"
                 assert torch.allclose(actual, expected, rtol=1e-12, atol=1e-12), stem
                 assert torch.equal(first(x), y), stem
+
+    @pytest.mark.parametrize("relu", [False, True])
+    @pytest.mark.parametrize(("kernel", "stride", "padding"), [(7, 2, 3), (3, 2, 1), (4, 4, 0), (5, 1, 2), (9, 2, 1)])
+    def test_by_blocks_it_is_the_same_convolution(self, kernel, stride, padding, relu):
+        """As on a GPU; the last stem has fewer outputs than blocks, and is computed as it is."""
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(3, 5, kernel, stride, padding).double()
+        first = FirstConvolution(convolution, by_blocks=True)
+        first.relu = relu
+        memory = first.onward.data_ptr(), first.transposed.data_ptr()
+        with torch.no_grad():
+            convolution.weight.mul_(2)
+        first.refresh()
+        assert (first.onward.data_ptr(), first.transposed.data_ptr()) == memory  # recorded kernels read it there
+        side = 4 * stride + kernel - kernel % stride
+        for width in (side, side + stride, side + 1):
+            x = torch.rand(2, 3, side, width, dtype=torch.float64, requires_grad=True)
+            y = convolution(x).relu() if relu else convolution(x)
+            given = torch.rand_like(y)
+            (expected,) = torch.autograd.grad(y, x, given)
+            (actual,) = torch.autograd.grad(first(x), x, given)
+            torch.testing.assert_close(first(x), y)
+            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
 
     @pytest.mark.parametrize(
         "convolution",

@@ -78,7 +78,7 @@ class Recorder:
 
 def _beside(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:
     """Call on a stream beside the current one, as torch asks of calls that prepare a recording."""
-    current, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+    current, beside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
     beside.wait_stream(current)
     with torch.cuda.stream(beside):
         outputs = function(*inputs)

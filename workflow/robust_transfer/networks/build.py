@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robust_transfer.architectures import CIFAR, CIFAR_RESNETS, check_architecture, small_resnet, timm_name
+from robust_transfer.networks.max_pool import replace_max_pools
 from robust_transfer.networks.pooling import replace_pools
 from robust_transfer.networks.small_resnet import SmallResNet
 
@@ -137,6 +138,7 @@ def build(architecture: str, classes: int, *, seed: int = 0, input_size: int | N
         else:
             body = _torchvision(architecture)
             replace_pools(body)
+            replace_max_pools(body)
             features_n = _cut_head(body)
         return Network(architecture, body, features_n, classes)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robust_transfer.networks.build import Network, in_own_precision
+from robust_transfer.networks.fusing import fuse
 from robust_transfer.networks.image_gradient import FirstConvolution, supported
 from robust_transfer.networks.small_resnet import Subsampling
 
@@ -43,6 +44,8 @@ class Folded(nn.Module):
         graph = _traced(network.body, network.architecture)
         self.body, self._pairs = _fold(network.body, graph) if graph else (network.body, [])
         self._first = _replace_first(self.body) if graph else None
+        if isinstance(self.body, fx.GraphModule) and graph and self.head.weight.device.type == "cuda":
+            fuse(self.body)
         self.refresh()
 
     @torch.no_grad()
@@ -80,7 +83,9 @@ class _Tracer(fx.Tracer):
     """Treats this package's convolutions and pooling as leaves, as it does torch's."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, nn.Conv2d | nn.AdaptiveAvgPool2d) or super().is_leaf_module(module, name)
+        return isinstance(module, nn.Conv2d | nn.AdaptiveAvgPool2d | nn.MaxPool2d) or super().is_leaf_module(
+            module, name
+        )
 
 
 def _traced(body: nn.Module, architecture: str) -> fx.Graph | None:
