@@ -1,8 +1,9 @@
-"""What one step of a training launches on emulated CUDA, and what it waits for.
+"""What a step of a training launches on emulated CUDA, and what it waits for.
 
     python -m emulated_cuda.steps '{"architecture": "resnet18", "side": 32, …}'
 
-To be started by `support.emulation.start`. Prints a JSON object: launches by operator, blocking by operator and line.
+To be started by `support.emulation.start`. Prints a JSON object: of an early step launches by operator, and blocking by
+operator and line; of a late one, whose kernels have been recorded, launches.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ class _EnoughError(Exception):
 
 
 def counted(architecture: str, side: int, recipe: dict[str, Any], attack: dict[str, Any]) -> dict[str, Counter[str]]:
-    """What the second step of an adversarial training launches and waits for, loading included.
+    """What the second step of an adversarial training launches and waits for, and the sixth launches; loading included.
 
     Images are held on the GPU, unless the recipe crops them at their stored size: then this process reads them.
     """
@@ -45,12 +46,12 @@ def counted(architecture: str, side: int, recipe: dict[str, Any], attack: dict[s
 
     def learn_and_count(*arguments: Any, **options: Any) -> None:
         before.append((emulated.launches.copy(), emulated.blocking.copy()))
-        if len(before) == 3:
+        if len(before) == 7:
             raise _EnoughError
         learn(*arguments, **options)
 
     Training.learn = learn_and_count  # type: ignore[method-assign]
-    images, labels = encoded_squares(3 * settings.batch_size, side)
+    images, labels = encoded_squares(7 * settings.batch_size, side)
     with tempfile.TemporaryDirectory() as folder, emulated, graphs_by(emulated):
         on = prepare("cuda", 1, settings.precision)
         network = build(architecture, 3).to(on)
@@ -67,8 +68,12 @@ def counted(architecture: str, side: int, recipe: dict[str, Any], attack: dict[s
         adversary = Adversary(network, L2(0.5), Attack(**attack), 0, side)
         with contextlib.suppress(_EnoughError):
             fit(network, loader, settings, input_size=side, seed=0, perturb=adversary)
-    (_, second, third) = before
-    return {"launches": third[0] - second[0], "blocking": third[1] - second[1]}
+    _, second, third, *_, sixth, seventh = before
+    return {
+        "launches": third[0] - second[0],
+        "blocking": third[1] - second[1],
+        "recorded": seventh[0] - sixth[0],
+    }
 
 
 if __name__ == "__main__":

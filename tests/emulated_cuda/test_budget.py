@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 import pytest
+from robust_transfer.configuration.running import VARIABLE
 from support.emulation import needs_emulation, output, start
 
 pytestmark = needs_emulation
@@ -31,10 +32,12 @@ RESNET18, RESNET50 = CASES
 
 
 @pytest.mark.parametrize(
-    ("case", "launches", "blocking"),
-    [(RESNET18, 766, 0), pytest.param(RESNET50, 3023, 0, marks=pytest.mark.faults)],
+    ("case", "graphs", "launches", "recorded", "blocking"),
+    [(RESNET18, True, 687, 56, 0), pytest.param(RESNET50, False, 3033, 3033, 0, marks=pytest.mark.faults)],
 )
-def test_a_step_stays_within_its_budget(case: str, launches: int, blocking: int) -> None:
-    counted = json.loads(output(start("-m", "emulated_cuda.steps", json.dumps(CASES[case]))))
+def test_a_step_stays_within_its_budget(case: str, graphs: bool, launches: int, recorded: int, blocking: int) -> None:
+    told = {VARIABLE: json.dumps({"cuda_graphs": graphs})}
+    counted = json.loads(output(start("-m", "emulated_cuda.steps", json.dumps(CASES[case]), variables=told)))
     assert sum(counted["blocking"].values()) == blocking, counted["blocking"]
     assert sum(counted["launches"].values()) == launches, counted["launches"]
+    assert sum(counted["recorded"].values()) == recorded, counted["recorded"]

@@ -38,22 +38,23 @@ MODULES = {
     "importing": """
         architectures datasets.errors datasets.fetching.archive_formats datasets.fetching.disk
         datasets.fetching.downloads datasets.fetching.partial_files datasets.fetching.remote_files
-        datasets.fetching.web_pages networks.backbones networks.build networks.pooling networks.small_resnet
-        stages.importing store.originals tables.published weights.checkpoints weights.files weights.outputs
-        weights.pickle_machine weights.pickle_values weights.pickles weights.state_dicts
+        datasets.fetching.web_pages networks.backbones networks.build networks.max_pool networks.max_pool_kernels
+        networks.pooling networks.small_resnet stages.importing store.originals tables.published weights.checkpoints
+        weights.files weights.outputs weights.pickle_machine weights.pickle_values weights.pickles weights.state_dicts
     """,
     "pretraining": """
-        architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader
-        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
-        networks.build networks.folding networks.image_gradient networks.pooling networks.small_resnet randomness
-        stages.pretraining tables.flags tables.sanity training.adamw training.averaging training.batchnorm
-        training.inference training.loop training.optimiser training.progress training.schedules
-        training.sgd weights.outputs
+        architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
+        loading.sources loading.streaming machine.devices machine.distributed machine.graphs networks.backbones
+        networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
+        networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.pretraining tables.flags
+        tables.sanity training.adamw training.averaging training.batchnorm training.inference training.loop
+        training.optimiser training.progress training.schedules training.sgd weights.outputs
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
-        networks.build networks.folding networks.image_gradient networks.pooling networks.small_resnet randomness
-        stages.evaluation statistics.metrics training.attacking training.inference weights.outputs
+        networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
+        networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.evaluation statistics.metrics
+        training.attacking training.inference weights.outputs
     """,
     "conflicts": """
         datasets.arrow datasets.collection datasets.errors datasets.images datasets.names datasets.originals
@@ -63,7 +64,8 @@ MODULES = {
     "features": """
         architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
         loading.sources loading.streaming machine.devices networks.backbones networks.build networks.layers
-        networks.pooling networks.small_resnet randomness stages.features store.features
+        networks.max_pool networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.features
+        store.features
     """,
     "probing": """
         datasets.splits stages.probing statistics.lbfgs statistics.logistic_regression statistics.metrics
@@ -75,48 +77,49 @@ MODULES = {
     """,
     "cue_conflict": """
         architectures datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
-        networks.backbones networks.build networks.layers networks.pooling networks.small_resnet randomness
-        stages.cue_conflict statistics.intervals statistics.lbfgs statistics.logistic_regression statistics.metrics
-        statistics.predictions statistics.scikit_learn statistics.shape_bias store.features store.predictions
-        tables.flags tables.sanity training.class_probe training.fixed_features training.inference weights.cue_outputs
-        weights.outputs
+        networks.backbones networks.build networks.layers networks.max_pool networks.max_pool_kernels networks.pooling
+        networks.small_resnet randomness stages.cue_conflict statistics.intervals statistics.lbfgs
+        statistics.logistic_regression statistics.metrics statistics.predictions statistics.scikit_learn
+        statistics.shape_bias store.features store.predictions tables.flags tables.sanity training.class_probe
+        training.fixed_features training.inference weights.cue_outputs weights.outputs
     """,
     "gallery": """
         architectures attacks datasets.arrow datasets.resident figures.labels gallery gallery.gradients gallery.search
         gallery.sheets loading.augmentation machine.devices networks.backbones networks.build networks.last_relu
-        networks.pooling networks.small_resnet randomness stages.gallery statistics.intervals statistics.means
-        training.inference weights.outputs
+        networks.max_pool networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.gallery
+        statistics.intervals statistics.means training.inference weights.outputs
     """,
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
-        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
-        networks.build networks.folding networks.image_gradient networks.parallel_heads networks.pooling
-        networks.probe_head networks.small_resnet randomness stages.linear_heads statistics.lbfgs
-        statistics.logistic_regression statistics.metrics statistics.predictions store.features store.predictions
-        training.adamw training.attacking training.averaging training.batchnorm training.inference training.loop
-        training.optimiser training.progress training.schedules training.sgd training.transfer
+        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed machine.graphs
+        networks.backbones networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
+        networks.max_pool_kernels networks.parallel_heads networks.pooling networks.probe_head networks.small_resnet
+        randomness stages.linear_heads statistics.lbfgs statistics.logistic_regression statistics.metrics
+        statistics.predictions store.features store.predictions training.adamw training.attacking training.averaging
+        training.batchnorm training.inference training.loop training.optimiser training.progress training.schedules
+        training.sgd training.transfer
     """,
     "finetuning": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
-        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
-        networks.build networks.folding networks.freezing networks.image_gradient networks.layers
-        networks.parallel_heads networks.pooling networks.probe_head networks.small_resnet randomness stages.finetuning
-        statistics.lbfgs statistics.logistic_regression statistics.metrics statistics.predictions
-        statistics.scikit_learn store.features store.predictions store.runs training.adamw training.attacking
-        training.averaging training.batchnorm training.class_probe training.fixed_features training.inference
-        training.loop training.optimiser training.probe_solution training.progress training.schedules training.sgd
-        training.transfer
+        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed machine.graphs
+        networks.backbones networks.build networks.folding networks.freezing networks.fusing networks.image_gradient
+        networks.layers networks.max_pool networks.max_pool_kernels networks.parallel_heads networks.pooling
+        networks.probe_head networks.small_resnet randomness stages.finetuning statistics.lbfgs
+        statistics.logistic_regression statistics.metrics statistics.predictions statistics.scikit_learn store.features
+        store.predictions store.runs training.adamw training.attacking training.averaging training.batchnorm
+        training.class_probe training.fixed_features training.inference training.loop training.optimiser
+        training.probe_solution training.progress training.schedules training.sgd training.transfer
     """,
     "selecting": """
         stages.selecting statistics.predictions store.features store.predictions store.runs
     """,
     "robustness": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
-        networks.backbones networks.build networks.folding networks.image_gradient networks.pooling networks.probe_head
-        networks.small_resnet randomness stages.robustness statistics.lbfgs statistics.logistic_regression
-        statistics.metrics statistics.predictions statistics.scikit_learn store.attacked store.features
-        store.predictions store.runs tables.key training.attacking training.class_probe training.fixed_features
-        training.inference training.transferred
+        networks.backbones networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
+        networks.max_pool_kernels networks.pooling networks.probe_head networks.small_resnet randomness
+        stages.robustness statistics.lbfgs statistics.logistic_regression statistics.metrics statistics.predictions
+        statistics.scikit_learn store.attacked store.features store.predictions store.runs tables.key training.attacking
+        training.class_probe training.fixed_features training.inference training.transferred
     """,
     "results": """
         stages.results statistics.candidates statistics.comparable statistics.intervals statistics.metrics
@@ -126,13 +129,12 @@ MODULES = {
         tables.transfer_sanity
     """,
     "claims": """
-        claims.best_eps claims.comparison claims.differences claims.ledger claims.lookup claims.published
-        claims.rules claims.trends claims.words claims.writing figures figures.cells figures.estimates
-        figures.fixed_robustness figures.html figures.labels figures.latex figures.markdown figures.numbers
-        figures.protocols figures.tables stages.claims
-        statistics.correlation statistics.evidence statistics.intervals tables.categories tables.errors
-        tables.experiment_info tables.flags tables.key tables.parquet tables.published
-        tables.published_experiment tables.published_results tables.published_texture tables.results
+        claims.best_eps claims.comparison claims.differences claims.ledger claims.lookup claims.published claims.rules
+        claims.trends claims.words claims.writing figures figures.cells figures.estimates figures.fixed_robustness
+        figures.html figures.labels figures.latex figures.markdown figures.numbers figures.protocols figures.tables
+        stages.claims statistics.correlation statistics.evidence statistics.intervals tables.categories tables.errors
+        tables.experiment_info tables.flags tables.key tables.parquet tables.published tables.published_experiment
+        tables.published_results tables.published_texture tables.results
     """,
     "report": """
         figures.cells figures.estimates figures.labels figures.plain_text figures.protocols stages.report

@@ -19,6 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SIXTEEN_BITS = (torch.bfloat16, torch.float16)
+"""Types in which a GPU's part of this was measured; in others cuDNN's own convolutions stay."""
+
 
 class FirstConvolution(nn.Module):
     """A convolution with constant weights and a fast gradient with respect to its input."""
@@ -55,7 +58,8 @@ class FirstConvolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, C, H, W] to [N, C_out, H/stride, W/stride]."""
-        if all(side % self.convolution.stride[0] == 0 for side in images.shape[2:]):
+        divisible = all(side % self.convolution.stride[0] == 0 for side in images.shape[2:])
+        if divisible and (not images.is_cuda or self.convolution.weight.dtype in SIXTEEN_BITS):
             y: Tensor = _Convolve.apply(images, self)
             return y
         y = self.convolution(images)
@@ -102,7 +106,7 @@ def _kept(before: Tensor, now: Tensor) -> Tensor:
 
 def is_fused(x: Tensor, weight: Tensor) -> bool:
     """Whether cuDNN computes a convolution of `x` and a ReLU at once: on a GPU in 16 bits, where it was measured."""
-    return x.is_cuda and x.dtype == weight.dtype and x.dtype in (torch.bfloat16, torch.float16)
+    return x.is_cuda and x.dtype == weight.dtype and x.dtype in SIXTEEN_BITS
 
 
 def supported(convolution: nn.Conv2d) -> bool:

@@ -7,7 +7,6 @@ These keep one byte: the place of the largest value in its window, by row, the f
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
@@ -89,7 +88,9 @@ def _spread(gradient: Tensor, places: Tensor, height: int, width: int, side: int
 
 
 def _kernels() -> Any:
-    return importlib.import_module("robust_transfer.networks.max_pool_kernels")
+    from robust_transfer.networks import max_pool_kernels  # imports Triton
+
+    return max_pool_kernels
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
