@@ -88,9 +88,9 @@ def _spread(gradient: Tensor, places: Tensor, height: int, width: int, side: int
 
 
 def _kernels() -> Any:
-    from robust_transfer.networks import max_pool_kernels  # imports Triton
+    import robust_transfer.networks.max_pool_kernels as kernels  # imports Triton
 
-    return max_pool_kernels
+    return kernels
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
