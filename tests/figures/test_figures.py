@@ -768,7 +768,17 @@ def test_a_point_is_as_high_in_every_panel_but_where_one_needs_a_scale_of_its_ow
     assert own > 2 * one
     said = [[text.get_text() for text in ax.texts].count("own scale") for ax in drawing.figure.axes]
     assert said == [0, 0, 1]
-    assert "all panels span as many points, but for those with a scale of their own" in remarks(drawing)
+    assert "all panels span the same number of points, but for those with a scale of their own" in remarks(drawing)
+
+
+def test_the_y_label_that_panels_share_stands_beside_their_middle(tmp_path: Path) -> None:
+    figure = drawn("fixed_feature", table(2, SMALL_ARCHS, SMALL_EPS)).figure
+    style.save(figure, tmp_path / "saved")
+    (label,) = (text for text in figure.texts if text.get_text() == "Fixed-feature accuracy (%)")
+    places = [ax.get_position() for ax in figure.axes]
+    bottom, top = min(place.y0 for place in places), max(place.y1 for place in places)
+    assert label.get_position()[1] == pytest.approx((bottom + top) / 2)
+    assert (bottom + top) / 2 < 0.45  # the legend stands above
 
 
 def test_the_difference_of_a_pair_stands_above_it_with_what_was_chosen():
@@ -938,7 +948,10 @@ def test_protocols_are_compared_on_the_seed_that_all_of_them_have():
     means = frozen.assign(transfer_seed=None, value=frozen["value"] + 7, entry=None)
     drawing = drawn("protocol_gap", more(means, *seeds, frozen, paper))
     assert gaps(drawing)["paper as released less frozen protocol", "standard"] == (-6, -6, -6, 1)
-    assert "on 2 of 2 lines the first seed that all ways share stands alone" in drawing.markdown()
+    said = "on 2 of 2 lines the first seed that all ways share stands alone"
+    assert said in drawing.markdown()
+    by_one_protocol = by(1, [FROZEN], eps=("0.5", "1"))  # gaps of selections count it, and the table has no line of it
+    assert said in drawn("protocol_gap", more(means, *seeds, frozen, paper, by_one_protocol)).markdown()
     even = [one.assign(protocol="paper") for one in (means, *seeds, frozen)]
     drawing = drawn("protocol_gap", more(means, *seeds, frozen, *even))
     assert {one["value"] for one in drawing.numbers if one["series"] == "accuracy"} == {*means["value"]}

@@ -1,7 +1,7 @@
 """Figures 2 and 3: accuracy by architecture, standard against best robust, one panel per target.
 
-All panels of a figure span as many points, so that a difference of one point is as high in each. The difference stands
-above each pair in numbers, and below it the eps that was chosen.
+All panels of a figure span the same number of points, so that a difference of one point is as high in each. The
+difference stands above each pair in numbers, and below it the eps that was chosen.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _remarks(
         f"{'; below, the ε chosen' if shown.best else ''}"
     ]
     but = ", but for those with a scale of their own" if own_scale else ""
-    said.append(f"all panels span as many points{but}")
+    said.append(f"all panels span the same number of points{but}")
     said += cells.remarks(cells.shown(shown.mode))
     said += named([row for one in every[panel].values() for row in shown.rows(one).values()] for panel in panels)
     without = [panel for panel in every if panel not in panels]

@@ -78,7 +78,7 @@ def protocol_gap(results: pd.DataFrame) -> Tables:
             kinds = by_kind(gap, lines)
             mean_gaps.append(TableRow((MODE_LABELS[mode], gap.name), [_mean(of_kind) for of_kind in kinds.values()]))
             numbers += _gap_numbers(mode, gap, kinds)
-        notes += _seed_notes(mode, lines)
+        notes += _seed_notes(mode, listed[:room])
     if not tables:
         return Tables([], [f"A second way of measuring: {NOT_MEASURED}"], [])
     if mean_gaps:
@@ -190,7 +190,7 @@ def _gap_numbers(mode: str, gap: Gap, kinds: dict[str, list[float]]) -> list[Num
 
 
 def _seed_notes(mode: str, lines: Sequence[Line]) -> list[str]:
-    """A note where some protocols were measured under more seeds than others."""
+    """A note where some protocols were measured under more seeds than others, on the lines that the table has."""
     alone = sum(line.alone for line in lines)
     what = "the first seed that all ways share stands alone, since some were measured under more"
     return [f"{MODE_LABELS[mode]}: on {alone} of {len(lines)} lines {what}."] if alone else []

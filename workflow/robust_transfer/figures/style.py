@@ -273,5 +273,15 @@ def save(drawn: Figure, stem: Path) -> None:
         # Once laid out it stays: laying out takes longer than drawing, and there are three files to draw.
         drawn.draw_without_rendering()
         drawn.set_layout_engine("none")
+        _centre_y_label(drawn)
         for kind, metadata in nothing_that_changes.items():
             drawn.savefig(stem.parent / f"{stem.name}.{kind}", metadata=metadata)
+
+
+def _centre_y_label(drawn: Figure) -> None:
+    """Move the y label that panels share beside their middle, which a legend on top has pushed down."""
+    shared = drawn.get_supylabel()
+    for text in drawn.texts:
+        if shared and text.get_text() == shared:
+            places = [ax.get_position() for ax in drawn.axes]
+            text.set_y((min(place.y0 for place in places) + max(place.y1 for place in places)) / 2)
