@@ -176,6 +176,14 @@ ALL_STAGES = {
             uses_gpu=True,
             interruptible=True,
         ),
+        Stage(
+            "test_sets",
+            "test transferred models on other test sets of the same classes",
+            "Reads transfers of one backbone, what their weights come from, and further test images or their\n"
+            "features; writes metrics.json, and test_sets.parquet, what every image was taken for.",
+            "cheap",
+            uses_gpu=True,
+        ),
         Stage("results", "collect the measured numbers of an experiment in one table", "", "collected"),
         Stage("claims", "test claims on the results table: a ledger of verdicts", "", "collected"),
         Stage("figures", "draw figures and tables from the results table", "", "collected"),

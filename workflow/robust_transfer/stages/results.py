@@ -138,6 +138,7 @@ def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[R
             **{name: number[name] for name in ("split", "selection", "metric", "value", "n")},
             **_interval(number, predictions),
             "attack": None if number["attack"] is None else canonical(number["attack"]),
+            "test_set": number.get("test_set"),
             "hyperparameters": canonical(number["hyperparameters"]),
             "backbone": measurement.backbone,
             "entry": measurement.entry,
