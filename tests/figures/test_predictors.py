@@ -88,7 +88,7 @@ def test_too_few_networks_are_said_in_the_cell() -> None:
     shown = predictors_table(table(INFO, *some))
     frame = shown.tables[0].frame
     assert frame.columns.tolist() == ["Source accuracy (%)", "Shape bias (%)"]
-    cell = frame.iloc[0, 1]
+    cell: Any = frame.iloc[0, 1]
     assert (cell.text, cell.detail, cell.faint) == ("needs 2 more networks", "n = 3", True)
     assert str(frame.iloc[0, 0]) == "−0.83 [−0.96, −0.39], n = 12"
     assert [labels[1] for labels in frame.index] == ["Easy", "Hard", ALL_TARGETS]
