@@ -141,7 +141,7 @@ def finish(grid: Grid, folder: Path) -> None:
         (path / "card.json").write_text(json.dumps(card, indent=1))
     results = folder / "results" / "paper"
     (results / "figures").mkdir(parents=True)
-    for name in ("results.parquet", "timings.parquet", "training.parquet", "flags.csv", "summary.txt"):
+    for name in ("results.parquet", "timings.parquet", "training.parquet", "backbones.csv", "flags.csv", "summary.txt"):
         (results / name).touch()
     write_json(results / "experiment.json", describe(grid))
     collected(grid, folder)
@@ -150,7 +150,10 @@ def finish(grid: Grid, folder: Path) -> None:
 def collected(grid: Grid, folder: Path) -> None:
     """Records of tables and figures, as if all had been made from the store as it is."""
     results = folder / "results" / "paper"
-    tables = [results / name for name in ("results.parquet", "timings.parquet", "training.parquet", "flags.csv")]
+    tables = [
+        results / name
+        for name in ("results.parquet", "timings.parquet", "training.parquet", "backbones.csv", "flags.csv")
+    ]
     made_from = {"code": fingerprint("results"), "experiment": digest(describe(grid))}
     write_made(results, "results", made_from | {"entries": digest_of_cards(folder / "store", grid.entries)}, tables)
     for name in grid.experiment.figures.draw:

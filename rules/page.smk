@@ -6,6 +6,7 @@ rule page:
         results=WIRING.table("results.parquet"),
         training=WIRING.table("training.parquet"),
         timings=WIRING.table("timings.parquet"),
+        backbones=WIRING.table("backbones.csv"),
         flags=WIRING.table("flags.csv"),
         claims=WIRING.product("claims", "claims.json"),
     output:

@@ -1,5 +1,5 @@
 # Collect every measured number of the experiment in one table, what it cost in a second one, how its backbones were
-# trained in a third, and what looks wrong in a list.
+# trained in a third, what is known of each in a fourth, and what looks wrong in a list.
 rule results:
     input:
         metrics=WIRING.measurements,
@@ -8,6 +8,7 @@ rule results:
         results=RESULTS / "results.parquet",
         timings=RESULTS / "timings.parquet",
         training=RESULTS / "training.parquet",
+        backbones=RESULTS / "backbones.csv",
         flags=report(
             RESULTS / "flags.csv",
             caption="../workflow/report/flags.rst",
@@ -29,6 +30,7 @@ rule results:
             --results {output.results:q} \
             --timings {output.timings:q} \
             --training {output.training:q} \
+            --backbones {output.backbones:q} \
             --flags {output.flags:q} \
             --log {log:q}
         """

@@ -461,7 +461,7 @@ def test_the_experiment_file_lists_keys_as_the_results_table_has_them() -> None:
     expected = [{}, {"downscaled": 12}, full, {"downscaled": 12, **full}]
     assert {canonical(one["variant"]) for one in listed} == {*map(canonical, expected)}
     names = [field.name for field in fields(MeasurementKey)]
-    assert list(KEY) == ["experiment", *names, "attack", "split", "selection", "metric"]
+    assert list(KEY) == ["experiment", *names, "attack", "test_set", "split", "selection", "metric"]
     assert {*names} < {*listed[0]}
 
 

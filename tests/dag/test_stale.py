@@ -21,7 +21,7 @@ from support.paths import ROOT
 
 PRODUCTS = ["results", "figure_headline", "claims", "report", "page"]
 FILES = {
-    "results": ["results.parquet", "timings.parquet", "training.parquet", "flags.csv"],
+    "results": ["results.parquet", "timings.parquet", "training.parquet", "backbones.csv", "flags.csv"],
     "figure_headline": [f"figures/headline.{suffix}" for suffix in ("html", "tex", "md", "csv")],
     "claims": ["claims.html"],
     "page": ["index.html"],

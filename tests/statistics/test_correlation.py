@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from robust_transfer.statistics.correlation import FEWEST, correlation, r2_interval
+from robust_transfer.statistics.correlation import FEWEST, correlation, pearson, r2_interval, ranks, spearman
+from scipy import stats
 
 DRAWS = 4000
 
@@ -55,3 +56,47 @@ def test_too_few_networks_and_constant_accuracies_have_none() -> None:
     assert perfect
     assert perfect.r2_low == pytest.approx(1)
     assert perfect.r2_high <= 1
+
+
+@pytest.mark.parametrize("n", [5, 9, 40])
+def test_coefficients_are_scipys_with_equal_values_at_their_mean_rank(n: int) -> None:
+    random = np.random.default_rng(n)
+    x = random.integers(0, 4, n).astype(float).tolist()
+    y = (np.array(x) + random.standard_normal(n)).tolist()
+    rho, r = spearman(x, y), pearson(x, y)
+    assert rho
+    assert r
+    assert ranks(x).tolist() == stats.rankdata(x).tolist()
+    assert rho.value == pytest.approx(stats.spearmanr(x, y).statistic)
+    found = stats.pearsonr(x, y)
+    assert r.value == pytest.approx(found.statistic)
+    assert (r.low, r.high) == pytest.approx(found.confidence_interval(0.95), abs=1e-6)
+    assert rho.low < rho.value < rho.high
+
+
+@pytest.mark.parametrize("rho", [0, 0.8, -0.95])
+@pytest.mark.parametrize("n", [5, 8, 13])
+def test_the_interval_of_a_rank_correlation_covers_the_true_one(n: int, rho: float) -> None:
+    random = np.random.default_rng(n)
+    x, noise = random.standard_normal((2, 1000, n))
+    y = rho * x + (1 - rho**2) ** 0.5 * noise
+    true = 6 / np.pi * np.arcsin(rho / 2)
+    found = [spearman(*pair) for pair in zip(x.tolist(), y.tolist(), strict=True)]
+    assert np.mean([one is not None and one.low <= true <= one.high for one in found]) >= 0.91
+
+
+def test_ranks_that_all_agree_are_no_certainty() -> None:
+    x = [1.0, 2.0, 3.0, 4.0, 5.0]
+    up, down = spearman(x, x), spearman(x, x[::-1])
+    assert up
+    assert down
+    assert (up.value, up.high) == (1, 1)
+    assert up.low < 0.5
+    assert (down.low, down.value, down.high) == (-1, -1, pytest.approx(-up.low))
+
+
+def test_coefficients_need_five_networks_and_some_spread() -> None:
+    four, five = [1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0]
+    for coefficient in (spearman, pearson):
+        assert coefficient(four, four) is None
+        assert coefficient(five, [1.0] * 5) is None

@@ -121,11 +121,18 @@ MODULES = {
         statistics.scikit_learn store.attacked store.features store.predictions store.runs tables.key training.attacking
         training.class_probe training.fixed_features training.inference training.transferred
     """,
+    "test_sets": """
+        architectures datasets.arrow datasets.class_maps datasets.resident datasets.splits loading.augmentation
+        machine.devices networks.backbones networks.build networks.pooling networks.probe_head networks.small_resnet
+        randomness stages.test_sets statistics.lbfgs statistics.logistic_regression statistics.metrics
+        statistics.nearest_neighbours statistics.predictions statistics.scikit_learn store.features store.predictions
+        store.runs training.class_probe training.fixed_features training.inference training.transferred
+    """,
     "results": """
         stages.results statistics.candidates statistics.comparable statistics.intervals statistics.metrics
-        statistics.predictions statistics.selection store.attacked store.features store.predictions tables.categories
-        tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
-        tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
+        statistics.predictions statistics.selection store.attacked store.features store.predictions tables.backbones
+        tables.categories tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet
+        tables.results tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
     """,
     "claims": """

@@ -247,7 +247,12 @@ class Fake:
         from robust_transfer.stages.results import collect
 
         tables = {name: self.root / f"{name}.parquet" for name in ("results", "timings", "training")}
-        collect(self.write(), self.root / "store", **tables, flags=self.root / "flags.csv")
+        collect(
+            self.write(),
+            self.root / "store",
+            **tables,
+            **{name: self.root / f"{name}.csv" for name in ("backbones", "flags")},
+        )
         return tables["results"]
 
 

@@ -18,7 +18,7 @@ from robust_transfer.store.made import digest, digest_of_cards, digest_of_claims
 
 from support.paths import ROOT
 
-TABLES = ("results.parquet", "timings.parquet", "training.parquet", "flags.csv")
+TABLES = ("results.parquet", "timings.parquet", "training.parquet", "flags.csv", "backbones.csv")
 
 
 def outputs(stage: str) -> list[str]:

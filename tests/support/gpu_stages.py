@@ -15,6 +15,7 @@ EXPERIMENT: dict[str, Any] = {
             "origin": {"kind": "shapes", "task": "objects", "train": 128, "test": 40, "side": 16, "classes": 12}
         },
         "coarse": {"origin": {"kind": "shapes", "task": "coarse", "train": 64, "test": 40, "side": 16}},
+        "again": {"origin": {"kind": "shapes", "task": "coarse", "train": 10, "test": 20, "side": 16}},
     },
     "source": "objects",
     "targets": ["coarse"],
@@ -35,6 +36,7 @@ EXPERIMENT: dict[str, Any] = {
     "linear_heads": {"learning_rates": [0.1], "training": TRAINING},
     "finetuning": {"learning_rates": [0.01], "training": TRAINING},
     "robustness": {"eps": [0.5], "images": 20},
+    "also_test_on": {"coarse": [{"dataset": "again"}]},
     "figures": {"draw": ["headline"]},
 }
 """All stages on a network of a few weights and tens of images of 16 pixels."""

@@ -36,6 +36,10 @@ def long_names(source: str, weights: str, target: str) -> dict[str, Any]:
     }
 
 
+def also_on(target: str, *datasets: str) -> dict[str, Any]:
+    return {"also_test_on": {target: [{"dataset": dataset} for dataset in datasets]}}
+
+
 Mistake = tuple[dict[str, Any], list[str]]
 
 MISTAKES: list[Mistake] = [
@@ -57,6 +61,16 @@ MISTAKES: list[Mistake] = [
         {"robustness": {"eps": ["4/255"]}, **grid(robustness=True)},
         ["robustness.eps = 4/255", "only norm linf takes", "grid[0] are attacked in norm l2", "robustness.norm: linf"],
     ),
+    (also_on("objects", "fine"), ["also_test_on.objects: not a target", "targets names coarse, fine, textures"]),
+    (also_on("coarse", "fein"), ["also_test_on.coarse[0].dataset = fein: no such dataset", "coarse, fine"]),
+    (also_on("coarse", "coarse"), ["also_test_on.coarse[0].dataset = coarse: the target itself"]),
+    (also_on("coarse", "fine", "fine"), ["also_test_on.coarse[1].dataset = fine: named twice"]),
+    ({"also_test_on": {"coarse": [{"dataset": "fine", "classes": {}}]}}, ["also_test_on.coarse[0].classes"]),
+    (
+        {"figures": {"predictors": ["shape_bais"]}},
+        ["figures.predictors[0] = shape_bais: no such property of backbones", "did you mean shape_bias?"],
+    ),
+    ({"figures": {"predictors": ["shape_bias", "shape_bias"]}}, ["figures.predictors", "named twice: shape_bias"]),
     ({"cue_conflict": {"images": {"kind": "shape"}}}, ["cue_conflict.images", "shapes"]),
     ({"cue_conflict": {"images": {"kind": "shapes", "images": 2}}}, ["cue_conflict.images", "images = 2"]),
     ({"cue_conflict": {"classes": ["cat", "dog"]}}, ["cue_conflict.classes", "at least 3"]),

@@ -17,6 +17,9 @@ def add_results_commands(commands: Commands) -> None:
     results.add_argument("--timings", type=Path, required=True, help="parquet file to write: one row per entry")
     results.add_argument("--training", type=Path, required=True, help="parquet file to write: one row per epoch")
     results.add_argument(
+        "--backbones", type=Path, required=True, help="CSV file to write: properties of backbones, one row per backbone"
+    )
+    results.add_argument(
         "--flags", type=Path, required=True, help="CSV file to write: what looks wrong, one row per flag"
     )
     add_log(results)
@@ -65,9 +68,10 @@ def _run_results(args: argparse.Namespace) -> None:
         results=args.results,
         timings=args.timings,
         training=args.training,
+        backbones=args.backbones,
         flags=args.flags,
     )
-    files = (args.results, args.timings, args.training, args.flags)
+    files = (args.results, args.timings, args.training, args.backbones, args.flags)
     if all(file.parent == args.experiment.parent for file in files):
         write_made(args.experiment.parent, "results", made_from, files)
 

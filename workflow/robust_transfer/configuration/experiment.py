@@ -30,6 +30,7 @@ from robust_transfer.configuration.robustness import Robustness
 from robust_transfer.configuration.running import Running
 from robust_transfer.configuration.sides import check_side
 from robust_transfer.configuration.stylizing import Stylizing
+from robust_transfer.configuration.test_sets import AlsoTestOn
 from robust_transfer.configuration.training import (
     RECIPES,
     TEXTURE_ROBUST,
@@ -251,6 +252,9 @@ report then names. A source that only evaluates imported backbones is dropped li
     """The paper protocol of fixed-feature transfer."""
     finetuning: Finetuning = Finetuning()
     """Full-network transfer."""
+    also_test_on: dict[Name, Annotated[tuple[AlsoTestOn, ...], Field(min_length=1)]] = Field(default={})
+    """By target, other datasets of its classes: every model that is transferred to the target is tested on their test\
+ images too. Trained networks keep their weights for it."""
     robustness: Robustness = Robustness()
     """How transferred models are attacked, in the parts of the grid that have `robustness: true`."""
     selection: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
@@ -323,6 +327,23 @@ did. With both every number is there twice, and figures show the first."""
                 raise ValueError(
                     f"cue_conflict.probe.{name}.{strange[0]}: not one of cue_conflict.classes, among which it decides"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _other_test_sets_resolve(self) -> Experiment:
+        known = ", ".join(sorted(self.datasets))
+        for target, others in self.also_test_on.items():
+            if target not in self.targets:
+                raise ValueError(f"also_test_on.{target}: not a target; targets names {', '.join(self.targets)}")
+            named = [one.dataset for one in others]
+            for i, name in enumerate(named):
+                where = f"also_test_on.{target}[{i}].dataset = {name}"
+                if name not in self.datasets:
+                    raise ValueError(f"{where}: no such dataset; datasets defines {known}")
+                if name == target:
+                    raise ValueError(f"{where}: the target itself, on whose test images its models are tested anyway")
+                if name in named[:i]:
+                    raise ValueError(f"{where}: named twice; put all of its classes in one map")
         return self
 
     @model_validator(mode="after")
@@ -541,7 +562,10 @@ did. With both every number is there twice, and figures show the first."""
         for i, part in enumerate(self.grid):
             targets = part.targets if part.targets is not None else self.targets
             if "stylized" in part.views and part.modes:
-                yield from ((target, f"grid[{i}].views = stylized") for target in targets)
+                for target in targets:
+                    yield target, f"grid[{i}].views = stylized"
+                    for one in self.also_test_on.get(target, ()):
+                        yield one.dataset, f"grid[{i}].views = stylized, with also_test_on.{target},"
             for key in ("source_views", "transfer_to_source"):
                 if "stylized" in getattr(part, key):
                     yield self.source, f"grid[{i}].{key} = stylized"
@@ -551,7 +575,9 @@ did. With both every number is there twice, and figures show the first."""
     @model_validator(mode="after")
     def _labelled(self) -> Experiment:
         """Images without classes are good for their styles alone."""
-        for where, name in [("source", self.source), *((f"targets[{i}]", t) for i, t in enumerate(self.targets))]:
+        named = [("source", self.source), *((f"targets[{i}]", t) for i, t in enumerate(self.targets))]
+        named += [(f"also_test_on.{t}", one.dataset) for t, others in self.also_test_on.items() for one in others]
+        for where, name in named:
             if not is_labelled(self.datasets[name].origin):
                 raise ValueError(
                     f"datasets.{name}.origin: images without classes, which stylizing.styles alone can name, and "

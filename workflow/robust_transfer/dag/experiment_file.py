@@ -47,6 +47,7 @@ def describe(grid: Grid) -> dict[str, Any]:
         **({"dropped": [_label(experiment, name) for name in grid.dropped]} if grid.dropped else {}),
         **_drawn_from(experiment),
         **({"norm": experiment.figures.norm} if experiment.figures.norm else {}),
+        **({"predictors": list(named)} if (named := experiment.figures.predictors) else {}),
         "architectures": list(architectures),
         "widths": list(experiment.figures.widths or architectures),
         "fixed_eps": _fixed_eps(experiment),

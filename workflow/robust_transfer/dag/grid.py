@@ -22,6 +22,7 @@ from robust_transfer.configuration.eps import eps_name, eps_value
 from robust_transfer.configuration.experiment import Experiment, GridPart
 from robust_transfer.configuration.gallery import GallerySettings
 from robust_transfer.configuration.stylizing import StylizingSettings
+from robust_transfer.configuration.test_sets import AlsoTestOn
 from robust_transfer.configuration.training import (
     TEXTURE_ROBUST,
     Attack,
@@ -43,6 +44,7 @@ from robust_transfer.configuration.variants import Variant
 from robust_transfer.configuration.weights import FileWeights, ImportingSettings, Weights
 from robust_transfer.dag.attacked import Models, Transfer, attacks
 from robust_transfer.dag.deviations import deviations_in_name, deviations_of_finetuning, deviations_of_heads
+from robust_transfer.dag.test_sets import ON_FEATURES, Tested, TestSets, test_set_entries
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 
 Settings = TypeVar("Settings", bound=Model | None)
@@ -111,6 +113,8 @@ class Grid:
     """By the id of the entry that measures, or of attacked models, of which one entry may measure several, by both."""
     models: Models = field(default_factory=Models)
     """The transferred models that are attacked."""
+    tested: TestSets = field(default_factory=TestSets)
+    """Those that are tested on more than their target."""
     _settings: dict[Hashable, Any] = field(default_factory=dict)
     """Settings that many entries share, by all that they depend on beside the experiment."""
 
@@ -167,6 +171,10 @@ def plan(experiment: Experiment, without: Collection[str] = ()) -> Grid:
         entry = grid._add("robustness", attack.name, attack.settings, attack.inputs)
         for model in attack.models:
             grid._measure(entry, model.backbone, model.key, model=model.transfer.id)
+    for found in test_set_entries(grid.tested, experiment.selection[0]):
+        entry = grid._add("test_sets", found.name, found.settings, found.inputs)
+        for tested in found.models:
+            grid._measure(entry, tested.backbone, tested.key, model=tested.transfer.id)
     return grid
 
 
@@ -453,13 +461,27 @@ class _Transfer:
         is_layer = entry.stage == "probing" and self.grid.experiment.features.layer is not None
         if entry.stage != "knn" and not is_layer:  # which have no gradient, and no head of the whole network
             self.grid.models.add(self._by(key.mode, key.protocol), entry, self.backbone, self.dataset, key)
+        if on := [(one, self._images_of(one.dataset, entry.stage)) for one in self._other_test_sets]:
+            self.grid.tested.found.setdefault(entry.id, Tested(entry, self.backbone, self.dataset, key, on))
+
+    @property
+    def _other_test_sets(self) -> list[AlsoTestOn]:
+        """The further test sets of this target that are there."""
+        others = self.grid.experiment.also_test_on.get(self.target, ())
+        return [one for one in others if one.dataset not in self.grid.dropped]
+
+    def _images_of(self, name: str, stage: str) -> PlannedEntry:
+        """A further test set in the target's view, or for a model on features its features."""
+        dataset = _dataset(self.grid, name, self.view)
+        return replace(self, dataset=dataset, target=name)._features() if stage in ON_FEATURES else dataset
 
     def _by(self, mode: str, protocol: str | None) -> Transfer:
         return Transfer(self.backbone.id, self.target, self.view, self.images_per_class, self.seed, mode, protocol)
 
     def _keeps(self, mode: str) -> bool:
-        """Networks that the paper's protocol trains in this mode keep their weights: they are attacked."""
-        return self._by(mode, "paper") in self.grid.models.wanted
+        """Networks that the paper's protocol trains in this mode keep their weights: they are attacked, or tested on
+        more than their target."""
+        return self._by(mode, "paper") in self.grid.models.wanted or bool(self._other_test_sets)
 
     @property
     def _name(self) -> str:

@@ -32,6 +32,7 @@ from robust_transfer.dag.namesakes import leftover_notices, namesake_notices, re
 from robust_transfer.dag.sources import foreign_networks
 from robust_transfer.dag.stale import Stale
 from robust_transfer.dag.stylized import unusable
+from robust_transfer.dag.test_sets import class_mistakes
 from robust_transfer.registry import COLLECTED, FIGURES, STAGES
 from robust_transfer.resuming.scheduler import REQUEUE
 from robust_transfer.store.entry import CARD, ENTRY, TIMING, StoreError, finished, open_entry, write_json
@@ -288,7 +289,7 @@ class Wiring:
         Raises ConfigurationError for a path in the configuration where nothing is, and for a layer or side that a
         network does not have: nobody but the author of the configuration can put that right.
         """
-        if messages := absent(self.grid, stated=True) or conflict_mistakes(self.grid):
+        if messages := absent(self.grid, stated=True) or conflict_mistakes(self.grid) or class_mistakes(self.grid):
             raise ConfigurationError("\n".join(messages))
         self.check_networks()
         if messages := absent(self.grid, stated=False):
@@ -303,7 +304,7 @@ class Wiring:
 
     def _check_origins(self) -> None:
         mistakes = absent(self.grid) or foreign_networks(self.grid)
-        if messages := mistakes or unusable(self.grid) or conflict_mistakes(self.grid):
+        if messages := mistakes or unusable(self.grid) or conflict_mistakes(self.grid) or class_mistakes(self.grid):
             raise ConfigurationError("\n".join(messages))
 
     def check_networks(self) -> None:

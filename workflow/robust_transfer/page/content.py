@@ -93,6 +93,7 @@ class Content:
             [_figure(folder / "figures", name, captions.get(name, "")) for name in drawn],
             [
                 Download.of(folder / "results.csv", results.to_csv(index=False).encode()),
+                Download.of(folder / "backbones.csv"),
                 Download.of(folder / "flags.csv"),
                 *([Download.of(folder / "claims.csv")] if (folder / "claims.csv").exists() else []),
             ],

@@ -234,6 +234,21 @@ def _evaluation(entry: PlannedEntry, counts: Lookup) -> Work:
     return work
 
 
+def _test_sets(entry: PlannedEntry, counts: Lookup) -> Work:
+    settings: Any = entry.settings
+    architecture, side = _network(entry.inputs["backbone"])
+    work = Work()
+    for one in settings.tests:
+        model, images = entry.inputs[one.model], entry.inputs[one.images]
+        on_features = images.stage == "features"
+        tested = _images_of(images.inputs["dataset"] if on_features else images, counts)
+        work.written += PREDICTION_BYTES * tested.test
+        if not on_features:
+            work.images[Pass(architecture, side, _transfer_precision(model), "forward")] += tested.test
+            _decode(work, tested, tested.test)
+    return work
+
+
 def _robustness(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     architecture, side = _network(entry.inputs["backbone"])
@@ -423,5 +438,6 @@ WORK: dict[str, Callable[[PlannedEntry, Lookup], Work]] = {
     "finetuning": _finetuning,
     "selecting": _selecting,
     "robustness": _robustness,
+    "test_sets": _test_sets,
 }
 """The work of an entry, by stage. A test compares the stages with those of the registry."""

@@ -1,11 +1,12 @@
 """Stage results: every measured number of an experiment in one table, costs and trainings in others, and its flags.
 
     python -m robust_transfer results results/<name>/experiment.json \
-        --results <parquet> --timings <parquet> --training <parquet> --flags <csv>
+        --results <parquet> --timings <parquet> --training <parquet> --backbones <csv> --flags <csv>
 
 Reads `metrics.json`, `predictions.parquet`, `epochs.csv`, `timing.json` and `card.json` of the experiment's entries;
-writes `results.parquet` (columns in `tables/results.py`), `timings.parquet`, and `training.parquet` and `flags.csv`
-(columns in `tables/training.py`). Beside the rows that entries measured the results hold two kinds of summary:
+writes `results.parquet` (columns in `tables/results.py`), `timings.parquet`, `backbones.csv` (`tables/backbones.py`),
+and `training.parquet` and `flags.csv` (columns in `tables/training.py`). Beside the rows that entries measured the
+results hold two kinds of summary:
 
 - means over seeds (`seeds.py`): `backbone_seed` or `transfer_seed` is null;
 - chosen rows (`tables/chosen.py`), per target, mode, variant and selection: `eps` best-robust is the robust eps with
@@ -38,11 +39,12 @@ from robust_transfer.statistics.predictions import Predictions
 from robust_transfer.store.entry import TIMING, Entry, StoreError, open_entry, renewing
 from robust_transfer.store.finished import entry_name
 from robust_transfer.store.predictions import PREDICTIONS, read_predictions
+from robust_transfer.tables.backbones import write_backbones
 from robust_transfer.tables.chosen import Numbers, Record, chosen_rows, chosen_rows_under_attack, shared_columns
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import Measurement, MeasurementKey, canonical
 from robust_transfer.tables.parquet import TableFormat
-from robust_transfer.tables.results import RESULTS, write_results
+from robust_transfer.tables.results import RESULTS, as_results, write_results
 from robust_transfer.tables.seeds import seed_means
 from robust_transfer.tables.training import TRAINING, write_flags
 from robust_transfer.tables.training_records import (
@@ -79,8 +81,10 @@ TIMINGS = TableFormat(
 )
 
 
-def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path, training: Path, flags: Path) -> None:
-    """Gather the entries that `experiment_json` lists from `store` into three tables and a list of sanity flags.
+def collect(
+    experiment_json: Path, store: Path, *, results: Path, timings: Path, training: Path, backbones: Path, flags: Path
+) -> None:
+    """Gather the entries that `experiment_json` lists from `store` into four tables and a list of sanity flags.
 
     Raises StoreError for an entry that is missing, unfinished or altered, TableError for two numbers with one key or
     metrics that contradict their predictions, SelectionError for runs that cannot be compared.
@@ -92,9 +96,9 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
     records = [(one, _measured(info.experiment, one, open_entry(store / one.entry))) for one in measurements]
     measured = _clean_once(RESULTS.frame(record for _, of_one in records for record in of_one))
     models = _models(records).loc[measured.index]
-    backbones = {one.backbone: one for one in measurements}
-    opened = {name: open_entry(store / name) for name in backbones}
-    trained = [epoch_rows(one, opened[name]) for name, one in backbones.items()]
+    by_backbone = {one.backbone: one for one in measurements}
+    opened = {name: open_entry(store / name) for name in by_backbone}
+    trained = [epoch_rows(one, opened[name]) for name, one in by_backbone.items()]
     epochs = pd.concat([TRAINING.frame([]), *trained])
     recorded = [Raised(cost, flag) for cost in costs for flag in recorded_flags(store / cost)]
     raised = not_overruled(recorded, measured, store)
@@ -114,6 +118,7 @@ def collect(experiment_json: Path, store: Path, *, results: Path, timings: Path,
     write_results(results, rows, described)
     TIMINGS.write(timings, TIMINGS.frame(_cost(store / cost) for cost in costs))
     TRAINING.write(training, epochs, described)
+    write_backbones(backbones, as_results(rows, info))
     write_flags(flags, as_flags(raised))
     log.info("%s: %d numbers from %d entries, %d flags", results, len(rows), len(measurements), len(raised))
 
@@ -133,6 +138,7 @@ def _measured(experiment: str, measurement: Measurement, entry: Entry) -> list[R
             **{name: number[name] for name in ("split", "selection", "metric", "value", "n")},
             **_interval(number, predictions),
             "attack": None if number["attack"] is None else canonical(number["attack"]),
+            "test_set": number.get("test_set"),
             "hyperparameters": canonical(number["hyperparameters"]),
             "backbone": measurement.backbone,
             "entry": measurement.entry,

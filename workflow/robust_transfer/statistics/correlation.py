@@ -1,4 +1,4 @@
-"""The correlation of two accuracies over a few networks: its interval, and how much of it is one network's doing.
+"""The correlation of two numbers over a few networks: its interval, and how much of it is one network's doing.
 
 The interval is Fisher's (1921, "On the probable error of a coefficient of correlation"): atanh(r) is about normal with
 variance 1 / (n - 3). Of 20,000 simulated pairs of normal accuracies it covers the true ρ²
@@ -10,6 +10,19 @@ variance 1 / (n - 3). Of 20,000 simulated pairs of normal accuracies it covers t
 
 where a percentile bootstrap over networks covers 0.82 to 0.92, and never 0. With a network far off the others (t of 3
 degrees of freedom) Fisher's covers 0.80 to 0.95 only: the range of r with one network left out shows such a network.
+
+That of Spearman's correlation of ranks is Bonett and Wright's (2000, "Sample size requirements for estimating Pearson,
+Kendall and Spearman correlations"): atanh(ρ) is about normal with variance (1 + ρ²/2) / (n - 3). Where all ranks agree,
+ρ = ±1, it has no width: it is taken half a step below, a step being what exchanging two neighbours takes away. Of 1,500
+simulated samples of normal pairs it covers the true ρ, and a percentile bootstrap over networks does,
+
+    n      ρ = 0           0.5             0.8             0.95
+    5      0.987, 0.891    0.986, 0.949    0.989, 0.863    0.983, 0.648
+    8      0.967, 0.955    0.969, 0.967    0.948, 0.974    0.959, 0.913
+    13     0.970, 0.958    0.961, 0.961    0.959, 0.981    0.927, 0.988
+    30     0.957, 0.952    0.961, 0.952    0.961, 0.960    0.951, 0.969
+
+(ρ of the normal pairs; that of ranks is 6/π asin(ρ/2)).
 """
 
 from __future__ import annotations
@@ -40,7 +53,7 @@ class Correlation:
 
 def correlation(x: Sequence[float], y: Sequence[float]) -> Correlation | None:
     """The correlation over n networks; None for fewer than `FEWEST`, and where either accuracy is constant."""
-    if len(x) < FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
+    if not _has_interval(x, y):
         return None
     pairs = np.array([x, y], np.float64)
     r = _pearson(pairs)
@@ -55,6 +68,54 @@ def r2_interval(r: float, n: int) -> tuple[float, float]:
     z, half = math.atanh(max(-largest, min(largest, r))), _NORMAL / math.sqrt(n - 3)
     low, high = math.tanh(z - half), math.tanh(z + half)
     return 0.0 if low < 0 < high else min(low**2, high**2), max(low**2, high**2)
+
+
+@dataclass(frozen=True)
+class Coefficient:
+    """A coefficient of correlation, -1 to 1, with its 95 % interval over networks."""
+
+    value: float
+    low: float
+    high: float
+
+
+def pearson(x: Sequence[float], y: Sequence[float]) -> Coefficient | None:
+    """Pearson's correlation over n networks, with Fisher's interval; None where `correlation` has none."""
+    if not _has_interval(x, y):
+        return None
+    r = _pearson(np.array([x, y], np.float64))
+    return _around(r, r, 1.0, len(x))
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> Coefficient | None:
+    """Spearman's correlation over n networks, equal values at their mean rank, with Bonett and Wright's interval; None
+    where `correlation` has none."""
+    if not _has_interval(x, y):
+        return None
+    n = len(x)
+    rho = _pearson(np.array([ranks(x), ranks(y)]))
+    largest = 1 - 6 / (n * (n**2 - 1))
+    centre = max(-largest, min(largest, rho))
+    return _around(rho, centre, 1 + centre**2 / 2, n)
+
+
+def ranks(values: Sequence[float]) -> np.ndarray:
+    """Ranks from 1 [n]; equal values have the mean of theirs."""
+    _, place, counts = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    found: np.ndarray = (last - (counts - 1) / 2)[place]
+    return found
+
+
+def _has_interval(x: Sequence[float], y: Sequence[float]) -> bool:
+    return len(x) >= FEWEST and len(set(x)) > 1 and len(set(y)) > 1
+
+
+def _around(value: float, centre: float, variance: float, n: int) -> Coefficient:
+    """The interval whose atanh is `centre`'s, plus or minus 1.96 √(variance / (n - 3)); `value` lies in it."""
+    largest = 1 - 2.0**-52
+    z, half = math.atanh(max(-largest, min(largest, centre))), _NORMAL * math.sqrt(variance / (n - 3))
+    return Coefficient(value, min(value, math.tanh(z - half)), max(value, math.tanh(z + half)))
 
 
 def _pearson(pairs: np.ndarray) -> float:

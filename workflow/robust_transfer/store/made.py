@@ -53,7 +53,15 @@ def digest_of_files(folder: Path, names: Iterable[str]) -> str:
 
 def page_reads(figures: Iterable[str]) -> list[str]:
     """Files of the results folder that the page shows, beside `about.json`."""
-    tables = ["results.parquet", "training.parquet", "timings.parquet", "flags.csv", "claims.json", "claims.csv"]
+    tables = [
+        "results.parquet",
+        "training.parquet",
+        "timings.parquet",
+        "backbones.csv",
+        "flags.csv",
+        "claims.json",
+        "claims.csv",
+    ]
     return [*tables, *(f"figures/{name}.{suffix}" for name in figures for suffix in FIGURES[name].suffixes)]
 
 

@@ -81,7 +81,7 @@ def chosen_rows_under_attack(
     Where networks are chosen on test images only these differences are there: a choice on attacked images is none that
     anybody reports.
     """
-    for key, members in _comparisons(one for one in measurements if one.model is not None).items():
+    for key, members in _comparisons(one for one in measurements if one.stage == "robustness").items():
         for selection in _selections(members, numbers):
             of_members = [_attacked_runs(one, store, numbers.of(one), selection) for one in members]
             for attack in dict.fromkeys(attack for runs in of_members for attack in runs):
@@ -115,7 +115,7 @@ def _with_what_is_behind(
 
 
 def _key(row: Record) -> tuple[Any, ...]:
-    return tuple(row[name] for name in KEY)
+    return tuple(row.get(name) for name in KEY)
 
 
 def _attacked_runs(

@@ -65,6 +65,8 @@ class ExperimentInfo:
     """What figures are drawn from: `ours`, the `published` numbers, or `both`."""
     norm: str | None = None
     """Norm of the robust networks that figures of one norm show; None: every one, each in panels of its own."""
+    predictors: tuple[str, ...] = ()
+    """Properties of backbones along the x axes of the figure `predictors`; empty: those that were measured."""
 
     @property
     def ordered(self) -> tuple[str, ...]:
@@ -119,4 +121,5 @@ class ExperimentInfo:
             source_metric=described["source"].get("metric", "top1"),
             drawn_from=described.get("drawn_from", "ours"),
             norm=described.get("norm"),
+            predictors=tuple(described.get("predictors") or ()),
         )

@@ -27,6 +27,7 @@ CELL = (
     "variant",
     "images_per_class",
     "attack",
+    "test_set",
 )
 """Columns of which one number is wanted for each combination."""
 

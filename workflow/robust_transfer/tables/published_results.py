@@ -51,7 +51,7 @@ def _read_published(folder: Path) -> pd.DataFrame:
         for where, fields in lines_of(folder / name, (*kinds, *MARKS)):
             row = {column: parsed(where, column, fields[column], *kind) for column, kind in kinds.items()}
             _check(where, row, fields)
-            first = seen.setdefault((*(row[column] for column in KEY), fields["edition"]), where)
+            first = seen.setdefault((*(row.get(column) for column in KEY), fields["edition"]), where)
             if first != where:
                 raise PublishedError(
                     f"{where}: a second number for the cell and edition ({fields['edition']}) of {first}; an edition "

@@ -25,7 +25,15 @@ DIFFERENCE = "_difference"
 OUT_OF_BAG = "_out_of_bag"
 """Ending of the metric of a number chosen on test images, estimated on images that the choice did not see."""
 
-KEY = ("experiment", *(field.name for field in fields(MeasurementKey)), "attack", "split", "selection", "metric")
+KEY = (
+    "experiment",
+    *(field.name for field in fields(MeasurementKey)),
+    "attack",
+    "test_set",
+    "split",
+    "selection",
+    "metric",
+)
 """Columns that tell a number from every other one."""
 SCHEMA = pa.schema(
     [
@@ -44,6 +52,7 @@ SCHEMA = pa.schema(
         ("variant", pa.string()),
         ("images_per_class", pa.int32()),
         ("attack", pa.string()),
+        ("test_set", pa.string()),
         ("split", pa.string()),
         ("selection", pa.string()),
         ("metric", pa.string()),
@@ -68,6 +77,7 @@ NULLABLE = frozenset(
         "protocol",
         "images_per_class",
         "attack",
+        "test_set",
         "selection",
         "backbone",
         "entry",
@@ -77,7 +87,7 @@ NULLABLE = frozenset(
     }
 )
 """Columns that may be null; `read_results` says what it means."""
-ADDED = frozenset({"flags", "training"})
+ADDED = frozenset({"flags", "training", "test_set"})
 """Columns that files of earlier versions and those of published numbers lack: null there."""
 RESULTS = TableFormat("results table", SCHEMA, NULLABLE, ADDED)
 
@@ -111,7 +121,9 @@ def read_results(path: str | Path) -> pd.DataFrame:
                       restarts and use_best, else of `kind`; older files have fewer of these; null: clean images, all of
                       them. Of a transfer it is on the model as a whole, on some of the test images (`n`); the `kind`
                       `none` is accuracy on these images as they are
-    split             `test` or `validation`
+    test_set          dataset whose test images they are, where these are not the target's own (`also_test_on`); null:
+                      the target's
+    split             `test`, `validation`, or `other`: of the dataset that `test_set` names
     selection         split on which hyperparameters (and eps and arch, if chosen) were chosen; null: nothing was
     metric            `top1` or `mean_per_class` accuracy; with `_difference` best robust less standard, paired (under
                       attack also each robust network less the standard one of its architecture); with
