@@ -47,7 +47,7 @@ MODULES = {
         loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
         networks.build networks.folding networks.image_gradient networks.pooling networks.small_resnet randomness
         stages.pretraining tables.flags tables.sanity training.adamw training.averaging training.batchnorm
-        training.inference training.loop training.optimiser training.progress training.schedules
+        training.divergence training.inference training.loop training.optimiser training.progress training.schedules
         training.sgd weights.outputs
     """,
     "evaluation": """
@@ -93,7 +93,8 @@ MODULES = {
         networks.build networks.folding networks.image_gradient networks.parallel_heads networks.pooling
         networks.probe_head networks.small_resnet randomness stages.linear_heads statistics.lbfgs
         statistics.logistic_regression statistics.metrics statistics.predictions store.features store.predictions
-        training.adamw training.attacking training.averaging training.batchnorm training.inference training.loop
+        tables.flags training.adamw training.attacking training.averaging training.batchnorm training.divergence
+        training.inference training.loop
         training.optimiser training.progress training.schedules training.sgd training.transfer
     """,
     "finetuning": """
@@ -102,8 +103,9 @@ MODULES = {
         networks.build networks.folding networks.freezing networks.image_gradient networks.layers
         networks.parallel_heads networks.pooling networks.probe_head networks.small_resnet randomness stages.finetuning
         statistics.lbfgs statistics.logistic_regression statistics.metrics statistics.predictions
-        statistics.scikit_learn store.features store.predictions store.runs training.adamw training.attacking
-        training.averaging training.batchnorm training.class_probe training.fixed_features training.inference
+        statistics.scikit_learn store.features store.predictions store.runs tables.flags training.adamw
+        training.attacking training.averaging training.batchnorm training.class_probe training.divergence
+        training.fixed_features training.inference
         training.loop training.optimiser training.probe_solution training.progress training.schedules training.sgd
         training.transfer
     """,
@@ -120,9 +122,9 @@ MODULES = {
     """,
     "results": """
         stages.results statistics.candidates statistics.comparable statistics.intervals statistics.metrics
-        statistics.predictions statistics.selection store.attacked store.features store.predictions tables.categories
-        tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
-        tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
+        statistics.predictions statistics.selection store.attacked store.features store.predictions store.runs
+        tables.categories tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet
+        tables.results tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
     """,
     "claims": """
