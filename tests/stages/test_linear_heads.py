@@ -11,7 +11,7 @@ from robust_transfer import randomness
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.configuration.transfer import LinearHeads, LinearHeadsSettings
-from robust_transfer.datasets.splits import few_mask
+from robust_transfer.datasets.splits import few_in_total_mask, few_mask
 from robust_transfer.networks.backbones import WEIGHTS, load_backbone, read_weights
 from robust_transfer.networks.build import build
 from robust_transfer.stages import linear_heads
@@ -248,6 +248,13 @@ class TestStage:
             )
             draft.facts = {"diverged": [1e30]}
         assert [one.is_diverged for one in runs_in(open_entry(entry.path))] == [True, False]
+
+    def test_few_images_in_total_are_too(self, dataset):
+        few = described("final", training_images=25)
+        trained_on, _ = parts(dataset, few)
+        assert trained_on[0].indices.tolist() == np.flatnonzero(few_in_total_mask(np.arange(60) % 3, 25, 0)).tolist()
+        searched, validated = parts(dataset, few.model_copy(update={"purpose": "search"}))
+        assert sorted([*searched[0].indices, *validated.indices]) == trained_on[0].indices.tolist()
 
     def test_few_images_are_the_same_for_every_purpose(self, dataset):
         few = described("final", images_per_class=5)

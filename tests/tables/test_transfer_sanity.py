@@ -179,7 +179,7 @@ def test_what_was_reported_of_a_training_that_diverged_has_failed(tmp_path):
     fake, facts = Fake(tmp_path), {"diverged": [{"learning_rate": 1.0, "step": 3}]}
 
     def tuned(target: str, rate: float, **of: Any) -> Path:
-        path = tmp_path / "store" / fake.transfer(50, 50, "finetuning", target=target, **of)
+        path: Path = tmp_path / "store" / fake.transfer(50, 50, "finetuning", target=target, **of)
         rows = json.loads((path / "metrics.json").read_text())
         rows = [{**row, "hyperparameters": {"learning_rate": rate}} for row in rows]
         (path / "metrics.json").write_text(json.dumps(rows))

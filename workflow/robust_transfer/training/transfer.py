@@ -20,7 +20,7 @@ from robust_transfer.configuration.running import running
 from robust_transfer.configuration.transfer import FinetuningSettings, LinearHeadsSettings
 from robust_transfer.datasets.arrow import entry_splits, open_split
 from robust_transfer.datasets.resident import square_blocks
-from robust_transfer.datasets.splits import few_mask, validation_mask
+from robust_transfer.datasets.splits import few_images, validation_mask
 from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.networks.backbones import WEIGHTS, load_backbone, save_weights
 from robust_transfer.networks.build import Network, Normalise
@@ -61,7 +61,7 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
 
     A search run measures on validation images: the dataset's official ones if it has any, else `validation_fraction` of
     each class's training images, the same for all runs with one seed. A fixed run does so too, and is tested besides
-    (`test_images`). Other runs train on these too, and measure on the test images. With `images_per_class` validation
+    (`test_images`). Other runs train on these too, and measure on the test images. With few images validation
     images are always taken from the limited training images, since whoever has only a few images has no official
     validation set besides.
 
@@ -69,9 +69,9 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
     """
     training = _whole(dataset, "train")
     official = _whole(dataset, "validation") if "validation" in entry_splits(dataset) else None
-    if settings.images_per_class:
-        mask = few_mask(training.labels, settings.images_per_class, settings.seed)
-        training, official = Subset(training.split, np.flatnonzero(mask)), None
+    few = few_images(training.labels, settings.images_per_class, settings.training_images, settings.seed)
+    if few is not None:
+        training, official = Subset(training.split, few), None
     if settings.purpose not in ("search", "fixed"):
         return [training, official] if official else [training], test_images(dataset)
     if official:
