@@ -37,7 +37,7 @@ def test_a_finished_dataset_says_how_many_images_its_classes_have(tmp_path: Path
 
 
 def test_images_in_total_are_at_most_those_there_are(tmp_path: Path) -> None:
-    there = planned_with().experiment.datasets["coarse"].origin.train  # type: ignore[union-attr]
+    there = int(planned_with().experiment.datasets["coarse"].origin.model_dump()["train"])
     assert mistakes(planned_with(**grid(training_images=[there]))) == []
     lines = mistakes(planned_with(**grid(training_images=[there + 1])))
     assert any(f"training_images = {there + 1}: coarse has {there} training images" in line for line in lines)

@@ -81,8 +81,8 @@ def test_few_images_in_total_are_that_many_nested_and_alike_for_every_class():
     with pytest.raises(ValueError, match="training_images = 3301: there are 3300 training images"):
         few_in_total_mask(labels, 3301, 0)
     assert few_images(labels, None, None, 0) is None
-    assert few_images(labels, 3, None, 0).tolist() == np.flatnonzero(few_mask(labels, 3, 0)).tolist()
-    assert few_images(labels, None, 7, 0).tolist() == np.flatnonzero(few_in_total_mask(labels, 7, 0)).tolist()
+    np.testing.assert_array_equal(few_images(labels, 3, None, 0), np.flatnonzero(few_mask(labels, 3, 0)))
+    np.testing.assert_array_equal(few_images(labels, None, 7, 0), np.flatnonzero(few_in_total_mask(labels, 7, 0)))
 
 
 def test_limits_are_balanced_and_nested():
