@@ -36,6 +36,22 @@ def test_a_finished_dataset_says_how_many_images_its_classes_have(tmp_path: Path
         planned(made.experiment)
 
 
+def test_images_in_total_are_at_most_those_there_are(tmp_path: Path) -> None:
+    there = int(planned_with().experiment.datasets["coarse"].origin.model_dump()["train"])
+    assert mistakes(planned_with(**grid(training_images=[there]))) == []
+    lines = mistakes(planned_with(**grid(training_images=[there + 1])))
+    assert any(f"training_images = {there + 1}: coarse has {there} training images" in line for line in lines)
+    datasets = {"coarse": {"origin": {"kind": "folder", "path": str(tmp_path)}}}
+    over = {"store": str(tmp_path), "datasets": datasets, "targets": ["coarse"], **grid(training_images=[61])}
+    made = planned_with(**over)
+    assert mistakes(made) == []  # nobody knows
+    [entry] = (entry for entry in made.stage("datasets").values() if entry.name == "coarse")
+    (tmp_path / entry.id).mkdir(parents=True)
+    card = {"facts": {"counts": {"train": 60}}, "files": {}, "inputs": {}}
+    (tmp_path / entry.id / "card.json").write_text(json.dumps(card))
+    assert any("coarse has 60 training images" in line for line in mistakes(made))
+
+
 def test_a_part_that_transfers_nothing_needs_no_images() -> None:
     assert mistakes(planned_with(**grid(images_per_class=[5000], modes=[]))) == []
 

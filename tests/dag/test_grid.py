@@ -311,6 +311,20 @@ def test_few_images_are_entries_of_their_own_on_shared_features() -> None:
     assert {key.images_per_class for key in transfers} == {5, 10, None}
 
 
+def test_images_counted_in_total_are_entries_beside_those_counted_by_class() -> None:
+    part = {**SMALL["grid"][0], "images_per_class": [5, "all"]}  # type: ignore[index]
+    both, by_class = planned(grid=[part | {"training_images": [100, 40]}]), planned(grid=[part])
+    assert hashes(by_class) < hashes(both)
+    assert counts(both)["probing"] == (5 + 1 + 2 * 5) / (5 + 1) * counts(by_class)["probing"]
+    keys = [one.key for one in both.measurements.values() if one.key.mode == "fixed-feature"]
+    assert {(key.images_per_class, key.training_images) for key in keys} == {
+        (5, None), (None, None), (None, 100), (None, 40)
+    }  # fmt: skip
+    few = [entry for entry in both.stage("probing").values() if "_100images_seed" in entry.name]
+    assert {(e.settings.images_per_class, e.settings.training_images) for e in few} == {(None, 100)}  # type: ignore[attr-defined]
+    assert {entry.settings.training_images for entry in by_class.stage("probing").values()} == {None}  # type: ignore[attr-defined]
+
+
 def test_the_layer_that_features_are_from_is_in_the_key_of_numbers_made_from_them() -> None:
     part = {**SMALL["grid"][0], "protocols": ["frozen", "knn"], "views": ["native", 8]}  # type: ignore[index]
     grid = planned(grid=[part], features={"layer": "blocks.0"})

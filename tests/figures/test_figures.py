@@ -31,6 +31,7 @@ from robust_transfer.store import fingerprint
 from robust_transfer.tables.errors import TableError
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import canonical
+from robust_transfer.tables.published_experiment import beside_published, published_few_images
 from robust_transfer.tables.published_results import published_rows
 from robust_transfer.tables.results import as_results, read_results, write_results
 from robust_transfer.tables.seeds import seed_means
@@ -831,6 +832,44 @@ def test_few_images_are_means_over_subsets_with_the_interval_over_these():
     assert "few images: means over 5 subsets of the training images, intervals over subsets" in said
     alone = " ".join(remarks(drawn("few_images", once)))
     assert "one subset of the training images, intervals over test images, which hide how much subsets differ" in alone
+
+
+def test_images_counted_in_total_have_panels_of_their_own():
+    results = table(2, ("resnet8_w16",), ("0", "0.5"), modes=("fixed-feature",))
+    in_total = few_images(results, sizes=(30, 60))
+    counted = in_total["images_per_class"].notna()
+    in_total = in_total.assign(training_images=in_total["images_per_class"])[counted].assign(images_per_class=None)
+    in_total = as_results(in_total, ExperimentInfo.of(results))
+    alone = drawn("few_images", more(results, in_total))
+    assert [one["training_images"] for one in alone.numbers[:3]] == [30, 60, "all"]
+    assert {one["images_per_class"] for one in alone.numbers} == {None}
+    assert alone.figure.get_supxlabel() == "Training images in total"
+    both = drawn("few_images", more(few_images(results, sizes=(5,)), in_total))
+    titles = [ax.get_title().replace("\n", " ") for ax in both.figure.axes]
+    assert titles == [f"Target {i}, images {how}" for how in ("of each class", "in total") for i in (1, 2)]
+    ticks = [[tick.get_text() for tick in ax.get_xticklabels()] for ax in both.figure.axes]
+    assert ticks == [["5", "all"]] * 2 + [["30", "60", "all"]] * 2
+    assert both.figure.get_supxlabel() == "Training images of each class or in total"
+
+
+def test_published_numbers_from_as_many_images_stand_behind_ours():
+    results = table(1, ("resnet50",), ("0", "3"), modes=("full-network",))
+    names = {"target": "cifar10", "source": "imagenet", "metric": "top1"}
+    info = ExperimentInfo.of(results)
+    info = replace(info, source="imagenet", targets=(Target("cifar10", "CIFAR-10", "top1"),))
+    ours = results[results["target"] == "Target 1"].astype({"target": "object"}).assign(**names)
+    sized = [ours.assign(training_images=size, value=40.0 + size / 100) for size in (100, 150)]
+    rows = as_results(pd.concat([ours, *sized]), info)
+    drawing = drawn("few_images", beside_published(rows, published_few_images()))
+    found = {(one["experiment"], one["eps"], one["training_images"]): one for one in drawing.numbers}
+    theirs = {key[1:]: one["value"] for key, one in found.items() if key[0] == "published"}
+    assert theirs == {("0", 100): 48.493, ("3", 100): 51.891, ("0", "all"): 95.36, ("3", "all"): 95.86}
+    mine = found[info.experiment, "3", 100]
+    assert mine["published"] == 51.891
+    assert mine["difference"] == pytest.approx(41 - 51.891)
+    assert found[info.experiment, "3", 150]["published"] is None
+    labels = [text.get_text() for text in drawing.figure.findobj(Text)]
+    assert "published" in labels
 
 
 def test_few_images_draws_the_networks_it_has_and_names_what_is_not_there():

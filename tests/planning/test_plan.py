@@ -194,6 +194,8 @@ class TestWorkOfAnEntry:
         assert counts.transfer("fixed", 0.2, None) == (1000, 250)
         assert counts.transfer("fixed", 0.2, 5) == (40, 60)
         assert counts.transfer("final", 0.2, None) == (1200, 50)
+        assert counts.transfer("final", 0.2, None, 100) == (100, 50)
+        assert counts.transfer("search", 0.2, None, 100) == (80, 20)
 
     def test_selecting_costs_its_start_alone(self, tmp_path: Path) -> None:
         grid = tiny(tmp_path)

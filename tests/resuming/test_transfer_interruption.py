@@ -26,9 +26,12 @@ RUN = {
     "linear_heads": linear_heads.run,
     "finetuning": finetuning.run,
     "adversarial": finetuning.run,  # the moments of AdamW, where eps stands, and what is frozen: all must be in a state
+    "diverging": finetuning.run,  # when it is noticed differs from run to run, and what is written of it must not
 }
 TRAINING = {"epochs": 3, "batch_size": 8, "augmentation": "crop-flip", "precision": "bf16"}
 ADVERSARY = {"eps": "0.5", "steps": 2, "random_start": True, "ramp_start": 0.2, "ramp_end": 0.8}
+DIVERGES = 300.0
+"""A learning rate at which the loss is no longer finite in the second epoch."""
 COMMON: dict[str, Any] = {"learning_rates": [0.1], "preprocessing": {"resize_ratio": 1.0}, "training": TRAINING}
 
 
@@ -41,6 +44,8 @@ def settings(stage):
     if stage == "adversarial":
         given["training"] = TRAINING | {"optimiser": "adamw", "schedule": "cosine"}
         given |= {"attack": ADVERSARY, "trainable": {"last_blocks": 2}, "batchnorm": "frozen", "learning_rates": [0.01]}
+    if stage == "diverging":
+        given |= {"learning_rates": [DIVERGES], "keep_weights": True}
     return FinetuningSettings.model_validate(given).model_dump(mode="json")
 
 
@@ -76,6 +81,16 @@ def test_killed_at_random_it_ends_with_the_same_files(inputs, what, uninterrupte
     assert kill_until_done(entry, moment_in_training, random.Random(3), most=4) >= 2
     assert_same_outputs(entry, uninterrupted)
     assert "going on at step" in said(entry)
+
+
+def test_the_step_of_divergence_is_that_of_the_first_loss_that_was_not_finite(inputs, what, uninterrupted):
+    if what == "diverging":
+        [diverged] = uninterrupted.facts()["diverged"]
+        assert diverged["learning_rate"] == DIVERGES
+        assert 7 < diverged["step"] <= 14  # of seven steps in an epoch
+        assert len((uninterrupted.path / "epochs.csv").read_text().splitlines()) == 2  # the header, and one epoch
+    else:
+        assert "diverged" not in uninterrupted.facts()
 
 
 @pytest.mark.faults

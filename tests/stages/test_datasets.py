@@ -19,7 +19,7 @@ from robust_transfer.datasets.arrow import checksum, entry_splits, open_split
 from robust_transfer.datasets.errors import DatasetError
 from robust_transfer.datasets.images import to_store
 from robust_transfer.datasets.resident import square_images
-from robust_transfer.datasets.splits import balanced_subset, few_mask, validation_mask
+from robust_transfer.datasets.splits import balanced_subset, few_images, few_in_total_mask, few_mask, validation_mask
 from robust_transfer.datasets.storing import SplitWriter, in_order, raw_shape
 from robust_transfer.stages import datasets as prepare
 from robust_transfer.store.entry import Entry, StoreError, open_entry, write_json
@@ -65,6 +65,24 @@ def test_few_images_of_each_class_are_that_many():
     assert few_mask(labels, 20, 0).all()
     with pytest.raises(ValueError, match="images_per_class = 21: no class has more than 20 training images"):
         few_mask(labels, 21, 0)
+
+
+def test_few_images_in_total_are_that_many_nested_and_alike_for_every_class():
+    labels = np.repeat([0, 1, 2], [400, 2000, 900])
+    before = np.zeros(len(labels), bool)
+    for images in (2, 100, 800, 3300):
+        mask = few_in_total_mask(labels, images, 1)
+        assert mask.sum() == images
+        assert mask[before].all()
+        before = mask
+    drawn = np.bincount(labels[few_in_total_mask(labels, 800, 1)])
+    assert np.abs(drawn - 800 * np.array([400, 2000, 900]) / 3300).max() < 3 * (800 * 0.24) ** 0.5
+    assert (few_in_total_mask(labels, 800, 1) != few_in_total_mask(labels, 800, 2)).any()
+    with pytest.raises(ValueError, match="training_images = 3301: there are 3300 training images"):
+        few_in_total_mask(labels, 3301, 0)
+    assert few_images(labels, None, None, 0) is None
+    np.testing.assert_array_equal(few_images(labels, 3, None, 0), np.flatnonzero(few_mask(labels, 3, 0)))
+    np.testing.assert_array_equal(few_images(labels, None, 7, 0), np.flatnonzero(few_in_total_mask(labels, 7, 0)))
 
 
 def test_limits_are_balanced_and_nested():

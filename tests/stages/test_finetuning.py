@@ -10,10 +10,12 @@ import pytest
 import torch
 from robust_transfer.configuration.transfer import FinetuningSettings
 from robust_transfer.datasets.splits import validation_mask
+from robust_transfer.networks.backbones import load_backbone
 from robust_transfer.networks.build import IMAGENET_MEAN, IMAGENET_STD, build
 from robust_transfer.stages import finetuning
 from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.store.entry import StoreError, open_entry
+from robust_transfer.store.runs import runs_in
 from robust_transfer.training import transfer
 from support.backbones import stored_backbone
 from support.prepared_datasets import encoded_squares, new_entry, prepared, separable, shuffled, write_parquet
@@ -261,6 +263,79 @@ class TestFixed:
         assert json.loads((entry.path / "timing.json").read_text())["images"] == 8 * 45
         assert [*predictions(entry, "validation")] == [*range(12)]
         assert [*predictions(entry, "test")] == [*range(30)]
+
+
+TOO_LARGE = 1e30
+
+
+@pytest.fixture(scope="module")
+def diverged(backbone, dataset):
+    return run(backbone, dataset, settings("search", (TOO_LARGE,)))
+
+
+class TestDivergence:
+    """A learning rate at which training diverges is a candidate that failed."""
+
+    def test_is_recorded_with_its_rate_and_step(self, diverged, backbone, dataset, caplog):
+        assert diverged.facts()["diverged"] == [{"learning_rate": TOO_LARGE, "step": 2}]
+        [flag] = diverged.facts()["flags"]
+        assert flag["flag"] == "candidate-diverged"
+        assert "not finite at learning rate 1e+30, step 2" in flag["message"]
+        assert {prediction for _, prediction in predictions(diverged, "validation").values()} == {0}
+        assert (diverged.path / "epochs.csv").read_text().splitlines() == [
+            "epoch,side,loss,train_accuracy,clean_accuracy,robust_accuracy,learning_rate"
+        ]
+        again = run(backbone, dataset, settings("search", (TOO_LARGE,)))
+        assert again.card()["files"] == diverged.card()["files"]
+        assert "diverged, and guess: runs at learning rate 1e+30, step 2" in caplog.text
+
+    def test_is_never_chosen_while_another_did_not(self, diverged, backbone, dataset, searches, caplog):
+        """Whatever its accuracy: on classes of other sizes a constant guess may be right more often."""
+        lucky = new_entry(
+            dataset.path.parents[2],
+            "finetuning",
+            settings("search", (TOO_LARGE,)),
+            backbone=backbone,
+            dataset=dataset,
+        )
+        with lucky.writing() as draft:
+            draft.write_json("metrics.json", [row | {"value": 100.0} for row in rows(diverged)])
+            name = "predictions.parquet"
+            draft.file(name).write_bytes((diverged.path / name).read_bytes())
+            draft.facts = diverged.facts()
+        caplog.set_level("INFO", "robust_transfer")
+        refit = run(
+            backbone, dataset, settings("refit", (TOO_LARGE, RATES[0])), search0=lucky, search1=searches["search0"]
+        )
+        assert refit.facts()["learning_rate"] == RATES[0]
+        assert "diverged" not in refit.facts()
+        assert "by learning rate: diverged at 1e+30, " in caplog.text
+
+    def test_where_all_did_the_number_is_a_guess_that_says_so(self, diverged, backbone, dataset):
+        refit = run(backbone, dataset, settings("refit", (TOO_LARGE,), keep_weights=True), search0=diverged)
+        assert refit.facts()["diverged"] == [{"learning_rate": TOO_LARGE, "step": 2}]
+        assert "flags" not in refit.facts()  # the results table raises its own
+        network = load_backbone(refit)
+        assert all(value.isfinite().all() for value in network.state_dict().values())
+        assert not network.head.weight.any()
+        test = [row for row in rows(refit) if row["split"] == "test"]
+        assert test[0]["value"] == pytest.approx(100 / CLASSES, abs=4)
+
+    @pytest.mark.parametrize("purpose", ["fixed", "final"])
+    def test_the_only_rate_stops_nothing(self, purpose, backbone, dataset):
+        entry = run(backbone, dataset, settings(purpose, (TOO_LARGE,)))
+        assert entry.facts()["diverged"] == [{"learning_rate": TOO_LARGE, "step": 2}]
+        assert ("flags" in entry.facts()) == (purpose == "final")
+        assert {row["split"] for row in rows(entry)} >= {"test"}
+
+    def test_under_attack_too(self, backbone, dataset):
+        """Adversarial training, chosen under attack: a diverged candidate has the rows that a choice reads."""
+        attack = {"eps": "0.5", "steps": 2}
+        changes = {"attack": attack, "chosen_under": {"norm": "l2", "eps": ["0", "0.5"], "steps": 2}}
+        search = run(backbone, dataset, settings("search", (TOO_LARGE,), **changes))
+        [one] = runs_in(search)
+        assert one.is_diverged
+        assert one.accuracy("top1", ("0", "0.5")) == one.accuracy("top1")
 
 
 class TestOutputs:

@@ -11,11 +11,13 @@ from robust_transfer import randomness
 from robust_transfer.configuration.running import VARIABLE
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.configuration.transfer import LinearHeads, LinearHeadsSettings
-from robust_transfer.datasets.splits import few_mask
+from robust_transfer.datasets.splits import few_in_total_mask, few_mask
+from robust_transfer.networks.backbones import WEIGHTS, load_backbone, read_weights
 from robust_transfer.networks.build import build
 from robust_transfer.stages import linear_heads
 from robust_transfer.statistics.intervals import exact_interval
 from robust_transfer.store.entry import open_entry
+from robust_transfer.store.runs import runs_in
 from robust_transfer.training.loop import fit
 from robust_transfer.training.transfer import parts
 from support.backbones import stored_backbone
@@ -210,8 +212,49 @@ class TestStage:
 
     def test_a_head_that_diverged_is_named(self, backbone, dataset, caplog):
         entry = run(backbone, dataset, described(learning_rates=[1e30, 0.1]))
-        assert entry.facts()["diverged"] == [1e30]
-        assert "diverged, and predict at random: heads at learning rate 1e+30" in caplog.text
+        [diverged] = entry.facts()["diverged"]
+        assert (diverged["learning_rate"], diverged["weight_decay"]) == (1e30, 5e-4)
+        assert 1 < diverged["step"] <= 4
+        assert "diverged, and guess: runs at learning rate 1e+30, weight decay 0.0005, step" in caplog.text
+        assert [flag["flag"] for flag in entry.facts()["flags"]] == ["candidate-diverged"]
+        assert [one.is_diverged for one in runs_in(entry)] == [True, False]
+
+    def test_of_several_seeds_one_is_enough(self, backbone, dataset):
+        assert linear_heads._diverged([None, 7, 3, None, None, None], [(0.1, 0.0), (0.1, 0.1), (0.01, 0.0)]) == [
+            {"learning_rate": 0.1, "weight_decay": 0.0, "step": 7},
+            {"learning_rate": 0.1, "weight_decay": 0.1, "step": 3},
+        ]
+
+    @pytest.mark.parametrize("attack", [None, {"eps": "0.5", "steps": 1}])
+    def test_where_all_heads_diverge_they_guess(self, backbone, dataset, attack):
+        """Under attack a job has one head: a rate that is too large for it must not stop the others."""
+        under = {"norm": "l2", "eps": ["0.5"], "steps": 1} if attack else None
+        settings = described("search", learning_rates=[1e30], attack=attack, chosen_under=under, keep_weights=True)
+        entry = run(backbone, dataset, settings)
+        [one] = runs_in(entry)
+        assert one.is_diverged
+        assert one.accuracy("top1", ("0.5",) if attack else ()) == one.accuracy("top1")
+        weights, _ = read_weights(entry.file(WEIGHTS))
+        assert not weights["head.weight"].any()
+        start = load_backbone(backbone).state_dict()
+        assert all(torch.equal(weights[name], value) for name, value in start.items() if name.startswith("body."))
+
+    def test_cards_that_name_learning_rates_alone_are_read(self, backbone, dataset):
+        entry = new_entry(dataset.path.parents[2], "linear_heads", {"purpose": "search"})
+        with entry.writing() as draft:
+            numbers = [{"learning_rate": rate, "weight_decay": 0.0} for rate in (1e30, 0.1)]
+            draft.write_json(
+                "metrics.json", [{"hyperparameters": one, "run": number} for number, one in enumerate(numbers)]
+            )
+            draft.facts = {"diverged": [1e30]}
+        assert [one.is_diverged for one in runs_in(open_entry(entry.path))] == [True, False]
+
+    def test_few_images_in_total_are_too(self, dataset):
+        few = described("final", training_images=25)
+        trained_on, _ = parts(dataset, few)
+        assert trained_on[0].indices.tolist() == np.flatnonzero(few_in_total_mask(np.arange(60) % 3, 25, 0)).tolist()
+        searched, validated = parts(dataset, few.model_copy(update={"purpose": "search"}))
+        assert sorted([*searched[0].indices, *validated.indices]) == trained_on[0].indices.tolist()
 
     def test_few_images_are_the_same_for_every_purpose(self, dataset):
         few = described("final", images_per_class=5)

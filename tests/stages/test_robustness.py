@@ -247,6 +247,20 @@ def test_a_probe_computes_in_full_precision_on_a_body_in_bf16(root, backbone, da
     assert (found == recorded.correct.astype(bool)).mean() > 0.97
 
 
+def test_a_model_whose_training_diverged_guesses_under_attack_and_is_not_exported(root, backbone, dataset):
+    settings = FinetuningSettings(
+        purpose="fixed", learning_rates=(1e30,), training=TRAINING, preprocessing=PLAIN, keep_weights=True
+    )
+    entry = made(root, "finetuning", finetuning, settings, backbone=backbone, dataset=dataset)
+    inputs = {"backbone": backbone, "model0": entry, "dataset": dataset}
+    attacked = made(root, "robustness", robustness, attack_settings(), **inputs)
+    found = read_attacked(attacked, f"finetuning/{entry.name}")
+    assert len(found) == 2
+    assert len({tuple(of.correct.tolist()) for of in found.values()}) == 1
+    with pytest.raises(StoreError, match="its training diverged, so that there is no model to write"):
+        export(entry, root / "diverged.safetensors")
+
+
 def test_weights_that_were_not_kept_are_named_with_the_fix(root, backbone, dataset, stored):
     settings = FinetuningSettings(purpose="fixed", learning_rates=(0.05,), training=TRAINING, preprocessing=PLAIN)
     entry = made(root, "finetuning", finetuning, settings, backbone=backbone, dataset=dataset)

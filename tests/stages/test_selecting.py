@@ -1,5 +1,6 @@
 """Choosing among runs that differ in hyperparameters, on validation and on test images."""
 
+import csv
 import json
 from pathlib import Path
 from typing import ClassVar
@@ -17,8 +18,16 @@ def rows(entry):
     return json.loads((entry.path / "metrics.json").read_text())
 
 
-def run_entry(root: Path, purpose: str, accuracies: dict[tuple[float, float], tuple[float, float]]):
-    """A run with these top-1 and mean per-class accuracies, and one image that is right or not."""
+def run_entry(
+    root: Path,
+    purpose: str,
+    accuracies: dict[tuple[float, float], tuple[float, float]],
+    diverged: tuple[float, ...] = (),
+):
+    """A run with these top-1 and mean per-class accuracies, and one image that is right or not.
+
+    `diverged` are learning rates.
+    """
     entry = new_entry(root, "linear_heads", {"purpose": purpose})
     split = "validation" if purpose == "search" else "test"
     with entry.writing() as draft:
@@ -34,6 +43,7 @@ def run_entry(root: Path, purpose: str, accuracies: dict[tuple[float, float], tu
                 table[column].append(cell)
         draft.write_json("metrics.json", numbers)
         pq.write_table(pa.table(table), draft.file("predictions.parquet"))
+        draft.facts = {"diverged": [{"learning_rate": rate, "weight_decay": 0.0, "step": 3} for rate in diverged]}
     return open_entry(entry.path)
 
 
@@ -111,6 +121,20 @@ class TestChoosing:
         equal = {(0.1, 0.0): (50.0, 50.0), (0.01, 0.1): (50.0, 50.0), (0.01, 0.0): (50.0, 50.0)}
         entry = chosen(tmp_path, selections=("test",), final0=run_entry(tmp_path, "final", equal))
         assert self.of(entry, "test", "test")["hyperparameters"] == {"learning_rate": 0.01, "weight_decay": 0.0}
+
+    def test_a_run_that_diverged_is_taken_only_where_all_did(self, tmp_path, caplog):
+        of = {"search0": ("search", self.SEARCH), "final0": ("final", self.FINAL)}
+        for diverged, *expected in ((0.01, 0.1, 0.1), (0.1, 0.01, 0.001)):
+            runs = {role: run_entry(tmp_path, *purpose, diverged=(diverged,)) for role, purpose in of.items()}
+            entry = chosen(tmp_path, **runs)
+            for selection, rate in zip(("validation", "test"), expected, strict=True):
+                assert self.of(entry, selection, "test")["hyperparameters"]["learning_rate"] == rate
+            assert "the run that is reported diverged" not in caplog.text
+            listed = list(csv.DictReader((entry.path / "runs.csv").read_text().splitlines()))
+            assert [float(row["learning_rate"]) for row in listed if row["diverged"] == "yes"] == [diverged] * 2
+        runs = {role: run_entry(tmp_path, *purpose, diverged=(0.1, 0.01, 0.001)) for role, purpose in of.items()}
+        assert self.of(chosen(tmp_path, **runs), "validation", "test")["value"] == 64
+        assert "chosen on validation: the run that is reported diverged, and guesses" in caplog.text
 
     def test_a_final_run_that_is_missing_or_another_is_named(self, tmp_path):
         search = run_entry(tmp_path, "search", self.SEARCH)

@@ -47,8 +47,8 @@ MODULES = {
         loading.sources loading.streaming machine.devices machine.distributed machine.graphs networks.backbones
         networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
         networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.pretraining tables.flags
-        tables.sanity training.adamw training.averaging training.batchnorm training.inference training.loop
-        training.optimiser training.progress training.schedules training.sgd weights.outputs
+        tables.sanity training.adamw training.averaging training.batchnorm training.divergence training.inference
+        training.loop training.optimiser training.progress training.schedules training.sgd weights.outputs
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
@@ -95,9 +95,9 @@ MODULES = {
         networks.backbones networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
         networks.max_pool_kernels networks.parallel_heads networks.pooling networks.probe_head networks.small_resnet
         randomness stages.linear_heads statistics.lbfgs statistics.logistic_regression statistics.metrics
-        statistics.predictions store.features store.predictions training.adamw training.attacking training.averaging
-        training.batchnorm training.inference training.loop training.optimiser training.progress training.schedules
-        training.sgd training.transfer
+        statistics.predictions store.features store.predictions tables.flags training.adamw training.attacking
+        training.averaging training.batchnorm training.divergence training.inference training.loop training.optimiser
+        training.progress training.schedules training.sgd training.transfer
     """,
     "finetuning": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
@@ -106,9 +106,10 @@ MODULES = {
         networks.layers networks.max_pool networks.max_pool_kernels networks.parallel_heads networks.pooling
         networks.probe_head networks.small_resnet randomness stages.finetuning statistics.lbfgs
         statistics.logistic_regression statistics.metrics statistics.predictions statistics.scikit_learn store.features
-        store.predictions store.runs training.adamw training.attacking training.averaging training.batchnorm
-        training.class_probe training.fixed_features training.inference training.loop training.optimiser
-        training.probe_solution training.progress training.schedules training.sgd training.transfer
+        store.predictions store.runs tables.flags training.adamw training.attacking training.averaging
+        training.batchnorm training.class_probe training.divergence training.fixed_features training.inference
+        training.loop training.optimiser training.probe_solution training.progress training.schedules training.sgd
+        training.transfer
     """,
     "selecting": """
         stages.selecting statistics.predictions store.features store.predictions store.runs
@@ -123,17 +124,18 @@ MODULES = {
     """,
     "test_sets": """
         architectures datasets.arrow datasets.class_maps datasets.resident datasets.splits loading.augmentation
-        machine.devices networks.backbones networks.build networks.pooling networks.probe_head networks.small_resnet
-        randomness stages.test_sets statistics.lbfgs statistics.logistic_regression statistics.metrics
-        statistics.nearest_neighbours statistics.predictions statistics.scikit_learn store.features store.predictions
-        store.runs training.class_probe training.fixed_features training.inference training.transferred
+        machine.devices networks.backbones networks.build networks.max_pool networks.max_pool_kernels networks.pooling
+        networks.probe_head networks.small_resnet randomness stages.test_sets statistics.lbfgs
+        statistics.logistic_regression statistics.metrics statistics.nearest_neighbours statistics.predictions
+        statistics.scikit_learn store.features store.predictions store.runs training.class_probe training.fixed_features
+        training.inference training.transferred
     """,
     "results": """
         stages.results statistics.candidates statistics.comparable statistics.intervals statistics.metrics
-        statistics.predictions statistics.selection store.attacked store.features store.predictions tables.backbones
-        tables.categories tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet
-        tables.results tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
-        tables.transfer_sanity
+        statistics.predictions statistics.selection store.attacked store.features store.predictions store.runs
+        tables.backbones tables.categories tables.chosen tables.errors tables.experiment_info tables.flags tables.key
+        tables.parquet tables.results tables.sanity tables.seeds tables.training tables.training_records
+        tables.transfer_records tables.transfer_sanity
     """,
     "claims": """
         claims.best_eps claims.comparison claims.differences claims.ledger claims.lookup claims.published claims.rules

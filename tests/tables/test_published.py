@@ -10,11 +10,13 @@ import pytest
 from robust_transfer.architectures import check_architecture
 from robust_transfer.configuration.eps import canonical_eps, eps_value
 from robust_transfer.figures.cells import Cells
+from robust_transfer.figures.few_images import few_images, published_results
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import BEST_ARCH, BEST_ROBUST, canonical
 from robust_transfer.tables.published import FOLDER, RELEASED, PublishedError, published_accuracy
 from robust_transfer.tables.published_results import (
     EDITIONS,
+    FEW_IMAGES,
     FILES,
     MARKS,
     UNRELEASED,
@@ -31,7 +33,7 @@ SHAPE_BIAS_LINF = (36.80, 45.18, 54.14, 62.32, 71.95)
 RESNETS = ("resnet18", "resnet50", "wide_resnet50_2", "wide_resnet50_4")
 OTHERS = ("densenet161", "mnasnet1_0", "mobilenet_v2", "resnext50_32x4d", "shufflenet_v2_x1_0", "vgg16_bn")
 FIXED, FULL, CONFLICT = "fixed-feature", "full-network", "cue-conflict"
-TABLES, HEADLINE, FIGURE_8, RELEASE, SINGLE, BIASES, PEOPLE = EDITIONS
+TABLES, HEADLINE, FIGURE_8, RELEASE, SINGLE, BIASES, PEOPLE, SIZES, ROBUST = EDITIONS
 METRICS = {
     "aircraft": "mean_per_class",
     "birdsnap": "top1",
@@ -87,10 +89,12 @@ def test_every_number_of_the_paper_is_there():
         "headline.csv": 240,
         "stylized.csv": 164,
         "single_runs.csv": 96,
-        "shape_bias.csv": 20,  # not the paper's
+        "shape_bias.csv": 20,  # not the paper's, as those below
+        "few_images.csv": 240,
+        "robust_finetuning.csv": 8,
     }
     assert sorted(path.name for path in FOLDER.glob("*.csv")) == sorted(FILES)
-    assert len(read_published()) == 2118 + 20
+    assert len(read_published()) == 2118 + 20 + 240 + 8
 
 
 def test_the_tables_by_eps_are_complete():
@@ -154,7 +158,9 @@ def test_the_other_files_are_complete():
 def test_columns_are_those_of_our_table():
     for name in FILES:
         header, *rest = (FOLDER / name).read_bytes().decode().split("\n")
-        assert header.split(",") == [*(name for name in RESULTS.columns if name not in RESULTS.added), *MARKS]
+        more = {"training_images"} if name == FEW_IMAGES else set()
+        columns = [column for column in RESULTS.columns if column not in RESULTS.added or column in more]
+        assert header.split(",") == [*columns, *MARKS]
         assert rest[-1] == "", name
         assert "\r" not in header + "".join(rest), name
 
@@ -165,7 +171,8 @@ def test_rows_fit_the_schema_and_are_spelled_as_ours():
         assert row.split == "test"
         assert 0 < row.value < 100
         others = {"imagenet": "top1", "stylized_imagenet": "top1", "cue_conflict": "shape_bias"}
-        assert row.metric == (METRICS | others)[row.target]
+        others |= dict.fromkeys(("svhn", "fmnist", "kmnist", "mnist"), "top1")
+        assert row.metric == ("top1" if row.edition == ROBUST else (METRICS | others)[row.target])
         assert row.mode in ("source", FIXED, FULL, CONFLICT)
         untransferred = row.mode in ("source", CONFLICT)
         assert (row.protocol, row.selection) == ((None, None) if untransferred else ("paper", "test"))
@@ -205,6 +212,47 @@ def test_an_edition_has_one_number_a_cell_and_figures_one_to_draw():
     assert not numbers.loc[numbers["edition"] == SINGLE, "default"].any()
     with pytest.raises(ValueError, match=r"edition = 'relaese'.*'release'"):
         published_rows(edition="relaese")
+
+
+def test_numbers_of_others_are_not_drawn_beside_ours_by_default():
+    numbers = read_published()
+    assert not numbers.loc[numbers["edition"].isin([SIZES, ROBUST]), "default"].any()
+
+
+def test_training_set_sizes_are_complete():
+    """Ten sizes of each target, of which the largest is all there is, and four networks."""
+    sizes = [100 * 2**i for i in range(9)]
+    found = Counter((row.target, row.norm, row.eps, row.training_images) for row in rows(SIZES))
+    networks = (("none", "0"), ("l2", "3"), ("linf", "4/255"), ("linf", "8/255"))
+    targets = ("cifar10", "cifar100", "fmnist", "kmnist", "mnist", "svhn")
+    assert found == {
+        (target, *network, size): 1 for target in targets for network in networks for size in (*sizes, None)
+    }
+    by_hand = {
+        ("cifar10", "0", 100): 48.493,
+        ("cifar100", "3", 1600): 45.643,
+        ("svhn", "8/255", 25600): 94.0834,
+        ("mnist", "4/255", None): 99.34,
+        ("kmnist", "3", 200): 62.974,
+    }
+    for (target, eps, size), expected in by_hand.items():
+        assert value(SIZES, FULL, target, "resnet50", eps, training_images=size) == expected
+
+
+def test_robust_fine_tuning_is_clean_and_under_autoattack():
+    expected = {"flowers": (82.86, 47.91, 74.51, 32.75), "caltech101": (87.59, 61.74, 81.38, 34.49)}
+    for target, numbers in expected.items():
+        found = rows(ROBUST, target=target)
+        assert tuple(row.value for row in found) == numbers
+        attacks = [row.attack and json.loads(row.attack) for row in found]
+        assert attacks == [None, {"eps": "8/255", "kind": "autoattack", "norm": "linf"}] * 2
+
+
+def test_the_sizes_of_a_target_grow_to_all_images_in_their_figure():
+    drawing = few_images(published_results())
+    curve = [one for one in drawing.numbers if (one["target"], one["eps"], one["norm"]) == ("svhn", "3", "l2")]
+    assert [one["training_images"] for one in curve] == [*(100 * 2**i for i in range(9)), "all"]
+    assert len(drawing.numbers) == 240 + 60  # standard networks stand with L2 networks and with L∞ ones
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Flags of transfers are raised by what they are for, not by near misses, and follow the numbers made of them."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -170,3 +172,36 @@ def test_edges_and_losses_are_read_from_entries(tmp_path):
     fake.seal(tuned)
     read = read_results(fake.collect())
     assert {*read.loc[read["entry"].notna(), "flags"]} == {"loss-near-chance,at-edge"}
+
+
+def test_what_was_reported_of_a_training_that_diverged_has_failed(tmp_path):
+    """Of a fine-tuning, and of a selection by its final run. A candidate that was not chosen is no matter."""
+    fake, facts = Fake(tmp_path), {"diverged": [{"learning_rate": 1.0, "step": 3}]}
+
+    def tuned(target: str, rate: float, **of: Any) -> Path:
+        path: Path = tmp_path / "store" / fake.transfer(50, 50, "finetuning", target=target, **of)
+        rows = json.loads((path / "metrics.json").read_text())
+        rows = [{**row, "hyperparameters": {"learning_rate": rate}} for row in rows]
+        (path / "metrics.json").write_text(json.dumps(rows))
+        fake.seal(path, facts if rate == 1.0 else {})
+        return path
+
+    tuned("coarse", 1.0)
+    finals = {f"final{i}": tuned("fine", rate, transfer_seed=i + 1) for i, rate in enumerate((1.0, 0.3))}
+    for rate, seed in ((1.0, 3), (0.3, 4)):
+        selected = tuned("fine", rate, transfer_seed=seed)
+        fake.seal(selected)
+        inputs = {role: f"finetuning/{path.name}" for role, path in finals.items()}
+        described = {"stage": "selecting", "settings": {}, "inputs": inputs}
+        (selected / "entry.json").write_text(json.dumps(described))
+        (selected / "runs.csv").write_text("learning_rate\n1.0\n0.3\n")
+        fake.seal(selected)
+    read = read_results(fake.collect())
+    by_entry = read[read["entry"].notna()].groupby(["target", "transfer_seed"], observed=True)["flags"]
+    flags = {cell: {*of} for cell, of in by_entry}
+    assert flags["coarse", 0] == flags["fine", 1] == flags["fine", 3] == {"loss-not-finite"}
+    assert flags["fine", 2] == {""}
+    assert flags["fine", 4] == {"at-edge"}
+    assert failures("loss-not-finite") == ("loss-not-finite",)
+    said = read_flags(tmp_path / "flags.csv").query("flag == 'loss-not-finite'")["message"]
+    assert {*said.str.partition(";")[0]} == {"training diverged at learning rate 1.0"}

@@ -1,6 +1,7 @@
 """The training loop: the same seed gives the same bits, and each part of it follows its definition."""
 
 import logging
+import math
 from contextlib import closing
 
 import pytest
@@ -14,6 +15,7 @@ from robust_transfer.networks.build import build
 from robust_transfer.networks.folding import Folded
 from robust_transfer.training import progress
 from robust_transfer.training.averaging import Average
+from robust_transfer.training.divergence import DivergedError, FiniteSteps, unsound_heads
 from robust_transfer.training.loop import Adversary, checked_images, fit, has_random_layers
 from robust_transfer.training.schedules import TrainingError
 from robust_transfer.training.sgd import SGD
@@ -96,6 +98,36 @@ class TestFit:
     def test_a_loss_that_is_not_finite_stops_it_and_says_what_to_change(self):
         with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step 4, .*lower training\.learning_rate"):
             trained(short_recipe(learning_rate=1e30))
+
+    def test_the_first_step_whose_loss_is_not_finite_is_counted_whenever_it_is_noticed(self):
+        finite = FiniteSteps((), torch.device("cpu"))
+        with pytest.raises(DivergedError, match="at step 4, since step 2, learning rate 1e") as caught:
+            trained(short_recipe(learning_rate=1e30), finite=finite)
+        assert finite.diverged_at() == [2]
+        assert caught.value.epochs == []
+        finite = FiniteSteps((), torch.device("cpu"))
+        trained(finite=finite)
+        assert (finite.diverged_at(), finite.steps) == ([None], 8)
+
+    def test_steps_are_counted_by_head_and_across_epochs(self):
+        finite = FiniteSteps((2,), torch.device("cpu"))
+        for losses in ([1.0, 1.0], [2.0, math.nan], [1.0, 1.0]):  # sums begin anew with every epoch
+            finite.update(torch.tensor(losses))
+        assert finite.diverged_at() == [None, 2]
+        again = FiniteSteps((2,), torch.device("cpu"))
+        again.restore(3, finite.counts)
+        again.update(torch.tensor([math.inf, 1.0]))
+        assert again.diverged_at() == [4, 2]
+        again.restore(3, None)  # a state that was saved before there were counts
+        assert again.diverged_at() == [None, None]
+
+    @pytest.mark.parametrize("name", ["body", "head"])
+    def test_a_network_that_the_last_step_spoilt_is_known(self, name):
+        network = build("resnet8_w4", CLASSES)
+        assert unsound_heads(network) == [False]
+        with torch.no_grad():
+            next(network.get_submodule(name).parameters()).view(-1)[0] = math.nan
+        assert unsound_heads(network) == [True]
 
     def test_a_given_learning_rate_replaces_the_recipes(self):
         assert same(trained(short_recipe(), learning_rate=0.01)[0], trained(short_recipe(learning_rate=0.01))[0])

@@ -341,7 +341,7 @@ FIGURES = {
             default=False,
         ),
         Figure("training", "the backbones' curves over epochs", "training", table="training"),
-        Figure("few_images", "transfer from few images of each class", "few_images"),
+        Figure("few_images", "transfer from few images", "few_images", published=True),
         Figure("protocol_gap", "the paper's way of measuring beside the frozen one", "protocol_gap", is_table=True),
         Figure(
             "imported",

@@ -96,7 +96,9 @@ def _line(one: NumberDifference) -> str:
     of = dict(zip(KEY, one.key, strict=True))
     network = " ".join(filter(None, (of["arch"], of["norm"] if of["eps"] != "0" else "", f"eps {of['eps']}")))
     how = " ".join(filter(None, (of["mode"], of["protocol"], of["variant"] if of["variant"] != "{}" else "")))
-    more = " attacked" if of["attack"] else f" {of['images_per_class']} per class" if of["images_per_class"] else ""
+    more = " attacked" if of["attack"] else ""
+    more += f" {of['images_per_class']} per class" if of["images_per_class"] and not more else ""
+    more += f" {of['training_images']} images" if of["training_images"] and not more else ""
     basis = ("paired, " if one.paired else "") + f"n = {one.n} {one.ci_kind}"
     return (
         f"  {of['target']}, {network}, {how}{more}: {one.first:.1f} - {one.second:.1f} = {one.difference:+.1f} "

@@ -107,7 +107,16 @@ TAKEN_APART: dict[tuple[type[Model], str], str] = {
     (experiment.GridPart, "targets"): ALWAYS,
     **{
         (experiment.GridPart, key): UNLESS_DEFAULT
-        for key in ("backbones", "images_per_class", "views", "cue_conflict", "gallery", "robustness", "transfer_seeds")
+        for key in (
+            "backbones",
+            "images_per_class",
+            "training_images",
+            "views",
+            "cue_conflict",
+            "gallery",
+            "robustness",
+            "transfer_seeds",
+        )
     },
     (gallery.Gallery, "seeds"): ALWAYS,  # as one of the backbones
     (variants.Variant, "batchnorm"): ALWAYS,

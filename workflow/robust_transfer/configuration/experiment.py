@@ -6,7 +6,7 @@ import difflib
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PrivateAttr, field_validator, model_validator
 
@@ -88,10 +88,25 @@ def _images(value: object) -> object:
     raise ValueError("images_per_class is `all` or a number from 2 up: one to train on and one to validate with")
 
 
+def _in_total(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 2:
+        return value
+    raise ValueError("training_images are numbers from 2 up: one to train on and one to validate with")
+
+
 SUBSETS = (0, 1, 2, 3, 4)
 """Seeds of the subsets that transfer from few images is measured on, where no seeds are stated."""
 
 ImagesPerClass = Annotated[Literal["all"] | int, BeforeValidator(_images)]
+TrainingImages = Annotated[int, BeforeValidator(_in_total)]
+
+
+class TrainingSet(NamedTuple):
+    """How many training images a transfer gets, and the seed that draws them; all of them where both are None."""
+
+    per_class: int | None
+    total: int | None
+    seed: int
 
 
 class GridPart(Model):
@@ -126,6 +141,10 @@ under `backbones` it starts from these."""
     """Training images of each class that transfer gets, validation images among them: `all`, or numbers. Those of a \
 smaller number are among those of a larger one, by transfer seed. A number that no class has is refused. One draw of \
 few images says little: each number is measured on five, unless `transfer_seeds` says otherwise."""
+    training_images: tuple[TrainingImages, ...] = ()
+    """Training images in total, of all classes together, beside what `images_per_class` says: numbers. They are drawn \
+from all training images alike, as Utrera et al. (2020) did, so that a class has as many as chance gives it, or none; \
+else as `images_per_class`."""
     views: Annotated[tuple[View, ...], Field(min_length=1)] = ("native",)
     """`native` images of targets, `stylized` ones (section `stylizing`), and short sides in pixels to which they are \
 downscaled first."""
@@ -144,15 +163,25 @@ Fig. 8a's lower half."""
 networks and linear heads then keep their weights."""
     transfer_seeds: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)] | None = None
     """Seeds of transfer: validation split, head, order of images, and which images where they are few. Default: 0, \
-and 0 to 4 where `images_per_class` is a number."""
+and 0 to 4 where `images_per_class` is a number, and of `training_images`."""
 
     def transfer_seeds_of(self, images: str | int) -> tuple[int, ...]:
         """The seeds of transfer from so many images of each class (`all`, or a number)."""
         return self.transfer_seeds or ((0,) if images == "all" else SUBSETS)
 
+    def training_sets(self) -> list[TrainingSet]:
+        """Every training set of this part's transfers: by images of each class, then by images in total."""
+        by_class = [(None if images == "all" else int(images), None) for images in self.images_per_class]
+        in_total = [(None, images) for images in self.training_images]
+        return [
+            TrainingSet(*size, seed)
+            for size in (*by_class, *in_total)
+            for seed in self.transfer_seeds_of("all" if size == (None, None) else "few")
+        ]
+
     @field_validator(
-        "architectures", "eps", "seeds", "targets", "modes", "protocols", "variants", "images_per_class", "views",
-        "transfer_seeds", "source_views", "transfer_to_source",
+        "architectures", "eps", "seeds", "targets", "modes", "protocols", "variants", "images_per_class",
+        "training_images", "views", "transfer_seeds", "source_views", "transfer_to_source",
     )  # fmt: skip
     @classmethod
     def _nothing_twice(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:

@@ -248,9 +248,11 @@ class ProbingSettings(Probing):
 
     metric: Metric = "top1"
     seed: NonNegativeInt = 0
-    """Seed of the validation split, and of which images count where `images_per_class` limits them."""
+    """Seed of the validation split, and of which images count where there is a limit."""
     images_per_class: PositiveInt | None = None
     """Training images of each class, validation images among them. None: all."""
+    training_images: PositiveInt | None = None
+    """Training images of all classes together, validation images among them. None: no such limit."""
     selections: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
     """Where the strength is chosen; a result each."""
 
@@ -260,9 +262,11 @@ class KnnSettings(Knn):
 
     metric: Metric = "top1"
     seed: NonNegativeInt = 0
-    """Seed of the validation split, and of which images count where `images_per_class` limits them."""
+    """Seed of the validation split, and of which images count where there is a limit."""
     images_per_class: PositiveInt | None = None
     """Training images of each class, validation images among them. None: all."""
+    training_images: PositiveInt | None = None
+    """Training images of all classes together, validation images among them. None: no such limit."""
     selections: Annotated[tuple[Selection, ...], Field(min_length=1)] = ("validation",)
     """Where the number of neighbours is chosen; a result each."""
 
@@ -288,6 +292,7 @@ class LinearHeadsSettings(Model):
     """Of a search run: the attack on validation images, beside images as they are, by which to choose."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     images_per_class: PositiveInt | None = None
+    training_images: PositiveInt | None = None
     seed: NonNegativeInt = 0
     """Seed of the validation split, of which images count, of their order and crops."""
     preprocessing: Preprocessing = Preprocessing()
@@ -327,6 +332,8 @@ class FinetuningSettings(Model):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     images_per_class: PositiveInt | None = None
     """Training images of each class, validation images among them. None: all."""
+    training_images: PositiveInt | None = None
+    """Training images of all classes together, validation images among them. None: no such limit."""
     metric: Metric = "top1"
     seed: NonNegativeInt = 0
     preprocessing: Preprocessing = Preprocessing()

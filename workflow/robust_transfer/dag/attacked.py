@@ -33,6 +33,7 @@ class Transfer(NamedTuple):
     target: str
     view: str | int
     images_per_class: int | None
+    training_images: int | None
     seed: int
     mode: str
     protocol: str | None

@@ -6,6 +6,7 @@ import ast
 import difflib
 import functools
 import importlib.util
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def _classes(origin: Origin) -> int | None:
 
 
 def _more_than_there_are(experiment: Experiment, grid: Grid) -> Iterator[str]:
-    """Numbers of images per class that no class has: their rows would say so, and be of all images."""
+    """Numbers of images that no class, or no target, has: their rows would say so, and be of all images."""
     datasets = {entry.name: entry for entry in grid.stage("datasets").values()}
     for i, part in enumerate(experiment.grid):
         targets = part.targets if part.targets is not None else experiment.targets
@@ -140,6 +141,30 @@ def _more_than_there_are(experiment: Experiment, grid: Grid) -> Iterator[str]:
                         f"images; write {f'a number up to {most}, or ' if most > 1 else ''}`all`"
                     )
                     break
+        for images, target in itertools.product(part.training_images, targets):
+            if not part.modes or target not in datasets:
+                continue
+            most = _training_images(datasets[target], Path(experiment.store))
+            if most is not None and images > most:
+                yield (
+                    f"grid[{i}].training_images = {images}: {target} has {most} training images; write a number up to "
+                    f"{most}, or images_per_class: [all]"
+                )
+
+
+def _training_images(dataset: PlannedEntry, store: Path) -> int | None:
+    """How many training images there are, or at most; None where nobody knows yet."""
+    if card := read_card(store / dataset.id):
+        return int(card["facts"]["counts"]["train"])
+    settings = dataset.settings
+    assert isinstance(settings, DatasetSettings)
+    origin, limit = settings.origin, settings.train_limit or LARGEST
+    if isinstance(origin, ShapesOrigin):
+        return min(origin.train, limit)
+    if isinstance(origin, CatalogueOrigin):
+        split = catalogued(origin.dataset).splits[origin.split]
+        return min(split.counts.train, limit) if split.counts_certain else settings.train_limit
+    return settings.train_limit
 
 
 def _largest_class(dataset: PlannedEntry, store: Path, wanted: int) -> int | None:

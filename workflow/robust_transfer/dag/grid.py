@@ -19,7 +19,7 @@ from robust_transfer.configuration.base import Model, kept
 from robust_transfer.configuration.conflicts import ConflictsSettings, CueConflictSettings, ShapesConflicts
 from robust_transfer.configuration.datasets import DatasetSettings, GranularitySettings, ShapesOrigin, Statistics
 from robust_transfer.configuration.eps import eps_name, eps_value
-from robust_transfer.configuration.experiment import Experiment, GridPart
+from robust_transfer.configuration.experiment import Experiment, GridPart, TrainingSet
 from robust_transfer.configuration.gallery import GallerySettings
 from robust_transfer.configuration.stylizing import StylizingSettings
 from robust_transfer.configuration.test_sets import AlsoTestOn
@@ -51,6 +51,7 @@ Settings = TypeVar("Settings", bound=Model | None)
 
 PAPER = ("paper",)
 """The protocols of full-network transfer."""
+ALL = TrainingSet(None, None, 0)
 CUE_CONFLICT = "cue_conflict"
 """What conflict images are called in tables."""
 
@@ -191,11 +192,9 @@ def _attacked(experiment: Experiment) -> dict[Transfer, list[Norm]]:
             ways = [
                 (mode, name) for mode in part.modes for name in (part.protocols if mode == "fixed-feature" else PAPER)
             ]
-            for (target, view), images, way in itertools.product(to, part.images_per_class, ways):
-                for seed in part.transfer_seeds_of(images):
-                    few = None if images == "all" else int(images)
-                    norms = found.setdefault(Transfer(backbone.id, target, view, few, seed, *way), [])
-                    norms += [norm for norm in (experiment.attack_norm(part),) if norm not in norms]
+            for (target, view), of_set, way in itertools.product(to, part.training_sets(), ways):
+                norms = found.setdefault(Transfer(backbone.id, target, view, *of_set, *way), [])
+                norms += [norm for norm in (experiment.attack_norm(part),) if norm not in norms]
     return found
 
 
@@ -394,7 +393,7 @@ def _confront(grid: Grid, backbone: PlannedEntry, key: MeasurementKey) -> None:
     if not section.probe and experiment.source not in grid.dropped and _has_outputs_of_ones_own(backbone):
         inputs["source"] = _dataset(grid, experiment.source)
     for i, name in enumerate(section.probe):
-        inputs[f"features{i}"] = _Transfer(grid, backbone, _dataset(grid, name), name, 0, None)._features()
+        inputs[f"features{i}"] = _Transfer(grid, backbone, _dataset(grid, name), name, ALL)._features()
     settings = grid._shared(
         "cue_conflict",
         lambda: CueConflictSettings(
@@ -419,12 +418,12 @@ def _has_outputs_of_ones_own(backbone: PlannedEntry) -> bool:
 def _transfer(
     grid: Grid, part: GridPart, backbone: PlannedEntry, key: MeasurementKey, target: str, views: Iterable[str | int]
 ) -> None:
-    sizes = [(images, seed) for images in part.images_per_class for seed in part.transfer_seeds_of(images)]
-    for view, (images, seed) in itertools.product(views, sizes):
-        to = _Transfer(
-            grid, backbone, _dataset(grid, target, view), target, seed, None if images == "all" else int(images), view
-        )
-        where = replace(key, target=target, transfer_seed=seed, images_per_class=to.images_per_class)
+    for view, of_set in itertools.product(views, part.training_sets()):
+        to = _Transfer(grid, backbone, _dataset(grid, target, view), target, of_set, view)
+        where = replace(
+            key, target=target, transfer_seed=of_set.seed,
+            images_per_class=of_set.per_class, training_images=of_set.total,
+        )  # fmt: skip
         viewed = _view_in_key(grid, view)
         layer = grid.experiment.features.layer
         features = viewed | ({"layer": layer} if layer else {})
@@ -445,15 +444,24 @@ def _transfer(
 
 @dataclass(frozen=True)
 class _Transfer:
-    """A backbone's transfer to a dataset under one seed; each method plans the entry that measures it one way."""
+    """A backbone's transfer to a dataset from one training set; each method plans an entry that measures it."""
 
     grid: Grid
     backbone: PlannedEntry
     dataset: PlannedEntry
     target: str
-    seed: int
-    images_per_class: int | None
+    training_set: TrainingSet
     view: str | int = "native"
+
+    @property
+    def seed(self) -> int:
+        """Seed of transfer."""
+        return self.training_set.seed
+
+    @property
+    def _few(self) -> dict[str, int | None]:
+        """What limits the training images, as settings have it."""
+        return {"images_per_class": self.training_set.per_class, "training_images": self.training_set.total}
 
     def measure(self, entry: PlannedEntry, key: MeasurementKey) -> None:
         """Note the key of what an entry measures, and that its model is attacked, if it is."""
@@ -476,7 +484,7 @@ class _Transfer:
         return replace(self, dataset=dataset, target=name)._features() if stage in ON_FEATURES else dataset
 
     def _by(self, mode: str, protocol: str | None) -> Transfer:
-        return Transfer(self.backbone.id, self.target, self.view, self.images_per_class, self.seed, mode, protocol)
+        return Transfer(self.backbone.id, self.target, self.view, *self.training_set, mode, protocol)
 
     def _keeps(self, mode: str) -> bool:
         """Networks that the paper's protocol trains in this mode keep their weights: they are attacked, or tested on
@@ -485,14 +493,15 @@ class _Transfer:
 
     @property
     def _name(self) -> str:
-        few = f"_{self.images_per_class}perclass" if self.images_per_class else ""
+        per_class, total, _ = self.training_set
+        few = f"_{per_class}perclass" if per_class else f"_{total}images" if total else ""
         return f"{self.backbone.name}_on_{self.dataset.name}{few}"
 
     @property
     def _depends_on(self) -> tuple[Hashable, ...]:
         """What the settings of a transfer depend on, beside the experiment and the protocol."""
         kept = self._keeps("fixed-feature"), self._keeps("full-network")
-        return self.target, self.seed, self.images_per_class, *kept
+        return self.target, *self.training_set, *kept
 
     def _features(self) -> PlannedEntry:
         experiment, inputs = self.grid.experiment, {"backbone": self.backbone, "dataset": self.dataset}
@@ -506,7 +515,7 @@ class _Transfer:
         return {
             "metric": experiment.datasets[self.target].metric,
             "seed": self.seed,
-            "images_per_class": self.images_per_class,
+            **self._few,
             "selections": experiment.selection,
         }
 
@@ -544,7 +553,7 @@ class _Transfer:
                 attack=heads.attack,
                 chosen_under=heads.choosing if purpose == "search" else None,
                 validation_fraction=heads.validation_fraction,
-                images_per_class=self.images_per_class,
+                **self._few,
                 seed=self.seed,
                 preprocessing=self.grid.experiment.preprocessing,
                 keep_weights=purpose == "final" and self._keeps("fixed-feature"),
@@ -597,7 +606,7 @@ class _Transfer:
                 attack=finetuning.attack,
                 chosen_under=finetuning.choosing if purpose in ("search", "refit") else None,
                 validation_fraction=finetuning.validation_fraction,
-                images_per_class=self.images_per_class,
+                **self._few,
                 metric=experiment.datasets[self.target].metric,
                 seed=self.seed,
                 preprocessing=experiment.preprocessing,

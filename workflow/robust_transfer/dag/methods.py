@@ -316,6 +316,15 @@ def _transfer(experiment: Experiment, dropped: Collection[str]) -> list[str]:
         sentences.append(
             f"To see what few images teach, some transfers have only {numbers} training images of each class{several}."
         )
+    if in_total := {number for part in transfers for number in part.training_images}:
+        numbers = _listed([str(number) for number in sorted(in_total)], " or ")
+        subsets = {len(part.transfer_seeds_of("few")) for part in transfers if part.training_images}
+        counts = _listed([str(count) for count in sorted(subsets)], " or ")
+        several = f", drawn anew {counts} times" if subsets != {1} else ", drawn once"
+        sentences.append(
+            f"{'Others have' if images else 'To see what few images teach, some transfers have'} only {numbers} "
+            f"training images in total, drawn from all of them alike{several}."
+        )
     return sentences
 
 
@@ -392,8 +401,7 @@ def _uncertainty(experiment: Experiment) -> list[str]:
         "binomial intervals; they speak of these weights and say nothing about other seeds of training."
     ]
     if any(
-        len(part.seeds) > 1 or any(len(part.transfer_seeds_of(images)) > 1 for images in part.images_per_class)
-        for part in experiment.grid
+        len(part.seeds) > 1 or len({of_set.seed for of_set in part.training_sets()}) > 1 for part in experiment.grid
     ):
         sentences.append(
             "Where there are several seeds, intervals are Student's over seeds, widened by the error over test images, "

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Purposes of the random numbers, so that choices under one seed are independent of each other.
-VALIDATION, LIMIT, TEST, FEW = 1, 2, 3, 4
+VALIDATION, LIMIT, TEST, FEW, FEW_IN_TOTAL = 1, 2, 3, 4, 5
 
 
 def validation_mask(
@@ -62,6 +62,33 @@ def few_mask(labels: NDArray[np.int64], images: int, seed: int) -> NDArray[np.bo
         )
     mask: NDArray[np.bool_] = rank < images
     return mask
+
+
+def few_in_total_mask(labels: NDArray[np.int64], images: int, seed: int) -> NDArray[np.bool_]:
+    """Which images to use for `images` of all classes together: bool [N], drawn from all of them alike.
+
+    Those for a smaller number are among those for a larger one. A class may have none. Labels are int64 [N]. Raises
+    ValueError where there are not so many.
+    """
+    if images > len(labels):
+        raise ValueError(
+            f"training_images = {images}: there are {len(labels)} training images; write that many at most"
+        )
+    mask = np.zeros(len(labels), np.bool_)
+    mask[np.argsort(_random(len(labels), seed, FEW_IN_TOTAL), kind="stable")[:images]] = True
+    return mask
+
+
+def few_images(
+    labels: NDArray[np.int64], per_class: int | None, total: int | None, seed: int
+) -> NDArray[np.int64] | None:
+    """The images of a limited training set, int64, ascending; None where neither limit is given.
+
+    Raises ValueError as `few_mask` and `few_in_total_mask` do.
+    """
+    if per_class:
+        return np.flatnonzero(few_mask(labels, per_class, seed))
+    return np.flatnonzero(few_in_total_mask(labels, total, seed)) if total else None
 
 
 def _ranks(labels: NDArray[np.int64], seed: int, purpose: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

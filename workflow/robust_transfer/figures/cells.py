@@ -65,12 +65,13 @@ class Cells:
         results: pd.DataFrame,
         *,
         images_per_class: int | None = None,
+        training_images: int | None = None,
         selection: str | None = None,
         recipe: str | None = None,
         stylized: bool = False,
         attack: str | None = None,
     ) -> None:
-        """Keep the numbers of transfer from so many training images of each class.
+        """Keep the numbers of transfer from so many training images of each class, or of all classes together.
 
         Numbers of transferred models under attack are kept where `attack`, as its column has it, names theirs, and then
         alone.
@@ -87,7 +88,9 @@ class Cells:
         self.about = ExperimentInfo.of(results)
         self.published: Cells | None = None
         if self.about.experiment != PUBLISHED and (theirs := results["experiment"] == PUBLISHED).any():
-            self.published = Cells(as_results(results[theirs], paper_beside(self.about)))
+            paper = paper_beside(self.about, results.loc[theirs, "target"].unique())
+            rows = as_results(results[theirs], paper)
+            self.published = Cells(rows, images_per_class=images_per_class, training_images=training_images)
             results = results[~theirs]
         self.selection = selection or shown_selection(results)
         of_recipe = (
@@ -98,13 +101,17 @@ class Cells:
         )
         test = results[(results["split"] == "test") & of_recipe & (on_stylized.astype(bool) == stylized)]
         test.attrs = {}  # pandas copies them deeply in every operation
-        of_size = from_most_images(test) if images_per_class is None else test["images_per_class"] == images_per_class
+        wanted = {"images_per_class": images_per_class, "training_images": training_images}
+        few = {name: number for name, number in wanted.items() if number is not None}
+        of_size = from_most_images(test)
+        for name, number in few.items():
+            of_size = (test[name] == number).fillna(False).astype(bool)
         # Published networks were also measured, untransferred, on images they were not trained on.
         on_source = (test["metric"] == "top1") & (test["target"].astype("string") == test["source"])
         clean, source = on_source & test["attack"].isna(), test["mode"] == "source"
         transfer = with_views(
             test[~source & (test["selection"] == self.selection) & of_size & under(test, attack)],
-            said=images_per_class is None,
+            said=not few,
         )
         self._measured = transfer[[*PANEL, "downscaled"]].drop_duplicates()
         self._radii = transfer[["norm", "eps", "eps_value"]].dropna().drop_duplicates()
@@ -280,6 +287,12 @@ class Cells:
         # A norm may have a standard network of its own; else the standard one stands with all norms.
         own = self._cells.get((arch, panel.norm, eps, *what))
         return own or self._cells.get((*_network(arch, panel.norm, eps), *what), [])
+
+
+def cells_of_few(results: pd.DataFrame, counted: str, images: int) -> Cells:
+    """The numbers of transfer from few images, so many by the column `images_per_class` or `training_images`."""
+    by_class = counted == "images_per_class"
+    return Cells(results, images_per_class=images if by_class else None, training_images=None if by_class else images)
 
 
 def shown_mode(cells: Cells) -> str:

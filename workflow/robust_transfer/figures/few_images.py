@@ -1,4 +1,7 @@
-"""Transfer from few training images: accuracy over images of each class, one line per eps, one panel per target."""
+"""Transfer from few training images: accuracy over their number, one line per eps, one panel per target.
+
+Images are counted by class, or in total; where an experiment has both, each has panels of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,31 +13,37 @@ from typing import TYPE_CHECKING, Any
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.figures import legends, style
 from robust_transfer.figures.axes import accuracy_limits
-from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel, cells_of_few
 from robust_transfer.figures.drawing import Drawing
 from robust_transfer.figures.estimates import Estimate
 from robust_transfer.figures.kinds import kind_of, of_kind
 from robust_transfer.figures.numbers import Number, columns, number
+from robust_transfer.figures.pairs import paired
 from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS, Protocol, shown_protocol
+from robust_transfer.tables.experiment_info import ExperimentInfo
+from robust_transfer.tables.published import PUBLISHED
+from robust_transfer.tables.published_experiment import published_few_images
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-COLUMNS = columns("images_per_class", "subsets")
+COLUMNS = columns("images_per_class", "training_images", "subsets")
 
+KINDS = {"images_per_class": "of each class", "training_images": "in total"}
+"""How training images are counted, by the column that says how many there were. Panels show one way."""
 ASIDE, SPREAD = 0.012, 0.1
 """Of the axis: how far lines stand beside each other, so that intervals do not hide each other; and all of them."""
 
 Sizes = dict[int | None, Cells]
-"""The numbers of each count of training images of a class, growing; None: all of them."""
+"""The numbers of each count of training images, growing; None: all of them."""
 Lines = dict[tuple[str, str], list[tuple[int | None, Estimate]]]
-"""Architecture and eps: (images of each class, accuracy), growing."""
+"""Architecture and eps: (count of images, accuracy), growing."""
 
 
 @dataclass(frozen=True)
 class ImagesAxis:
-    """A logarithmic x axis over training images of each class, with `all` set apart on the right."""
+    """A logarithmic x axis over counts of training images, with `all` set apart on the right."""
 
     sizes: tuple[int | None, ...]
 
@@ -65,42 +74,98 @@ class ImagesAxis:
             ax.plot([between - gap, between + gap], [0, 0], zorder=9, **look)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The panels of one way to count training images."""
+
+    kind: str
+    """One of `KINDS`."""
+    sizes: Sizes
+    protocol: Protocol
+    lines: dict[Panel, Lines]
+    behind: dict[Panel, Lines]
+    """Published numbers of the same."""
+    left_out: list[str]
+    """Targets that were not measured so."""
+
+    @property
+    def axis(self) -> ImagesAxis:
+        """The x axis of its panels."""
+        here = (size for size, cells in self.sizes.items() if self.protocol in cells.protocols(self.protocol.mode))
+        return ImagesAxis(tuple(here))
+
+
+def published_results() -> pd.DataFrame:
+    """The published numbers by count of training images, which are not the paper's, as this figure draws them."""
+    return published_few_images()
+
+
 def few_images(results: pd.DataFrame) -> Drawing:
     """Draw every eps that was transferred from few images, in the fixed-feature mode where there is one."""
-    sizes = _sizes(results)
+    parts = [part for kind in KINDS if (part := _part(results, kind))]
+    if not parts:
+        return Drawing(style.nothing(f"Transfer from few images: {NOT_MEASURED}"), [])
+    drawn = [(part, panel) for part in parts for panel in part.lines]
+    archs, eps = _networks(parts)
+    colours = style.eps_colours(eps)
+    titles = [panel.label + f", images {KINDS[part.kind]}" * (len(parts) > 1) for part, panel in drawn]
+    figure, axes = style.panels(titles, row_height=1.4, extra_height=0.45)
+    for (part, panel), ax in zip(drawn, axes, strict=True):
+        _behind_panel(ax, part.axis, part.behind[panel], colours, archs)
+        _panel(ax, part.axis, part.lines[panel], colours, archs, part.behind[panel])
+        _seeds(ax, part.axis, part.sizes, panel, part.lines[panel], colours)
+        part.axis.apply(ax, labels=len(parts) > 1 or style.in_last_row(axes, ax))
+    figure.supxlabel(f"Training images {' or '.join(KINDS[part.kind] for part in parts)}", fontsize=7)
+    modes = dict.fromkeys(MODE_LABELS[part.protocol.mode] for part in parts)
+    figure.supylabel(f"{' / '.join(modes)} accuracy (%)", fontsize=7)
+    markers = legends.architectures(archs) if len(archs) > 1 else []
+    handles = [*_handles(eps, colours), *[legends.hollow()] * any(any(part.behind.values()) for part in parts)]
+    legends.draw(figure, handles, markers, legends.remarks(figure, _remarks(parts)))
+    return Drawing(figure, paired([one for part in parts for one in _numbers(part)]))
+
+
+def _part(results: pd.DataFrame, kind: str) -> Part | None:
+    """The panels over images counted in one way; None where that was not measured."""
+    sizes = _sizes(results, kind)
     few = [cells for size, cells in sizes.items() if size]
     protocol = _shown_protocol(few)
     if protocol is None:
-        return Drawing(style.nothing(f"Transfer from few images: {NOT_MEASURED}"), [])
+        return None
     panels = max(few, key=lambda cells: len(cells.norms())).panels(protocol.mode, protocol)
     every = {panel: _lines(sizes, panel) for panel in panels}
     lines = {panel: of_panel for panel, of_panel in every.items() if of_panel}
-    archs = [arch for arch in few[0].about.ordered if any(key[0] == arch for line in lines.values() for key in line)]
-    eps = sorted({key[1] for line in lines.values() for key in line}, key=eps_value)
-    colours = style.eps_colours(eps)
-    axis = ImagesAxis(tuple(size for size, cells in sizes.items() if protocol in cells.protocols(protocol.mode)))
-    figure, axes = style.panels([panel.label for panel in lines], row_height=1.4, extra_height=0.45)
-    for panel, ax in zip(lines, axes, strict=True):
-        _panel(ax, axis, lines[panel], colours, archs)
-        _seeds(ax, axis, sizes, panel, lines[panel], colours)
-        axis.apply(ax, labels=style.in_last_row(axes, ax))
-    figure.supxlabel("Training images of each class", fontsize=7)
-    figure.supylabel(f"{MODE_LABELS[protocol.mode]} accuracy (%)", fontsize=7)
-    remarks = dict.fromkeys(remark for cells in sizes.values() for remark in cells.remarks(protocol))
-    remarks |= dict.fromkeys(_intervals(sizes, lines))
-    if left_out := [panel.label for panel in panels if panel not in lines]:
-        remarks[f"{NOT_MEASURED}: {', '.join(left_out)}"] = None
-    markers = legends.architectures(archs) if len(archs) > 1 else []
-    legends.draw(figure, _handles(eps, colours), markers, legends.remarks(figure, list(remarks)))
-    return Drawing(figure, _numbers(sizes, lines))
+    behind = {panel: _behind(sizes, panel, of_panel) for panel, of_panel in lines.items()}
+    return Part(kind, sizes, protocol, lines, behind, [panel.label for panel in panels if panel not in lines])
 
 
-def _sizes(results: pd.DataFrame) -> Sizes:
-    """The counts of training images of each class in the table, growing, and their numbers; all images last."""
-    sizes = results.loc[results["mode"] != "source", "images_per_class"]
-    few = [int(size) for size in sorted(sizes.dropna().unique())]
-    growing: list[int | None] = [*few, None] if sizes.isna().any() else [*few]
-    return {size: Cells(results, images_per_class=size) for size in growing}
+def _networks(parts: Sequence[Part]) -> tuple[list[str], list[str]]:
+    """Architectures and eps that are drawn, in their order."""
+    drawn = {line for part in parts for of_panel in part.lines.values() for line in of_panel}
+    ordered = next(iter(parts[0].sizes.values())).about.ordered
+    return [arch for arch in ordered if any(arch == of for of, _ in drawn)], sorted(
+        {eps for _, eps in drawn}, key=eps_value
+    )
+
+
+def _remarks(parts: Sequence[Part]) -> list[str]:
+    """What the figure has to say beside its lines."""
+    said = dict.fromkeys(
+        remark for part in parts for cells in part.sizes.values() for remark in cells.remarks(part.protocol)
+    )
+    for part in parts:
+        said |= dict.fromkeys(_intervals(part))
+        words = f" from images {KINDS[part.kind]}" if len(parts) > 1 else ""
+        said |= {f"{NOT_MEASURED}{words}: {', '.join(part.left_out)}": None} if part.left_out else {}
+    return list(said)
+
+
+def _sizes(results: pd.DataFrame, kind: str) -> Sizes:
+    """The counts of training images in the table, counted in one way, growing, and their numbers; all images last."""
+    ours = results["experiment"] != PUBLISHED if ExperimentInfo.of(results).experiment != PUBLISHED else True
+    counts = results.loc[(results["mode"] != "source") & ours, list(KINDS)]
+    few = [int(size) for size in sorted(counts[kind].dropna().unique())]
+    found: Sizes = {size: cells_of_few(results, kind, size) for size in few}
+    return found | ({None: Cells(results)} if few and counts.isna().all(axis=1).any() else {})
 
 
 def _shown_protocol(few: Sequence[Cells]) -> Protocol | None:
@@ -126,8 +191,28 @@ def _lines(sizes: Sizes, panel: Panel) -> Lines:
     return {line: [(size, of_kind(kind, row)) for size, row in curve] for line, curve in found.items()}
 
 
-def _panel(ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], archs: Sequence[str]) -> None:
-    accuracy_limits(ax, [row for curve in lines.values() for _, row in curve])
+def _behind(sizes: Sizes, panel: Panel, lines: Lines) -> Lines:
+    """The published numbers of these networks from as many images."""
+    found: Lines = {}
+    for size, cells in sizes.items():
+        if cells.published is None or (twin := cells.behind(panel)) is None:
+            continue
+        for arch, eps in lines:
+            if row := cells.published.cell(twin, arch, eps):
+                found.setdefault((arch, eps), []).append((size, row))
+    return found
+
+
+def _behind_panel(ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], archs: Sequence[str]) -> None:
+    for (arch, eps), curve in lines.items():
+        places, rows = [axis.positions[size] for size, _ in curve], [row for _, row in curve]
+        style.curve_behind(ax, places, rows, colours[eps], marker=style.marker(archs, arch))
+
+
+def _panel(
+    ax: Axes, axis: ImagesAxis, lines: Lines, colours: dict[str, Any], archs: Sequence[str], behind: Lines
+) -> None:
+    accuracy_limits(ax, [row for of in (lines, behind) for curve in of.values() for _, row in curve])
     for i, ((arch, eps), curve) in enumerate(lines.items()):
         aside = min(ASIDE, SPREAD / len(lines)) * axis.span * (i - (len(lines) - 1) / 2)
         places = [(axis.positions[size] + aside, row) for size, row in curve]
@@ -148,13 +233,13 @@ def _seeds(ax: Axes, axis: ImagesAxis, sizes: Sizes, panel: Panel, lines: Lines,
             style.seed_dots(ax, axis.positions[size] + aside + 0.02 * axis.span, seeds, colours[eps])
 
 
-def _intervals(sizes: Sizes, lines: dict[Panel, Lines]) -> list[str]:
+def _intervals(part: Part) -> list[str]:
     """Over how many subsets of the training images the numbers are means, and what their intervals are over."""
     said = dict[str, None]()
-    for panel, (arch, eps), size, row in _points(lines):
-        if size is None:
+    for panel, (arch, eps), size, row in _points(part.lines):
+        if size is None or panel.experiment == PUBLISHED:
             continue
-        subsets = _subsets(sizes[size], panel, arch, eps)
+        subsets = _subsets(part.sizes[size], panel, arch, eps)
         means = f"means over {subsets} subsets" if subsets > 1 else "one subset"
         over = "subsets" if row.chosen.get("mean_over") == "transfer_seed" else "seeds of pretraining"
         if row.ci_kind != "seeds":
@@ -168,18 +253,19 @@ def _subsets(cells: Cells, panel: Panel, arch: str, eps: str) -> int:
     return len({seed for _, seed in cells.runs(panel, arch, eps)})
 
 
-def _numbers(sizes: Sizes, lines: dict[Panel, Lines]) -> list[Number]:
-    return [
-        number(
-            panel, "transfer", arch, eps, row,
-            images_per_class=size or "all", subsets=_subsets(sizes[size], panel, arch, eps) if size else None,
-        )
-        for panel, (arch, eps), size, row in _points(lines)
-    ]  # fmt: skip
+def _numbers(part: Part) -> Iterator[Number]:
+    for lines in (part.lines, part.behind):
+        for panel, (arch, eps), size, row in _points(lines):
+            cells, shown = part.sizes[size], panel
+            if lines is part.behind:
+                shown = cells.behind(panel) or panel
+            counts: dict[str, object] = {kind: (size or "all") if kind == part.kind else None for kind in KINDS}
+            subsets = _subsets(cells, panel, arch, eps) if size and shown.experiment != PUBLISHED else None
+            yield number(shown, "transfer", arch, eps, row, **counts, subsets=subsets)
 
 
 def _points(lines: dict[Panel, Lines]) -> Iterator[tuple[Panel, tuple[str, str], int | None, Estimate]]:
-    """Every number, with its panel, its line and how many images it is from."""
+    """Every number, with its panel, its line and how many images it is from (None: all)."""
     for panel, curves in lines.items():
         for line, curve in curves.items():
             for size, row in curve:

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from robust_transfer.figures.numbers import Number
 from robust_transfer.tables.published import PUBLISHED
 
-SAME = ("target", "mode", "norm", "metric", "series", "arch", "eps", "downscaled", "recipe")
+SAME = (
+    "target",
+    "mode",
+    "norm",
+    "metric",
+    "series",
+    "arch",
+    "eps",
+    "downscaled",
+    "recipe",
+    "images_per_class",
+    "training_images",
+)
 """Columns in which a number of ours and a published one agree that are of the same thing."""
 
 

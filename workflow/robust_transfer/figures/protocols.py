@@ -19,9 +19,10 @@ FROZEN: ProtocolName = "frozen"
 PAPER: ProtocolName = "paper"
 KNN: ProtocolName = "knn"
 IMAGES = "images_per_class"
+IN_TOTAL = "training_images"
 ADVERSARIAL = "attack"
 """In a variant: training on the target was adversarial, under the attack that it says."""
-ODD = (IMAGES, "layer", ADVERSARIAL)
+ODD = (IMAGES, IN_TOTAL, "layer", ADVERSARIAL)
 """Deviations that a figure names although it shows no other way of measuring."""
 STYLIZED = "stylized"
 """In a variant: images are stylized, by the method that it says."""
@@ -100,15 +101,17 @@ def under(rows: pd.DataFrame, attack: str | None) -> pd.Series[bool]:
 def with_views(rows: pd.DataFrame, *, said: bool) -> pd.DataFrame:
     """With what the variants say: `downscaled`, the size in pixels or `NATIVE`, and the other `deviations`.
 
-    `said`: images of each class are among these, where they are not all.
+    `said`: how many training images there were is among these, where it were not all.
     """
     parsed = {text: json.loads(text) for text in rows["variant"].unique()}
     for variant in parsed.values():
         variant.pop(STYLIZED, None)
     sizes = {text: int(variant.pop("downscaled", NATIVE)) for text, variant in parsed.items()}
-    of = rows[["variant", IMAGES]].astype({IMAGES: "float64"}).fillna(NATIVE).itertuples(index=False, name=None)
+    counts = [IMAGES, IN_TOTAL]
+    of = rows[["variant", *counts]].astype(dict.fromkeys(counts, "float64")).fillna(NATIVE)
     deviations = [
-        canonical(parsed[variant] | ({IMAGES: int(images)} if said and images else {})) for variant, images in of
+        canonical(parsed[variant] | {name: int(n) for name, n in zip(counts, few, strict=True) if said and n})
+        for variant, *few in of.itertuples(index=False, name=None)
     ]
     return rows.assign(
         protocol=rows["protocol"].astype("string").fillna(""),

@@ -154,7 +154,7 @@ def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
             "protocol": _protocol(str(row.mode), row.protocol, variant),
             "architecture": name,
             "view": f"{view} px" if view else "native",
-            "images": EVERY_IMAGE if pd.isna(row.images_per_class) else str(row.images_per_class),
+            "images": _images(row),
             "selection": "" if pd.isna(row.selection) else str(row.selection),
             "eps": f"{row.eps}{mark}",
             "eps_value": float(row.eps_value),
@@ -173,6 +173,13 @@ def _transfers(results: pd.DataFrame, about: ExperimentInfo) -> Iterator[Row]:
         }
 
 
+def _images(row: Any) -> str:
+    """From how many training images a number is."""
+    if not pd.isna(row.training_images):
+        return f"{row.training_images} in total"
+    return EVERY_IMAGE if pd.isna(row.images_per_class) else str(row.images_per_class)
+
+
 def _role(row: Any, about: ExperimentInfo, best: dict[tuple[str, ...], str]) -> str:
     """What a network is among those of its architecture."""
     if str(row.recipe) in about.texture_robust:
@@ -187,7 +194,17 @@ def _each(table: pd.DataFrame) -> Iterator[Any]:
 
 def _cell(row: Any) -> tuple[str, ...]:
     """What tells a network's number from others, seeds left out; the last three say which network it is."""
-    which = ("target", "mode", "protocol", "variant", "images_per_class", "selection", "metric", "arch")
+    which = (
+        "target",
+        "mode",
+        "protocol",
+        "variant",
+        "images_per_class",
+        "training_images",
+        "selection",
+        "metric",
+        "arch",
+    )
     return tuple(str(getattr(row, name)) for name in (*which, "norm", "eps", "recipe"))
 
 

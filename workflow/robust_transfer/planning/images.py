@@ -56,7 +56,9 @@ class ImageCounts:
         """How many splits there are."""
         return 2 + (self.validation is not None)
 
-    def transfer(self, purpose: str, fraction: float, per_class: int | None) -> tuple[int, int]:
+    def transfer(
+        self, purpose: str, fraction: float, per_class: int | None, total: int | None = None
+    ) -> tuple[int, int]:
         """Images that a transfer run trains on, and images that it measures on, as `transfer.parts` splits them.
 
         Exact where classes are equally large, approximate elsewhere: a share of each class is set aside.
@@ -64,6 +66,8 @@ class ImageCounts:
         train, official = self.train, self.validation
         if per_class:
             train, official = min(train, self.classes * per_class), None
+        elif total:
+            train, official = min(train, total), None
         if purpose not in ("search", "fixed"):
             return train + (official or 0), self.test
         held = official or set_aside(train, self.classes, fraction)

@@ -268,7 +268,9 @@ def _robustness(entry: PlannedEntry, counts: Lookup) -> Work:
             work.images[attacked] += images * radii * AUTOATTACK["attack"]
         if model.stage == "probing":  # fitted once more
             of_probe: Any = model.settings
-            trained, _ = dataset.transfer("final", of_probe.validation_fraction, of_probe.images_per_class)
+            trained, _ = dataset.transfer(
+                "final", of_probe.validation_fraction, of_probe.images_per_class, of_probe.training_images
+            )
             work.fitted += _dimension(model.inputs["features"]) * dataset.classes * trained
         _decode(work, dataset, images)
         work.written += PREDICTION_BYTES * images * (1 + radii * (1 + settings.autoattack))
@@ -344,9 +346,9 @@ def _probing(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     features = entry.inputs["features"]
     dataset = _images_of(features.inputs["dataset"], counts)
-    fraction, few = settings.validation_fraction, settings.images_per_class
-    fitted, held = dataset.transfer("search", fraction, few)
-    everything, tested = dataset.transfer("final", fraction, few)
+    fraction, few = settings.validation_fraction, (settings.images_per_class, settings.training_images)
+    fitted, held = dataset.transfer("search", fraction, *few)
+    everything, tested = dataset.transfer("final", fraction, *few)
     work, unit = Work(), _dimension(features) * dataset.classes
     for selection in settings.selections:
         searched, again = (fitted, everything) if selection == "validation" else (everything, 0)
@@ -359,9 +361,9 @@ def _knn(entry: PlannedEntry, counts: Lookup) -> Work:
     settings: Any = entry.settings
     features = entry.inputs["features"]
     found = _images_of(features.inputs["dataset"], counts)
-    fraction, few = settings.validation_fraction, settings.images_per_class
-    searched, held = found.transfer("search", fraction, few)
-    everything, tested = found.transfer("final", fraction, few)
+    fraction, few = settings.validation_fraction, (settings.images_per_class, settings.training_images)
+    searched, held = found.transfer("search", fraction, *few)
+    everything, tested = found.transfer("final", fraction, *few)
     work, dimension = Work(), _dimension(features)
     for selection in settings.selections:
         choosing = held if selection == "validation" else 0
@@ -390,7 +392,9 @@ def _transfer(entry: PlannedEntry, counts: Lookup, kind: Kind, runs: int) -> Wor
     settings: Any = entry.settings
     dataset, recipe = _images_of(entry.inputs["dataset"], counts), settings.training
     architecture, side = _network(entry.inputs["backbone"])
-    trained, measured = dataset.transfer(settings.purpose, settings.validation_fraction, settings.images_per_class)
+    trained, measured = dataset.transfer(
+        settings.purpose, settings.validation_fraction, settings.images_per_class, settings.training_images
+    )
     work = Work(written=PREDICTION_BYTES * measured * runs)
     _train(work, kind, architecture, side, recipe, trained, settings.attack)
     forward, attacked = (Pass(architecture, side, recipe.precision, kind) for kind in ("forward", "attack"))

@@ -14,6 +14,9 @@ The head starts at random, or with `head: probe` at the probe of the frozen prot
 images (linear probing, then fine-tuning: Kumar et al. 2022). `trainable` and `batchnorm` say what stays frozen. With
 `attack` training is adversarial, by the adversary of pretraining; with `chosen_under` a search run is measured under
 that attack too, and a refit chooses by it. Speed is that of pretraining under the same attack.
+
+Where the loss is no longer finite, training stops, the card says since which step (`diverged`), and a head of zeros is
+measured, which guesses. A search run that diverged is chosen only where all did.
 """
 
 from __future__ import annotations
@@ -27,10 +30,12 @@ from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry, StoreError
 from robust_transfer.store.predictions import PREDICTIONS, predictions_table, write_predictions
 from robust_transfer.store.runs import Run, best, runs_in
+from robust_transfer.training.divergence import guess
 from robust_transfer.training.probe_solution import start_at_probe
 from robust_transfer.training.progress import cost, write_epochs
 from robust_transfer.training.transfer import (
     attacked_rows,
+    diverged_facts,
     keep_network,
     load_network,
     parts,
@@ -56,10 +61,14 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         if settings.head == "probe":
             start_at_probe(network, entry, settings)
         freeze(network, settings.trainable, settings.batchnorm)
-        epochs, resumed = train(
+        trained = train(
             entry, network.to(on), trained_on, settings,
             input_size=input_size, learning_rate=rate, threads=threads, device=device,
         )  # fmt: skip
+        if trained.is_lost:
+            network, _ = load_network(backbone, settings.normalisation)
+            network.replace_head(len(measured_on.split.classes), seed=settings.seed)
+            guess(network.to(on))
         fixed = settings.purpose == "fixed"
         measured = {"validation" if settings.purpose in ("search", "fixed") else "test": measured_on}
         rows, tables = [], []
@@ -81,19 +90,23 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
             )  # fmt: skip
         draft.write_json("metrics.json", rows + (chosen.rows_chosen_on("validation") if chosen else []))
         write_predictions(draft.file(PREDICTIONS), tables + ([chosen.predictions()] if chosen else []))
-        write_epochs(draft.file("epochs.csv"), epochs)
+        write_epochs(draft.file("epochs.csv"), trained.epochs)
         draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "learning_rate": rate}
+        draft.facts |= diverged_facts(
+            [{"learning_rate": rate, "step": step} for step in trained.diverged_at if step],
+            is_candidate=settings.purpose in ("search", "final"),
+        )
         if settings.keep_weights:
             keep_network(draft, network, measured_on.split.classes, input_size)
-        if resumed:
-            draft.facts["resumed"] = resumed
-        draft.timing.update(cost(epochs, None), device=device, threads=threads)
+        if trained.resumed:
+            draft.facts["resumed"] = trained.resumed
+        draft.timing.update(cost(trained.epochs, None), device=device, threads=threads)
 
 
 def choose(entry: Entry, settings: FinetuningSettings) -> Run:
     """The search run of `entry` with the highest validation accuracy, under the settings' attack if they have one.
 
-    Of equal ones, that of the smallest learning rate.
+    Of equal ones, that of the smallest learning rate; one that diverged only where all did.
 
     Raises StoreError if the searches are not those of the settings' learning rates.
     """
@@ -109,7 +122,9 @@ def choose(entry: Entry, settings: FinetuningSettings) -> Run:
         runs += runs_in(search)
     radii = settings.chosen_under.eps if settings.chosen_under else ()
     values = ", ".join(
-        f"{run.accuracy(settings.metric, radii):.1f} % at {run.hyperparameters['learning_rate']:g}" for run in runs
+        f"{'diverged' if run.is_diverged else f'{run.accuracy(settings.metric, radii):.1f} %'} at "
+        f"{run.hyperparameters['learning_rate']:g}"
+        for run in runs
     )
     log.info("validation %s by learning rate%s: %s", settings.metric, " under attack" * bool(radii), values)
     return best(runs, settings.metric, radii)

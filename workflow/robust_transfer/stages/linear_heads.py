@@ -14,6 +14,9 @@ network and all heads are kept as `weights.safetensors`: `head.weight` [H, K, D]
 
 With `attack` training is adversarial, by the adversary of pretraining. Each head then sees images of its own, so that a
 run has one. With `chosen_under` a search run measures every head under that attack too.
+
+A head whose loss is no longer finite is set to zeros, so that it guesses, and the card says since which step
+(`diverged`); it is chosen only where all heads diverged.
 """
 
 from __future__ import annotations
@@ -34,9 +37,18 @@ from robust_transfer.networks.probe_head import linear_head
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Entry
 from robust_transfer.store.predictions import predictions_table, write_predictions
+from robust_transfer.training.divergence import guess
 from robust_transfer.training.progress import cost, write_epochs
 from robust_transfer.training.sgd import ParallelSGD
-from robust_transfer.training.transfer import attacked_rows, keep_network, load_network, parts, predicted, train
+from robust_transfer.training.transfer import (
+    attacked_rows,
+    diverged_facts,
+    keep_network,
+    load_network,
+    parts,
+    predicted,
+    train,
+)
 
 log = logging.getLogger("robust_transfer")
 
@@ -55,11 +67,15 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         network, input_size = load_network(backbone, settings.normalisation)
         n_classes = len(measured_on.split.classes)
         optimiser = put_on(network.to(on), n_classes, tried, settings)
-        epochs, resumed = train(
+        trained = train(
             entry, network, trained_on, settings,
             input_size=input_size, learning_rate=max(settings.learning_rates), optimiser=optimiser,
             threads=threads, device=device,
         )  # fmt: skip
+        if trained.is_lost:  # BatchNorm's statistics have drifted until the moment when that was noticed
+            network, _ = load_network(backbone, settings.normalisation)
+            put_on(network.to(on), n_classes, tried, settings)
+        guess(network, [step is not None for step in trained.diverged_at])
         found = predicted(network, measured_on, settings, input_size=input_size, threads=threads)
         by_run = found.T.reshape(len(tried), len(settings.head_seeds), -1)
         split = "validation" if settings.purpose == "search" else "test"
@@ -71,7 +87,6 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
                 split=split, hyperparameters=named(hyperparameters, settings),
             )
         ]  # fmt: skip
-        diverged = _diverged(network, tried, settings)
         heads = [linear_head(*one) for one in zip(*map(Tensor.detach, network.head.parameters()), strict=True)]
         for number, hyperparameters in enumerate(tried):
             of_run = heads[number * len(settings.head_seeds) :][: len(settings.head_seeds)]
@@ -91,18 +106,14 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
                 for head_seed, predictions in zip(settings.head_seeds, of_run, strict=True)
             ],
         )
-        write_epochs(draft.file("epochs.csv"), epochs)
+        write_epochs(draft.file("epochs.csv"), trained.epochs)
         draft.facts = {"backbone": backbone.name, "dataset": dataset.name, "heads": len(found.T)}
-        if diverged:
-            log.warning(
-                "diverged, and predict at random: heads at learning rate %s", ", ".join(f"{r:g}" for r in diverged)
-            )
-            draft.facts["diverged"] = diverged
+        draft.facts |= diverged_facts(_diverged(trained.diverged_at, tried), is_candidate=True)
         if settings.keep_weights:
             keep_network(draft, network, measured_on.split.classes, input_size)
-        if resumed:
-            draft.facts["resumed"] = resumed
-        draft.timing.update(cost(epochs, None), device=device, threads=threads)
+        if trained.resumed:
+            draft.facts["resumed"] = trained.resumed
+        draft.timing.update(cost(trained.epochs, None), device=device, threads=threads)
     clean = rows[: 2 * len(tried) : 2]
     values = [f"{row['value']:.1f} % at {row['hyperparameters']['learning_rate']:g}" for row in clean]
     log.info("%s accuracy by learning rate: %s", split, ", ".join(values))
@@ -135,7 +146,11 @@ def named(hyperparameters: Hyperparameters, settings: LinearHeadsSettings) -> di
     return {"learning_rate": rate, "weight_decay": decay, **seeds}
 
 
-def _diverged(network: Network, tried: list[Hyperparameters], settings: LinearHeadsSettings) -> list[float]:
-    """The learning rates of heads whose weights are not finite."""
-    finite = network.head.weight.detach().flatten(1).isfinite().all(1).reshape(len(tried), -1).all(1).tolist()
-    return sorted({rate for (rate, _), fine in zip(tried, finite, strict=True) if not fine})
+def _diverged(diverged_at: list[int | None], tried: list[Hyperparameters]) -> list[dict[str, Any]]:
+    """The hyperparameters of which a head diverged, each with the first step at which one did."""
+    per_run = len(diverged_at) // len(tried)
+    found = []
+    for number, (rate, decay) in enumerate(tried):
+        if steps := [step for step in diverged_at[number * per_run :][:per_run] if step]:
+            found.append({"learning_rate": rate, "weight_decay": decay, "step": min(steps)})
+    return found

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from robust_transfer.configuration.training import NORM_LABELS
-from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel
+from robust_transfer.figures.cells import NOT_MEASURED, Cells, Panel, cells_of_few
 from robust_transfer.figures.estimates import Comparison
 from robust_transfer.figures.plain_text import source_tables, transfer_table
 from robust_transfer.figures.protocols import FIXED_FEATURE, FULL_NETWORK, MODE_LABELS, protocol_label, shown_protocol
@@ -25,6 +25,8 @@ from robust_transfer.tables.key import BEST_ARCH
 from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import read_flags
 
+FEW_IMAGES = {"images_per_class": "of each class", "training_images": "in total"}
+"""Columns that say how many training images there were, and how they count them."""
 COLUMNS = 100
 FLAG_LINES = 10
 
@@ -84,13 +86,14 @@ def _others(table: pd.DataFrame, cells: Cells) -> Iterator[tuple[str, list[tuple
             lines = [(panel, cells.comparison(panel, BEST_ARCH, downscaled=view)) for panel in panels]
             if found := _measured(lines):
                 yield f"{MODE_LABELS[mode]}, images downscaled to {view} px", found
-        sizes = table.loc[table["mode"] == mode, "images_per_class"]
-        if not sizes.isna().any():
+        sizes = table.loc[table["mode"] == mode, [*FEW_IMAGES]]
+        if not sizes.isna().all(axis=1).any():
             continue  # the table above is of the most images that there are
-        for size in sorted(int(size) for size in sizes.dropna().unique()):
-            few = Cells(table, images_per_class=size)
-            if found := _measured([(panel, few.comparison(panel, BEST_ARCH)) for panel in few.panels(mode)]):
-                yield f"{MODE_LABELS[mode]}, {size} training images of each class", found
+        for name, words in FEW_IMAGES.items():
+            for size in sorted(int(size) for size in sizes[name].dropna().unique()):
+                few = cells_of_few(table, name, size)
+                if found := _measured([(panel, few.comparison(panel, BEST_ARCH)) for panel in few.panels(mode)]):
+                    yield f"{MODE_LABELS[mode]}, {size} training images {words}", found
 
 
 def _measured(lines: list[tuple[Panel, Comparison]]) -> list[tuple[Panel, Comparison]]:

@@ -7,9 +7,10 @@ or of finetuning; a linear_heads run holds several. With selection `validation` 
 validation accuracy (with `chosen_at` under an attack, the mean over its radii) are taken, and the final run at these is
 what is reported. With selection `test` the final run with
 the highest test accuracy is, as the paper did: what it says of new images is too high by as much as the choice was
-lucky.
+lucky. A run that diverged is taken only where all did.
 
-Writes `metrics.json` and `predictions.parquet`, a part each selection, and `runs.csv` (all runs). Imports no torch.
+Writes `metrics.json` and `predictions.parquet`, a part each selection, and `runs.csv` (all runs, with the column
+`diverged`: yes or no). Imports no torch.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
                 rows += one.rows_chosen_on(selection)
                 tables.append(one.predictions(selection))
             draft.facts[selection] = chosen[0].hyperparameters
+            if chosen[0].is_diverged:
+                log.warning("chosen on %s: the run that is reported diverged, and guesses", selection)
             log.info(
                 "chosen on %s: %s, test %.1f %%",
                 selection,
@@ -91,8 +94,8 @@ def _write_runs(path: Path, searches: Sequence[Run], finals: Sequence[Run]) -> N
     names = list(dict.fromkeys(name for one in (*searches, *finals) for name in one.hyperparameters))
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*names, "split", "top1", "mean_per_class"])
+        writer.writerow([*names, "split", "top1", "mean_per_class", "diverged"])
         for one in (*searches, *finals):
             values = [one.hyperparameters.get(name) for name in names]
             accuracies = [one.accuracy(metric) for metric in ("top1", "mean_per_class")]
-            writer.writerow([*values, one.rows[0]["split"], *accuracies])
+            writer.writerow([*values, one.rows[0]["split"], *accuracies, "yes" if one.is_diverged else "no"])

@@ -28,6 +28,8 @@ class Run:
     entry: Entry
     number: int
     """Among the runs of its entry."""
+    is_diverged: bool = False
+    """Its training came to a loss that was not finite, and what was measured guesses."""
 
     def accuracy(self, metric: str, eps: Collection[str] = ()) -> float:
         """In percent; `metric` is `top1` or `mean_per_class`.
@@ -58,17 +60,35 @@ def runs_in(entry: Entry) -> list[Run]:
     by_number: dict[int, list[dict[str, Any]]] = {}
     for row in json.loads(entry.file("metrics.json").read_text()):
         by_number.setdefault(row.get("run", 0), []).append(row)
-    return [Run(rows[0]["hyperparameters"], rows, entry, number) for number, rows in by_number.items()]
+    diverged = _diverged(entry)
+    return [
+        Run(of, rows, entry, number, is_diverged=any(of.items() >= one.items() for one in diverged))
+        for number, rows in by_number.items()
+        for of in [rows[0]["hyperparameters"]]
+    ]
+
+
+def _diverged(entry: Entry) -> list[dict[str, Any]]:
+    """Hyperparameters of the runs that diverged; cards were once written with their learning rates alone."""
+    recorded = entry.facts().get("diverged", [])
+    found = [one if isinstance(one, dict) else {"learning_rate": one} for one in recorded]
+    return [{name: value for name, value in one.items() if name != "step"} for one in found]
 
 
 def best(runs: Iterable[Run], metric: str, eps: Collection[str] = ()) -> Run:
     """The run of highest accuracy, under an attack of these radii if any are given.
 
-    Of equal ones that of the smallest learning rate, then of the least weight decay.
+    Of equal ones that of the smallest learning rate, then of the least weight decay. One that diverged is the best only
+    where all did.
     """
 
     def order(run: Run) -> tuple[float, ...]:
         settings = run.hyperparameters
-        return -run.accuracy(metric, eps), settings.get("learning_rate", 0.0), settings.get("weight_decay", 0.0)
+        return (
+            run.is_diverged,
+            -run.accuracy(metric, eps),
+            settings.get("learning_rate", 0.0),
+            settings.get("weight_decay", 0.0),
+        )
 
     return min(runs, key=order)

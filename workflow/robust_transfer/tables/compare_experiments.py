@@ -84,7 +84,7 @@ class _Experiment:
         described, folder = self.rows.attrs[ATTRIBUTE], table.absolute().parent
         stores = [place / described.get("store", "store") for place in (folder, *folder.parents, Path.cwd())]
         self.store = next((store for store in stores if store.is_dir()), stores[0])
-        every = {name: self._values(name) for name in ("protocol", "variant", "images_per_class")}
+        every = {name: self._values(name) for name in ("protocol", "variant", "images_per_class", "training_images")}
         self.shown = {_key(row): row for row in _records(measured(self.rows, **every))}
         self.runs: dict[Key, list[Mapping[str, object]]] = defaultdict(list)
         single = self.rows[self.rows["entry"].notna() & self.rows["backbone_seed"].notna()]

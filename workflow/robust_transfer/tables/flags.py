@@ -42,8 +42,9 @@ class Meaning:
 FLAGS = {
     "loss-not-finite": Meaning(
         "fails",
-        "The loss of an epoch is infinite or not a number: the weights are of no use.",
-        "lower training.learning_rate, lengthen warmup_fraction, or train in precision: fp32",
+        "The loss is infinite or not a number: training diverged, and its weights are of no use. Of a transfer, every "
+        "candidate of its search did, or the training after it; a head of zeros was measured, which guesses.",
+        "lower the learning rate (of a search: add smaller ones), lengthen warmup_fraction, or train in fp32",
     ),
     "loss-near-chance": Meaning(
         "fails",
@@ -124,6 +125,12 @@ FLAGS = {
         "more than half a point and more than sampling noise: the weights, the order of the classes or the way images "
         "are cropped and scaled may not be what they were.",
         "check which file was imported, the source's class order, input_size and preprocessing.resize_ratio",
+    ),
+    "candidate-diverged": Meaning(
+        "costs",
+        "Of the learning rates and weight decays that a transfer chooses from, some came to a loss that is not finite. "
+        "They are not chosen while another is left, so that the number is not concerned.",
+        "leave them out of the grid; where the best of the rest is its smallest, add smaller ones",
     ),
     "loader-bound": Meaning(
         "costs",

@@ -49,6 +49,8 @@ class MeasurementKey:
     """Deviations from the protocol, as canonical JSON."""
     images_per_class: int | None
     """Training images of each class of the target; None: all."""
+    training_images: int | None = None
+    """Training images of all classes together, drawn alike from all of them; None: no such limit."""
 
     def of_choice(self, *, arch: str, norm: str, eps: str) -> MeasurementKey:
         """The key of a number whose network was chosen, or averaged over seeds, among those measured this way."""
@@ -78,6 +80,7 @@ class Measurement:
     @classmethod
     def from_json(cls, listed: dict[str, Any]) -> Measurement:
         """What `as_json` wrote. Raises KeyError for a field that is missing."""
-        fields = {name: listed[name] for name in MeasurementKey.__dataclass_fields__}
+        fields = {name: listed[name] for name in MeasurementKey.__dataclass_fields__ if name != "training_images"}
+        fields["training_images"] = listed.get("training_images")  # a list of an earlier version lacks it
         key = MeasurementKey(**{**fields, "variant": canonical(listed["variant"])})
         return cls(listed["entry"], listed["stage"], listed["backbone"], key, listed.get("model"))

@@ -26,6 +26,7 @@ CELL = (
     "protocol",
     "variant",
     "images_per_class",
+    "training_images",
     "attack",
     "test_set",
 )

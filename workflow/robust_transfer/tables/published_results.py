@@ -16,6 +16,8 @@ import pandas as pd
 from robust_transfer.tables.published import FOLDER, IMAGENET, PublishedError, lines_of, parsed
 from robust_transfer.tables.results import KEY, RESULTS
 
+FEW_IMAGES = "few_images.csv"
+"""Not the paper's: transfer by the number of training images in total. It has a column more, `training_images`."""
 FILES = (
     IMAGENET,
     "imagenet_unreleased.csv",
@@ -24,6 +26,8 @@ FILES = (
     "stylized.csv",
     "single_runs.csv",
     "shape_bias.csv",
+    FEW_IMAGES,
+    "robust_finetuning.csv",
 )
 """In the order of the rows that `read_published` gives."""
 UNRELEASED = "unreleased"
@@ -31,8 +35,9 @@ UNRELEASED = "unreleased"
 trained on stylized ImageNet."""
 EDITIONS = (
     *("submission", "submission, headline", "submission, figure 8", "release", "release, single run"),
-    *("bias study", "cue-conflict study"),
+    *("bias study", "cue-conflict study", "training set sizes", "robust fine-tuning"),
 )
+TRAINING_IMAGES = "training_images"
 MARKS = ("edition", "default", "provenance")
 """Columns of the files beside those of the results table."""
 _PYTHON = {"string": str, "double": float, "int32": int}
@@ -50,6 +55,8 @@ def _read_published(folder: Path) -> pd.DataFrame:
     for name in FILES:
         for where, fields in lines_of(folder / name, (*kinds, *MARKS)):
             row = {column: parsed(where, column, fields[column], *kind) for column, kind in kinds.items()}
+            if TRAINING_IMAGES in fields:
+                row[TRAINING_IMAGES] = parsed(where, TRAINING_IMAGES, fields[TRAINING_IMAGES], int, True)
             _check(where, row, fields)
             first = seen.setdefault((*(row.get(column) for column in KEY), fields["edition"]), where)
             if first != where:
@@ -96,6 +103,11 @@ def unreleased_rows(folder: Path = FOLDER) -> pd.DataFrame:
     numbers = read_published(folder)
     wanted = (numbers["edition"] == EDITIONS[0]) & (numbers["recipe"] == UNRELEASED)
     return numbers.loc[wanted, RESULTS.columns].reset_index(drop=True)
+
+
+def few_images_rows(folder: Path = FOLDER) -> pd.DataFrame:
+    """Published numbers by how many training images there were in total, which are not drawn beside ours elsewhere."""
+    return published_rows(edition="training set sizes", folder=folder)
 
 
 def _check(where: str, row: dict[str, Any], fields: dict[str, str]) -> None:

@@ -51,6 +51,7 @@ SCHEMA = pa.schema(
         ("protocol", pa.string()),
         ("variant", pa.string()),
         ("images_per_class", pa.int32()),
+        ("training_images", pa.int32()),
         ("attack", pa.string()),
         ("test_set", pa.string()),
         ("split", pa.string()),
@@ -76,6 +77,7 @@ NULLABLE = frozenset(
         "transfer_seed",
         "protocol",
         "images_per_class",
+        "training_images",
         "attack",
         "test_set",
         "selection",
@@ -87,7 +89,7 @@ NULLABLE = frozenset(
     }
 )
 """Columns that may be null; `read_results` says what it means."""
-ADDED = frozenset({"flags", "training", "test_set"})
+ADDED = frozenset({"training_images", "flags", "training", "test_set"})
 """Columns that files of earlier versions and those of published numbers lack: null there."""
 RESULTS = TableFormat("results table", SCHEMA, NULLABLE, ADDED)
 
@@ -117,6 +119,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
                       class of the shapes that the number is of (without it: of all), and `resized_from` the side in
                       pixels of images that networks saw at another
     images_per_class  training images of each class of the target; null: all of them
+    training_images   training images of all classes together, drawn alike from all of them; null: no such limit
     attack            JSON of norm, eps, precision, and of PGD steps, relative_step_size (times eps), random_start,
                       restarts and use_best, else of `kind`; older files have fewer of these; null: clean images, all of
                       them. Of a transfer it is on the model as a whole, on some of the test images (`n`); the `kind`
@@ -174,8 +177,10 @@ def write_results(path: Path, rows: pd.DataFrame, described: dict[str, Any]) -> 
 
 
 def from_most_images(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Which rows are of all training images, or for a mode and target without those, of the most of each class."""
-    images = rows["images_per_class"].astype("float64").fillna(float("inf"))
+    """Which rows are of all training images, or for a mode and target without those, of the most of each class, or
+    where images were counted in total alone, of the most of these."""
+    in_total = rows["training_images"].astype("float64") / 2**32  # below any number of each class
+    images = rows["images_per_class"].astype("float64").fillna(in_total).fillna(float("inf"))
     return images == images.groupby([rows[name].astype("string") for name in ("mode", "target")]).transform("max")
 
 

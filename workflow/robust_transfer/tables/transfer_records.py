@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from robust_transfer.store.entry import Entry, finished, open_entry
 from robust_transfer.store.predictions import PREDICTIONS
+from robust_transfer.store.runs import runs_in
 from robust_transfer.tables.experiment_info import ExperimentInfo
-from robust_transfer.tables.flags import Flag
+from robust_transfer.tables.flags import Flag, flag
 from robust_transfer.tables.sanity import Loss, at_chance, loss_flags
 from robust_transfer.tables.training_records import EPOCHS, Raised
 from robust_transfer.tables.transfer_sanity import edge_flags, refit_flags
@@ -50,6 +51,10 @@ def _flags(entry: Entry, selection: str | None, by_split: dict[str, pd.Series[An
     if test is None:
         return
     classes, chosen = _classes(entry), json.loads(test["hyperparameters"])
+    if _is_diverged(entry, chosen):
+        at = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in chosen.items())
+        yield flag("loss-not-finite", f"training diverged at {at}")
+        return
     untrained = entry.stage in UNTRAINED
     chance = "features-at-chance" if untrained else "at-chance"
     yield from at_chance(float(test["value"]), classes, int(test["n"]), "test", chance)
@@ -74,6 +79,21 @@ def _classes(entry: Entry) -> int:
             made = open_entry(path)
             return len(made.facts().get("classes", [])) or _classes(made)
     return len(pq.read_table(entry.file(PREDICTIONS), columns=["label"])["label"].unique())
+
+
+def _is_diverged(entry: Entry, chosen: dict[str, Any]) -> bool:
+    """Whether the training behind what a transfer reports came to a loss that was not finite."""
+    if entry.stage in UNTRAINED:
+        return False
+    trained = _finals(entry) if entry.stage == "selecting" else [entry]
+    some = [one for one in trained if "diverged" in one.facts()]
+    return any(run.is_diverged and run.hyperparameters == chosen for one in some for run in runs_in(one))
+
+
+def _finals(entry: Entry) -> list[Entry]:
+    """The final runs that a selecting entry chose from, as far as they are still there."""
+    roles = (role for role in entry.inputs if role.startswith("final"))
+    return [entry.input(role) for role in roles if finished(entry.path.parent.parent / entry.inputs[role])]
 
 
 def _losses(entry: Entry, chosen: dict[str, Any]) -> list[Loss]:

@@ -57,7 +57,8 @@ def export(entry: Entry, to: Path, selection: str = "validation") -> Path:
     """Write the model of a transfer to the safetensors file `to`, and beside it, in a file of the same name that ends
     in .py, the lines that load it. Returns the path of the lines.
 
-    Raises StoreError for a name without .safetensors, as `load_transferred` does, and where the disk refuses the files.
+    Raises StoreError for a name without .safetensors, for a model whose training diverged, as `load_transferred` does,
+    and where the disk refuses the files.
     """
     from safetensors.torch import save
 
@@ -66,6 +67,10 @@ def export(entry: Entry, to: Path, selection: str = "validation") -> Path:
             f"{to}: write a name that ends in .safetensors; the lines that load it get the same name in .py"
         )
     model = load_transferred(entry, selection)
+    if model.is_diverged:
+        raise StoreError(
+            f"{entry.path}: its training diverged, so that there is no model to write; add smaller learning rates"
+        )
     architecture = model.network.architecture
     of_package = small_resnet(architecture) or architecture in OURS
     tensors, code = _of_package(model.network) if of_package else _of_library(model.network, model.input_size)

@@ -4,7 +4,7 @@ A protocol names candidates for one hyperparameter. Every candidate is fitted to
 ones; the one with the best validation accuracy is fitted again to both, and tested once. Validation images are the
 dataset's own where it has them, else a share of each class's training images. With the selection `test` every candidate
 is fitted to both and the best on the test images is taken, as the paper chose; with both selections there are two
-results. Where `images_per_class` limits the training images, validation images are always among these.
+results. Where the training images are limited, validation images are always among these.
 
 numpy alone, no torch: its stages are many short jobs.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robust_transfer.configuration.transfer import KnnSettings, ProbingSettings, Selection
-from robust_transfer.datasets.splits import few_mask, validation_mask
+from robust_transfer.datasets.splits import few_images, validation_mask
 from robust_transfer.statistics.metrics import METRICS, mean_per_class, measurements, top1
 from robust_transfer.store.entry import Draft, Entry
 from robust_transfer.store.features import Features, Labels, open_features
@@ -104,14 +104,15 @@ def open_parts(stored: Entry, settings: ProbingSettings | KnnSettings) -> Parts:
 
 
 def training_parts(stored: Entry, settings: ProbingSettings | KnnSettings) -> tuple[Examples, Examples]:
-    """The training and the validation images of a features entry: all, or `images_per_class` of the training images.
+    """The training and the validation images of a features entry: all, or a few of the training images.
 
     Raises ValueError if the dataset has no validation images and no class with two training images either.
     """
     features, labels = open_features(stored, "train")
     index = np.arange(len(labels))
-    if settings.images_per_class:
-        index = np.flatnonzero(few_mask(labels, settings.images_per_class, settings.seed))
+    few = few_images(labels, settings.images_per_class, settings.training_images, settings.seed)
+    if few is not None:
+        index = few
     elif "validation" in stored.facts()["counts"]:
         held = open_features(stored, "validation")
         return Examples(features, labels, index), Examples(*held, np.arange(len(held[1])))

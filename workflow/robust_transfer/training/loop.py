@@ -32,6 +32,7 @@ from robust_transfer.resuming.states import State, States
 from robust_transfer.training.adamw import AdamW
 from robust_transfer.training.averaging import Average
 from robust_transfer.training.batchnorm import RunningStatistics
+from robust_transfer.training.divergence import DivergedError, FiniteSteps
 from robust_transfer.training.inference import classify
 from robust_transfer.training.optimiser import Optimiser
 from robust_transfer.training.progress import Epoch, Progress
@@ -53,6 +54,8 @@ numbers of the images int64 [B]) to images of the same shape and range."""
 
 CHECK_BATCH = 64
 """Images at a time in a check: an attack takes several times the memory of a forward pass."""
+FINITE = "finite_steps"
+"""Name in a state of how many steps the loss of each head has been finite."""
 
 
 class Adversary:
@@ -153,12 +156,13 @@ def fit(
     check: Check | None = None,
     states: States | None = None,
     team: ProcessGroup = ALONE,
+    finite: FiniteSteps | None = None,
 ) -> list[Epoch]:
     """Train those parameters of `network` that require gradients, in place; returns one row per epoch.
 
     Parallel heads are trained on the sum of their losses, so that none influences another; loss and accuracy are then
-    those of the best head. Raises TrainingError if the loss is not finite, or if there are more processes than groups
-    in a batch; Interrupted, after saving a state, if the job is to exit.
+    those of the best head. Raises DivergedError if the loss is not finite, TrainingError if there are more processes
+    than groups in a batch; Interrupted, after saving a state, if the job is to exit.
 
     Args:
         network: On the loader's device.
@@ -173,10 +177,11 @@ def fit(
             is an Adversary.
         states: Where to resume from and to save states.
         team: Processes of this training.
+        finite: Counts the steps of every head whose loss was finite, for the caller to read.
     """
     device = loader.labels.device
     network.train().to(memory_format=torch.channels_last)
-    training = Training(network, recipe, seed, team, learning_rate or recipe.learning_rate, device, optimiser)
+    training = Training(network, recipe, seed, team, learning_rate or recipe.learning_rate, device, optimiser, finite)
     _check_groups(recipe, len(loader.labels), team)
     checked = _Checked(network, loader, check, perturb, seed, input_size, recipe, team) if check else None
     sizes = batch_sizes(len(loader.labels), recipe.batch_size, recipe.batchnorm_group)
@@ -196,17 +201,17 @@ def fit(
                 perturb.done = training.step / (recipe.epochs * len(plan))
             training.learn(parts, images=sizes[number], groups=len(plan[number]), rate=rate)
             if progress.due(sizes[number]):
-                progress.log(training.finite_loss(rate), training.correct())
+                progress.log(training.finite_loss(rate, progress.rows), training.correct())
             if states and (wanted := states.wanted()):
-                loss = training.finite_loss(rate)
+                loss = training.finite_loss(rate, progress.rows)
                 kept = {"epoch": epoch, "skipped": number + 1, "step": training.step, **progress.as_json(loader.waited)}
-                saved = states.save(training.step, training.tensors(), kept)
+                saved = states.save(training.step, training.tensors() | {FINITE: training.finite.counts}, kept)
                 if wanted == "stop":
                     progress.log(loss, training.correct())
                     raise states.leave(training.step, saved)
         skipped = 0
         rate = learning_rate_at(recipe, training.peak, training.step - 1, len(plan))
-        loss = training.finite_loss(rate)
+        loss = training.finite_loss(rate, progress.rows)
         if epoch == recipe.epochs - 1 and training.average:
             training.average.install()
             if isinstance(perturb, Adversary):
@@ -234,6 +239,7 @@ class Training:
         peak: float,
         device: torch.device,
         optimiser: Optimiser | None = None,
+        finite: FiniteSteps | None = None,
     ) -> None:
         self.network, self.recipe, self.seed, self.team, self.peak, self.device = (
             network, recipe, seed, team, peak, device,
@@ -244,6 +250,7 @@ class Training:
         self.random = has_random_layers(network)
         self.heads = network.head.weight.shape[:-2]
         self._recorder = Recorder()
+        self.finite = finite or FiniteSteps(self.heads, device)
         self.step = 0
         self.start_epoch()
 
@@ -271,6 +278,7 @@ class Training:
             self.statistics.move(groups)
         self.loss += loss
         self.right += right
+        self.finite.update(self.loss)
         self.optimiser.step(rate)
         if self.average:
             self.average.update(self.step)
@@ -315,16 +323,20 @@ class Training:
                 after()
         return loss_sum, right
 
-    def finite_loss(self, rate: float) -> float:
-        """Sum of the epoch's losses so far, of the best head; raises TrainingError if it is not finite.
+    def finite_loss(self, rate: float, finished: list[Epoch]) -> float:
+        """Sum of the epoch's losses so far, of the best head; raises DivergedError, with the finished epochs, if it is
+        not finite.
 
         It synchronises with the GPU, so it is called only to log or to save.
         """
         loss = float(self.loss.nan_to_num(math.inf, math.inf, math.inf).min())
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"loss-not-finite: the loss is {loss} at step {self.step}, learning rate {rate:.3g}: training "
-                "diverged; lower training.learning_rate, lengthen warmup_fraction, or train in precision: fp32"
+            since = max(step or 0 for step in self.finite.diverged_at())
+            raise DivergedError(
+                f"loss-not-finite: the loss is {loss} at step {self.step}, since step {since}, learning rate "
+                f"{rate:.3g}: training diverged; lower training.learning_rate, lengthen warmup_fraction, or train in "
+                "precision: fp32",
+                finished,
             )
         return loss
 
@@ -346,6 +358,7 @@ class Training:
             for name, tensor in self.tensors().items():
                 tensor.copy_(state.tensors[name])
         self.step = int(kept["step"])
+        self.finite.restore(self.step, state.tensors.get(FINITE))  # a state of other code may not have them
         progress.restore(kept)
         return int(kept["epoch"]), int(kept["skipped"])
 

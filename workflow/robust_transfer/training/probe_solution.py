@@ -29,7 +29,9 @@ def fitted_probe(entry: Entry, settings: FinetuningSettings) -> Fit:
     """The solution on the images that the run trains on, of its inputs `probe` and `features`."""
     chosen = entry.input("probe")
     strengths: dict[str, float] = chosen.facts()["lambda"]
-    of_run = {name: getattr(settings, name) for name in ("validation_fraction", "images_per_class", "seed")}
+    of_run = {
+        name: getattr(settings, name) for name in ("validation_fraction", "images_per_class", "training_images", "seed")
+    }
     probing = ProbingSettings.model_validate(chosen.settings).model_copy(update=of_run)
     train, held = training_parts(entry.input("features"), probing)
     fitted_to = train if settings.purpose in ("search", "fixed") else together(train, held)

@@ -65,13 +65,14 @@ def write_epochs(path: Path, epochs: Sequence[Epoch]) -> None:
 def cost(epochs: Sequence[Epoch], loader_rate: float | None) -> dict[str, Any]:
     """Content of `timing.json`: throughput of the training, of its loader and of its network, and the cost by epoch.
 
-    An image counts once per epoch. `loader_rate` is in images per second, None where images are resident.
+    An image counts once per epoch; of a training that diverged, in finished epochs. `loader_rate` is in images per
+    second, None where images are resident.
     """
     images, seconds = sum(epoch.images for epoch in epochs), sum(epoch.seconds for epoch in epochs)
     working = seconds - sum(epoch.waited for epoch in epochs)
     return {
         "images": images,
-        "images_per_second": round(images / seconds, 1),
+        "images_per_second": round(images / max(seconds, 1e-9), 1),
         "loader_images_per_second": loader_rate and round(loader_rate, 1),
         "network_images_per_second": round(images / max(working, 1e-9), 1),
         "epochs": [{name: getattr(epoch, name) for name in COST} for epoch in epochs],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from robust_transfer.configuration.running import running
 from robust_transfer.configuration.transfer import FinetuningSettings, LinearHeadsSettings
 from robust_transfer.datasets.arrow import entry_splits, open_split
 from robust_transfer.datasets.resident import square_blocks
-from robust_transfer.datasets.splits import few_mask, validation_mask
+from robust_transfer.datasets.splits import few_images, validation_mask
 from robust_transfer.loading.loader import Subset, open_loader
 from robust_transfer.networks.backbones import WEIGHTS, load_backbone, save_weights
 from robust_transfer.networks.build import Network, Normalise
@@ -27,7 +28,9 @@ from robust_transfer.networks.parallel_heads import unwrap_body
 from robust_transfer.resuming.states import states_of
 from robust_transfer.statistics.metrics import measurements
 from robust_transfer.store.entry import Draft, Entry, StoreError
+from robust_transfer.tables.flags import flag
 from robust_transfer.training.attacking import attacked_predictions, described
+from robust_transfer.training.divergence import DivergedError, FiniteSteps, unsound_heads
 from robust_transfer.training.inference import predict
 from robust_transfer.training.loop import Adversary, fit
 from robust_transfer.training.optimiser import Optimiser
@@ -36,12 +39,29 @@ from robust_transfer.training.progress import Epoch
 log = logging.getLogger("robust_transfer")
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a training left beside its weights."""
+
+    epochs: list[Epoch]
+    """Those that were finished."""
+    resumed: list[dict[str, Any]]
+    """How trainings that it resumed from differed from this one (`States.resumed`)."""
+    diverged_at: list[int | None]
+    """For each head the step, from 1, since which its loss was not finite; None where it always was."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether every head diverged, so that training stopped."""
+        return None not in self.diverged_at
+
+
 def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) -> tuple[list[Subset], Subset]:
     """The subsets that a run trains on, and the one that it measures on.
 
     A search run measures on validation images: the dataset's official ones if it has any, else `validation_fraction` of
     each class's training images, the same for all runs with one seed. A fixed run does so too, and is tested besides
-    (`test_images`). Other runs train on these too, and measure on the test images. With `images_per_class` validation
+    (`test_images`). Other runs train on these too, and measure on the test images. With few images validation
     images are always taken from the limited training images, since whoever has only a few images has no official
     validation set besides.
 
@@ -49,9 +69,9 @@ def parts(dataset: Entry, settings: LinearHeadsSettings | FinetuningSettings) ->
     """
     training = _whole(dataset, "train")
     official = _whole(dataset, "validation") if "validation" in entry_splits(dataset) else None
-    if settings.images_per_class:
-        mask = few_mask(training.labels, settings.images_per_class, settings.seed)
-        training, official = Subset(training.split, np.flatnonzero(mask)), None
+    few = few_images(training.labels, settings.images_per_class, settings.training_images, settings.seed)
+    if few is not None:
+        training, official = Subset(training.split, few), None
     if settings.purpose not in ("search", "fixed"):
         return [training, official] if official else [training], test_images(dataset)
     if official:
@@ -89,10 +109,10 @@ def train(
     optimiser: Optimiser | None = None,
     threads: int,
     device: str,
-) -> tuple[list[Epoch], list[dict[str, Any]]]:
+) -> Trained:
     """Train `network` in place, from the entry's last state if there is one; adversarially if the settings say so.
 
-    Returns one row per epoch, and how trainings that it resumed from differed from this one (`States.resumed`).
+    Where every head diverges, training stops, and the network is of no use.
 
     Args:
         entry: Entry that is made, whose lock the caller holds.
@@ -122,18 +142,25 @@ def train(
         )
         log.info("%d images of %d classes at learning rate %g", len(loader.labels), network.classes, learning_rate)
         states = stack.enter_context(states_of(entry, device=device, threads=threads))
-        epochs = fit(
-            network,
-            loader,
-            settings.training,
-            input_size=input_size,
-            seed=settings.seed,
-            learning_rate=learning_rate,
-            optimiser=optimiser,
-            perturb=adversary(network, settings, input_size),
-            states=states,
-        )
-        return epochs, states.resumed
+        finite = FiniteSteps(network.head.weight.shape[:-2], network.head.weight.device)
+        try:
+            epochs = fit(
+                network,
+                loader,
+                settings.training,
+                input_size=input_size,
+                seed=settings.seed,
+                learning_rate=learning_rate,
+                optimiser=optimiser,
+                perturb=adversary(network, settings, input_size),
+                states=states,
+                finite=finite,
+            )
+        except DivergedError as error:
+            return Trained(error.epochs, states.resumed, finite.diverged_at())
+        last = [finite.steps if unsound else None for unsound in unsound_heads(network)]
+        diverged = [step or at_last for step, at_last in zip(finite.diverged_at(), last, strict=True)]
+        return Trained(epochs, states.resumed, diverged)
 
 
 def adversary(
@@ -224,6 +251,21 @@ def _attacked(
             )
         )  # fmt: skip
     return np.concatenate(found)
+
+
+def diverged_facts(diverged: list[dict[str, Any]], *, is_candidate: bool) -> dict[str, Any]:
+    """What a card says of runs that diverged: their hyperparameters, each with the `step` since which the loss was not
+    finite; with the flag of candidates to choose among, if they are such. Empty where none did. Logs a warning."""
+    if not diverged:
+        return {}
+    said = "; ".join(
+        ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in one.items()) for one in diverged
+    )
+    log.warning("diverged, and guess: runs at %s", said)
+    facts: dict[str, Any] = {"diverged": diverged}
+    if is_candidate:
+        facts["flags"] = [flag("candidate-diverged", f"the loss was not finite at {said}").as_json()]
+    return facts
 
 
 def keep_network(draft: Draft, network: Network, classes: tuple[str, ...], input_size: int) -> None:

@@ -49,6 +49,8 @@ class Transferred:
     """At which it was measured."""
     hyperparameters: dict[str, Any]
     """As tables have them."""
+    is_diverged: bool = False
+    """Its training diverged: its head is zero, and it guesses."""
 
 
 def load_transferred(entry: Entry, selection: str = "validation") -> Transferred:
@@ -146,6 +148,7 @@ def _of_training(
         settings.preprocessing.resize_ratio,
         settings.training.precision,
         chosen,
+        any(run.is_diverged for run in runs_in(entry) if run.hyperparameters == chosen),
     )
 
 
