@@ -16,8 +16,10 @@ from robust_transfer.configuration.experiment import TRAINED, Experiment, GridPa
 from robust_transfer.configuration.training import NORM_LABELS, Attack
 from robust_transfer.configuration.transfer import Finetuning, LinearHeads
 from robust_transfer.configuration.weights import (
+    AresWeights,
     FileWeights,
     ReleasedWeights,
+    RobustBenchWeights,
     StylizedWeights,
     TimmWeights,
     TorchvisionWeights,
@@ -133,6 +135,10 @@ def _origin(weights: Weights) -> str:
             return "timm's own"
         case StylizedWeights():
             return f"those that Geirhos et al. (2019) trained on {STYLIZED[weights.trained_on]}"
+        case RobustBenchWeights():
+            return f"{weights.model} of RobustBench, {weights.dataset}, {weights.threat_model}"
+        case AresWeights():
+            return f"{weights.model} of ARES"
         case FileWeights():
             return f"checkpoints from ``{weights.path}``"
         case _:

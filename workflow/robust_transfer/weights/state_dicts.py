@@ -37,8 +37,8 @@ _AROUND = ("module.", "model.")
 """Prefixes that are removed wherever a name has them."""
 _AROUND_ALL = ("net.", "network.", "backbone.", "encoder.")
 """Prefixes that are removed if all names have them, since they can be names of layers."""
-_MEANS = ("normalizer.new_mean", "normalise.mean", "normalize.mean", "normalizer.mean")
-_STDS = ("normalizer.new_std", "normalise.std", "normalize.std", "normalizer.std")
+_MEANS = ("normalizer.new_mean", "normalise.mean", "normalize.mean", "normalizer.mean", "mu")
+_STDS = ("normalizer.new_std", "normalise.std", "normalize.std", "normalizer.std", "sigma")
 
 
 @dataclass(frozen=True)
