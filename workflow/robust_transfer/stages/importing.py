@@ -37,12 +37,7 @@ from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import located
 from robust_transfer.weights.outputs import class_names
 from robust_transfer.weights.pickles import shown
-from robust_transfer.weights.preprocessing import (
-    normalise_by,
-    not_honoured,
-    published_preprocessing,
-    resize_ratio,
-)
+from robust_transfer.weights.preprocessing import normalise_by, published_preprocessing
 from robust_transfer.weights.state_dicts import WHOLE, listed
 
 BY_NAME = (RobustBenchWeights, AresWeights)
@@ -95,8 +90,8 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
 def _told(preprocessing: Preprocessing, input_size: int) -> dict[str, Any]:
     """For the card: how images were prepared where the network is from, and what of that is not done here."""
     return asdict(preprocessing) | {
-        "resize_ratio": resize_ratio(preprocessing),
-        "not_honoured": not_honoured(preprocessing, input_size),
+        "resize_ratio": preprocessing.resize_ratio,
+        "not_honoured": preprocessing.not_honoured(input_size),
     }
 
 

@@ -42,23 +42,6 @@ def normalise_by(network: Network, preprocessing: Preprocessing) -> None:
     network.normalise.std.copy_(torch.tensor(preprocessing.std).view(1, -1, 1, 1))
 
 
-def not_honoured(preprocessing: Preprocessing, input_size: int) -> list[str]:
-    """What of the published preparation the project does not do, in words."""
-    said = []
-    if preprocessing.input_size not in (None, input_size):
-        said.append(f"images of {preprocessing.input_size} px, and not of {input_size}")
-    if preprocessing.interpolation not in (None, "bilinear"):
-        said.append(f"{preprocessing.interpolation} interpolation, where ours is bilinear")
-    return said
-
-
-def resize_ratio(preprocessing: Preprocessing) -> float | None:
-    """Short side of the resized image over that of the crop: what `preprocessing.resize_ratio` should be."""
-    if preprocessing.resize is None or preprocessing.input_size is None:
-        return None
-    return preprocessing.resize / preprocessing.input_size
-
-
 def _timm(name: str) -> Preprocessing:
     import timm
 

@@ -37,6 +37,20 @@ class Preprocessing:
     interpolation: str | None
     """`bilinear` or `bicubic`; None where images are not resized, or where it is not said."""
 
+    @property
+    def resize_ratio(self) -> float | None:
+        """Short side of the resized image over that of its crop: what `preprocessing.resize_ratio` is here."""
+        return self.resize / self.input_size if self.resize and self.input_size else None
+
+    def not_honoured(self, input_size: int) -> list[str]:
+        """What of it the project does not do to images of `input_size` px, in words."""
+        said = []
+        if self.input_size not in (None, input_size):
+            said.append(f"images of {self.input_size} px, and not of {input_size}")
+        if self.interpolation not in (None, "bilinear"):
+            said.append(f"{self.interpolation} interpolation, where images are resized bilinearly here")
+        return said
+
 
 @dataclass(frozen=True)
 class PublishedModel:
