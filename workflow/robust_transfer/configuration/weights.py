@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
-from robust_transfer.architectures import CATALOGUE, CIFAR_RESNETS, timm_name
+from robust_transfer.architectures import CATALOGUE, CIFAR_RESNETS, timm_catalogue, timm_name
 from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.catalogue.models import (
     ModelDataset,
@@ -49,6 +49,9 @@ class TimmWeights(Model):
     """timm's own weights of networks named `timm_<name>` or `timm_<name>.<tag>`. Needs `make setup EXTRAS=timm`."""
 
     kind: Literal["timm"]
+    tag: str | None = None
+    """Which of them, as timm calls it: `fb_in1k`. So networks keep one name whatever their weights. Default: the one in \
+the architecture's name, or that which timm prefers."""
 
 
 class StylizedWeights(Model):
@@ -148,8 +151,24 @@ def check_weights(weights: Weights, architecture: str, norm: str, eps: str) -> N
         raise ValueError(f"torchvision has no weights of {architecture}")
     elif isinstance(weights, TimmWeights) and not timm_name(architecture):
         raise ValueError(f"timm has no weights of {architecture}; its networks are called timm_<name> here")
+    elif isinstance(weights, TimmWeights):
+        timm_weights(weights, architecture)
     if eps != "0" and not isinstance(weights, ReleasedWeights | FileWeights):
         raise ValueError(f"eps {eps}: {weights.kind} has standard networks only; set eps: [0]")
+
+
+def timm_weights(weights: TimmWeights, architecture: str) -> str:
+    """What timm calls these weights of a network; raises ValueError, with the tags there are, for those it has not."""
+    name = str(timm_name(architecture))
+    if weights.tag is None:
+        return name
+    if "." in name:
+        raise ValueError(f"tag: {weights.tag}, and {architecture} has a tag in its name; leave one of them out")
+    tagged, known = f"{name}.{weights.tag}", [one for one in timm_catalogue() if one.startswith(f"{name}.")]
+    if known and tagged not in known:
+        tags = ", ".join(one.partition(".")[2] for one in known)
+        raise ValueError(f"tag: {weights.tag}: timm has no such weights of {architecture}; there are {tags}")
+    return tagged
 
 
 def published_model(weights: RobustBenchWeights | AresWeights) -> PublishedModel:

@@ -132,7 +132,7 @@ def _origin(weights: Weights) -> str:
         case TorchvisionWeights():
             return f"torchvision's own, {weights.weights}"
         case TimmWeights():
-            return "timm's own"
+            return "timm's own" + (f", {weights.tag}" if weights.tag else "")
         case StylizedWeights():
             return f"those that Geirhos et al. (2019) trained on {STYLIZED[weights.trained_on]}"
         case RobustBenchWeights():

@@ -86,6 +86,7 @@ def load_published(
         weights |= {"normalise.mean": normalisation[0], "normalise.std": normalisation[1]}
     _fill(network, weights, plain.state, path, classes_known=classes is not None)
     facts["wrapper"] = plain.wrapper
+    facts["averaged"] = facts["averaged"] or plain.averaged
     facts["normalisation"] = (
         None
         if not normalisation

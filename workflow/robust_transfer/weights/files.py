@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.architectures import timm_name
 from robust_transfer.configuration.catalogue.weights import weights_catalogue
 from robust_transfer.configuration.weights import (
     AresWeights,
@@ -27,6 +26,7 @@ from robust_transfer.configuration.weights import (
     published_model,
     released_file,
     stylized_file,
+    timm_weights,
 )
 from robust_transfer.store.entry import sha256
 
@@ -82,7 +82,7 @@ def published_file(settings: ImportingSettings) -> PublishedFile:
     if isinstance(weights, FileWeights):
         return PublishedFile(named_file(weights, architecture, settings.norm, settings.eps, settings.seed))
     if isinstance(weights, TimmWeights):
-        return _timm(architecture)
+        return _timm(architecture, timm_weights(weights, architecture))
     return _torchvision(architecture, weights.weights)
 
 
@@ -171,10 +171,9 @@ def _torchvision(architecture: str, name: str) -> PublishedFile:
     return PublishedFile(file, url=url, sha256=_digits(file), licence="BSD-3-Clause")
 
 
-def _timm(architecture: str) -> PublishedFile:
+def _timm(architecture: str, name: str) -> PublishedFile:
     import timm
 
-    name = str(timm_name(architecture))
     config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None or not (config.hf_hub_id or config.url):
         others = ", ".join(f"timm_{other}" for other in timm.list_pretrained(f"{name.partition('.')[0]}.*"))

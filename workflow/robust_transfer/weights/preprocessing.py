@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from robust_transfer.architectures import timm_name
 from robust_transfer.configuration.catalogue.models import Preprocessing
 from robust_transfer.configuration.weights import (
     AresWeights,
@@ -20,6 +19,7 @@ from robust_transfer.configuration.weights import (
     TimmWeights,
     TorchvisionWeights,
     published_model,
+    timm_weights,
 )
 from robust_transfer.networks.build import Network
 
@@ -30,7 +30,7 @@ def published_preprocessing(settings: ImportingSettings) -> Preprocessing | None
     if isinstance(weights, RobustBenchWeights | AresWeights):
         return published_model(weights).preprocessing
     if isinstance(weights, TimmWeights):
-        return _timm(str(timm_name(settings.architecture)))
+        return _timm(timm_weights(weights, settings.architecture))
     if isinstance(weights, TorchvisionWeights):
         return _torchvision(settings.architecture, weights.weights)
     return None
