@@ -1,6 +1,7 @@
 """Networks of RobustBench and ARES by their names: the lists, what is refused, and imports in the published layout."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -144,9 +145,20 @@ def weights(tmp_path, monkeypatch):
 def tiny(architecture, dataset, **changes):
     """A network in the place of one of a hundred million parameters."""
     preprocessing = Preprocessing((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), 48, 48, "bicubic")
-    of = {"name": "Tiny2026", "lacking": "", "norm": "linf", "eps": "8/255", "licence": "MIT", "top1": 71.5}
-    of |= {"file": "theirs/Tiny2026.pt", "url": "https://example.org/Tiny2026.pt", "preprocessing": preprocessing}
-    return PublishedModel(architecture=architecture, dataset=dataset, **(of | changes))
+    published = PublishedModel(
+        name="Tiny2026",
+        dataset=dataset,
+        architecture=architecture,
+        lacking="",
+        norm="linf",
+        eps="8/255",
+        preprocessing=preprocessing,
+        file="theirs/Tiny2026.pt",
+        url="https://example.org/Tiny2026.pt",
+        licence="MIT",
+        top1=71.5,
+    )
+    return replace(published, **changes)
 
 
 def imported(tmp_path, path, model, state, monkeypatch, kind="robustbench"):

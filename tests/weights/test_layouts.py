@@ -192,7 +192,7 @@ class TestTimm:
         imported = load_published(tmp_path / "x.pt", "timm_test_vit", CLASSES, input_size=64)
         (said,) = imported.facts["interpolated"]
         assert re.fullmatch(r"pos_embed from 1×101×64 to 1×17×64", said)
-        ours = imported.network.body.pos_embed
+        ours = imported.network.body.get_parameter("pos_embed")
         expected = timm.layers.resample_abs_pos_embed(original.pos_embed, [4, 4], num_prefix_tokens=1)
         assert torch.equal(ours, expected)
         assert torch.equal(imported.network.head.weight, original.head.weight)

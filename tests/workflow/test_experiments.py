@@ -102,8 +102,8 @@ def test_todays_networks_stand_beside_each_other_standard_and_robust() -> None:
     networks = {(key.arch, key.eps) for key in measured(grid, mode="full-network", attack=None)}
     assert len({arch for arch, _ in networks}) == 5
     assert networks == {(arch, eps) for arch, _ in networks for eps in ("0", "4/255")}
-    files = {one.settings.weights.kind for one in grid.stage("importing").values()}  # type: ignore[union-attr]
-    assert files == {"torchvision", "timm", "robustbench"}
+    settings = [ImportingSettings.model_validate(one.settings) for one in grid.stage("importing").values()]
+    assert {one.weights.kind for one in settings} == {"torchvision", "timm", "robustbench"}
 
 
 def measured(grid: Grid, **like: object) -> list[MeasurementKey]:
