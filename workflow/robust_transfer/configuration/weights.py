@@ -50,8 +50,8 @@ class TimmWeights(Model):
 
     kind: Literal["timm"]
     tag: str | None = None
-    """Which of them, as timm calls it: `fb_in1k`. So networks keep one name whatever their weights. Default: the one in \
-the architecture's name, or that which timm prefers."""
+    """Which of them, as timm calls it: `fb_in1k`. So a network keeps one name whatever its weights. Default: the one \
+in the architecture's name, or that which timm prefers."""
 
 
 class StylizedWeights(Model):
