@@ -39,21 +39,23 @@ MODULES = {
         architectures datasets.errors datasets.fetching.archive_formats datasets.fetching.disk
         datasets.fetching.downloads datasets.fetching.partial_files datasets.fetching.remote_files
         datasets.fetching.web_pages networks.backbones networks.build networks.pooling networks.small_resnet
-        stages.importing store.originals tables.published weights.checkpoints weights.files weights.outputs
-        weights.pickle_machine weights.pickle_values weights.pickles weights.state_dicts
+        networks.wide_resnet stages.importing store.originals tables.published weights.checkpoints weights.files
+        weights.layouts weights.outputs weights.pickle_machine weights.pickle_values weights.pickles
+        weights.preprocessing weights.state_dicts
     """,
     "pretraining": """
-        architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader
-        loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
-        networks.build networks.folding networks.image_gradient networks.pooling networks.small_resnet randomness
+        architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
+        loading.sources loading.streaming machine.devices machine.distributed networks.backbones networks.build
+        networks.folding networks.image_gradient networks.pooling networks.small_resnet networks.wide_resnet randomness
         stages.pretraining tables.flags tables.sanity training.adamw training.averaging training.batchnorm
-        training.inference training.loop training.optimiser training.progress training.schedules
-        training.sgd weights.outputs
+        training.inference training.loop training.optimiser training.progress training.schedules training.sgd
+        weights.outputs
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
-        networks.build networks.folding networks.image_gradient networks.pooling networks.small_resnet randomness
-        stages.evaluation statistics.metrics training.attacking training.inference weights.outputs
+        networks.build networks.folding networks.image_gradient networks.pooling networks.small_resnet
+        networks.wide_resnet randomness stages.evaluation statistics.metrics training.attacking training.inference
+        weights.outputs
     """,
     "conflicts": """
         datasets.arrow datasets.collection datasets.errors datasets.images datasets.names datasets.originals
@@ -63,7 +65,7 @@ MODULES = {
     "features": """
         architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
         loading.sources loading.streaming machine.devices networks.backbones networks.build networks.layers
-        networks.pooling networks.small_resnet randomness stages.features store.features
+        networks.pooling networks.small_resnet networks.wide_resnet randomness stages.features store.features
     """,
     "probing": """
         datasets.splits stages.probing statistics.lbfgs statistics.logistic_regression statistics.metrics
@@ -75,23 +77,23 @@ MODULES = {
     """,
     "cue_conflict": """
         architectures datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
-        networks.backbones networks.build networks.layers networks.pooling networks.small_resnet randomness
-        stages.cue_conflict statistics.intervals statistics.lbfgs statistics.logistic_regression statistics.metrics
-        statistics.predictions statistics.scikit_learn statistics.shape_bias store.features store.predictions
-        tables.flags tables.sanity training.class_probe training.fixed_features training.inference weights.cue_outputs
-        weights.outputs
+        networks.backbones networks.build networks.layers networks.pooling networks.small_resnet networks.wide_resnet
+        randomness stages.cue_conflict statistics.intervals statistics.lbfgs statistics.logistic_regression
+        statistics.metrics statistics.predictions statistics.scikit_learn statistics.shape_bias store.features
+        store.predictions tables.flags tables.sanity training.class_probe training.fixed_features training.inference
+        weights.cue_outputs weights.outputs
     """,
     "gallery": """
         architectures attacks datasets.arrow datasets.resident figures.labels gallery gallery.gradients gallery.search
         gallery.sheets loading.augmentation machine.devices networks.backbones networks.build networks.last_relu
-        networks.pooling networks.small_resnet randomness stages.gallery statistics.intervals statistics.means
-        training.inference weights.outputs
+        networks.pooling networks.small_resnet networks.wide_resnet randomness stages.gallery statistics.intervals
+        statistics.means training.inference weights.outputs
     """,
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
         networks.build networks.folding networks.image_gradient networks.parallel_heads networks.pooling
-        networks.probe_head networks.small_resnet randomness stages.linear_heads statistics.lbfgs
+        networks.probe_head networks.small_resnet networks.wide_resnet randomness stages.linear_heads statistics.lbfgs
         statistics.logistic_regression statistics.metrics statistics.predictions store.features store.predictions
         training.adamw training.attacking training.averaging training.batchnorm training.inference training.loop
         training.optimiser training.progress training.schedules training.sgd training.transfer
@@ -100,12 +102,12 @@ MODULES = {
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed networks.backbones
         networks.build networks.folding networks.freezing networks.image_gradient networks.layers
-        networks.parallel_heads networks.pooling networks.probe_head networks.small_resnet randomness stages.finetuning
-        statistics.lbfgs statistics.logistic_regression statistics.metrics statistics.predictions
-        statistics.scikit_learn store.features store.predictions store.runs training.adamw training.attacking
-        training.averaging training.batchnorm training.class_probe training.fixed_features training.inference
-        training.loop training.optimiser training.probe_solution training.progress training.schedules training.sgd
-        training.transfer
+        networks.parallel_heads networks.pooling networks.probe_head networks.small_resnet networks.wide_resnet
+        randomness stages.finetuning statistics.lbfgs statistics.logistic_regression statistics.metrics
+        statistics.predictions statistics.scikit_learn store.features store.predictions store.runs training.adamw
+        training.attacking training.averaging training.batchnorm training.class_probe training.fixed_features
+        training.inference training.loop training.optimiser training.probe_solution training.progress training.schedules
+        training.sgd training.transfer
     """,
     "selecting": """
         stages.selecting statistics.predictions store.features store.predictions store.runs
@@ -113,10 +115,10 @@ MODULES = {
     "robustness": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
         networks.backbones networks.build networks.folding networks.image_gradient networks.pooling networks.probe_head
-        networks.small_resnet randomness stages.robustness statistics.lbfgs statistics.logistic_regression
-        statistics.metrics statistics.predictions statistics.scikit_learn store.attacked store.features
-        store.predictions store.runs tables.key training.attacking training.class_probe training.fixed_features
-        training.inference training.transferred
+        networks.small_resnet networks.wide_resnet randomness stages.robustness statistics.lbfgs
+        statistics.logistic_regression statistics.metrics statistics.predictions statistics.scikit_learn store.attacked
+        store.features store.predictions store.runs tables.key training.attacking training.class_probe
+        training.fixed_features training.inference training.transferred
     """,
     "results": """
         stages.results statistics.candidates statistics.comparable statistics.intervals statistics.metrics
