@@ -6,7 +6,7 @@ import pytest
 import torch
 from robust_transfer.architectures import CATALOGUE
 from robust_transfer.configuration.load import ConfigurationError, load
-from robust_transfer.configuration.sides import SIDES, check_side
+from robust_transfer.configuration.sides import PATCHES, SIDES, check_side
 from robust_transfer.configuration.training import Recipe
 from robust_transfer.networks.layers import outline
 from robust_transfer.training.schedules import side_at
@@ -15,8 +15,8 @@ SMALLEST = 16  # what a configuration may state
 
 
 def takes(architecture: str, side: int) -> bool:
-    network = outline(architecture, 224)
     try:
+        network = outline(architecture, side if architecture in PATCHES else 224)
         with torch.no_grad():
             network(torch.zeros(2, 3, side, side, device=network.head.weight.device))
     except (RuntimeError, ValueError, AssertionError):
@@ -38,6 +38,8 @@ def sides(architecture: str) -> set[int]:
     for family, (least, most) in SIDES.items():
         if architecture.startswith(family):
             found |= {least - 1, least, *([most, most + 1] if most else [])}
+    if patch := PATCHES.get(architecture):
+        found |= {3 * patch, 3 * patch + 1}
     return found
 
 
@@ -81,7 +83,8 @@ IMPORTED = {"weights": {"mine": {"kind": "torchvision"}}, "backbones": "mine"}
     ("architecture", "side", "says"),
     [
         ("alexnet", 32, "alexnet takes images of at least 63 px, and not of 32"),
-        ("vit_b_16", 96, "vit_b_16 takes images of 224 px, and not of 96"),
+        ("vit_b_16", 100, "vit_b_16 cuts images into patches of 16 px, and 100 is no multiple of that: take 96 or 112"),
+        ("vit_b_32", 24, "vit_b_32 cuts images into patches of 32 px, and 24 is no multiple of that: take 32"),
         ("maxvit_t", 256, "maxvit_t takes images of 221 to 224 px, and not of 256"),
         ("densenet201", 24, "densenet201 takes images of at least 29 px, and not of 24"),
     ],
@@ -94,6 +97,18 @@ def test_a_network_that_cannot_take_the_input_is_refused_when_the_configuration_
     with pytest.raises(ConfigurationError) as error:
         load([], overlay)
     assert f"grid[0].architectures[1] = {architecture}: {says}" in str(error.value)
+
+
+def test_the_patches_are_those_of_torchvisions_vits() -> None:
+    for architecture in (name for name in CATALOGUE if name.startswith("vit_")):
+        assert outline(architecture, 224).body.patch_size == PATCHES[architecture]
+
+
+def test_a_vit_takes_any_multiple_of_its_patches_and_no_other_side_than_it_was_built_for() -> None:
+    assert load([], grid("vit_b_16", input_size=96)).input_size == 96
+    growing = {"training": {"start_scale": 0.5}}
+    with pytest.raises(ConfigurationError, match=r"vit_b_16 is built for images of 96 px, .* of 48, .*start_scale: 1"):
+        load([], grid("vit_b_16", input_size=96, pretraining=growing))
 
 
 def test_progressive_resizing_starts_with_images_that_the_network_takes() -> None:

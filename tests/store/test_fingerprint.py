@@ -39,22 +39,24 @@ MODULES = {
         architectures datasets.errors datasets.fetching.archive_formats datasets.fetching.disk
         datasets.fetching.downloads datasets.fetching.partial_files datasets.fetching.remote_files
         datasets.fetching.web_pages networks.backbones networks.build networks.max_pool networks.max_pool_kernels
-        networks.pooling networks.small_resnet stages.importing store.originals tables.published weights.checkpoints
-        weights.files weights.outputs weights.pickle_machine weights.pickle_values weights.pickles weights.state_dicts
+        networks.pooling networks.small_resnet networks.wide_resnet stages.importing store.originals tables.published
+        weights.checkpoints weights.files weights.layouts weights.outputs weights.pickle_machine weights.pickle_values
+        weights.pickles weights.preprocessing weights.state_dicts
     """,
     "pretraining": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
         loading.sources loading.streaming machine.devices machine.distributed machine.graphs networks.backbones
         networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
-        networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.pretraining tables.flags
-        tables.sanity training.adamw training.averaging training.batchnorm training.divergence training.inference
-        training.loop training.optimiser training.progress training.schedules training.sgd weights.outputs
+        networks.max_pool_kernels networks.pooling networks.small_resnet networks.wide_resnet randomness
+        stages.pretraining tables.flags tables.sanity training.adamw training.averaging training.batchnorm
+        training.divergence training.inference training.loop training.optimiser training.progress training.schedules
+        training.sgd weights.outputs
     """,
     "evaluation": """
         architectures attacks datasets.arrow datasets.resident loading.augmentation machine.devices networks.backbones
         networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
-        networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.evaluation statistics.metrics
-        training.attacking training.inference weights.outputs
+        networks.max_pool_kernels networks.pooling networks.small_resnet networks.wide_resnet randomness
+        stages.evaluation statistics.metrics training.attacking training.inference weights.outputs
     """,
     "conflicts": """
         datasets.arrow datasets.collection datasets.errors datasets.images datasets.names datasets.originals
@@ -64,8 +66,8 @@ MODULES = {
     "features": """
         architectures datasets.arrow datasets.resident loading.augmentation loading.loader loading.shared_memory
         loading.sources loading.streaming machine.devices networks.backbones networks.build networks.layers
-        networks.max_pool networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.features
-        store.features
+        networks.max_pool networks.max_pool_kernels networks.pooling networks.small_resnet networks.wide_resnet
+        randomness stages.features store.features
     """,
     "probing": """
         datasets.splits stages.probing statistics.lbfgs statistics.logistic_regression statistics.metrics
@@ -78,7 +80,7 @@ MODULES = {
     "cue_conflict": """
         architectures datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
         networks.backbones networks.build networks.layers networks.max_pool networks.max_pool_kernels networks.pooling
-        networks.small_resnet randomness stages.cue_conflict statistics.intervals statistics.lbfgs
+        networks.small_resnet networks.wide_resnet randomness stages.cue_conflict statistics.intervals statistics.lbfgs
         statistics.logistic_regression statistics.metrics statistics.predictions statistics.scikit_learn
         statistics.shape_bias store.features store.predictions tables.flags tables.sanity training.class_probe
         training.fixed_features training.inference weights.cue_outputs weights.outputs
@@ -86,25 +88,25 @@ MODULES = {
     "gallery": """
         architectures attacks datasets.arrow datasets.resident figures.labels gallery gallery.gradients gallery.search
         gallery.sheets loading.augmentation machine.devices networks.backbones networks.build networks.last_relu
-        networks.max_pool networks.max_pool_kernels networks.pooling networks.small_resnet randomness stages.gallery
-        statistics.intervals statistics.means training.inference weights.outputs
+        networks.max_pool networks.max_pool_kernels networks.pooling networks.small_resnet networks.wide_resnet
+        randomness stages.gallery statistics.intervals statistics.means training.inference weights.outputs
     """,
     "linear_heads": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed machine.graphs
         networks.backbones networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
         networks.max_pool_kernels networks.parallel_heads networks.pooling networks.probe_head networks.small_resnet
-        randomness stages.linear_heads statistics.lbfgs statistics.logistic_regression statistics.metrics
-        statistics.predictions store.features store.predictions tables.flags training.adamw training.attacking
-        training.averaging training.batchnorm training.divergence training.inference training.loop training.optimiser
-        training.progress training.schedules training.sgd training.transfer
+        networks.wide_resnet randomness stages.linear_heads statistics.lbfgs statistics.logistic_regression
+        statistics.metrics statistics.predictions store.features store.predictions tables.flags training.adamw
+        training.attacking training.averaging training.batchnorm training.divergence training.inference training.loop
+        training.optimiser training.progress training.schedules training.sgd training.transfer
     """,
     "finetuning": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation loading.loader
         loading.shared_memory loading.sources loading.streaming machine.devices machine.distributed machine.graphs
         networks.backbones networks.build networks.folding networks.freezing networks.fusing networks.image_gradient
         networks.layers networks.max_pool networks.max_pool_kernels networks.parallel_heads networks.pooling
-        networks.probe_head networks.small_resnet randomness stages.finetuning statistics.lbfgs
+        networks.probe_head networks.small_resnet networks.wide_resnet randomness stages.finetuning statistics.lbfgs
         statistics.logistic_regression statistics.metrics statistics.predictions statistics.scikit_learn store.features
         store.predictions store.runs tables.flags training.adamw training.attacking training.averaging
         training.batchnorm training.class_probe training.divergence training.fixed_features training.inference
@@ -117,15 +119,16 @@ MODULES = {
     "robustness": """
         architectures attacks datasets.arrow datasets.resident datasets.splits loading.augmentation machine.devices
         networks.backbones networks.build networks.folding networks.fusing networks.image_gradient networks.max_pool
-        networks.max_pool_kernels networks.pooling networks.probe_head networks.small_resnet randomness
-        stages.robustness statistics.lbfgs statistics.logistic_regression statistics.metrics statistics.predictions
-        statistics.scikit_learn store.attacked store.features store.predictions store.runs tables.key training.attacking
-        training.class_probe training.fixed_features training.inference training.transferred
+        networks.max_pool_kernels networks.pooling networks.probe_head networks.small_resnet networks.wide_resnet
+        randomness stages.robustness statistics.lbfgs statistics.logistic_regression statistics.metrics
+        statistics.predictions statistics.scikit_learn store.attacked store.features store.predictions store.runs
+        tables.key training.attacking training.class_probe training.fixed_features training.inference
+        training.transferred
     """,
     "test_sets": """
         architectures datasets.arrow datasets.class_maps datasets.resident datasets.splits loading.augmentation
         machine.devices networks.backbones networks.build networks.max_pool networks.max_pool_kernels networks.pooling
-        networks.probe_head networks.small_resnet randomness stages.test_sets statistics.lbfgs
+        networks.probe_head networks.small_resnet networks.wide_resnet randomness stages.test_sets statistics.lbfgs
         statistics.logistic_regression statistics.metrics statistics.nearest_neighbours statistics.predictions
         statistics.scikit_learn store.features store.predictions store.runs training.class_probe training.fixed_features
         training.inference training.transferred

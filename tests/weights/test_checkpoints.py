@@ -604,6 +604,31 @@ class TestKeys:
         assert torch.equal(imported.network.head.weight, network.head.weight)
         assert sorted(imported.facts["wrapper"].split(".")) == sorted(prefix.split("."))
 
+    @pytest.mark.parametrize("prefix", ["ema_model.", "module.ema.", "ema_model.module._orig_mod.", "model_ema.model."])
+    @pytest.mark.parametrize("key", ["state_dict", "checkpoint.model_state_dict", "state_dict_ema"])
+    def test_an_average_alone_in_the_file_is_read_and_named_so(self, key, prefix, network, tmp_path):
+        content = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+        for part in reversed(key.split(".")):
+            content = {part: content, "epoch": 3}
+        imported = self.imported(content, tmp_path)
+        assert torch.equal(imported.network.head.weight, network.head.weight)
+        assert imported.facts["key"] == key
+        assert imported.facts["averaged"]
+        assert sorted(imported.facts["wrapper"].split(".")) == sorted(prefix.split("."))
+
+    @pytest.mark.parametrize(
+        "prefix", ["module._orig_mod.", "_orig_mod.module.model.", "net.module._orig_mod.", "model."]
+    )
+    @pytest.mark.parametrize("key", ["model.state_dict", "state_dict.model_state_dict", "state_dict_ema.module"])
+    def test_keys_and_prefixes_within_each_other_are_removed(self, key, prefix, network, tmp_path):
+        content = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+        for part in reversed(key.split(".")):
+            content = {part: content}
+        imported = self.imported(content, tmp_path)
+        assert torch.equal(imported.network.head.weight, network.head.weight)
+        assert (imported.facts["key"], imported.facts["averaged"]) == (key, "ema" in key)
+        assert sorted(imported.facts["wrapper"].split(".")) == sorted(prefix.split("."))
+
     def test_a_part_that_was_compiled_alone_is_read(self, network, tmp_path):
         state = {name.replace("body.", "body._orig_mod."): tensor for name, tensor in network.state_dict().items()}
         assert torch.equal(self.imported(state, tmp_path).network.head.weight, network.head.weight)

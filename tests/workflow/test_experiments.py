@@ -61,6 +61,8 @@ AT_LEAST = {OWN_NETWORK: 5, "texture": 60, "shape-bias": 50}
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_experiment_plans_something(path: Path) -> None:
+    if path.stem == "vit":
+        pytest.importorskip("timm", reason="not installed: make setup EXTRAS=timm")
     assert len(plan(experiment(path.stem)).entries) > AT_LEAST.get(path.stem, 100)
 
 
@@ -92,6 +94,16 @@ def test_figure_8s_networks_are_tested_on_and_transferred_to_the_stylized_source
     }  # fmt: skip
     transferred = measured(plan(experiment("paper-texture")), target="imagenet", mode="full-network")
     assert len(transferred) == 2 * 5
+
+
+def test_todays_networks_stand_beside_each_other_standard_and_robust() -> None:
+    pytest.importorskip("timm", reason="not installed: make setup EXTRAS=timm")
+    grid = plan(experiment("vit"))
+    networks = {(key.arch, key.eps) for key in measured(grid, mode="full-network", attack=None)}
+    assert len({arch for arch, _ in networks}) == 5
+    assert networks == {(arch, eps) for arch, _ in networks for eps in ("0", "4/255")}
+    settings = [ImportingSettings.model_validate(one.settings) for one in grid.stage("importing").values()]
+    assert {one.weights.kind for one in settings} == {"torchvision", "timm", "robustbench"}
 
 
 def measured(grid: Grid, **like: object) -> list[MeasurementKey]:

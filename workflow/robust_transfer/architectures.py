@@ -11,6 +11,7 @@ from pathlib import Path
 TIMM = "timm_"
 """What the names of timm's networks begin with here."""
 SMALL_RESNET = re.compile(r"resnet(\d+)_w(\d+)")
+WIDE_RESNET = re.compile(r"wrn(\d+)_(\d+)(_swish)?")
 LONGEST = 100
 """Characters of a name; timm's are shorter, and the names of entries hold one."""
 DEEPEST, WIDEST = 1202, 1024
@@ -43,6 +44,13 @@ def small_resnet(architecture: str) -> tuple[int, int] | None:
     """Depth and width of a small CIFAR-style ResNet such as `resnet8_w16`; None if the name is not of that form."""
     match = SMALL_RESNET.fullmatch(architecture)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def wide_resnet(architecture: str) -> tuple[int, int, bool] | None:
+    """Depth, width and whether it has swish, of a Wide ResNet such as `wrn28_10` or `wrn28_10_swish`; None if the name
+    is not of that form."""
+    match = WIDE_RESNET.fullmatch(architecture)
+    return (int(match[1]), int(match[2]), bool(match[3])) if match else None
 
 
 def timm_name(architecture: str) -> str | None:
@@ -85,13 +93,19 @@ def check_architecture(architecture: str) -> None:
         if width < 1:
             raise ValueError(f"{architecture}: a width is at least 1; did you mean resnet{depth}_w16?")
         return
+    if wide := wide_resnet(architecture):
+        _check_wide_resnet(architecture, *wide)
+        return
     if architecture not in CATALOGUE:
-        near = ", ".join(difflib.get_close_matches(architecture, [*CATALOGUE, "resnet8_w16", "resnet20_w16"], n=3))
+        near = ", ".join(
+            difflib.get_close_matches(architecture, [*CATALOGUE, "resnet8_w16", "resnet20_w16", "wrn28_10"], n=3)
+        )
         if near:
             raise ValueError(f"{architecture}: no such architecture; did you mean {near}?")
         raise ValueError(
             f"{architecture}: no such architecture. There are small ResNets by depth 6n + 2 and width (resnet8_w16, "
-            f"resnet20_w32, …), and {', '.join(_families())}, as torchvision calls its own; "
+            f"resnet20_w32, …), Wide ResNets by depth 6n + 4 and width (wrn28_10, wrn28_10_swish, …), and "
+            f"{', '.join(_families())}, as torchvision calls its own; "
             f"with timm installed, all of its own as {TIMM}<name>"
         )
 
@@ -102,6 +116,18 @@ def _families() -> list[str]:
     for name in CATALOGUE:
         grouped.setdefault(re.split(r"[_\d]", name)[0], []).append(name)
     return [names[0] if len(names) == 1 else f"{family}…" for family, names in grouped.items()]
+
+
+def _check_wide_resnet(architecture: str, depth: int, width: int, swish: bool) -> None:
+    plain = f"wrn{depth}_{width}{'_swish' * swish}"
+    if architecture != plain:
+        raise ValueError(f"{architecture}: zeros before a number make another name; write {plain}")
+    if depth > DEEPEST or not 1 <= width <= WIDEST // 16:
+        raise ValueError(
+            f"{architecture}: a Wide ResNet has at most {DEEPEST} layers and a width of 1 to {WIDEST // 16}"
+        )
+    if depth < 10 or depth % 6 != 4:
+        raise ValueError(f"{architecture}: a Wide ResNet has 6n + 4 layers (10, 16, 22, 28, 34, 40, …)")
 
 
 def _check_timm(architecture: str, name: str) -> None:

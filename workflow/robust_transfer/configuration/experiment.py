@@ -485,7 +485,7 @@ did. With both every number is there twice, and figures show the first."""
                         "the two"
                     ) from None
                 try:
-                    check_side(architecture, first)
+                    check_side(architecture, first, built_for=self.input_size)
                 except ValueError as error:
                     raise ValueError(
                         f"grid[{i}].architectures[{j}] = {architecture}: {error}, with which its training starts; set "

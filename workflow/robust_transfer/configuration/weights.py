@@ -14,8 +14,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, field_validator
 
-from robust_transfer.architectures import CATALOGUE, CIFAR_RESNETS, timm_name
+from robust_transfer.architectures import CATALOGUE, CIFAR_RESNETS, timm_catalogue, timm_name
 from robust_transfer.configuration.base import Model
+from robust_transfer.configuration.catalogue.models import (
+    ModelDataset,
+    PublishedModel,
+    ThreatModel,
+    ares_models,
+    robustbench_models,
+)
 from robust_transfer.configuration.catalogue.weights import TrainedOn, released_files, weights_catalogue
 from robust_transfer.configuration.eps import Eps
 from robust_transfer.configuration.paths import ReadPath, resolved
@@ -42,6 +49,9 @@ class TimmWeights(Model):
     """timm's own weights of networks named `timm_<name>` or `timm_<name>.<tag>`. Needs `make setup EXTRAS=timm`."""
 
     kind: Literal["timm"]
+    tag: str | None = None
+    """Which of them, as timm calls it: `fb_in1k`. So a network keeps one name whatever its weights. Default: the one \
+in the architecture's name, or that which timm prefers."""
 
 
 class StylizedWeights(Model):
@@ -50,6 +60,26 @@ class StylizedWeights(Model):
     kind: Literal["stylized-imagenet"]
     trained_on: TrainedOn = "sin"
     """Stylized-ImageNet, both it and ImageNet, or both and then ImageNet alone."""
+
+
+class RobustBenchWeights(Model):
+    """A network of RobustBench's model zoo, by its name there."""
+
+    kind: Literal["robustbench"]
+    model: str
+    """As RobustBench calls it: `Salman2020Do_R50`."""
+    dataset: ModelDataset = "imagenet"
+    """What it was trained on."""
+    threat_model: ThreatModel = "Linf"
+    """The list of RobustBench's that has it."""
+
+
+class AresWeights(Model):
+    """An ImageNet network of ARES, by its name there."""
+
+    kind: Literal["ares"]
+    model: str
+    """As ARES calls it: `swinb_at`."""
 
 
 class FileWeights(Model):
@@ -85,7 +115,14 @@ like; a file that has a moving average beside the raw weights is refused."""
 
 
 Weights = Annotated[
-    ReleasedWeights | TorchvisionWeights | TimmWeights | StylizedWeights | FileWeights, Field(discriminator="kind")
+    ReleasedWeights
+    | TorchvisionWeights
+    | TimmWeights
+    | StylizedWeights
+    | RobustBenchWeights
+    | AresWeights
+    | FileWeights,
+    Field(discriminator="kind"),
 ]
 
 
@@ -107,12 +144,63 @@ def check_weights(weights: Weights, architecture: str, norm: str, eps: str) -> N
         released_file(architecture, norm, eps)
     elif isinstance(weights, StylizedWeights):
         stylized_file(weights, architecture)
+    elif isinstance(weights, RobustBenchWeights | AresWeights):
+        _check_model(published_model(weights), architecture, norm, eps)
+        return
     elif isinstance(weights, TorchvisionWeights) and architecture not in {*CATALOGUE} - {WIDEST, *CIFAR_RESNETS}:
         raise ValueError(f"torchvision has no weights of {architecture}")
     elif isinstance(weights, TimmWeights) and not timm_name(architecture):
         raise ValueError(f"timm has no weights of {architecture}; its networks are called timm_<name> here")
+    elif isinstance(weights, TimmWeights):
+        timm_weights(weights, architecture)
     if eps != "0" and not isinstance(weights, ReleasedWeights | FileWeights):
         raise ValueError(f"eps {eps}: {weights.kind} has standard networks only; set eps: [0]")
+
+
+def timm_weights(weights: TimmWeights, architecture: str) -> str:
+    """What timm calls these weights of a network; raises ValueError, with the tags there are, for those it has not."""
+    name = str(timm_name(architecture))
+    if weights.tag is None:
+        return name
+    if "." in name:
+        raise ValueError(f"tag: {weights.tag}, and {architecture} has a tag in its name; leave one of them out")
+    tagged, known = f"{name}.{weights.tag}", [one for one in timm_catalogue() if one.startswith(f"{name}.")]
+    if known and tagged not in known:
+        tags = ", ".join(one.partition(".")[2] for one in known)
+        raise ValueError(f"tag: {weights.tag}: timm has no such weights of {architecture}; there are {tags}")
+    return tagged
+
+
+def published_model(weights: RobustBenchWeights | AresWeights) -> PublishedModel:
+    """A network by the name that it is published under; raises ValueError, with near names, for one that is not."""
+    if isinstance(weights, AresWeights):
+        models, where = ares_models(), "ARES has"
+    else:
+        where = f"RobustBench has, of {weights.dataset} and {weights.threat_model},"
+        models = {
+            name: model
+            for (dataset, threat_model, name), model in robustbench_models().items()
+            if (dataset, threat_model) == (weights.dataset, weights.threat_model)
+        }
+    if weights.model in models:
+        return models[weights.model]
+    near = difflib.get_close_matches(weights.model, models, n=3, cutoff=0.4)
+    known = [name for name, model in models.items() if model.architecture]
+    fix = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}" if known else "nor any other"
+    raise ValueError(f"{where} no network {weights.model}; {fix}")
+
+
+def _check_model(model: PublishedModel, architecture: str, norm: str, eps: str) -> None:
+    if model.architecture is None:
+        raise ValueError(f"{model.name} cannot be imported: it is {model.lacking}")
+    if architecture != model.architecture:
+        raise ValueError(f"{model.name} is no {architecture}; write architectures: [{model.architecture}]")
+    if eps != model.eps or (model.norm and norm != model.norm):
+        of_norm = f"norm: {model.norm}, " if model.norm else ""
+        raise ValueError(
+            f"{model.name} is published for {f'{model.norm} eps {model.eps}' if model.norm else 'no eps'}, and not for "
+            f"{norm} eps {eps}; write {of_norm}eps: [{model.eps}]"
+        )
 
 
 WIDEST = "wide_resnet50_4"

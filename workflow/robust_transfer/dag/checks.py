@@ -21,6 +21,7 @@ from robust_transfer.configuration.datasets import (
 )
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.training import RECIPES
+from robust_transfer.configuration.weights import AresWeights, RobustBenchWeights, published_model
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.store.finished import read_card
 
@@ -28,6 +29,8 @@ LONGEST = 240
 """Characters of an entry's name: file systems take 255, and what is moved aside has a few more."""
 TELLING = ("batch_size", "learning_rate", "schedule", "weight_decay")
 """Settings of a training that are named where a recipe of the user's own leaves them out."""
+RATIO = 0.005
+"""Largest difference of resize ratios that is none: a pixel of 224."""
 MOST_CLASSES = 20
 """That a task of the built-in generator has."""
 
@@ -56,6 +59,26 @@ def recipe_notices(grid: Grid) -> list[str]:
         f"pretraining.recipe = {pretraining.recipe}: a name of yours, which brings no values and keeps none of another "
         f"recipe's; by default {defaults}"
     ]
+
+
+def preprocessing_notices(experiment: Experiment) -> list[str]:
+    """One line for each network published by name that this experiment prepares images for otherwise.
+
+    What torchvision and timm say of their networks takes an import to know, and stands in the log of the import.
+    """
+    used = {part.backbones or experiment.backbones for part in experiment.grid}
+    lines = []
+    for name, weights in experiment.weights.items():
+        if name not in used or not isinstance(weights, RobustBenchWeights | AresWeights):
+            continue
+        published = published_model(weights).preprocessing
+        said = published.not_honoured(experiment.input_size) if published else []
+        ratio, ours = published.resize_ratio if published else None, experiment.preprocessing.resize_ratio
+        if ratio is not None and abs(ratio - ours) > RATIO:
+            said.append(f"preprocessing.resize_ratio {ratio:.4g}, and not {ours:.4g}")
+        if said:
+            lines.append(f"weights.{name}: {weights.model} was published for {'; '.join(said)}")
+    return lines
 
 
 def _no_folders(experiment: Experiment) -> Iterator[str]:

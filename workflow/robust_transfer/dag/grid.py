@@ -41,7 +41,7 @@ from robust_transfer.configuration.transfer import (
     SelectingSettings,
 )
 from robust_transfer.configuration.variants import Variant
-from robust_transfer.configuration.weights import FileWeights, ImportingSettings, Weights
+from robust_transfer.configuration.weights import FileWeights, ImportingSettings, RobustBenchWeights, Weights
 from robust_transfer.dag.attacked import Models, Transfer, attacks
 from robust_transfer.dag.deviations import deviations_in_name, deviations_of_finetuning, deviations_of_heads
 from robust_transfer.dag.test_sets import ON_FEATURES, Tested, TestSets, test_set_entries
@@ -410,9 +410,12 @@ def _confront(grid: Grid, backbone: PlannedEntry, key: MeasurementKey) -> None:
 
 
 def _has_outputs_of_ones_own(backbone: PlannedEntry) -> bool:
-    """It is from a checkpoint of the user's, whose outputs the source's classes give names to."""
-    settings = backbone.settings
-    return isinstance(settings, ImportingSettings) and isinstance(settings.weights, FileWeights)
+    """It is a checkpoint of the user's, or RobustBench's of CIFAR: the source's classes give its outputs names."""
+    if not isinstance(backbone.settings, ImportingSettings):
+        return False
+    weights = backbone.settings.weights
+    of_cifar = isinstance(weights, RobustBenchWeights) and weights.dataset != "imagenet"
+    return of_cifar or isinstance(weights, FileWeights)
 
 
 def _transfer(

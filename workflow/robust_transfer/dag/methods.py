@@ -16,8 +16,10 @@ from robust_transfer.configuration.experiment import TRAINED, Experiment, GridPa
 from robust_transfer.configuration.training import NORM_LABELS, Attack
 from robust_transfer.configuration.transfer import Finetuning, LinearHeads
 from robust_transfer.configuration.weights import (
+    AresWeights,
     FileWeights,
     ReleasedWeights,
+    RobustBenchWeights,
     StylizedWeights,
     TimmWeights,
     TorchvisionWeights,
@@ -130,9 +132,13 @@ def _origin(weights: Weights) -> str:
         case TorchvisionWeights():
             return f"torchvision's own, {weights.weights}"
         case TimmWeights():
-            return "timm's own"
+            return "timm's own" + (f", {weights.tag}" if weights.tag else "")
         case StylizedWeights():
             return f"those that Geirhos et al. (2019) trained on {STYLIZED[weights.trained_on]}"
+        case RobustBenchWeights():
+            return f"{weights.model} of RobustBench, {weights.dataset}, {weights.threat_model}"
+        case AresWeights():
+            return f"{weights.model} of ARES"
         case FileWeights():
             return f"checkpoints from ``{weights.path}``"
         case _:

@@ -7,7 +7,7 @@ from pathlib import Path
 from robust_transfer.configuration.conflicts import ConflictsSettings
 from robust_transfer.configuration.datasets import DatasetSettings
 from robust_transfer.configuration.running import Running
-from robust_transfer.configuration.weights import FileWeights, ImportingSettings, ReleasedWeights, StylizedWeights
+from robust_transfer.configuration.weights import ImportingSettings, TimmWeights, TorchvisionWeights
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.datasets.originals import originals_of, originals_of_conflicts
 from robust_transfer.registry import STAGES
@@ -39,6 +39,6 @@ def _place(entry: PlannedEntry, running: Running) -> tuple[Path | None, Wanted] 
     if isinstance(entry.settings, ConflictsSettings):
         return originals_of_conflicts(entry.settings.images)
     assert isinstance(entry.settings, ImportingSettings)
-    if isinstance(entry.settings.weights, FileWeights | ReleasedWeights | StylizedWeights):
+    if not isinstance(entry.settings.weights, TorchvisionWeights | TimmWeights):
         return running.weights_folder / published_file(entry.settings).path, lambda name: True
     return None, lambda name: True  # the names of torchvision's and timm's files take an import to know

@@ -14,14 +14,21 @@ from robust_transfer.configuration.datasets import (
     ParquetOrigin,
     ShapesOrigin,
 )
-from robust_transfer.configuration.weights import FileWeights, ImportingSettings
+from robust_transfer.configuration.weights import (
+    AresWeights,
+    FileWeights,
+    ImportingSettings,
+    RobustBenchWeights,
+    published_model,
+)
 from robust_transfer.dag.grid import Grid, PlannedEntry
 from robust_transfer.store.entry import finished, open_entry
 from robust_transfer.weights.outputs import class_names, other_classes, outputs_for
 
 
 def foreign_networks(grid: Grid) -> list[str]:
-    """A message for each checkpoint of the user's that is to be evaluated on a source of other classes.
+    """A message for each checkpoint of the user's, or network published by name, that is to be evaluated on a source of
+    other classes.
 
     Reads the checkpoints that are not imported yet, and names what is wrong with one that cannot be: it takes torch.
     """
@@ -29,7 +36,9 @@ def foreign_networks(grid: Grid) -> list[str]:
     for entry in grid.stage("evaluation").values():
         backbone = entry.inputs["backbone"]
         settings = backbone.settings
-        own = isinstance(settings, ImportingSettings) and isinstance(settings.weights, FileWeights)
+        own = isinstance(settings, ImportingSettings) and isinstance(
+            settings.weights, FileWeights | RobustBenchWeights | AresWeights
+        )
         if own and not finished(store / entry.id):
             pairs[backbone.id] = backbone, entry.inputs["source"]
     return [message for backbone, source in pairs.values() for message in _mismatch(grid, backbone, source)]
@@ -53,12 +62,16 @@ def _mismatch(grid: Grid, backbone: PlannedEntry, source: PlannedEntry) -> Itera
 
 
 def _outputs(grid: Grid, backbone: PlannedEntry) -> tuple[str, list[str]]:
-    """The file of a backbone, and the names of its outputs."""
-    from robust_transfer.weights.checkpoints import load_published  # 3 s for torch, which this process lacks
+    """The file of a backbone, or the name that it is published by, and the names of its outputs."""
     from robust_transfer.weights.files import published_file
 
     settings = backbone.settings
     assert isinstance(settings, ImportingSettings)
+    if isinstance(settings.weights, RobustBenchWeights | AresWeights):
+        model = published_model(settings.weights)
+        return model.name, class_names(model.classes)
+    from robust_transfer.weights.checkpoints import load_published  # 3 s for torch, which this process lacks
+
     path = grid.experiment.running.weights_folder / published_file(settings).path
     made = Path(grid.experiment.store) / backbone.id
     if finished(made):

@@ -21,7 +21,7 @@ from robust_transfer.configuration.weights import ImportingSettings, TimmWeights
 from robust_transfer.dag import experiment_file, originals
 from robust_transfer.dag.about import ABOUT, about
 from robust_transfer.dag.availability import absent, planned
-from robust_transfer.dag.checks import recipe_notices
+from robust_transfer.dag.checks import preprocessing_notices, recipe_notices
 from robust_transfer.dag.clock import date_now
 from robust_transfer.dag.conflicts import conflict_mistakes
 from robust_transfer.dag.engine import Engine
@@ -402,6 +402,7 @@ class Wiring:
             *leftover_notices(self.results, experiment.figures.draw, "results" in self.stale.products),
             *self.dropped_notices(),
             *recipe_notices(self.grid),
+            *preprocessing_notices(experiment),
             *self.eps_notices(),
             *self.original_notices,
             *gpu_notices(),

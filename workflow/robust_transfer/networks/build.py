@@ -7,10 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_transfer.architectures import CIFAR, CIFAR_RESNETS, check_architecture, small_resnet, timm_name
+from robust_transfer.architectures import (
+    CIFAR,
+    CIFAR_RESNETS,
+    check_architecture,
+    small_resnet,
+    timm_name,
+    wide_resnet,
+)
+from robust_transfer.configuration.sides import PATCHES, check_side
 from robust_transfer.networks.max_pool import replace_max_pools
 from robust_transfer.networks.pooling import replace_pools
 from robust_transfer.networks.small_resnet import SmallResNet
+from robust_transfer.networks.wide_resnet import WideResNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -122,28 +131,32 @@ def fresh_head(features_n: int, classes: int, seed: int) -> nn.Linear:
 def build(architecture: str, classes: int, *, seed: int = 0, input_size: int | None = None) -> Network:
     """A network by name, freshly initialised from `seed` on the CPU, in train mode.
 
-    `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a torchvision classification network (`resnet18`), one
-    of its ResNets with a stem for small images (`resnet18_cifar`), `wide_resnet50_4`, or where timm is installed one of
-    its networks (`timm_resnet10t`). `input_size` matters for those of timm that are built for one size, such as its
-    ViTs; None is the size of timm's own weights. The global random state is unchanged. Raises ValueError, naming a near
-    match and what exists, for any other name.
+    `architecture` is a small CIFAR-style ResNet (`resnet8_w16`), a Wide ResNet (`wrn28_10`), a torchvision
+    classification network (`resnet18`), one of its ResNets with a stem for small images (`resnet18_cifar`),
+    `wide_resnet50_4`, or where timm is installed one of its networks (`timm_resnet10t`). `input_size` matters for those
+    that are built for one size, such as ViTs; None is the size of the library's own weights. The global random state is
+    unchanged. Raises ValueError, naming a near match and what exists, for any other name, and for a size that is no
+    multiple of a network's patches.
     """
     check_architecture(architecture)
     with _seeded(seed):
         if small := small_resnet(architecture):
             body: nn.Module = SmallResNet(*small)
             features_n = 4 * small[1]
+        elif wide := wide_resnet(architecture):
+            depth, width, swish = wide
+            body, features_n = WideResNet(depth, width, swish=swish), 64 * width
         elif name := timm_name(architecture):
             body, features_n = _timm(name, input_size)
         else:
-            body = _torchvision(architecture)
+            body = _torchvision(architecture, input_size)
             replace_pools(body)
             replace_max_pools(body)
             features_n = _cut_head(body)
         return Network(architecture, body, features_n, classes)
 
 
-def _torchvision(architecture: str) -> nn.Module:
+def _torchvision(architecture: str, input_size: int | None) -> nn.Module:
     import torchvision.models  # takes 5 s of CPU time, so only where one of its networks is built
 
     if architecture == "wide_resnet50_4":  # as in the paper's code: WRN-50-2 has width_per_group 128
@@ -153,7 +166,11 @@ def _torchvision(architecture: str) -> nn.Module:
         return resnet
     if architecture in CIFAR_RESNETS:
         return with_cifar_stem(torchvision.models.get_model(architecture.removesuffix(CIFAR), weights=None))
-    network: nn.Module = torchvision.models.get_model(architecture, weights=None, **_ARGUMENTS.get(architecture, {}))
+    arguments = _ARGUMENTS.get(architecture, {})
+    if architecture in PATCHES and input_size:
+        check_side(architecture, input_size)
+        arguments = {"image_size": input_size}
+    network: nn.Module = torchvision.models.get_model(architecture, weights=None, **arguments)
     return network
 
 
@@ -177,7 +194,16 @@ def _timm(name: str, input_size: int | None) -> tuple[nn.Module, int]:
 
     fixed = getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False)
     size: dict[str, Any] = {"img_size": input_size} if fixed and input_size else {}
-    body: Any = timm.create_model(name, pretrained=False, num_classes=0, **size)
+    try:
+        body: Any = timm.create_model(name, pretrained=False, num_classes=0, **size)
+    except AssertionError as error:  # XCiTs, of a size that is no multiple of their patches
+        raise ValueError(f"timm_{name} cannot take images of {input_size} px: {error}; change input_size") from error
+    patch = getattr(getattr(body, "patch_embed", None), "patch_size", None)
+    if size and isinstance(patch, tuple) and any(input_size % side for side in patch if input_size):
+        raise ValueError(
+            f"timm_{name} cannot take images of {input_size} px: it cuts them into patches of {patch[0]} px, and would "
+            "leave out what remains; set input_size to a multiple of that"
+        )
     return body, int(body.head_hidden_size)
 
 

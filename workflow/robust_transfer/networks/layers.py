@@ -100,7 +100,10 @@ def layer_named(network: Network, name: str, input_size: int) -> Layer:
 
 def check_layer(architecture: str, input_size: int, layer: str | None) -> None:
     """Raise LayerError if a network cannot take images of that size, or has no layer of that name."""
-    network = outline(architecture, input_size)
+    try:
+        network = outline(architecture, input_size)
+    except ValueError as error:
+        raise LayerError(str(error)) from error
     if layer is None:
         layers(network, input_size)
     else:

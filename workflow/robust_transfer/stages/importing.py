@@ -12,17 +12,24 @@ memory on one core of an AMD EPYC.
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robust_transfer.architectures import timm_name
 from robust_transfer.configuration.catalogue.imagenet import imagenet_classes
+from robust_transfer.configuration.catalogue.models import Preprocessing
 from robust_transfer.configuration.running import running
-from robust_transfer.configuration.weights import FileWeights, ImportingSettings, ReleasedWeights, TimmWeights
+from robust_transfer.configuration.weights import (
+    AresWeights,
+    FileWeights,
+    ImportingSettings,
+    ReleasedWeights,
+    RobustBenchWeights,
+    published_model,
+)
 from robust_transfer.networks.backbones import WEIGHTS, save_weights
-from robust_transfer.networks.build import Network
 from robust_transfer.store.entry import Entry
 from robust_transfer.store.originals import record, write_record
 from robust_transfer.tables.published import published_accuracy
@@ -30,7 +37,11 @@ from robust_transfer.weights.checkpoints import load_published
 from robust_transfer.weights.files import located
 from robust_transfer.weights.outputs import class_names
 from robust_transfer.weights.pickles import shown
-from robust_transfer.weights.state_dicts import WHOLE
+from robust_transfer.weights.preprocessing import normalise_by, published_preprocessing
+from robust_transfer.weights.state_dicts import WHOLE, listed
+
+BY_NAME = (RobustBenchWeights, AresWeights)
+IMAGENET = len(imagenet_classes())
 
 log = logging.getLogger("robust_transfer")
 
@@ -42,11 +53,14 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
     with entry.writing() as draft:
         path, file = located(settings, running().weights_folder, downloads=running().downloads)
         originals = record(path, lambda name: True)
-        classes_n = None if isinstance(settings.weights, FileWeights) else len(imagenet_classes())
+        model = published_model(settings.weights) if isinstance(settings.weights, BY_NAME) else None
+        classes_n = model.classes if model else None if isinstance(settings.weights, FileWeights) else IMAGENET
         key = settings.weights.key if isinstance(settings.weights, FileWeights) else None
         imported = load_published(path, settings.architecture, classes_n, input_size=settings.input_size, key=key)
         network = imported.network
-        _normalise_as_timm(settings, network)
+        preprocessing = published_preprocessing(settings)
+        if preprocessing and not imported.facts["normalisation"]:
+            normalise_by(network, preprocessing)
         facts: dict[str, Any] = {
             "architecture": settings.architecture,
             "classes": class_names(network.classes),
@@ -58,26 +72,27 @@ def run(entry: Entry, *, threads: int, device: str) -> None:
         save_weights(draft.file(WEIGHTS), network, facts)
         draft.facts = facts | {
             "parameters": network.parameters_n,
-            "imported": {"kind": settings.weights.kind, "file": file.path, "from": file.address} | imported.facts,
+            "imported": {"kind": settings.weights.kind, "file": file.path, "from": file.address}
+            | imported.facts
+            | ({"preprocessing": _told(preprocessing, settings.input_size)} if preprocessing else {}),
             "licence": file.licence,
         }
         if isinstance(settings.weights, ReleasedWeights):
             known = published_accuracy(settings.architecture, settings.norm, settings.eps)
             draft.facts |= {} if known is None else {"published_top1": known}
+        if model and model.top1 is not None:
+            draft.facts |= {"published_top1": model.top1}
         draft.timing.update(device="cpu", threads=threads)
     write_record(entry.path, originals)
     _report(entry.name, path, draft.facts)
 
 
-def _normalise_as_timm(settings: ImportingSettings, network: Network) -> None:
-    """timm says beside its weights what images were normalised by; most are ImageNet's statistics, some are not."""
-    if not isinstance(settings.weights, TimmWeights):
-        return
-    import timm
-
-    config: Any = timm.get_pretrained_cfg(str(timm_name(settings.architecture)))
-    network.normalise.mean.copy_(torch.tensor(config.mean).view(1, -1, 1, 1))
-    network.normalise.std.copy_(torch.tensor(config.std).view(1, -1, 1, 1))
+def _told(preprocessing: Preprocessing, input_size: int) -> dict[str, Any]:
+    """For the card: how images were prepared where the network is from, and what of that is not done here."""
+    return asdict(preprocessing) | {
+        "resize_ratio": preprocessing.resize_ratio,
+        "not_honoured": preprocessing.not_honoured(input_size),
+    }
 
 
 def _report(name: str, path: Path, facts: dict[str, Any]) -> None:
@@ -92,5 +107,11 @@ def _report(name: str, path: Path, facts: dict[str, Any]) -> None:
     )  # fmt: skip
     if not told["normalisation"] and told["kind"] == "files":
         log.info("%s: the file has no normalisation: ImageNet's mean and std are taken", name)
+    if told["interpolated"]:
+        log.info("%s: interpolated to images of %s px: %s", name, facts["input_size"], listed(told["interpolated"], 3))
+    if (how := told.get("preprocessing")) and how["not_honoured"]:
+        log.warning("%s: published for %s", name, "; ".join(how["not_honoured"]))
+    if how and how["resize_ratio"]:
+        log.info("%s: published with preprocessing.resize_ratio %.4f", name, how["resize_ratio"])
     if met := told["globals_met"]:
         log.info("%s: it also names, and nothing of it was executed: %s", name, ", ".join(met))

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robust_transfer.architectures import CIFAR_RESNETS, small_resnet, timm_name
+from robust_transfer.architectures import CIFAR_RESNETS, small_resnet, timm_name, wide_resnet
 from robust_transfer.networks.build import Network, build
 from robust_transfer.store.entry import sha256
+from robust_transfer.weights.layouts import by_todays_names
 from robust_transfer.weights.pickles import Checkpoint, CheckpointError, read_checkpoint, shown
 from robust_transfer.weights.state_dicts import Unwrapped, find_state, listed, unwrapped
 
@@ -61,8 +62,9 @@ def load_published(
     The file must have exactly the weights of `architecture`, by torchvision's, timm's or this package's names, in any
     floating dtype of two bytes or more; BatchNorm's counters may be missing. `classes` is the number of outputs; None
     is that of the file. `key` says which weights where the file has several (`find_state`). A normalisation in the file
-    becomes the network's, else ImageNet's stays: what torchvision offers as googlenet and inception_v3, and timm for
-    some networks, was trained with another. Needs memory for the file, or twice the network.
+    becomes the network's, else ImageNet's stays: what torchvision offers as googlenet and inception_v3, and others for
+    some networks, was trained with another. Position embeddings are interpolated to `input_size`. Needs memory for the
+    file, or twice the network.
 
     Raises CheckpointError, which names what is missing, unexpected, of another shape or not finite, and ValueError for
     an architecture that does not exist.
@@ -75,7 +77,8 @@ def load_published(
     del found
     with torch.device("cpu"):
         network = build(architecture, classes or 1, input_size=input_size)
-    weights = _by_our_names(plain.state, network)
+    state, facts["interpolated"] = by_todays_names(plain.state, network)
+    weights = _by_our_names(state, network)
     if classes is None:
         _fit_head(network, weights.get("head.weight"), path)
     normalisation = _normalisation(plain, path)
@@ -83,6 +86,7 @@ def load_published(
         weights |= {"normalise.mean": normalisation[0], "normalise.std": normalisation[1]}
     _fill(network, weights, plain.state, path, classes_known=classes is not None)
     facts["wrapper"] = plain.wrapper
+    facts["averaged"] = facts["averaged"] or plain.averaged
     facts["normalisation"] = (
         None
         if not normalisation
@@ -126,7 +130,7 @@ def head_path(network: Network) -> str:
 
     Raises ValueError for a network of timm that has no such layer, or two.
     """
-    if small_resnet(network.architecture):
+    if small_resnet(network.architecture) or wide_resnet(network.architecture):
         return "head"
     if name := timm_name(network.architecture):
         import timm

@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robust_transfer.architectures import timm_name
 from robust_transfer.configuration.catalogue.weights import weights_catalogue
 from robust_transfer.configuration.weights import (
+    AresWeights,
     FileWeights,
     ImportingSettings,
     ReleasedWeights,
+    RobustBenchWeights,
     StylizedWeights,
     TimmWeights,
     TorchvisionWeights,
     named_file,
+    published_model,
     released_file,
     stylized_file,
+    timm_weights,
 )
 from robust_transfer.store.entry import sha256
 
@@ -73,10 +76,13 @@ def published_file(settings: ImportingSettings) -> PublishedFile:
         url = stylized_file(weights, architecture)
         name = url.rpartition("/")[2]
         return PublishedFile(name, url=url, sha256=_digits(name))
+    if isinstance(weights, RobustBenchWeights | AresWeights):
+        model = published_model(weights)
+        return PublishedFile(model.file, url=model.url, licence=model.licence)
     if isinstance(weights, FileWeights):
         return PublishedFile(named_file(weights, architecture, settings.norm, settings.eps, settings.seed))
     if isinstance(weights, TimmWeights):
-        return _timm(architecture)
+        return _timm(architecture, timm_weights(weights, architecture))
     return _torchvision(architecture, weights.weights)
 
 
@@ -93,7 +99,7 @@ def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tu
     elif downloads and file.url:
         from robust_transfer.datasets.fetching.downloads import RemoteFile, fetch
 
-        fetch(RemoteFile(file.url, name=path.name, sha256_prefix=file.sha256), path.parent)
+        fetch(RemoteFile(_direct(file.url), name=path.name, sha256_prefix=file.sha256), path.parent)
     else:
         raise WeightsError(missing_weights(settings, folder))
     return path, file
@@ -101,7 +107,7 @@ def located(settings: ImportingSettings, folder: Path, *, downloads: bool) -> tu
 
 def is_present(settings: ImportingSettings, folder: Path) -> bool:
     """Whether the file is there; torchvision's and timm's, whose names take an import to know, count as there."""
-    if not isinstance(settings.weights, ReleasedWeights | StylizedWeights | FileWeights):
+    if isinstance(settings.weights, TorchvisionWeights | TimmWeights):
         return True
     return (folder / published_file(settings).path).is_file()
 
@@ -115,6 +121,14 @@ def missing_weights(settings: ImportingSettings, folder: Path) -> str:
     if file.url or file.repository:
         return text + f"fetch {file.address} and put it there, or set running: {{downloads: true}}"
     return text + "put it there, or correct weights and running.weights in the configuration"
+
+
+def _direct(url: str) -> str:
+    """The address of a file itself, where Google Drive has a page that asks before it gives a large one."""
+    asking = "https://drive.google.com/uc?id="
+    if not url.startswith(asking):
+        return url
+    return f"https://drive.usercontent.google.com/download?id={url.removeprefix(asking)}&export=download&confirm=t"
 
 
 def _check(path: Path, file: PublishedFile) -> None:
@@ -157,10 +171,9 @@ def _torchvision(architecture: str, name: str) -> PublishedFile:
     return PublishedFile(file, url=url, sha256=_digits(file), licence="BSD-3-Clause")
 
 
-def _timm(architecture: str) -> PublishedFile:
+def _timm(architecture: str, name: str) -> PublishedFile:
     import timm
 
-    name = str(timm_name(architecture))
     config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False)
     if config is None or not (config.hf_hub_id or config.url):
         others = ", ".join(f"timm_{other}" for other in timm.list_pretrained(f"{name.partition('.')[0]}.*"))

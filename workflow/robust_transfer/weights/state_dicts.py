@@ -37,8 +37,8 @@ _AROUND = ("module.", "model.")
 """Prefixes that are removed wherever a name has them."""
 _AROUND_ALL = ("net.", "network.", "backbone.", "encoder.")
 """Prefixes that are removed if all names have them, since they can be names of layers."""
-_MEANS = ("normalizer.new_mean", "normalise.mean", "normalize.mean", "normalizer.mean")
-_STDS = ("normalizer.new_std", "normalise.std", "normalize.std", "normalizer.std")
+_MEANS = ("normalizer.new_mean", "normalise.mean", "normalize.mean", "normalizer.mean", "mu")
+_STDS = ("normalizer.new_std", "normalise.std", "normalize.std", "normalizer.std", "sigma")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Unwrapped:
     """The prefix that was removed: `module.model.`, …"""
     mean: Tensor | None
     std: Tensor | None
+    averaged: bool = False
+    """What was removed says that the weights are a moving average: `ema_model.`, …"""
 
 
 def find_state(checkpoint: Checkpoint, path: Path, key: str | None = None) -> Found:
@@ -198,8 +200,8 @@ def _object(name: str) -> str:
 
 
 def unwrapped(state: Mapping[str, Tensor], path: Path) -> Unwrapped:
-    """Remove the prefixes of wrappers (`module.`, `model.`, `_orig_mod.`, …), however often each is there, and the
-    second copy of the weights under `attacker.`.
+    """Remove the prefixes of wrappers (`module.`, `model.`, `_orig_mod.`, …), however often each is there, the name of
+    an average (`ema_model.`) if all names have it, and the second copy of the weights under `attacker.`.
 
     Mean and std are those of a `normalizer`, if there is one. Raises CheckpointError where two weights would get one
     name, where averaged weights are beside raw ones (`model_ema.…`), and for a mean without a std.
@@ -208,10 +210,12 @@ def unwrapped(state: Mapping[str, Tensor], path: Path) -> Unwrapped:
     within = [part for part in _WITHIN if any(part in name for name in weights)]
     for part in within:
         weights = _distinct({name.replace(part, ""): one for name, one in weights.items()}, weights, part, path)
-    means, stds, around, before = list[Tensor](), list[Tensor](), "", None
+    means, stds, around, before, averaged = list[Tensor](), list[Tensor](), "", None, False
     while before != around:
         before = around
-        for prefix in (*_AROUND, *_AROUND_ALL):
+        of_average = _prefix_of_average(weights)
+        averaged = averaged or bool(of_average)
+        for prefix in (*_AROUND, *_AROUND_ALL, *of_average):
             starts = [name.startswith(prefix) for name in weights]
             if any(starts) if prefix in _AROUND else starts and all(starts):
                 _refuse_averages_beside(weights, around, path)
@@ -227,7 +231,13 @@ def unwrapped(state: Mapping[str, Tensor], path: Path) -> Unwrapped:
             "save both, or neither where images are normalised as ImageNet's"
         )
     wrapper = "".join(within) + around if around != "module." else around + "".join(within)
-    return Unwrapped(weights, wrapper, means[0] if means else None, stds[0] if stds else None)
+    return Unwrapped(weights, wrapper, means[0] if means else None, stds[0] if stds else None, averaged)
+
+
+def _prefix_of_average(weights: Mapping[str, Tensor]) -> list[str]:
+    """What all names begin with, if that is the name of a moving average; else nothing."""
+    firsts = {name.partition(".")[0] for name in weights}
+    return [f"{first}." for first in firsts if len(firsts) == 1 and _AVERAGED.search(first)]
 
 
 def _distinct(renamed: dict[str, Tensor], state: dict[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:

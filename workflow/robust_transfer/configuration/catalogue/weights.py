@@ -35,6 +35,15 @@ class StylizedFiles(Model):
     files: dict[str, dict[TrainedOn, str]]
 
 
+class ModelList(Model):
+    """Where the facts about networks that are published by name stand; the networks are in a CSV of this name."""
+
+    repository: str
+    commit: str
+    facts: dict[str, str]
+    """Columns of the CSV, and the files of the repository that they are from."""
+
+
 class WeightsCatalogue(Model):
     """The whole file."""
 
@@ -42,6 +51,8 @@ class WeightsCatalogue(Model):
     """Grows with every change of the file."""
     released: Repository
     stylized_imagenet: StylizedFiles = Field(alias="stylized-imagenet")
+    robustbench: ModelList
+    ares: ModelList
 
 
 @functools.cache
