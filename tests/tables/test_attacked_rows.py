@@ -254,7 +254,7 @@ def test_a_claim_about_a_setting_is_of_what_was_trained_on_the_target(folder: Pa
     assert standard.deciding == verdict(path, **of_mode).deciding
     assert robust.deciding
     assert robust.deciding.effect == 0.0
-    assert "setting: adversarial-full" in robust.protocol
+    assert "paper protocol, adversarial-full, attack: l2 0.25, 2 steps" in robust.protocol
     heads = verdict(path, mode="fixed-feature", setting="adversarial-head")
     assert heads.missing == ["fixed-feature transfer of setting adversarial-head under attack"]
 
