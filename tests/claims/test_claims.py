@@ -59,6 +59,11 @@ def test_the_papers_claims_are_read_and_the_same_names_twice_are_not(tmp_path: P
             "mode: gallery, metric: inversion_sim",
             "claims.own.where: mode = gallery and metric = inversion_sim: write metric: gradient_low_frequency, ",
         ),
+        (
+            "mode: fixed-feature",
+            "mode: fixed-feature, setting: adversarial-full",
+            "claims.own.where: setting = adversarial-full: it is of mode full-network, not of fixed-feature",
+        ),
         ("better: robust", "better: sturdy", "claims.own.rule.better = sturdy: write robust, standard, or {eps: 3}"),
         ("than: standard", "than: robust", "claims.own.rule: better and than name the same networks"),
         ("kind: difference", "kind: diference", "claims.own.rule: no such kind of rule: diference; write difference"),

@@ -11,6 +11,7 @@ from robust_transfer.configuration.claims import read_claims
 from robust_transfer.configuration.load import load
 from robust_transfer.configuration.training import RECIPES, Attack, Evaluation
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
+from robust_transfer.tables.key import canonical
 from robust_transfer.tables.results import DIFFERENCE, SCHEMA, as_results
 from support.documents import prose
 from support.paths import ROOT
@@ -165,6 +166,140 @@ def test_differences_from_few_images_are_counted_as_the_table_says() -> None:
     assert not starred[0]
     ahead_of_all = sum(one[0] > 0 for one in found[3])
     assert f"the best robust network being ahead on {ahead_of_all} of {len(found[3])} targets" in WORDS
+
+
+SETTINGS = "| target | setting | clean, standard | clean, robust | difference | attacked, standard | attacked, robust |"
+WEAKER = "| robust less standard, attacked within 0.1 | CIFAR-10 | Flowers-17 | Traffic signs |"
+
+
+def interval(cell: str) -> tuple[float, float, float]:
+    """A value and the ends of its interval."""
+    value, low, high = (number(text) for text in re.findall(r"[+−]?[0-9.]+", cell.removesuffix(" †"))[:3])
+    return value, low, high
+
+
+def settings() -> dict[str, list[list[tuple[float, float, float]]]]:
+    """By setting and target: standard, robust and difference, first on clean images and then attacked."""
+    found: dict[str, list[list[tuple[float, float, float]]]] = {}
+    for _, setting, *cells in table(SETTINGS):
+        found.setdefault(setting, []).append([interval(cell) for cell in cells])
+    return found
+
+
+def span(values: list[float]) -> str:
+    return f"{min(values):.1f} to {max(values):.1f}"
+
+
+def together(values: list[float], sign: str = "") -> str:
+    first, second, third = (f"{value:{sign}.1f}".replace("-", "−") for value in values)
+    return f"{first}, {second} and {third}"
+
+
+def test_the_table_of_settings_is_consistent() -> None:
+    found = settings()
+    assert [len(of) for of in found.values()] == [3] * 5
+    for cells in (cells for of in found.values() for cells in of):
+        assert all(low < value < high for value, low, high in cells)
+        for standard, robust, difference in (cells[:3], cells[3:]):
+            assert abs(robust[0] - standard[0] - difference[0]) < 0.11
+    daggers = {(row[1], i // len(found)) for i, row in enumerate(table(SETTINGS)) if "†" in "".join(row)}
+    weaker = {(row[0], i) for row in table(WEAKER) for i, cell in enumerate(row[1:]) if "†" in cell}
+    assert weaker == daggers == {("standard-head", 2), ("adversarial-head", 2)}
+
+
+def test_robustness_on_targets_is_as_the_table_says() -> None:
+    found = settings()
+    standard, robust = ({way: [cells[i][0] for cells in of] for way, of in found.items()} for i in (3, 4))
+    fixed = [cells for way in ("probe", "standard-head", "adversarial-head") for cells in found[way]]
+    assert all(cells[5][1] > 0 for cells in fixed)
+    assert f"with every probe and head, by {span([cells[5][0] for cells in fixed])} points, and no interval" in WORDS
+    keeps = span(standard["probe"] + standard["standard-head"])
+    assert f"keeps {keeps} % with a probe or a standard head" in WORDS
+    before, after = together(standard["standard-head"]), together(standard["adversarial-head"])
+    assert f"from {before} to {after} %, and not to the {together(robust['standard-head'])} of" in WORDS
+    moves = [after - before for before, after in zip(robust["standard-head"], robust["adversarial-head"], strict=True)]
+    assert f"On the robust network it moves less: {together(moves, '+')} points" in WORDS
+    whole = found["standard-full"]
+    assert all(cells[5][1] > 0 > cells[2][2] for cells in whole)
+    assert f"by {span([cells[5][0] for cells in whole])} points, and is behind" in WORDS
+    assert f"images, by {span([-cells[2][0] for cells in whole])}. Whether" in WORDS
+    cifar, *others = zip(robust["standard-full"], robust["probe"], strict=True)
+    assert f"{cifar[0]:.1f} of {cifar[1]:.1f} % on CIFAR-10" in WORDS
+    assert all(trained > probed for trained, probed in others)
+
+
+def test_adversarial_training_of_whole_networks_is_as_the_table_says() -> None:
+    found = settings()
+    for target, of_target in enumerate(zip(*found.values(), strict=True)):
+        highest = max(max(cells[3][0], cells[4][0]) for cells in of_target)
+        trained = found["adversarial-full"][target]
+        assert highest == max(trained[3][0], trained[4][0])
+        heads = (cells for way in ("probe", "standard-head", "adversarial-head") for cells in [found[way][target]])
+        assert min(trained[3][0], trained[4][0]) > max(max(cells[3][0], cells[4][0]) for cells in heads)
+    ends = [cells[5] for cells in found["adversarial-full"]]
+    low, high = min(ends)[0], max(ends)[0]
+    assert f"are {low:+.1f} to {high:+.1f} points, and each interval".replace("-", "−") in WORDS
+    assert all(low < 0 < high for _, low, high in ends)
+    flowers = found["adversarial-full"][1][4][0], found["standard-full"][1][4][0]
+    assert f"({flowers[0]:.1f} and {flowers[1]:.1f})" in WORDS
+    pairs = zip(found["standard-full"], found["adversarial-full"], strict=True)
+    costs = [clean[i][0] - adversarial[i][0] for clean, adversarial in pairs for i in (0, 1)]
+    assert f"It costs {span(costs)} points of clean accuracy" in WORDS
+    fixed = [cells for way in ("probe", "standard-head", "adversarial-head") for cells in found[way]]
+    assert f"on {sum(cells[2][0] < 0 for cells in fixed)} of {len(fixed)} lines and more robust on all" in WORDS
+
+
+def test_the_ledger_says_of_robustness_on_targets_what_is_written_beside_the_table() -> None:
+    names = ("CIFAR-10", "Flowers-17", "Traffic signs")
+    ways = {
+        "probe": ("fixed-feature", "frozen", {}),
+        "standard-head": ("fixed-feature", "paper", {}),
+        "adversarial-head": ("fixed-feature", "paper", {"attack": "l2 0.25", "setting": "adversarial-head"}),
+        "standard-full": ("full-network", "paper", {}),
+        "adversarial-full": ("full-network", "paper", {"attack": "l2 0.25", "setting": "adversarial-full"}),
+    }
+    rows = list[dict[str, Any]]()
+    for way, *cells in table(WEAKER):
+        mode, protocol, variant = ways[way]
+        for target, cell in zip(names, cells, strict=True):
+            difference, low, high = interval(cell)
+            n = 340 if target == "Flowers-17" else 500
+            for eps, metric, value in (
+                ("0", "", 30.0),
+                ("best-robust", "", 30 + difference),
+                ("best-robust", DIFFERENCE, difference),
+            ):
+                rows.append(
+                    dict.fromkeys(SCHEMA.names)
+                    | {"experiment": "real", "source": "real", "target": target, "arch": "resnet8_w16"}
+                    | {"recipe": "short", "norm": "none" if eps == "0" else "l2", "eps": eps, "n": n}
+                    | {"eps_value": 0.0 if eps == "0" else math.nan, "mode": mode, "protocol": protocol}
+                    | {"variant": canonical(variant), "split": "test", "selection": "validation"}
+                    | {"attack": canonical({"eps": "0.1", "norm": "l2", "steps": 10}), "metric": f"top1{metric}"}
+                    | {"value": value, "ci_low": low if metric else value - 1, "ci_high": high if metric else value + 1}
+                    | {"ci_kind": "images", "flags": "refit-below-validation" if "†" in cell else ""}
+                    | {"hyperparameters": '{"eps":"0.25","arch":"resnet8_w16"}'}
+                )
+    architectures = ("resnet8_w16",)
+    info = ExperimentInfo(
+        "real", source="real", targets=tuple(Target(name, name, "top1") for name in names),
+        architectures=architectures, widths=architectures,
+    )  # fmt: skip
+    found = {one.name: one for one in ledger(Measured(as_results(rows, info)), read_claims())}
+    said = table(
+        "| claim | verdict | on | effect that decides | n | p, adjusted |\n|---|---|---|---|---|---|\n| `robustness"
+    )
+    assert len(said) == 3
+    for name, outcome, on, effect, n, p in said:
+        verdict = found[name.strip("`")]
+        assert verdict.outcome == outcome
+        assert on == f"{verdict.agreeing} of {len(verdict.comparisons)} targets"
+        assert p == "< 0.0001"
+        assert verdict.p_adjusted < 1e-4
+        assert verdict.deciding
+        if "fixed" not in name:  # there the robust network is the one that validation chose
+            assert interval(effect) == (verdict.deciding.effect, verdict.deciding.low, verdict.deciding.high)
+            assert n == f"{verdict.deciding.n} images"
 
 
 def test_attacks_have_the_steps_that_documents_say() -> None:

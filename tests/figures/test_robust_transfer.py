@@ -1,5 +1,6 @@
 """The figure of transferred models under attack: which lines there are, what is marked, and what its CSV says."""
 
+import json
 from itertools import combinations
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from figures.test_figures import Record, drawn, row, visible_texts
 from matplotlib.colors import to_hex
 from robust_transfer.figures import style
+from robust_transfer.figures.protocols import Protocol, distinctions, shared_details
 from robust_transfer.figures.robust_transfer import COLOURS, COLUMNS
 from robust_transfer.tables.experiment_info import ExperimentInfo, Target
 from robust_transfer.tables.key import canonical
@@ -113,8 +115,53 @@ def test_every_way_of_transferring_has_a_row_that_says_so() -> None:
     heads = records(protocol="paper", variant='{"batchnorm":"frozen","normalisation":"source"}')
     drawing = drawn("robust_transfer", table(records(), heads, full))
     ways = [" ".join(title.split()) for title in titles(drawing)[::2]]
-    paper = "Birds: paper protocol, batchnorm: frozen, normalisation: source"
-    assert ways == ["Birds: frozen protocol", paper, "Birds"]
+    assert ways == ["Birds: frozen protocol", "Birds: paper protocol", "Birds"]
+    assert "Fixed-feature, paper protocol: batchnorm: frozen, normalisation: source" in legend(drawing)
+
+
+ATTACK = "l2 0.25, 2 steps"
+
+
+def test_settings_are_told_apart_by_their_names_and_what_they_share_is_said_once() -> None:
+    heads = {"batchnorm": "frozen", "normalisation": "source"}
+    adversarial = {"attack": ATTACK, **heads, "setting": "adversarial-head"}
+    ways = [records(protocol="paper", variant=canonical(one)) for one in (heads, adversarial)]
+    whole = [{}, {"attack": ATTACK, "setting": "adversarial-full"}]
+    ways += [records(mode="full-network", protocol="paper", variant=canonical(one)) for one in whole]
+    drawing = drawn("robust_transfer", table(records(), *ways))
+    settings = ["standard-head", "adversarial-head", "standard-full", "adversarial-full"]
+    assert titles(drawing)[::2] == ["Birds: frozen protocol", *(f"Birds: {one}" for one in settings)]
+    said = " ".join(" ".join(legend(drawing)).split())
+    assert (
+        f"Fixed-feature, paper protocol: batchnorm: frozen, normalisation: source, adversarial under: {ATTACK}" in said
+    )
+    assert f"Full-network, paper protocol: adversarial under: {ATTACK}" in said
+    assert json.loads(str(drawing.numbers[-1]["deviations"])) == whole[1]
+
+
+def test_settings_under_several_attacks_or_batchnorms_say_which() -> None:
+    def way(attack: str, batchnorm: str) -> Protocol:
+        variant = {"attack": attack, "batchnorm": batchnorm, "setting": "adversarial-head"}
+        return Protocol("fixed-feature", "paper", canonical(variant))
+
+    ways = [way("l2 0.25, 2 steps", "train"), way("l2 0.5, 2 steps", "train"), way("l2 0.5, 2 steps", "frozen")]
+    assert list(distinctions(ways).values()) == [
+        "adversarial-head, attack: l2 0.25, 2 steps, batchnorm: train",
+        "adversarial-head, attack: l2 0.5, 2 steps, batchnorm: train",
+        "adversarial-head, attack: l2 0.5, 2 steps, batchnorm: frozen",
+    ]
+    assert shared_details(ways) == []
+
+
+def test_rows_of_other_eps_have_labels_of_their_own() -> None:
+    full = [one for one in records(mode="full-network", protocol="paper") if one["eps"] != "1"]
+    labels = [
+        [text.get_text() for text in ax.get_xticklabels()]
+        for ax in drawn("robust_transfer", table(records(), full)).figure.axes
+    ]
+    assert labels == [["0", "0.25", "1"]] * 2 + [["0", "0.25"]] * 2
+    alike = drawn("robust_transfer", table(records(), records(mode="full-network", protocol="paper"))).figure.axes
+    assert [bool(ax.get_xticklabels()[0].get_text()) for ax in alike] == [False, False, True, True]
 
 
 def test_norms_have_panels_of_their_own_with_attacks_in_their_norm() -> None:

@@ -235,3 +235,30 @@ def test_a_claim_about_attacked_targets_is_of_the_smallest_radius(attacked: Path
     assert found.deciding
     assert (found.deciding.effect, found.deciding.paired) == (30.0, True)
     assert verdict(clean, mode="fixed-feature").missing == ["fixed-feature transfer under attack"]
+
+
+def test_a_claim_about_a_setting_is_of_what_was_trained_on_the_target(folder: Path) -> None:
+    """Of three networks, robust ones withstand more where training is standard, and no more where it is adversarial."""
+    root = folder / "settings"
+    root.mkdir()
+    fake = Fake(root, targets=("coarse",), architectures=(ARCH,))
+    adversarial = {"attack": "l2 0.25, 2 steps", "normalisation": "source", "setting": "adversarial-full"}
+    for eps, withstood in WITHSTOOD.items():
+        for variant, right in (({"normalisation": "source"}, withstood), (adversarial, range(30))):
+            of = {"target": "coarse", "eps": eps, "arch": ARCH, "variant": variant}
+            fake.attacked(fake.transfer(80, 80, "finetuning", **of), {"0": 40, "0.1": marked(right)})
+    path, of_mode = fake.collect(), {"mode": "full-network"}
+    standard, robust = (verdict(path, setting=f"{one}-full", **of_mode) for one in ("standard", "adversarial"))
+    assert standard.deciding
+    assert standard.deciding.effect > 0
+    assert standard.deciding == verdict(path, **of_mode).deciding
+    assert robust.deciding
+    assert robust.deciding.effect == 0.0
+    assert "paper protocol, adversarial-full, attack: l2 0.25, 2 steps" in robust.protocol
+    heads = verdict(path, mode="fixed-feature", setting="adversarial-head")
+    assert heads.missing == ["fixed-feature transfer of setting adversarial-head under attack"]
+
+
+def test_a_probe_is_no_standard_head(attacked: Path) -> None:
+    found = verdict(attacked, mode="fixed-feature", setting="standard-head")
+    assert found.missing == ["fixed-feature transfer of setting standard-head under attack"]

@@ -11,9 +11,18 @@ import pandas as pd
 from robust_transfer.configuration.claims import Where
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.training import NORM_LABELS
+from robust_transfer.configuration.variants import SETTINGS
 from robust_transfer.figures.cells import Cells, Panel
 from robust_transfer.figures.estimates import Estimate
-from robust_transfer.figures.protocols import MODE_LABELS, Protocol, protocol_label, shown_protocol, shown_selection
+from robust_transfer.figures.protocols import (
+    ADVERSARIAL,
+    MODE_LABELS,
+    PAPER,
+    Protocol,
+    protocol_label,
+    shown_protocol,
+    shown_selection,
+)
 from robust_transfer.tables.experiment_info import ATTRIBUTE, ExperimentInfo, Target
 from robust_transfer.tables.flags import failures, joined
 from robust_transfer.tables.key import BEST_ARCH, canonical
@@ -197,6 +206,7 @@ def _absent_mode(where: Where) -> str:
     what = known.get(where.mode)
     what = what or f"{MODE_LABELS[where.mode].lower()} transfer"
     what += f" by the {where.protocol} protocol" if where.protocol else ""
+    what += f" of setting {where.setting}" if where.setting else ""
     return what + " on stylized images" * (where.view == STYLIZED) + " under attack" * where.attacked
 
 
@@ -213,10 +223,20 @@ def _with_targets(
 
 def _protocol(cells: Cells, mode: str, where: Where) -> Protocol | None:
     """The protocol that figures show, of those that a claim allows."""
-    allowed = [one for one in cells.protocols(mode) if where.protocol in (None, one.name)]
+    allowed = [one for one in cells.protocols(mode) if where.protocol in (None, one.name) and _has_setting(one, where)]
     if where.view == "downscaled":
         allowed = [one for one in allowed if len(cells.views(one)) > 1] or allowed
     return shown_protocol(allowed, cells.about)
+
+
+def _has_setting(protocol: Protocol, where: Where) -> bool:
+    """Whether a protocol trains on the target what a claim is about; a standard setting has no name in the table."""
+    if where.setting is None:
+        return True
+    said = json.loads(protocol.deviations).get("setting")
+    if SETTINGS[where.setting][1]:
+        return bool(said == where.setting)
+    return said is None and ADVERSARIAL not in json.loads(protocol.deviations) and protocol.name == PAPER
 
 
 def _is_measured(cells: Cells, panel: Panel, view: int | None) -> bool:

@@ -22,6 +22,7 @@ from robust_transfer.configuration.gallery import METRICS
 from robust_transfer.configuration.mistakes import lines_of
 from robust_transfer.configuration.training import Norm
 from robust_transfer.configuration.transfer import ProtocolName
+from robust_transfer.configuration.variants import SETTINGS, Setting
 
 FOLDER = Path(__file__).parents[3] / "claims"
 
@@ -82,6 +83,9 @@ width figure (`widths`), the first of these (`narrowest`), or a list of names.""
     """Norm of the robust networks. Default: l2, or the one there is."""
     protocol: ProtocolName | None = None
     """How transfer was measured. Default: the protocol that figures show."""
+    setting: Setting | None = None
+    """What was trained on the target, of the mode: a standard or an adversarial head, or the whole network on clean or
+    attacked images. A standard head is one of a protocol that trains it, not a probe. Default: what figures show."""
     view: Literal["native", "downscaled", "stylized"] = "native"
     """`native` images, `downscaled` ones with the least detail that was measured, or `stylized` ones."""
     attacked: bool = False
@@ -89,6 +93,12 @@ width figure (`widths`), the first of these (`narrowest`), or a list of names.""
     metric: Name | None = None
     """Metric of the rows. Default: the target's own; top1 on the source; shape_bias of cue-conflict. A claim on
     galleries states one of theirs."""
+
+    @model_validator(mode="after")
+    def _setting_is_of_the_mode(self) -> Where:
+        if self.setting and SETTINGS[self.setting][0] != self.mode:
+            raise ValueError(f"setting = {self.setting}: it is of mode {SETTINGS[self.setting][0]}, not of {self.mode}")
+        return self
 
     @model_validator(mode="after")
     def _states_the_metric_of_galleries(self) -> Where:

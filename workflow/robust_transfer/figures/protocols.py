@@ -10,6 +10,7 @@ import pandas as pd
 
 from robust_transfer.configuration.eps import eps_value
 from robust_transfer.configuration.transfer import PROTOCOLS, ProtocolName
+from robust_transfer.configuration.variants import SETTINGS
 from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.key import canonical
 
@@ -22,6 +23,10 @@ IMAGES = "images_per_class"
 IN_TOTAL = "training_images"
 ADVERSARIAL = "attack"
 """In a variant: training on the target was adversarial, under the attack that it says."""
+SETTING = "setting"
+"""In a variant: the literature's name for what was trained on the target, if that was adversarial."""
+STANDARD_SETTINGS: dict[str, str] = {mode: name for name, (mode, adversarial) in SETTINGS.items() if not adversarial}
+"""By mode, the name of what is trained on clean images."""
 ODD = (IMAGES, IN_TOTAL, "layer", ADVERSARIAL)
 """Deviations that a figure names although it shows no other way of measuring."""
 STYLIZED = "stylized"
@@ -48,8 +53,52 @@ def preference(protocol: Protocol) -> int:
 def protocol_details(protocol: Protocol) -> str:
     """A protocol's name, and what deviates from it: `paper protocol, batchnorm: frozen`."""
     details = [f"{protocol.name} protocol"] if protocol.name else []
-    details += [f"{name.replace('_', ' ')}: {value}" for name, value in json.loads(protocol.deviations).items()]
-    return ", ".join(details)
+    return ", ".join([*details, *_said(json.loads(protocol.deviations))])
+
+
+def distinctions(protocols: Sequence[Protocol]) -> dict[Protocol, str]:
+    """What tells each way of measuring from the others of its mode; empty where it is the only one.
+
+    Where some of a protocol's settings have a name, the standard ones have theirs too. What all of a mode and protocol
+    share is left out, the attack that all adversarial ones share included.
+    """
+    said: dict[Protocol, str] = {}
+    for one in protocols:
+        alike = [other for other in protocols if (other.mode, other.name) == (one.mode, one.name)]
+        own = json.loads(one.deviations)
+        others = [json.loads(other.deviations) for other in alike]
+        named = {name: value for name, value in own.items() if any(other.get(name) != value for other in others)}
+        named.pop(SETTING, None)
+        setting = own.get(SETTING, "")
+        if any(SETTING in other for other in others):
+            setting = setting or STANDARD_SETTINGS.get(one.mode, "")
+            if len({other[ADVERSARIAL] for other in others if ADVERSARIAL in other}) == 1:
+                named.pop(ADVERSARIAL, None)
+        several = [other for other in protocols if other.mode == one.mode]
+        name = f"{one.name} protocol" if one.name and not setting and len({other.name for other in several}) > 1 else ""
+        said[one] = ", ".join(filter(None, [name, setting, *_said(named)])) if len(several) > 1 else ""
+    return said
+
+
+def shared_details(protocols: Sequence[Protocol]) -> list[str]:
+    """What `distinctions` leaves out, in words: the deviations that all of one mode and protocol share."""
+    said = []
+    for mode, name in dict.fromkeys((one.mode, one.name) for one in protocols):
+        alike = [json.loads(one.deviations) for one in protocols if (one.mode, one.name) == (mode, name)]
+        shared = {key: value for key, value in alike[0].items() if all(other.get(key) == value for other in alike)}
+        shared.pop(SETTING, None)
+        attacks = {one[ADVERSARIAL] for one in alike if ADVERSARIAL in one} if len(alike) > 1 else set[str]()
+        adversarial = {"adversarial under": attacks.pop()} if len(attacks) == 1 and ADVERSARIAL not in shared else {}
+        if len([one for one in protocols if one.mode == mode]) > 1 and (shared or adversarial):
+            protocol = f", {name} protocol" if name else ""
+            said.append(f"{MODE_LABELS.get(mode, mode)}{protocol}: {', '.join(_said(shared | adversarial))}")
+    return said
+
+
+def _said(deviations: dict[str, object]) -> list[str]:
+    """Deviations in words, the name of a setting first."""
+    order = sorted(deviations.items(), key=lambda item: item[0] != SETTING)
+    return [str(value) if name == SETTING else f"{name.replace('_', ' ')}: {value}" for name, value in order]
 
 
 def protocol_label(protocol: Protocol) -> str:

@@ -26,7 +26,8 @@ from robust_transfer.figures.protocols import (
     MODE_LABELS,
     Protocol,
     attacks_on_transfers,
-    protocol_details,
+    distinctions,
+    shared_details,
 )
 
 if TYPE_CHECKING:
@@ -104,16 +105,19 @@ def robust_transfer(results: pd.DataFrame) -> Drawing:
     radii = sorted({attack.eps for attack in attacks if attack.kind != "none"}, key=eps_value)
     placed = _placed(list(lines))
     across = max(map(len, placed))
-    flat = style.stacked([[*row, *[None] * (across - len(row))] for row in placed], style.in_a_row(across))
+    columns = style.in_a_row(across)
+    flat = style.stacked([[*row, *[None] * (across - len(row))] for row in placed], columns)
     figure, axes = style.panels(
         [panel.label if panel else None for panel in flat],
-        row_height=1.4, extra_height=0.45, columns=style.in_a_row(across),
+        row_height=1.4, extra_height=0.45, columns=columns,
     )  # fmt: skip
     for panel, ax in zip(filter(None, flat), axes, strict=True):
         axis = EpsAxis(_every_eps(lines[panel]), panel.norm)
         _panel(ax, axis, lines[panel], radii, archs)
-        inches = (figure.get_figwidth() - 0.5) / style.in_a_row(across) - 0.3
-        axis.apply(ax, labels=style.in_last_row(axes, ax), inches=inches)
+        inches = (figure.get_figwidth() - 0.5) / columns - 0.3
+        below = next((other for other in flat[flat.index(panel) + columns :: columns] if other), None)
+        bare = below is not None and _every_eps(lines[below]) == _every_eps(lines[panel])
+        axis.apply(ax, labels=not bare, inches=inches)
         if style.in_first_column(ax):
             ax.set_ylabel(f"{MODE_LABELS[panel.protocol.mode]} (%)")
     names = dict.fromkeys(EpsAxis(_every_eps(of_panel), panel.norm).label() for panel, of_panel in lines.items())
@@ -135,12 +139,11 @@ def _panels(cells: dict[Attack, Cells]) -> list[Panel]:
                     replace(panel, label=panel.target.label) for panel in of_attack.panels(mode, protocol, norms)
                 )
     several, ways = len({panel.norm for panel in found}) > 1, list(dict.fromkeys(panel.protocol for panel in found))
+    told = distinctions(ways)
     norms = [*NORM_LABELS]
     order = {target.name: place for one in cells.values() for place, target in enumerate(one.about.targets)}
     marked = {panel: f", {NORM_LABELS.get(panel.norm, panel.norm)}" if several else "" for panel in found}
-    for panel in found:  # what tells it from others of its mode
-        if len([way for way in ways if way.mode == panel.protocol.mode]) > 1:
-            marked[panel] += f": {protocol_details(panel.protocol)}"
+    marked = {panel: mark + f": {told[panel.protocol]}" * bool(told[panel.protocol]) for panel, mark in marked.items()}
     panels = [replace(panel, label=panel.label + mark) for panel, mark in marked.items()]
     return sorted(panels, key=lambda one: (ways.index(one.protocol), order[one.target.name], norms.index(one.norm)))
 
@@ -209,7 +212,7 @@ def _handles(attacks: Iterable[Attack], radii: Sequence[str]) -> list[Any]:
     }
     handles = [Line2D([], [], label=label, **look) for label, look in labels.items()]
     look: style.Look = {"color": style.INK, "ls": "", "marker": "o", "mfc": "white", "mec": style.INK, "mew": 0.7}
-    return [*handles, Line2D([], [], label="no different from the standard network", **look)]
+    return [*handles, Line2D([], [], label="undecided against the standard network", **look)]
 
 
 def _remarks(lines: dict[Panel, Lines], cells: dict[Attack, Cells]) -> Iterable[str]:
@@ -219,6 +222,7 @@ def _remarks(lines: dict[Panel, Lines], cells: dict[Attack, Cells]) -> Iterable[
         yield f"on {' or '.join(map(str, images))} test images of each target, the same for every network"
     yield from named([point.row for points in of_panel.values() for point in points] for of_panel in lines.values())
     first = next(iter(cells.values()))
+    yield from shared_details(list(dict.fromkeys(panel.protocol for panel in lines)))
     if first.selection == "test":
         yield "hyperparameters chosen on test images"
 
