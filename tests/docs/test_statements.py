@@ -290,7 +290,7 @@ def test_the_ledger_says_of_robustness_on_targets_what_is_written_beside_the_tab
         "| claim | verdict | on | effect that decides | n | p, adjusted |\n|---|---|---|---|---|---|\n| `robustness"
     )
     assert len(said) == 3
-    for name, outcome, on, effect, n, p in said:
+    for name, outcome, on, effect, images, p in said:
         verdict = found[name.strip("`")]
         assert verdict.outcome == outcome
         assert on == f"{verdict.agreeing} of {len(verdict.comparisons)} targets"
@@ -299,7 +299,7 @@ def test_the_ledger_says_of_robustness_on_targets_what_is_written_beside_the_tab
         assert verdict.deciding
         if "fixed" not in name:  # there the robust network is the one that validation chose
             assert interval(effect) == (verdict.deciding.effect, verdict.deciding.low, verdict.deciding.high)
-            assert n == f"{verdict.deciding.n} images"
+            assert images == f"{verdict.deciding.n} images"
 
 
 def test_attacks_have_the_steps_that_documents_say() -> None:
