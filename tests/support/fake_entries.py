@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FILES = ("metrics.json", "predictions.parquet", "attacked.parquet", "epochs.csv")
+FILES = ("metrics.json", "predictions.parquet", "attacked.parquet", "epochs.csv", "runs.csv")
 """Names of outputs."""
 
 
