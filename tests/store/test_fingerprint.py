@@ -123,9 +123,9 @@ MODULES = {
     """,
     "results": """
         stages.results statistics.candidates statistics.comparable statistics.intervals statistics.metrics
-        statistics.predictions statistics.selection store.attacked store.features store.predictions tables.categories
-        tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet tables.results
-        tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
+        statistics.predictions statistics.selection store.attacked store.features store.predictions store.runs
+        tables.categories tables.chosen tables.errors tables.experiment_info tables.flags tables.key tables.parquet
+        tables.results tables.sanity tables.seeds tables.training tables.training_records tables.transfer_records
         tables.transfer_sanity
     """,
     "claims": """
