@@ -14,8 +14,10 @@ from robust_transfer.stages.report import summary
 from robust_transfer.tables.flags import FLAGS, failures, joined
 from robust_transfer.tables.results import read_results
 from robust_transfer.tables.training import read_flags
-from robust_transfer.tables.transfer_sanity import edge_flags, refit_flags
-from support.fake_entries import Fake, trained
+from robust_transfer.tables.transfer_sanity import LastLosses, edge_flags, refit_flags
+from support.fake_entries import Fake, number, trained
+
+PURPOSES = ("search", "final")
 
 
 def refit(**of) -> list[str]:
@@ -44,6 +46,34 @@ def test_near_misses_of_a_refit_that_fell(of):
 def test_the_message_of_a_refit_names_both_accuracies_and_their_images():
     (flag,) = refit_flags(test=43.3, images=1000, validation=76.0, held=200, classes=5)
     assert "43.3 % of 1000 test images are right, and 76.0 % of 200 validation images were" in flag.message
+
+
+@pytest.mark.parametrize(
+    ("search", "final", "raised"),
+    [
+        (0.62, 1.21, "refit"),  # diverged: of ln 5 = 1.609
+        (0.62, 0.73, "refit"),  # more than a tenth of 1.609 - 0.62 above
+        (0.62, 0.71, "test"),  # less
+        (0.62, 0.40, "test"),
+        (1.80, 1.79, "test"),  # perturbed images: worse than guessing, and no worse than before
+        (1.80, 1.81, "refit"),
+        (0.62, float("nan"), "refit"),
+    ],
+)
+def test_a_refit_that_trained_as_well_as_the_search_run_shows_a_shift_of_the_images(search, final, raised):
+    assert refit(losses=LastLosses(search, final)) == [f"{raised}-below-validation"]
+    assert refit(test=66.0, losses=LastLosses(search, final)) == []
+
+
+def test_what_was_not_trained_again_cannot_have_diverged():
+    assert refit(trained_again=False) == ["test-below-validation"]
+
+
+def test_the_message_names_both_losses_where_they_are_known():
+    (flag,) = refit_flags(
+        test=43.3, images=1000, validation=76.0, held=200, classes=5, losses=LastLosses(search=0.62, refit=1.21)
+    )
+    assert "(last losses: 1.210, and 0.620 of the search run)" in flag.message
 
 
 @pytest.mark.parametrize(
@@ -205,3 +235,80 @@ def test_what_was_reported_of_a_training_that_diverged_has_failed(tmp_path):
     assert failures("loss-not-finite") == ("loss-not-finite",)
     said = read_flags(tmp_path / "flags.csv").query("flag == 'loss-not-finite'")["message"]
     assert {*said.str.partition(";")[0]} == {"training diverged at learning rate 1.0"}
+
+
+def train_again(fake: Fake, tested: str, losses: dict[str, float | None], described: dict[str, Any]) -> None:
+    """Make the finished full-network transfer `tested` one of a search and a refit with these last losses.
+
+    `losses` are of `search` and `refit`; None: not recorded. A `search` that is missing is not in the store.
+    """
+    store = fake.root / "store"
+    rows = json.loads((store / tested / "metrics.json").read_text())
+    search = store / "finetuning/search"
+    at = {"search": search, "refit": store / tested}
+    for name, loss in losses.items():
+        at[name].mkdir(exist_ok=True)
+        (at[name] / "metrics.json").write_text(json.dumps(rows))
+        if loss is not None:
+            (at[name] / "epochs.csv").write_text(f"epoch,loss\n1,1.2\n2,{loss}\n")
+        settings = {"purpose": name, "learning_rates": [0.3]}
+        inputs = {"search0": "finetuning/search"} if name == "refit" else {}
+        entry = {"stage": "finetuning", "settings": settings, "inputs": inputs} | described
+        (at[name] / "entry.json").write_text(json.dumps(entry))
+        fake.seal(at[name])
+
+
+@pytest.mark.parametrize(
+    ("losses", "described", "raised"),
+    [
+        ({"search": 0.4, "refit": 0.42}, {}, "test"),
+        ({"search": 0.4, "refit": 1.1}, {}, "refit"),
+        ({"search": None, "refit": 0.4}, {}, "refit"),
+        ({"search": 0.4, "refit": None}, {}, "refit"),
+        ({"refit": 0.4}, {}, "refit"),  # the search run was removed from the store
+        ({"refit": 0.4}, {"settings": {"purpose": "fixed"}}, "test"),  # it is the training that was validated
+    ],
+)
+def test_losses_of_both_trainings_tell_a_shift_from_a_refit_that_diverged(tmp_path, losses, described, raised):
+    fake = Fake(tmp_path)
+    train_again(fake, fake.transfer(40, 80, "finetuning", target="coarse"), losses, described)
+    table = read_results(fake.collect())
+    assert {*table["flags"].astype("object")} == {f"{raised}-below-validation"}
+    assert ("†" in summary(tmp_path / "results.parquet", tmp_path / "flags.csv")) == (raised == "refit")
+
+
+@pytest.mark.parametrize(
+    ("last_losses", "tested", "raised"),
+    [
+        ((0.5, 0.52), (40, 44), "test"),  # all heads fell
+        ((0.5, 1.1), (40, 44), "refit"),  # the best head trained worse
+        ((0.5, 0.52), (40, 70), "refit"),  # the other head did not fall: the loss is not that of the chosen one
+    ],
+)
+def test_of_linear_heads_the_loss_is_that_of_the_best(tmp_path, last_losses, tested, raised):
+    """Two heads, of which the first was chosen at 80 % of the validation images."""
+    fake = Fake(tmp_path)
+    chosen = fake.transfer(tested[0], 80, "finetuning", target="coarse", mode="fixed-feature")
+    store = tmp_path / "store"
+    at_rate = [{"learning_rate": rate, "weight_decay": 0.0} for rate in (1.0, 0.1)]
+    for purpose, loss, accuracies in zip(PURPOSES, last_losses, ((80, 75), tested), strict=True):
+        split = "test" if purpose == "final" else "validation"
+        heads = [
+            number(accuracy, 200, split=split, metric=metric, selection=None, hyperparameters=of) | {"run": run}
+            for run, (accuracy, of) in enumerate(zip(accuracies, at_rate, strict=True))
+            for metric in ("top1", "mean_per_class")
+        ]
+        path = store / f"linear_heads/{purpose}"
+        path.mkdir(parents=True)
+        (path / "metrics.json").write_text(json.dumps(heads))
+        (path / "epochs.csv").write_text(f"epoch,loss\n1,{loss}\n")
+        (path / "entry.json").write_text(json.dumps({"stage": "linear_heads", "settings": {}, "inputs": {}}))
+        fake.seal(path, {"classes": ["a", "b", "c", "d"]})
+    selected = {"stage": "selecting", "settings": {}, "inputs": {f"{one}0": f"linear_heads/{one}" for one in PURPOSES}}
+    (store / chosen / "entry.json").write_text(json.dumps(selected))
+    (store / chosen / "runs.csv").write_text("learning_rate,weight_decay\n1.0,0.0\n0.1,0.0\n10,0.0\n")
+    rows = json.loads((store / chosen / "metrics.json").read_text())
+    (store / chosen / "metrics.json").write_text(json.dumps([row | {"hyperparameters": at_rate[0]} for row in rows]))
+    fake.seal(store / chosen)
+    table = read_results(fake.collect())
+    assert {*table["flags"].astype("object")} == {f"{raised}-below-validation"}

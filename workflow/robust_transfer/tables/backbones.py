@@ -93,7 +93,7 @@ def transfers(results: pd.DataFrame) -> pd.DataFrame:
 
     On clean test images as they are, by the target's metric, from all training images (or for a mode and target the
     most that there are), with hyperparameters chosen as the experiment says. Columns: `BACKBONE`, `mode`, `protocol`,
-    `variant`, `images_per_class`, `target`, `value` in percent and `flags`.
+    `variant`, `images_per_class`, `training_images`, `target`, `value` in percent and `flags`.
     """
     about = ExperimentInfo.of(results)
     every = results[(results["split"] == "test") & results["attack"].isna()]
@@ -105,7 +105,7 @@ def transfers(results: pd.DataFrame) -> pd.DataFrame:
     shown = about.selection if about.selection in selections else next(iter(selections), "")
     native = every["variant"].map({text: _is_native(text) for text in every["variant"].unique()}).astype(bool)
     rows = _backbones(every[(every["metric"] == metric) & (chosen == shown).fillna(False).astype(bool) & native])
-    how = [*BACKBONE, "mode", "protocol", "variant", "images_per_class", "target"]
+    how = [*BACKBONE, "mode", "protocol", "variant", "images_per_class", "training_images", "target"]
     return (
         rows.groupby(how, dropna=False, sort=False).agg(value=("value", "mean"), flags=("flags", joined)).reset_index()
     )

@@ -62,8 +62,10 @@ FLAGS = {
     "refit-below-validation": Meaning(
         "fails",
         "Test accuracy is below the validation accuracy by which hyperparameters were chosen, by more than sampling "
-        "noise and by more than a quarter of what validation had above guessing: the second training, on training and "
-        "validation images, went otherwise than the first. Near the largest learning rate that works it may diverge.",
+        "noise and by more than a quarter of what validation had above guessing, and the second training, on training "
+        "and validation images, is not known to have gone as the first: its last loss is higher by more than a tenth "
+        "of what that of the search run had fallen below ln K, or is not recorded, or of linear heads trained at once "
+        "another is right on far more test images. Near the largest learning rate that works a training may diverge.",
         "add smaller learning rates, lengthen warmup_fraction, or measure several transfer seeds",
     ),
     "cues-at-chance": Meaning(
@@ -75,9 +77,10 @@ FLAGS = {
     ),
     "test-below-validation": Meaning(
         "warns",
-        "Test accuracy of a probe or of the nearest neighbours is below the validation accuracy by which "
-        "hyperparameters were chosen, by as much. Neither can fail to train, so it is a result: test images differ "
-        "from training images by more than these do from each other, as where they are frames of the same videos.",
+        "Test accuracy is below the validation accuracy by which hyperparameters were chosen, by as much, though the "
+        "second training ended no worse than the first by its loss, or there was none that could go wrong (probes, "
+        "nearest neighbours, a single fixed learning rate). So it is a result: test images differ from training images "
+        "by more than these do from each other, as where they are frames of the same videos.",
         "keep images that belong together on one side of the split (give the dataset a validation set of its own)",
     ),
     "features-at-chance": Meaning(

@@ -18,7 +18,7 @@ from robust_transfer.tables.experiment_info import ExperimentInfo
 from robust_transfer.tables.flags import Flag, flag
 from robust_transfer.tables.sanity import Loss, at_chance, loss_flags
 from robust_transfer.tables.training_records import EPOCHS, Raised
-from robust_transfer.tables.transfer_sanity import edge_flags, refit_flags
+from robust_transfer.tables.transfer_sanity import LastLosses, edge_flags, fell, refit_flags
 
 GRIDS = {"lambda": "strengths", "k": "neighbours", "learning_rate": "learning_rates"}
 """Hyperparameters, and the setting of their stage that lists the values tried."""
@@ -62,10 +62,11 @@ def _flags(entry: Entry, selection: str | None, by_split: dict[str, pd.Series[An
     if decided is None:
         return
     if selection == "validation":
+        again = not untrained and entry.settings.get("purpose") != "fixed"
         yield from refit_flags(
             test=float(test["value"]), images=int(test["n"]),
             validation=float(decided["value"]), held=int(decided["n"]), classes=classes,
-            name="test-below-validation" if untrained else "refit-below-validation",
+            trained_again=again, losses=_last_losses(entry, chosen, test, classes) if again else None,
         )  # fmt: skip
     for name, tried in _grid(entry, chosen).items():
         yield from edge_flags(name, float(chosen[name]), tried, float(decided["value"]), last=LAST.get(name))
@@ -101,10 +102,42 @@ def _losses(entry: Entry, chosen: dict[str, Any]) -> list[Loss]:
     if entry.stage == "selecting":
         finals = (entry.input(role) for role in entry.inputs if role.startswith("final"))
         entry = next((one for one in finals if one.facts().get("learning_rate") == chosen["learning_rate"]), entry)
-    if entry.stage != "finetuning" or EPOCHS not in entry.card()["files"]:
+    return _course(entry) if entry.stage == "finetuning" else []
+
+
+def _course(entry: Entry) -> list[Loss]:
+    """The loss of every epoch of a training; of linear heads that of the best head; empty where none were recorded."""
+    if EPOCHS not in entry.card()["files"]:
         return []
     with open(entry.file(EPOCHS), newline="") as file:
         return [Loss(float(row["loss"])) for row in csv.DictReader(file)]
+
+
+def _last_losses(entry: Entry, chosen: dict[str, Any], test: pd.Series[Any], classes: int) -> LastLosses | None:
+    """How the search run that was chosen and the refit that was tested ended; None where either is not known.
+
+    `test` is the refit's row of the results table. Linear heads that are trained at once left the loss of the best one.
+    It stands for the chosen one too, unless this is right on far fewer test images than another of them.
+    """
+    search = _run_of(entry, "search", chosen)
+    refit = entry if entry.stage == "finetuning" else _run_of(entry, "final", chosen)
+    if search is None or refit is None:
+        return None
+    images, metric = int(test["n"]), str(test["metric"])
+    if refit.stage == "linear_heads":
+        best = max(run.accuracy(metric) for run in runs_in(refit))
+        if fell(to=float(test["value"]), images=images, before=best, held=images, classes=classes):
+            return None
+    searched, refitted = _course(search), _course(refit)
+    return LastLosses(searched[-1].loss, refitted[-1].loss) if searched and refitted else None
+
+
+def _run_of(entry: Entry, purpose: str, chosen: dict[str, Any]) -> Entry | None:
+    """The input `<purpose>0`, `<purpose>1`, … that trained with the hyperparameters chosen; None if it is gone."""
+    store = entry.path.parent.parent
+    made = [store / name for role, name in entry.inputs.items() if role.startswith(purpose)]
+    entries = (open_entry(path) for path in made if finished(path))
+    return next((one for one in entries if any(run.hyperparameters == chosen for run in runs_in(one))), None)
 
 
 def _grid(entry: Entry, chosen: dict[str, Any]) -> dict[str, set[float]]:
