@@ -240,7 +240,7 @@ def test_robustness_on_targets_is_as_the_table_says() -> None:
     before, after = together(standard["standard-head"]), together(standard["adversarial-head"])
     assert f"from {before} to {after} %, and not to the {together(robust['standard-head'])} of" in WORDS
     moves = [after - before for before, after in zip(robust["standard-head"], robust["adversarial-head"], strict=True)]
-    assert f"On the robust network it moves less: {together(moves, '+')} points" in WORDS
+    assert f"On the robust network it changes that by {together(moves, '+')} points" in WORDS
     whole = found["standard-full"]
     assert all(cells[5][1] > 0 > cells[2][2] for cells in whole)
     assert f"by {span([cells[5][0] for cells in whole])} points, and is behind" in WORDS
