@@ -14,6 +14,7 @@ from robust_transfer.configuration.base import Model
 from robust_transfer.configuration.documentation import anchor, in_hash
 from robust_transfer.configuration.experiment import Experiment
 from robust_transfer.configuration.load import validate
+from robust_transfer.configuration.test_sets import AlsoTestOn
 from robust_transfer.dag.grid import plan
 
 ADVERSARY = {"eps": 0.5, "random_start": True, "ramp_start": 0.25, "ramp_end": 0.75}
@@ -62,6 +63,7 @@ EVERYTHING = {
 }
 # Another value where the usual one is none, or where any other would not do.
 OTHERS: dict[str, Any] = {
+    "also_test_on": {"photos": (AlsoTestOn(dataset="rows"),)},
     "0.5": "0.3",
     "architectures": ("resnet8_w8",),
     "attack": TrainingAttack(eps="0.3"),
@@ -153,7 +155,7 @@ AT_MOST = ("classes",)
 
 def other(key: str, held: Any, annotation: Any) -> Any:
     """Another value of the same type."""
-    if held is None:
+    if held is None or held == {}:
         return OTHERS[key]
     options = [option for option in choices(annotation) if option not in (held, *(held or ()))] if held != () else []
     if isinstance(held, bool):

@@ -224,9 +224,7 @@ def test_the_table_of_settings_is_consistent() -> None:
         assert all(low < value < high for value, low, high in cells)
         for standard, robust, difference in (cells[:3], cells[3:]):
             assert abs(robust[0] - standard[0] - difference[0]) < 0.11
-    daggers = {(row[1], i // len(found)) for i, row in enumerate(table(SETTINGS)) if "†" in "".join(row)}
-    weaker = {(row[0], i) for row in table(WEAKER) for i, cell in enumerate(row[1:]) if "†" in cell}
-    assert weaker == daggers == {("standard-head", 2), ("adversarial-head", 2)}
+    assert not [row for row in (*table(SETTINGS), *table(WEAKER)) if "†" in "".join(row)]
 
 
 def test_robustness_on_targets_is_as_the_table_says() -> None:
