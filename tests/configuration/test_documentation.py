@@ -89,6 +89,7 @@ OTHERS: dict[str, Any] = {
     "normalisation": "source",
     "perturbations": ("0.7",),
     "precision": "bf16",
+    "predictors": ("shape_bias",),
     "probe": {"coarse": {"cat": ("shape 2",)}},
     "protocol": "paper",
     "relative_step_size": 0.3,
@@ -102,6 +103,7 @@ OTHERS: dict[str, Any] = {
     "targets": ("coarse",),
     "test": {"train": False, "split": "test"},
     "test_limit": 40,
+    "training_images": (40,),
     "transfer_seeds": (0, 1),
     "transfer_to_source": ("stylized",),
     "trainable": "head",
@@ -155,7 +157,7 @@ AT_MOST = ("classes",)
 
 def other(key: str, held: Any, annotation: Any) -> Any:
     """Another value of the same type."""
-    if held is None or held == {}:
+    if held is None or (held == {} and key in OTHERS):
         return OTHERS[key]
     options = [option for option in choices(annotation) if option not in (held, *(held or ()))] if held != () else []
     if isinstance(held, bool):

@@ -66,7 +66,10 @@ class TestNames:
             ("resnet2_w16", "did you mean resnet8_w16 or resnet14_w16?"),
             ("resnet8_w0", "a width is at least 1; did you mean resnet8_w16?"),
             ("squeezenet1_0", "no such architecture"),
-            ("zzz", "There are small ResNets by depth 6n + 2 and width (resnet8_w16, resnet20_w32, …), and alexnet, "),
+            (
+                "zzz",
+                "There are small ResNets by depth 6n + 2 and width (resnet8_w16, resnet20_w32, …), Wide ResNets by",
+            ),
         ],
     )
     def test_another_name_is_refused_with_what_to_write(self, name, says):

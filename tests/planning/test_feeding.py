@@ -136,7 +136,8 @@ def test_sets_that_are_too_large_to_keep_are_decoded_in_each_epoch() -> None:
         ("NVIDIA RTX 6000 Ada Generation", "RTX-6000-Ada"),
         ("Quadro RTX 8000", "RTX-8000"),
         ("Tesla V100-SXM2-16GB", "V100"),
-        ("NVIDIA H200", "H100"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA B300", "H100"),
         ("", "H100"),
     ],
 )
