@@ -47,7 +47,10 @@ FILES = {"weights": {"mine": {"kind": "files", "path": "{architecture}.pt"}}, "b
         (FILES, "weights/resnet8_w4.pt: no such file, and it holds the weights of resnet8_w4"),
         ({**FILES, "missing": "drop"}, "weights/resnet8_w4.pt: no such file"),
         ({"features": {"layer": "body.stagez"}}, "features.layer = body.stagez: resnet8_w4 at 24 px has no such layer"),
-        ({"grid": [{"architectures": ["vit_b_16"], "eps": [0]}]}, "vit_b_16 takes images of 224 px, and not of 24"),
+        (
+            {"grid": [{"architectures": ["vit_b_16"], "eps": [0]}]},
+            "vit_b_16 cuts images into patches of 16 px, and 24 is no multiple",
+        ),
     ],
 )
 def test_a_dry_run_refuses_what_a_run_would(overlay: dict[str, object], says: str, checkout: Checkout) -> None:

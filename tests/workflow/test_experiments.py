@@ -99,7 +99,7 @@ def test_figure_8s_networks_are_tested_on_and_transferred_to_the_stylized_source
 def test_todays_networks_stand_beside_each_other_standard_and_robust() -> None:
     pytest.importorskip("timm", reason="not installed: make setup EXTRAS=timm")
     grid = plan(experiment("vit"))
-    networks = {(key.arch, key.eps) for key in measured(grid, mode="full-network", attack=None)}
+    networks = {(key.arch, key.eps) for key in measured(grid, mode="full-network")}
     assert len({arch for arch, _ in networks}) == 5
     assert networks == {(arch, eps) for arch, _ in networks for eps in ("0", "4/255")}
     settings = [ImportingSettings.model_validate(one.settings) for one in grid.stage("importing").values()]
