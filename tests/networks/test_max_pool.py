@@ -1,6 +1,7 @@
 """Max pooling by the project's own kernels: on the CPU by Triton's interpreter, beside torch's."""
 
 import importlib.util
+import logging
 
 import pytest
 import torch
@@ -76,6 +77,17 @@ def test_torchvisions_pooling_is_replaced_where_it_is_plain() -> None:
     network = nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), nn.MaxPool2d(2, dilation=2), nn.MaxPool2d((2, 3)))
     replace_max_pools(network)
     assert {type(module) for module in network} == {nn.MaxPool2d}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, and tests/cuda runs the kernels on it")
+def test_where_the_kernels_do_not_run_the_log_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """As without a C compiler, which Triton needs; here it is the GPU that is missing."""
+    max_pool.kernels_run.cache_clear()
+    with caplog.at_level(logging.WARNING, "robust_transfer"):
+        assert not max_pool.kernels_run()
+        assert not max_pool.kernels_run()
+    assert caplog.text.count("max pooling by torch's kernels, which are slower: Triton's did not run (") == 1
+    max_pool.kernels_run.cache_clear()
 
 
 def test_on_the_cpu_it_is_torchs() -> None:

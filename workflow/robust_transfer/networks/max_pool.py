@@ -7,6 +7,8 @@ These keep one byte: the place of the largest value in its window, by row, the f
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 
 BLOCK = 1024
 """Values that one program of a kernel computes."""
+
+log = logging.getLogger("robust_transfer")
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -31,6 +35,19 @@ class MaxPool2d(nn.MaxPool2d):
         else:
             y = super().forward(x)
         return y
+
+
+@functools.cache
+def kernels_run() -> bool:
+    """Whether the kernels can be compiled here, tried once for a process: Triton may be missing, or a C compiler."""
+    try:
+        x = torch.ones(1, 8, 4, 4, device="cuda", dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        torch.ops.robust_transfer.max_pool(x, 2, 2, 0)
+    except Exception as error:  # of any kind, as Triton's compilation has many steps
+        said = str(error).partition("\n")[0] or type(error).__name__
+        log.warning("max pooling by torch's kernels, which are slower: Triton's did not run (%s)", said)
+        return False
+    return True
 
 
 def replace_max_pools(network: nn.Module) -> None:
