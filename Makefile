@@ -105,9 +105,11 @@ report: setup
 	fi; \
 	echo "Report: $$html"
 
-# Two processes: each takes up to 3 GB, and the workflow's own tests run two jobs side by side.
+# Each process takes up to 3 GB, and the workflow's own tests run two jobs side by side. A third fills the time in which
+# others wait for Snakemake and SLURM.
+TEST_PROCESSES ?= $(shell awk '/MemAvailable/ {n = $$2 > 12000000 ? 3 : 2; print n}' /proc/meminfo 2>/dev/null || echo 2)
 test: setup
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-faults: setup
 	$(BIN)/pytest -m faults

@@ -7,9 +7,11 @@ import pytest
 from robust_transfer.registry import STAGES
 from support.processes import output, start
 
+TABLES = ("results", "timings", "training", "backbones", "flags")
+"""What the stage `results` writes."""
 COMMANDS = [
     *([name, f"{{tmp}}/store/{name}/entry-abcdef"] for name in STAGES),
-    ["results", "{tmp}/x.json", *(f"--{name}={{tmp}}/x" for name in ("results", "timings", "training", "flags"))],
+    ["results", "{tmp}/x.json", *(f"--{name}={{tmp}}/x" for name in TABLES)],
     ["figures", "headline", "{tmp}/results.parquet", "--out={tmp}/headline"],
     ["report", "{tmp}/results.parquet"],
 ]  # fmt: skip

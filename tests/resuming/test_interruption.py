@@ -19,6 +19,7 @@ from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted, Interr
 from robust_transfer.stages import pretraining
 from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.store.fingerprint import module_fingerprints
+from robust_transfer.training.loop import Training
 from support.kills import (
     NEVER,
     assert_same_outputs,
@@ -127,9 +128,21 @@ def logged(entry, words):
     return words in said(entry)
 
 
+@pytest.fixture(autouse=True)
+def slower(monkeypatch):
+    """A step takes at least some milliseconds, so that a signal comes between two of them."""
+    learn = Training.learn
+
+    def learn_slowly(*arguments, **options):
+        time.sleep(0.005)
+        learn(*arguments, **options)
+
+    monkeypatch.setattr(Training, "learn", learn_slowly)
+
+
 def interrupted(source, number, *arguments):
     """A training that a signal ended between two steps; where one was done before the signal came, another one."""
-    for _ in range(10):
+    for _ in range(30):
         entry = entry_of(source)
         process = start(entry, *arguments, running=NEVER)
         wait_until(process, partial(logged, entry, "epoch 1/3"))
@@ -137,7 +150,7 @@ def interrupted(source, number, *arguments):
             assert status == EXIT_CODE, said(entry)
             return entry
         assert (entry.path / "card.json").exists(), said(entry)
-    raise AssertionError("ten trainings were done before the signal came")
+    raise AssertionError("thirty trainings were done before the signal came")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])

@@ -61,6 +61,7 @@ def test_a_dry_run_refuses_what_a_run_would(overlay: dict[str, object], says: st
     assert "Traceback" not in said
 
 
+@pytest.mark.faults  # 13 s
 @pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed: make setup EXTRAS=timm")
 def test_weights_that_timm_lacks_are_refused(checkout: Checkout) -> None:
     parts = [{"architectures": ["timm_resnet50_mlp"], "eps": [0], "modes": ["fixed-feature"]}]

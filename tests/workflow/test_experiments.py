@@ -406,6 +406,7 @@ def test_a_backbone_evaluated_alone_has_no_transfer() -> None:
 class TestDryRun:
     """`snakemake -n` on the whole paper, with no data there."""
 
+    @pytest.mark.faults  # 14 s
     def test_it_plans_every_job_within_a_gigabyte(self, tmp_path: Path) -> None:
         for name in ("Snakefile", "config.yaml"):
             shutil.copy(ROOT / name, tmp_path / name)
