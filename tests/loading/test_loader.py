@@ -218,6 +218,7 @@ class TestMemory:
             list(loader.batches(0, groups(), SIDE))
             assert parts[0].split.verified.all()
 
+    @pytest.mark.faults  # 7 s
     def test_does_not_grow_with_the_dataset(self, tmp_path):
         """Anonymous memory of process and workers once every record batch was read from: labels and indices apart.
 

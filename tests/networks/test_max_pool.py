@@ -56,8 +56,10 @@ def test_the_kernels_are_the_operators() -> None:
                 given = torch.randn(y.shape).to(dtype).contiguous(memory_format=torch.channels_last)
                 spread = max_pool._spread(given, places, *shape[2:], *window)
                 by_torch = max_pool._spread_by_torch(given, places, *shape[2:], *window)
-                # torch rounds after every addition to a pixel
-                torch.testing.assert_close(spread, by_torch, rtol=0, atol=0 if dtype == torch.float32 else 0.04)
+                if dtype == torch.float32:
+                    assert torch.equal(spread, by_torch)
+                else:  # torch rounds after every addition to a pixel
+                    torch.testing.assert_close(spread, by_torch, rtol=0.02, atol=0.1)
         print("checked")
     """
     assert output(code, variables={"TRITON_INTERPRET": "1"}) == "checked\n"

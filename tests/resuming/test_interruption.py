@@ -19,7 +19,6 @@ from robust_transfer.resuming.interruption import EXIT_CODE, Interrupted, Interr
 from robust_transfer.stages import pretraining
 from robust_transfer.store.entry import StoreError, open_entry
 from robust_transfer.store.fingerprint import module_fingerprints
-from robust_transfer.training.loop import Training
 from support.kills import (
     NEVER,
     assert_same_outputs,
@@ -109,6 +108,7 @@ class TestTeams:
         assert_same_outputs(entry, by_two)
         return entry
 
+    @pytest.mark.faults  # 11 s
     def test_two_processes_killed_and_started_again(self, source, by_two):
         entry = self.kill(source, by_two, at=5, whom=1)
         assert "going on at step" in said(entry)
@@ -128,29 +128,18 @@ def logged(entry, words):
     return words in said(entry)
 
 
-@pytest.fixture(autouse=True)
-def slower(monkeypatch):
-    """A step takes at least some milliseconds, so that a signal comes between two of them."""
-    learn = Training.learn
-
-    def learn_slowly(*arguments, **options):
-        time.sleep(0.005)
-        learn(*arguments, **options)
-
-    monkeypatch.setattr(Training, "learn", learn_slowly)
-
-
 def interrupted(source, number, *arguments):
     """A training that a signal ended between two steps; where one was done before the signal came, another one."""
-    for _ in range(30):
+    for _ in range(10):
         entry = entry_of(source)
-        process = start(entry, *arguments, running=NEVER)
+        # Under nohup tests ignore SIGHUP, and so would the training.
+        process = start(entry, *arguments, running=NEVER, before=partial(signal.signal, number, signal.SIG_DFL))
         wait_until(process, partial(logged, entry, "epoch 1/3"))
         if (status := process.send(number)) != 0:
             assert status == EXIT_CODE, said(entry)
             return entry
         assert (entry.path / "card.json").exists(), said(entry)
-    raise AssertionError("thirty trainings were done before the signal came")
+    raise AssertionError("ten trainings were done before the signal came")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])

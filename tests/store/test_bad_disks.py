@@ -69,7 +69,7 @@ def limits() -> Iterator[int]:
     yield from (len(CONTENT) - 1, len(CONTENT))
 
 
-@pytest.mark.parametrize("before", [None, 1])
+@pytest.mark.parametrize("before", [None, pytest.param(1, marks=pytest.mark.faults)])
 def test_a_file_that_cannot_grow_leaves_what_was_there(before: int | None, tmp_path: Path) -> None:
     injected = failed = 0
     for number, limit in enumerate(limits()):

@@ -31,6 +31,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     return Checkout(tmp_path / "checkout", small([part([0.5])]))
 
 
+@pytest.mark.faults  # 9 s
 def test_jobs_run_in_the_image_that_the_configuration_names(checkout: Checkout) -> None:
     (checkout.folder / "image.sif").touch()
     overlay = checkout.overlay("contained.yaml", running={"container": "image.sif"})

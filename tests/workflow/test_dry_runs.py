@@ -72,6 +72,7 @@ def test_weights_that_timm_lacks_are_refused(checkout: Checkout) -> None:
     assert "Traceback" not in run.stdout + run.stderr
 
 
+@pytest.mark.faults  # 9 s
 def test_more_gpus_than_there_are_are_refused_before_the_first_job(checkout: Checkout, tmp_path: Path) -> None:
     folder = driver(tmp_path / "driver", UUIDS[:2])
     (tmp_path / "checkout").mkdir()

@@ -33,6 +33,7 @@ def checkpoint(folder: Path, classes: int) -> Path:
     return path
 
 
+@pytest.mark.faults  # 28 s
 def test_a_network_of_a_thousand_classes_transfers_without_their_images(tmp_path: Path) -> None:
     """The experiment itself, but for the size of its images and its architecture, from start to end, offline."""
     checkout = Checkout(tmp_path, SMALL + "grid: [{architectures: [resnet8_w8], eps: [0], modes: [fixed-feature]}]\n")

@@ -35,6 +35,7 @@ def checkout(finished: Checkout, tmp_path: Path) -> Checkout:
     return finished.copy(tmp_path / "checkout")
 
 
+@pytest.mark.faults  # 15 s
 def test_without_snakemakes_records_what_is_stale_runs_and_nothing_else(checkout: Checkout) -> None:
     shutil.rmtree(checkout.folder / ".snakemake")
     for path in (checkout.folder / "store").rglob("*.json"):
