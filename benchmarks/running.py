@@ -55,7 +55,8 @@ def experiment(backbones: int) -> dict[str, Any]:
     part = {"architectures": ["resnet8_w4"], "eps": list(EPS), "seeds": list(range(backbones // len(EPS)))}
     part |= {"modes": ["fixed-feature"], "transfer_seeds": list(range(SEEDS))}
     figures = {"draw": ["headline"], "widths": [], "fixed_eps": None}
-    return {"extends": "default", "experiment": "empty", "targets": list(TARGETS), "grid": [part], "figures": figures}
+    sections = {"targets": list(TARGETS), "cue_conflict": None, "grid": [part], "figures": figures}
+    return {"extends": "default", "experiment": "empty"} | sections
 
 
 def prepared(folder: Path, backbones: int) -> tuple[Path, Path, Grid]:

@@ -41,8 +41,9 @@ TINY: dict[str, Any] = {
     "experiment": "calibration",
     "preprocessing": {"resize_ratio": 1.0},
     "datasets": {
-        "source": {"origin": {"kind": "shapes", "task": "objects", "train": 32, "test": 16}},
+        "source": {"origin": {"kind": "shapes", "task": "objects", "train": 32, "test": 16, "classes": 12}},
         "target": {"origin": {"kind": "shapes", "task": "coarse", "train": 32, "test": 16}},
+        "again": {"origin": {"kind": "shapes", "task": "coarse", "train": 16, "test": 16}},
     },
     "source": "source",
     "targets": ["target"],
@@ -50,6 +51,10 @@ TINY: dict[str, Any] = {
     "linear_heads": {"training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
     "finetuning": {"learning_rates": [0.01], "training": {"epochs": 1, "batch_size": 16, "augmentation": "none"}},
     "robustness": {"eps": [0.1], "images": 8, "attack": {"steps": 1}},
+    "also_test_on": {"target": [{"dataset": "again"}]},
+    "stylizing": {"method": "phase"},
+    "cue_conflict": {"images": {"kind": "shapes", "images": 40}},
+    "gallery": {"images": 2, "perturbations": [0.5], "inversion": {"steps": 1}, "visualisation": {"steps": 1}},
 }
 
 
@@ -277,7 +282,7 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
             "results": str(results),
             "grid": [
                 part | {"modes": ["fixed-feature"], "protocols": list(PROTOCOLS), "views": [8], "robustness": True},
-                part | {"modes": ["full-network"]},
+                part | {"modes": ["full-network"], "source_views": ["stylized"], "gallery": True},
             ],
             "figures": {"draw": ["fixed_feature"], "widths": []},
         }
@@ -297,10 +302,10 @@ def start_seconds(smallest: Pass, device: str) -> dict[str, float]:
 
 def _results_seconds(results: Path, device: str) -> dict[str, list[float]]:
     table = str(results / "results.parquet")
-    written = [
-        f"--{name}={results / name}.{suffix}"
-        for name, suffix in (("results", "parquet"), ("timings", "parquet"), ("training", "parquet"), ("flags", "csv"))
-    ]
+    suffixes = dict.fromkeys(("results", "timings", "training"), "parquet") | dict.fromkeys(
+        ("backbones", "flags"), "csv"
+    )
+    written = [f"--{name}={results / name}.{suffix}" for name, suffix in suffixes.items()]
     return {
         "results": [_timed(["results", str(results / "experiment.json"), *written], device)],
         "claims": [_timed(["claims", table, "--out", str(results / "claims")], device)],
