@@ -41,7 +41,7 @@ class FusedConvolution(nn.Module):
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, other: Tensor | None, convolution: nn.Conv2d) -> Tensor:
-        y = convolved(x, convolution.weight, other, convolution)
+        y = convolved(x, other, convolution)
         ctx.save_for_backward(x, y)
         ctx.convolution, ctx.adds = convolution, other is not None
         return y
@@ -58,13 +58,13 @@ class _Convolve(torch.autograd.Function):
         return to_x, gradient if ctx.adds else None, None
 
 
-def convolved(x: Tensor, weight: Tensor, other: Tensor | None, layer: nn.Conv2d) -> Tensor:
-    """`relu(convolution(x) + other)` by cuDNN, with a layer's bias, stride, padding, dilation and groups."""
+def convolved(x: Tensor, other: Tensor | None, layer: nn.Conv2d) -> Tensor:
+    """`relu(layer(x) + other)` by cuDNN."""
     rest = (layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
     if other is None:
-        y: Tensor = torch.ops.aten.cudnn_convolution_relu(x, weight, *rest)
+        y: Tensor = torch.ops.aten.cudnn_convolution_relu(x, layer.weight, *rest)
     else:
-        y = torch.ops.aten.cudnn_convolution_add_relu(x, weight, other, 1.0, *rest)
+        y = torch.ops.aten.cudnn_convolution_add_relu(x, layer.weight, other, 1.0, *rest)
     return y
 
 

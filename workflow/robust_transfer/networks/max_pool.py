@@ -53,14 +53,13 @@ def kernels_run() -> bool:
 def replace_max_pools(network: nn.Module) -> None:
     """Put this pooling in the place of torch's, where windows are square and lie within the padded map."""
     for path, layer in list(network.named_modules()):
-        if type(layer) is nn.MaxPool2d and not layer.ceil_mode and not layer.return_indices and _is_plain(layer):
+        if type(layer) is nn.MaxPool2d and _is_plain(layer):
             network.set_submodule(path, MaxPool2d(layer.kernel_size, layer.stride, layer.padding))
 
 
 def _is_plain(layer: nn.MaxPool2d) -> bool:
-    return all(isinstance(value, int) for value in (layer.kernel_size, layer.stride, layer.padding)) and (
-        layer.dilation == 1
-    )
+    are_square = all(isinstance(value, int) for value in (layer.kernel_size, layer.stride, layer.padding))
+    return are_square and layer.dilation == 1 and not layer.ceil_mode and not layer.return_indices
 
 
 class _Pool(torch.autograd.Function):
