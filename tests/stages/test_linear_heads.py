@@ -21,7 +21,7 @@ from robust_transfer.store.runs import runs_in
 from robust_transfer.training.loop import fit
 from robust_transfer.training.transfer import parts
 from support.backbones import stored_backbone
-from support.prepared_datasets import few_squares, new_entry, separable, shuffled, squares
+from support.prepared_datasets import new_entry, separable, shuffled, squares
 from support.training import loader_of
 
 SIDE, CLASSES = 16, 3
@@ -56,11 +56,6 @@ def backbone_network(seed=2):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("linear_heads")
-
-
-@pytest.fixture(scope="module")
-def dataset(root):
-    return few_squares(root)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ from robust_transfer.training.inference import predict
 from robust_transfer.training.transferred import load_transferred
 from support.backbones import stored_backbone
 from support.kills import assert_same_outputs, finish, kill_until_done, said, start, wait_until
-from support.prepared_datasets import few_squares, new_entry
+from support.prepared_datasets import new_entry
 
 SIDE, CLASSES, EPS = 16, 3, "0.25"
 TRAINING = {"epochs": 3, "batch_size": 8, "augmentation": "none", "schedule": "one-cycle", "precision": "fp32"}
@@ -60,11 +60,6 @@ def made(root, stage, module, settings, **inputs):
 def root(tmp_path_factory):
     torch.set_num_threads(1)
     return tmp_path_factory.mktemp("robustness")
-
-
-@pytest.fixture(scope="module")
-def dataset(root):
-    return few_squares(root)
 
 
 @pytest.fixture(scope="module")

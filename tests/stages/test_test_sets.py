@@ -21,7 +21,7 @@ from robust_transfer.stages import features, finetuning, knn, linear_heads, prob
 from robust_transfer.store.predictions import read_predictions
 from stages.test_robustness import PLAIN, TRAINING, made
 from support.backbones import stored_backbone
-from support.prepared_datasets import encoded_squares, few_squares, prepared, write_parquet
+from support.prepared_datasets import encoded_squares, prepared, write_parquet
 
 NAMES = ("red", "green", "blue", "nothing")
 TO_TARGET = {"red": "0", "green": "1", "blue": "2"}
@@ -30,11 +30,6 @@ TO_TARGET = {"red": "0", "green": "1", "blue": "2"}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("test_sets")
-
-
-@pytest.fixture(scope="module")
-def dataset(root):
-    return few_squares(root)
 
 
 @pytest.fixture(scope="module")
